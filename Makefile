@@ -1,0 +1,24 @@
+# `make check` is what has to pass before a commit. PYTHON is the interpreter
+# that tfvae is installed for: `make check PYTHON=.venv/bin/python`.
+PYTHON ?= python
+
+.PHONY: format lint type test slow check
+
+format:
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+lint:
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+type:
+	$(PYTHON) -m mypy
+
+test:
+	$(PYTHON) -m pytest
+
+slow:
+	$(PYTHON) -m pytest -m slow
+
+check: lint type test

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packaging of tfvae: what it needs, in the ranges it is tested with."""
+
+import pathlib
+import re
+
+import setuptools
+
+_ROOT = pathlib.Path(__file__).parent
+
+
+def _version() -> str:
+    text = (_ROOT / "tfvae" / "__init__.py").read_text(encoding="utf-8")
+    found = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
+    if found is None:
+        raise RuntimeError("tfvae/__init__.py must define `__version__`.")
+    return found.group(1)
+
+
+def _readme() -> str:
+    path = _ROOT / "README.md"
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+setuptools.setup(
+    name="tfvae",
+    version=_version(),
+    description="Variational autoencoders in TensorFlow, beginning with TVAE: "
+    "binary latents trained by evolution instead of an encoder.",
+    long_description=_readme(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=setuptools.find_packages(include=["tfvae", "tfvae.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "absl-py>=2.1,<3",
+        "gin-config>=0.5,<0.6",
+        # TensorFlow Datasets imports it on every Python, but asks for it only
+        # below 3.9.
+        "importlib_resources>=6,<8",
+        "keras>=3.15,<3.16",
+        "matplotlib>=3.10,<3.12",
+        "numpy>=2.1,<2.5",
+        "pillow>=11,<14",
+        "scikit-image>=0.25,<0.27",
+        "scipy>=1.14,<1.18",
+        # tf.summary lives here; TensorFlow no longer asks for it.
+        "tensorboard>=2.20,<2.22",
+        "tensorflow>=2.21,<2.22",
+        "tensorflow-datasets>=4.9.9,<4.10",
+        "tensorflow-probability>=0.25,<0.26",
+        "tqdm>=4.66,<5",
+    ],
+    extras_require={
+        "test": [
+            "mypy>=2.4,<2.5",
+            "pytest>=9.0,<10",
+            "ruff>=0.17.5,<0.18",
+        ],
+    },
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
