@@ -1,15 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every test shares: a quiet TensorFlow and an empty gin."""
+"""What every test shares: quiet logs, a temporary folder, an empty gin."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import gin  # noqa: E402
 import pytest  # noqa: E402
+from absl import flags  # noqa: E402
+from absl.testing import absltest  # noqa: E402, F401 (defines --test_tmpdir)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def temporary_folder() -> Iterator[None]:
+    """Lets `create_tempdir` of the tests write to a folder that goes away."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["pytest"])
+    with tempfile.TemporaryDirectory() as folder:
+        flags.FLAGS.test_tmpdir = folder
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import zipfile
+from unittest import mock
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+
+from tfvae import checkpoints
+
+
+def _new_model(units=2):
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            keras.layers.Dense(4, activation="relu"),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(units),
+        ]
+    )
+    model.compile(optimizer=keras.optimizers.Adam(0.01), loss="mse")
+    return model
+
+
+def _trained_model(steps=3, units=2):
+    """A model whose variables, Adam's too, have values of their own."""
+    model = _new_model(units)
+    model.optimizer.build(model.trainable_variables)
+    rng = np.random.default_rng(steps)
+    for variable in [*model.trainable_variables, *model.optimizer.variables]:
+        if variable.dtype == "float32":
+            variable.assign(rng.normal(size=variable.shape))
+    model.optimizer.iterations.assign(steps)
+    return model
+
+
+def _values(model):
+    return [v.numpy() for v in [*model.variables, *model.optimizer.variables]]
+
+
+def _rewrite_without(path, member):
+    with zipfile.ZipFile(path) as archive:
+        members = {n: archive.read(n) for n in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            if name != member:
+                archive.writestr(name, data)
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _flip_bit_of_array(path):
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo("0000.npy")
+    data[info.header_offset + 400] ^= 0x10
+    path.write_bytes(bytes(data))
+
+
+class CheckpointsTest(tf.test.TestCase, parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.directory = pathlib.Path(self.create_tempdir().full_path)
+
+    def test_restores_weights_optimizer_and_counters(self):
+        saved = _trained_model(steps=3)
+        checkpoints.save(self.directory, saved, 3, {"rows": [0.1]})
+        fresh = _new_model()
+        found = checkpoints.restore_latest(self.directory, fresh)
+        self.assertEqual(found.epoch, 3)
+        self.assertEqual(found.extra, {"rows": [0.1]})
+        self.assertEqual(int(fresh.optimizer.iterations.numpy()), 3)
+        for one, other in zip(_values(saved), _values(fresh), strict=True):
+            self.assertAllEqual(one, other)
+
+    def test_training_after_restoring_equals_training_on(self):
+        x = np.ones((4, 3), np.float32)
+        unbroken, resumed = _new_model(), _new_model()
+        unbroken.fit(x, x[:, :2], epochs=2, verbose=0, shuffle=False)
+        checkpoints.save(self.directory, unbroken, 2)
+        checkpoints.restore_latest(self.directory, resumed)
+        for model in (unbroken, resumed):
+            model.fit(x, x[:, :2], epochs=2, verbose=0, shuffle=False)
+        for one, other in zip(_values(unbroken), _values(resumed), strict=True):
+            self.assertAllEqual(one, other)
+
+    def test_no_folder_means_no_checkpoint(self):
+        model = _new_model()
+        missing = self.directory / "missing"
+        self.assertIsNone(checkpoints.restore_latest(missing, model))
+
+    def test_keeps_the_newest_only(self):
+        model = _trained_model(steps=1)
+        for epoch in range(1, 6):
+            checkpoints.save(self.directory, model, epoch, keep=2)
+        self.assertEqual(
+            sorted(os.listdir(self.directory)),
+            ["checkpoint-000004.npz", "checkpoint-000005.npz"],
+        )
+
+    @parameterized.named_parameters(
+        ("truncated", _truncate),
+        ("bit_flipped", _flip_bit_of_array),
+        ("zero_length", lambda path: path.write_bytes(b"")),
+        ("not_an_archive", lambda path: path.write_bytes(b"abc" * 1000)),
+        ("no_array", lambda path: _rewrite_without(path, "0002.npy")),
+        ("no_content", lambda path: _rewrite_without(path, "checkpoint.json")),
+    )
+    def test_damaged_is_reported_and_skipped(self, damage):
+        older = _trained_model(steps=2)
+        checkpoints.save(self.directory, older, 2)
+        newest = checkpoints.save(self.directory, _trained_model(steps=3), 3)
+        damage(newest.path)
+        fresh = _new_model()
+        with self.assertLogs("tfvae.checkpoints", "WARNING") as logs:
+            found = checkpoints.restore_latest(self.directory, fresh)
+        self.assertIn("damaged checkpoint", logs.output[0])
+        self.assertIn(str(newest.path), logs.output[0])
+        self.assertEqual(found.epoch, 2)
+        for one, other in zip(_values(older), _values(fresh), strict=True):
+            self.assertAllEqual(one, other)
+
+    def test_model_is_untouched_when_all_are_damaged(self):
+        saved = checkpoints.save(self.directory, _trained_model(steps=3), 3)
+        # The last array is damaged: those before it are fine.
+        _rewrite_without(saved.path, "0008.npy")
+        fresh = _trained_model(steps=1)
+        before = _values(fresh)
+        with self.assertLogs("tfvae.checkpoints", "WARNING"):
+            self.assertIsNone(checkpoints.restore_latest(self.directory, fresh))
+        for one, other in zip(before, _values(fresh), strict=True):
+            self.assertAllEqual(one, other)
+
+    def test_flip_of_any_bit_is_detected_or_harmless(self):
+        saved = _trained_model(steps=1)
+        path = checkpoints.save(self.directory, saved, 1).path
+        intact = path.read_bytes()
+        rng = np.random.default_rng(0)
+        fresh = _new_model()
+        detected = 0
+        for position in rng.integers(len(intact), size=200):
+            data = bytearray(intact)
+            data[position] ^= 1 << rng.integers(8)
+            path.write_bytes(bytes(data))
+            with mock.patch.object(checkpoints._logger, "warning") as warning:
+                found = checkpoints.restore_latest(self.directory, fresh)
+            if found is None:
+                detected += 1
+                warning.assert_called_once()
+            else:
+                for one, other in zip(
+                    _values(saved), _values(fresh), strict=True
+                ):
+                    self.assertAllEqual(one, other)
+        self.assertGreater(detected, 100)
+
+    @parameterized.parameters("os.fsync", "os.replace")
+    def test_kill_while_writing_leaves_the_one_before(self, moment):
+        older = _trained_model(steps=2)
+        checkpoints.save(self.directory, older, 2)
+        with mock.patch(moment, side_effect=KeyboardInterrupt):
+            with self.assertRaises(KeyboardInterrupt):
+                checkpoints.save(self.directory, _trained_model(steps=3), 3)
+        fresh = _new_model()
+        found = checkpoints.restore_latest(self.directory, fresh)
+        self.assertEqual(found.epoch, 2)
+        checkpoints.save(self.directory, fresh, 3)
+        self.assertEmpty(list(self.directory.glob("*.partial")))
+
+    def test_checkpoint_of_another_model_is_an_error(self):
+        checkpoints.save(self.directory, _trained_model(steps=1, units=2), 1)
+        other = _trained_model(steps=1, units=3)
+        before = _values(other)
+        with self.assertRaisesRegex(ValueError, r"must fit the model.*kernel"):
+            checkpoints.restore_latest(self.directory, other)
+        for one, two in zip(before, _values(other), strict=True):
+            self.assertAllEqual(one, two)
+
+    def test_full_disk_is_told_before_writing(self):
+        model = _trained_model(steps=1)
+        usage = shutil.disk_usage(self.directory)._replace(free=1000)
+        with mock.patch("shutil.disk_usage", return_value=usage):
+            with self.assertRaisesRegex(
+                OSError, rf"{self.directory} needs [\d,]+ bytes, only 1,000"
+            ):
+                checkpoints.save(self.directory, model, 1)
+        self.assertEmpty(os.listdir(self.directory))
+
+    def test_checkpoint_bytes_is_the_size_of_the_arrays(self):
+        model = _trained_model(steps=1)
+        saved = checkpoints.save(self.directory, model, 1)
+        arrays = sum(np.asarray(value).nbytes for value in _values(model))
+        needed = checkpoints.checkpoint_bytes(model)
+        self.assertBetween(needed, arrays, saved.path.stat().st_size)
+
+    def test_keep_must_be_positive(self):
+        with self.assertRaisesRegex(ValueError, "`keep` must be at least 1"):
+            checkpoints.save(self.directory, _new_model(), 1, keep=0)
+
+
+if __name__ == "__main__":
+    tf.test.main()

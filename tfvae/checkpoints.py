@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of a training run that survive kills and tell of damage.
+
+One checkpoint is one `.npz` file. It holds every variable of the model and of
+its optimizer (weights, states of the data points, step counters, random number
+counters) and a JSON member that says what should be in it. It is written under
+another name, flushed to the disk and then renamed, so that a file of the final
+name is complete; should it be damaged later, the checksums of the archive tell.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pathlib
+import re
+import shutil
+import struct
+import zipfile
+import zlib
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+_FORMAT = 1
+_MEMBER = "checkpoint.json"
+_PREFIX = "checkpoint-"
+# What a file system needs beside the arrays: archive headers, other files.
+_SPARE_BYTES = 2**20
+
+_logger = logging.getLogger(__name__)
+
+
+class Checkpoint(NamedTuple):
+    """What a restored or saved checkpoint tells about itself."""
+
+    path: pathlib.Path
+    """The file."""
+    epoch: int
+    """The number of epochs that were complete."""
+    extra: dict[str, Any]
+    """What the caller of `save` asked to keep beside the variables."""
+
+
+class DamagedCheckpointError(RuntimeError):
+    """The file is not what `save` once wrote."""
+
+
+def save(
+    directory: str | os.PathLike[str],
+    model: keras.Model,
+    epoch: int,
+    extra: dict[str, Any] | None = None,
+    *,
+    keep: int = 2,
+) -> Checkpoint:
+    """Writes a checkpoint and removes all but the last ones.
+
+    Args:
+      directory: Folder of the checkpoints; made where it does not exist.
+      model: A built model. Its optimizer is saved with it when it has one.
+      epoch: Number of epochs that are complete.
+      extra: Anything that JSON can hold, given back by `restore_latest`.
+      keep: Number of checkpoints that remain, this one included.
+
+    Returns:
+      The checkpoint.
+
+    Raises:
+      ValueError: If `keep` is less than 1.
+      OSError: If the disk has no room for it; nothing is written then.
+    """
+    if keep < 1:
+        raise ValueError(f"`keep` must be at least 1, got {keep!r}.")
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    arrays = {
+        f"{index:04d}": variable.numpy()
+        for index, variable in enumerate(_variables(model))
+    }
+    check_disk_space(directory, sum(array.nbytes for array in arrays.values()))
+    content = {
+        "format": _FORMAT,
+        "epoch": int(epoch),
+        "extra": {} if extra is None else extra,
+        "variables": _descriptions(model),
+        "versions": {"keras": keras.__version__, "tensorflow": tf.__version__},
+    }
+    path = directory / f"{_PREFIX}{epoch:06d}.npz"
+    _write_archive(path, arrays, content)
+    for old in _files(directory)[:-keep]:
+        old.unlink()
+    return Checkpoint(path, int(epoch), content["extra"])
+
+
+def restore_latest(
+    directory: str | os.PathLike[str], model: keras.Model
+) -> Checkpoint | None:
+    """Gives a model the values of the newest checkpoint that is whole.
+
+    A damaged checkpoint is reported in the log and the one before it is taken.
+    All values are read and checked before the first one is assigned, so the
+    model is never left half restored.
+
+    Args:
+      directory: Folder that `save` wrote to; it need not exist.
+      model: A built model like the saved one. Its optimizer is built here if
+        it was not yet.
+
+    Returns:
+      The checkpoint, or None when there is no whole one.
+
+    Raises:
+      ValueError: If a whole checkpoint belongs to another model.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is not None and not optimizer.built:
+        optimizer.build(model.trainable_variables)
+    for path in reversed(_files(pathlib.Path(directory))):
+        try:
+            content, arrays = _read_archive(path)
+        except DamagedCheckpointError as err:
+            _logger.warning("Skipping the damaged checkpoint %s: %s", path, err)
+            continue
+        _check_fit(path, content["variables"], _descriptions(model))
+        for variable, array in zip(_variables(model), arrays, strict=True):
+            variable.assign(array)
+        return Checkpoint(path, content["epoch"], content["extra"])
+    return None
+
+
+def checkpoint_bytes(model: keras.Model) -> int:
+    """Returns the size of one checkpoint of a built model."""
+    return sum(
+        int(np.prod(variable.shape)) * np.dtype(str(variable.dtype)).itemsize
+        for variable in _variables(model)
+    )
+
+
+def check_disk_space(path: str | os.PathLike[str], num_bytes: int) -> None:
+    """Raises an OSError when `num_bytes` do not fit on the disk of `path`.
+
+    Args:
+      path: An existing folder.
+      num_bytes: What is about to be written there.
+
+    Raises:
+      OSError: If there is less room; the message names the folder, the bytes
+        needed and the bytes free.
+    """
+    free = shutil.disk_usage(path).free
+    needed = num_bytes + _SPARE_BYTES
+    if free < needed:
+        raise OSError(
+            f"no disk space: writing to {os.fspath(path)} needs {needed:,} "
+            f"bytes, only {free:,} are free."
+        )
+
+
+def _variables(model: keras.Model) -> list[keras.Variable]:
+    """Returns all state of a model, each variable once."""
+    variables = [*model.variables, *model.metrics_variables]
+    if getattr(model, "optimizer", None) is not None:
+        variables += model.optimizer.variables
+    return list({id(variable): variable for variable in variables}.values())
+
+
+def _descriptions(model: keras.Model) -> list[dict[str, Any]]:
+    """Returns what identifies each variable, apart from its value."""
+    return [
+        {
+            # Keras numbers the layers of a process, `dense_1`: not identity.
+            "name": re.sub(r"_\d+(?=/|_|$)", "", variable.path),
+            "shape": list(variable.shape),
+            "dtype": str(variable.dtype),
+        }
+        for variable in _variables(model)
+    ]
+
+
+def _files(directory: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the checkpoints of a folder, oldest first."""
+    return sorted(directory.glob(f"{_PREFIX}*.npz"))
+
+
+def _write_archive(
+    path: pathlib.Path, arrays: dict[str, np.ndarray], content: dict[str, Any]
+) -> None:
+    """Writes an archive that exists under its name only when complete."""
+    for leftover in path.parent.glob(f"{_PREFIX}*.partial"):
+        leftover.unlink()
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            archive.writestr(_MEMBER, json.dumps(content))
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as out:
+                    np.lib.format.write_array(out, array, allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _read_archive(
+    path: pathlib.Path,
+) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Reads an archive whole, every checksum verified."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+            if broken is not None:
+                raise DamagedCheckpointError(f"wrong checksum of {broken}.")
+            content = json.loads(archive.read(_MEMBER))
+            arrays = []
+            for index in range(len(content["variables"])):
+                with archive.open(f"{index:04d}.npy") as file:
+                    arrays.append(
+                        np.lib.format.read_array(file, allow_pickle=False)
+                    )
+    except (
+        EOFError,
+        KeyError,
+        NotImplementedError,
+        OSError,
+        RuntimeError,
+        ValueError,
+        struct.error,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as err:
+        raise DamagedCheckpointError(str(err).strip("'\"")) from err
+    return content, arrays
+
+
+def _check_fit(
+    path: pathlib.Path,
+    saved: list[dict[str, Any]],
+    current: list[dict[str, Any]],
+) -> None:
+    """Raises a ValueError where a checkpoint is not one of this model."""
+    if len(saved) != len(current):
+        raise ValueError(
+            f"checkpoint {path} must hold the {len(current)} variables of the "
+            f"model, got {len(saved)}."
+        )
+    for one, other in zip(saved, current, strict=True):
+        if one != other:
+            raise ValueError(
+                f"checkpoint {path} must fit the model: variable "
+                f"{other['name']} is {other['dtype']} {other['shape']}, got "
+                f"{one['name']} {one['dtype']} {one['shape']}."
+            )
