@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of observations, splitting and indexed batches."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+
+from tfvae.data import source
+
+
+def _points(num_data: int, num_observed: int = 3) -> np.ndarray:
+    generator = np.random.default_rng(0)
+    return generator.normal(size=(num_data, num_observed)).astype(np.float32)
+
+
+def _take(dataset: tf.data.Dataset, count: int) -> list:
+    return list(itertools.islice(dataset.as_numpy_iterator(), count))
+
+
+class ObservationsTest(tf.test.TestCase, parameterized.TestCase):
+    def test_arrays_become_contiguous_float32(self):
+        array = np.asfortranarray(_points(5).astype(np.float64))
+        data = source.Observations(name="x", train=array, test=array[:2])
+        self.assertDTypeEqual(data.train, np.float32)
+        self.assertTrue(data.train.flags.c_contiguous)
+        self.assertDTypeEqual(data.test, np.float32)
+        self.assertEqual((data.num_data, data.num_observed), (5, 3))
+        self.assertEqual(data.event_shape, (3,))
+
+    def test_partly_missing_rows_are_allowed(self):
+        array = _points(4)
+        array[1, :2] = np.nan
+        data = source.Observations(name="x", train=array)
+        self.assertAllEqual(np.isnan(data.train), np.isnan(array))
+
+    @parameterized.named_parameters(
+        ("rank", np.zeros((2, 2, 2)), ValueError, r"`train`.*\(2, 2, 2\)"),
+        ("empty", np.zeros((0, 2)), ValueError, r"`train`.*\(0, 2\)"),
+        ("integers", np.zeros((2, 2), int), TypeError, r"floats.*int64"),
+        ("strings", np.array([["a"]]), TypeError, r"floats"),
+        (
+            "infinite",
+            np.array([[0.0], [np.inf], [-np.inf]]),
+            ValueError,
+            r"finite.*2 rows \(1, 2\)",
+        ),
+        ("overflow", np.array([[1e39]]), ValueError, r"float32.*1 row \(0\)"),
+        (
+            "all_missing",
+            np.full((7, 2), np.nan),
+            ValueError,
+            r"observed entry.*7 rows \(0, 1, 2, 3, 4, \.\.\.\)",
+        ),
+    )
+    def test_refuses_train(self, train, error, message):
+        with self.assertRaisesRegex(error, message):
+            source.Observations(name="x", train=train)
+
+    @parameterized.named_parameters(
+        ("shape", {"event_shape": (2, 2)}, r"`event_shape`.*3 columns.*2, 2"),
+        ("negative", {"event_shape": (-1, -3)}, r"`event_shape` must be posi"),
+        ("test", {"test": _points(2, 4)}, r"`test` must have as many.*\(2, 4"),
+        ("features", {"features": _points(2, 1)}, r"`features` must have as"),
+        ("range", {"value_range": (1.0, 1.0)}, r"`value_range`.*1.0, 1.0"),
+        ("nan", {"value_range": (0.0, np.nan)}, r"`value_range` must be two"),
+    )
+    def test_refuses_field(self, fields, message):
+        with self.assertRaisesRegex(ValueError, message):
+            source.Observations(name="x", train=_points(3), **fields)
+
+
+class SplitTestTest(tf.test.TestCase, parameterized.TestCase):
+    def test_parts_are_disjoint_and_complete(self):
+        points = np.arange(20)
+        train, test = source.split_test(points, 0.25, seed=3)
+        self.assertLen(test, 5)
+        self.assertAllEqual(np.sort(np.append(train, test)), points)
+        self.assertAllEqual(np.sort(train), train)
+
+    def test_seed_decides_the_parts(self):
+        points = np.arange(100)
+        first = source.split_test(points, 0.5, seed=0)[1]
+        self.assertAllEqual(first, source.split_test(points, 0.5, seed=0)[1])
+        other = source.split_test(points, 0.5, seed=1)[1]
+        self.assertNotAllEqual(first, other)
+
+    def test_zero_holds_out_nothing(self):
+        self.assertIsNone(source.split_test(np.arange(3), 0.0)[1])
+
+    @parameterized.parameters(-0.1, 1.0, float("nan"))
+    def test_refuses_fraction(self, fraction):
+        with self.assertRaisesRegex(ValueError, r"`test_fraction` must be in"):
+            source.split_test(np.arange(3), fraction)
+
+    def test_refuses_to_leave_no_training_point(self):
+        with self.assertRaisesRegex(ValueError, "at least one training point"):
+            source.split_test(np.arange(3), 0.9)
+
+
+class IndexedBatchesTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters((10, 3), (10, 5), (10, 10), (10, 64), (1, 1))
+    def test_each_epoch_visits_every_point_once(self, num_data, batch_size):
+        points = _points(num_data)
+        steps = -(-num_data // batch_size)
+        batches = _take(
+            source.indexed_batches(points, batch_size, seed=5), 3 * steps
+        )
+        for epoch in range(3):
+            part = batches[epoch * steps : (epoch + 1) * steps]
+            index = np.concatenate([index for _, index in part])
+            self.assertAllEqual(np.sort(index), np.arange(num_data))
+            for values, rows in part:
+                self.assertAllEqual(values, points[rows])
+            sizes = [len(rows) for _, rows in part]
+            self.assertEqual(sizes[:-1], [batch_size] * (steps - 1))
+
+    def test_types_and_cardinality_are_known_to_keras(self):
+        dataset = source.indexed_batches(_points(5), 2)
+        values, index = dataset.element_spec
+        self.assertEqual((values.dtype, index.dtype), (tf.float32, tf.int32))
+        self.assertEqual(values.shape.as_list(), [None, 3])
+        self.assertEqual(index.shape.as_list(), [None])
+        self.assertEqual(
+            dataset.cardinality().numpy(),
+            tf.data.experimental.INFINITE_CARDINALITY,
+        )
+
+    def test_epochs_differ_and_seeds_differ(self):
+        points = _points(50)
+
+        def order(seed, epoch):
+            dataset = source.indexed_batches(points, 50, seed, epoch)
+            return tuple(_take(dataset, 1)[0][1])
+
+        orders = {order(seed, epoch) for seed in range(4) for epoch in range(4)}
+        self.assertLen(orders, 16)
+
+    @parameterized.parameters(1, 2, 7)
+    def test_starting_later_continues_an_unbroken_run_exactly(self, epoch):
+        points = _points(11)
+        unbroken = _take(source.indexed_batches(points, 4, seed=2), 3 * 9)
+        resumed = _take(source.indexed_batches(points, 4, 2, epoch), 6)
+        for expected, batch in zip(
+            unbroken[3 * epoch :], resumed, strict=False
+        ):
+            self.assertAllEqual(expected[0], batch[0])
+            self.assertAllEqual(expected[1], batch[1])
+
+    def test_orders_are_uniform(self):
+        # The first of 6 points over 3000 epochs: chi-square with 5 degrees
+        # of freedom exceeds 20.5 with probability 0.001.
+        batches = _take(source.indexed_batches(_points(6), 6, seed=1), 3000)
+        counts = np.bincount([index[0] for _, index in batches], minlength=6)
+        self.assertLess(((counts - 500) ** 2 / 500).sum(), 20.5)
+
+    def test_missing_entries_are_kept(self):
+        points = _points(4)
+        points[2, 1] = np.nan
+        values, index = _take(source.indexed_batches(points, 4), 1)[0]
+        self.assertAllEqual(np.isnan(values), np.isnan(points[index]))
+
+    @parameterized.named_parameters(
+        ("rank", np.zeros(3), 2, 0, r"`points` must have shape.*\(3,\)"),
+        ("batch", np.zeros((3, 1)), 0, 0, r"`batch_size` must be at least 1"),
+        ("epoch", np.zeros((3, 1)), 1, -1, r"`start_epoch` at least 0"),
+    )
+    def test_refuses(self, points, batch_size, start_epoch, message):
+        with self.assertRaisesRegex(ValueError, message):
+            source.indexed_batches(points, batch_size, 0, start_epoch)
+
+
+if __name__ == "__main__":
+    tf.test.main()

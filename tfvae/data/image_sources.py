@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data sources made of image files and of patches of pictures."""
+
+from __future__ import annotations
+
+import glob
+import math
+import os
+import pathlib
+from collections.abc import Sequence
+
+import gin
+import numpy as np
+
+from tfvae.data.images import (
+    IMAGE_SUFFIXES,
+    WHITE,
+    convert_channels,
+    crop_image,
+    load_image,
+    read_image,
+    resize_image,
+)
+from tfvae.data.source import Observations, split_test
+from tfvae.ops.patches import extract_patches
+
+
+@gin.register
+def image_files(
+    path: str,
+    *,
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    scale: float = 1.0 / WHITE,
+    test_fraction: float = 0.0,
+    seed: int = 0,
+) -> Observations:
+    """Whole images as data points, from a folder, a pattern or one file.
+
+    Args:
+        path: A folder (all images directly inside), a pattern such as
+            "photos/*.png", or one file.
+        size: Height and width all images are resized to; without it they
+            must already agree.
+        channels: 1 to convert all to grey, 3 to RGB; None if they agree.
+        scale: Factor from 0..255 to the model's values.
+        test_fraction: Share of the images held out for testing.
+        seed: Chooses which images are held out.
+
+    Returns:
+        The images in the order of their file names.
+
+    Raises:
+        FileNotFoundError: If nothing matches `path`.
+        ValueError: If an image is unreadable or shapes differ.
+    """
+    files = _matching_files(path)
+    images: list[np.ndarray] = []
+    for file in files:
+        image = read_image(file)
+        if channels is not None:
+            image = convert_channels(image, channels)
+        image = image if size is None else resize_image(image, size)
+        if images and image.shape != images[0].shape:
+            raise ValueError(
+                "`path` must hold images of one shape unless `size` and "
+                f"`channels` are given, got {images[0].shape} in {files[0]} "
+                f"and {image.shape} in {file}"
+            )
+        images.append(image)
+    points = np.stack(images) * np.float32(_checked_scale(scale))
+    train, test = split_test(
+        points.reshape(len(points), -1), test_fraction, seed
+    )
+    return Observations(
+        name=pathlib.Path(path).stem or "images",
+        train=train,
+        test=test,
+        event_shape=points.shape[1:],
+        value_range=(0.0, WHITE * scale),
+    )
+
+
+def _matching_files(path: str) -> list[str]:
+    if os.path.isdir(path):
+        found = [
+            os.path.join(path, name)
+            for name in os.listdir(path)
+            if name.lower().endswith(IMAGE_SUFFIXES) and name[0] != "."
+        ]
+    elif os.path.isfile(path):
+        found = [path]
+    else:
+        found = [file for file in glob.glob(path) if os.path.isfile(file)]
+    if not found:
+        raise FileNotFoundError(
+            "`path` must be an image file, a folder with images or a pattern "
+            f"that matches some, got {path!r}"
+        )
+    return sorted(found)
+
+
+def _checked_scale(scale: float) -> float:
+    if not scale > 0.0 or not math.isfinite(scale):
+        raise ValueError(f"`scale` must be positive and finite, got {scale!r}")
+    return scale
+
+
+@gin.register
+def image_patches(
+    images: str | np.ndarray | Sequence[str | np.ndarray] = "camera",
+    *,
+    patch: tuple[int, int] = (16, 16),
+    stride: int = 1,
+    num_patches: int | None = None,
+    crop: tuple[int, int, int, int] | None = None,
+    scale: float = 1.0,
+    test_fraction: float = 0.0,
+    seed: int = 0,
+) -> Observations:
+    """Patches of one or more pictures as data points.
+
+    By default the pictures are those that come with scikit-image, so this
+    works anywhere.
+
+    Args:
+        images: Files, embedded names or arrays (see `load_image`), one or a
+            sequence; all grey or all RGB.
+        patch: Height and width of a patch in pixels.
+        stride: Distance of neighbouring patches in pixels.
+        num_patches: Number of patches to draw at random without replacement
+            out of all of them; None keeps all.
+        crop: Region to cut out of every picture first, see `crop_image`.
+        scale: Factor from 0..255 to the model's values.
+        test_fraction: Share of the patches held out for testing.
+        seed: Chooses the drawn and the held-out patches.
+
+    Returns:
+        The patches, of shape `[*patch, channels]` each.
+
+    Raises:
+        FileNotFoundError: If a picture does not exist.
+        ValueError: If an argument does not fit the pictures.
+    """
+    if isinstance(images, (str, os.PathLike, np.ndarray)):
+        images = [images]
+    pictures = [load_image(one) for one in images]
+    if not pictures or len({one.shape[2] for one in pictures}) > 1:
+        raise ValueError(
+            "`images` must be at least one picture, all grey or all RGB, got "
+            f"shapes {[one.shape for one in pictures]}"
+        )
+    if crop is not None:
+        pictures = [crop_image(one, crop) for one in pictures]
+    points = np.concatenate(
+        [extract_patches(one, patch, stride) for one in pictures]
+    )
+    if num_patches is not None:
+        if not 1 <= num_patches <= len(points):
+            raise ValueError(
+                f"`num_patches` must be in [1, {len(points)}], the number of "
+                f"patches there are, got {num_patches!r}"
+            )
+        generator = np.random.default_rng([seed, 1])
+        drawn = generator.choice(len(points), num_patches, replace=False)
+        points = points[np.sort(drawn)]
+    points = points * np.float32(_checked_scale(scale))
+    train, test = split_test(points, test_fraction, seed)
+    return Observations(
+        name="image_patches",
+        train=train,
+        test=test,
+        event_shape=(*patch, pictures[0].shape[2]),
+        value_range=(0.0, WHITE * scale),
+    )

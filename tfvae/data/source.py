@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a data source returns, and the indexed batches a model trains on."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class Observations:
+    """Data points of one source, checked once and flattened.
+
+    A data source is any callable without required arguments that returns
+    one of these. NaN marks a missing entry.
+
+    Attributes:
+        name: Short name of the data, used in titles and file names.
+        train: `[N, D]` float32, the data points a model is trained on.
+        test: `[N_test, D]` float32, held-out data points, or None.
+        event_shape: Shape of one data point before it was flattened, such
+            as `(28, 28, 1)` for a grey image; its product is D.
+        value_range: Smallest and largest value an entry may sensibly take;
+            figures and written images use it, training does not.
+        features: `[K, D]` float32, what generated each part of the data
+            (bars only), or None.
+        log_likelihood: Mean log-likelihood of a training point under the
+            generating parameters, in nats, or None when unknown.
+    """
+
+    name: str
+    train: np.ndarray
+    test: np.ndarray | None = None
+    event_shape: tuple[int, ...] = ()
+    value_range: tuple[float, float] = (0.0, 1.0)
+    features: np.ndarray | None = None
+    log_likelihood: float | None = None
+
+    def __post_init__(self) -> None:
+        """Checks every field, and stores arrays as contiguous float32."""
+        train = _as_points("train", self.train)
+        shape = tuple(int(size) for size in self.event_shape)
+        shape = shape or (train.shape[1],)
+        if min(shape) < 1 or math.prod(shape) != train.shape[1]:
+            raise ValueError(
+                "`event_shape` must be positive sizes whose product is the "
+                f"{train.shape[1]} columns of `train`, got {shape!r}"
+            )
+        low, high = (float(limit) for limit in self.value_range)
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(
+                "`value_range` must be two finite numbers, the smaller one "
+                f"first, got {self.value_range!r}"
+            )
+        for field, value in (
+            ("train", train),
+            ("test", self._matching("test", self.test, train)),
+            ("features", self._matching("features", self.features, train)),
+            ("event_shape", shape),
+            ("value_range", (low, high)),
+        ):
+            object.__setattr__(self, field, value)
+
+    @staticmethod
+    def _matching(
+        name: str, array: np.ndarray | None, train: np.ndarray
+    ) -> np.ndarray | None:
+        if array is None:
+            return None
+        points = _as_points(name, array)
+        if points.shape[1] != train.shape[1]:
+            raise ValueError(
+                f"`{name}` must have as many columns as `train` "
+                f"({train.shape[1]}), got shape {points.shape!r}"
+            )
+        return points
+
+    @property
+    def num_data(self) -> int:
+        """Number of training points, N."""
+        return self.train.shape[0]
+
+    @property
+    def num_observed(self) -> int:
+        """Number of observed dimensions, D."""
+        return self.train.shape[1]
+
+
+def _as_points(name: str, array: np.ndarray) -> np.ndarray:
+    """Returns `array` as `[N, D]` float32, or says what is wrong with it."""
+    array = np.asarray(array)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise TypeError(
+            f"`{name}` must be an array of floats, got dtype {array.dtype}"
+        )
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(
+            f"`{name}` must have shape [points, dimensions], neither of them "
+            f"zero, got shape {array.shape!r}"
+        )
+    with np.errstate(over="ignore"):
+        points = np.ascontiguousarray(array, dtype=np.float32)
+    if np.isinf(points).any():
+        rows = np.flatnonzero(np.isinf(points).any(axis=1))
+        raise ValueError(
+            f"`{name}` must be finite in float32 (NaN marks a missing entry), "
+            f"got infinite values in {_rows(rows)}"
+        )
+    empty = np.flatnonzero(np.isnan(points).all(axis=1))
+    if empty.size:
+        raise ValueError(
+            f"`{name}` must have an observed entry in every row, got only "
+            f"missing ones in {_rows(empty)}"
+        )
+    return points
+
+
+def _rows(rows: np.ndarray) -> str:
+    listed = ", ".join(str(row) for row in rows[:5])
+    more = ", ..." if rows.size > 5 else ""
+    return f"{rows.size} row{'s' if rows.size > 1 else ''} ({listed}{more})"
+
+
+def split_test(
+    points: np.ndarray, test_fraction: float, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Holds out a random share of the data points.
+
+    Args:
+        points: `[N, ...]`, any dtype.
+        test_fraction: Share of the points to hold out, in [0, 1); zero
+            holds out none, and any other value at least one.
+        seed: Chooses which points are held out.
+
+    Returns:
+        The training points and the held-out ones (None if there are none),
+        each in their original order.
+
+    Raises:
+        ValueError: If the fraction leaves no training point.
+    """
+    if not 0.0 <= test_fraction < 1.0:
+        raise ValueError(
+            f"`test_fraction` must be in [0, 1), got {test_fraction!r}"
+        )
+    if test_fraction == 0.0:
+        return points, None
+    num_test = max(1, round(test_fraction * len(points)))
+    if num_test >= len(points):
+        raise ValueError(
+            "`test_fraction` must leave at least one training point, got "
+            f"{test_fraction!r} for {len(points)} points"
+        )
+    held_out = np.zeros(len(points), dtype=bool)
+    order = np.random.default_rng(seed).permutation(len(points))
+    held_out[order[:num_test]] = True
+    return points[~held_out], points[held_out]
+
+
+def indexed_batches(
+    points: np.ndarray, batch_size: int, seed: int = 0, start_epoch: int = 0
+) -> tf.data.Dataset:
+    """Endless batches of data points together with their row numbers.
+
+    Each epoch visits every data point once, in an order that depends on
+    `(seed, epoch)` alone. Starting at epoch e therefore continues exactly
+    where a run left that stopped after e epochs. Batching, shuffling and
+    gathering all happen in the tf.data graph.
+
+    Args:
+        points: `[N, D]` float32; NaN marks a missing entry.
+        batch_size: Points per batch, B; the last batch of an epoch holds
+            the remainder. An epoch has ceil(N / B) batches.
+        seed: Seed of the order.
+        start_epoch: Epoch to begin with.
+
+    Returns:
+        An infinite dataset of `(points [b, D] float32, index [b] int32)`.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+    points = np.asarray(points)
+    if points.ndim != 2 or 0 in points.shape:
+        raise ValueError(
+            "`points` must have shape [points, dimensions], neither of them "
+            f"zero, got shape {points.shape!r}"
+        )
+    if batch_size < 1 or start_epoch < 0:
+        raise ValueError(
+            "`batch_size` must be at least 1 and `start_epoch` at least 0, "
+            f"got {batch_size!r} and {start_epoch!r}"
+        )
+    num_data = points.shape[0]
+    steps = math.ceil(num_data / batch_size)
+    table = tf.convert_to_tensor(points, dtype=tf.float32)
+
+    def batches_of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        # Sorting random 32-bit keys permutes uniformly up to ties, which are
+        # broken by position. Integer Philox bits are the same on every
+        # platform, unlike the operation's default generator.
+        keys = tf.random.stateless_uniform(
+            [num_data],
+            seed=tf.stack([tf.constant(seed, tf.int64), epoch]),
+            minval=None,
+            maxval=None,
+            dtype=tf.int32,
+            alg="philox",
+        )
+        order = tf.argsort(keys, stable=True)
+
+        def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            start = step * batch_size
+            index = order[start : start + batch_size]
+            return tf.gather(table, index), index
+
+        return tf.data.Dataset.range(steps).map(batch)
+
+    dataset = tf.data.Dataset.counter(start_epoch).flat_map(batches_of_epoch)
+    dataset = dataset.apply(
+        tf.data.experimental.assert_cardinality(
+            tf.data.experimental.INFINITE_CARDINALITY
+        )
+    )
+    return dataset.prefetch(2)
