@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Observation models p(x | s): what a decoder's outputs mean.
+
+A likelihood is a Keras layer that owns the noise parameters and turns decoder
+outputs into log-probabilities, means and samples; the densities themselves are
+in `tfvae.ops.densities`. Every model of the library takes one as an argument.
+A new one is a class with these methods; the conformance tests pick it up.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gin
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfvae.ops import densities, random
+
+# A variance below this is no noise model any more, and its inverse overflows.
+MIN_VARIANCE = 1e-8
+# Log-variances of a decoder are kept within this of the data's log-variance.
+MAX_LOG_VARIANCE_RATIO = 15.0
+
+
+class Likelihood(keras.layers.Layer):
+    """What a latent-variable model asks of its observation model.
+
+    `x` and `observed` are as `densities.split_missing` returns them, with
+    shapes that broadcast against the decoder outputs' leading dimensions.
+    """
+
+    def num_outputs(self, num_observed: int) -> int:
+        """Returns how many decoder outputs D observed dimensions take."""
+        return num_observed
+
+    def num_observed(self, num_outputs: int) -> int:
+        """Returns D for a decoder with `num_outputs` outputs."""
+        return num_outputs
+
+    def validate(self, x: np.ndarray) -> None:
+        """Raises ValueError if `x` is outside the likelihood's support."""
+
+    def adapt(self, x: np.ndarray) -> None:
+        """Sets what initially depends on the data, `[N, D]`, NaN missing."""
+
+    def log_prob(
+        self, x: tf.Tensor, observed: tf.Tensor, outputs: tf.Tensor
+    ) -> tf.Tensor:
+        """Returns log p(x | s), nats, `[...]`."""
+        raise NotImplementedError
+
+    def mean(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Returns the mean of x given s, `[..., D]`."""
+        raise NotImplementedError
+
+    def sample(self, seed: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+        """Draws x given s, `[..., D]`."""
+        raise NotImplementedError
+
+    def accumulate(
+        self,
+        x: tf.Tensor,
+        observed: tf.Tensor,
+        outputs: tf.Tensor,
+        weights: tf.Tensor,
+    ) -> None:
+        """Adds a batch to the sums that the closed-form update needs.
+
+        Args:
+          x: `[B, 1, D]`.
+          observed: `[B, 1, D]`.
+          outputs: `[B, M, O]`.
+          weights: `[B, M]`, posterior weights of the M states.
+        """
+
+    def maximise(self, pass_done: tf.Tensor) -> None:
+        """Updates in closed form and clears the sums where `pass_done`."""
+
+    def monitored(self) -> dict[str, tf.Tensor]:
+        """Returns scalars worth a column in the training log."""
+        return {}
+
+
+@gin.register
+@keras.saving.register_keras_serializable("tfvae")
+class GaussianLikelihood(Likelihood):
+    """N(x; mean, variance I), one variance for all, updated in closed form.
+
+    Attributes:
+      variance: Scalar weight; not trained by gradient.
+    """
+
+    def __init__(self, initial_variance: float | None = None, **kwargs: Any):
+        """Creates the likelihood.
+
+        Args:
+          initial_variance: Where the variance starts; None for the variance
+            of the data given to `adapt` (and 1 without it).
+          **kwargs: Of `keras.layers.Layer`.
+
+        Raises:
+          ValueError: If `initial_variance` is not positive.
+        """
+        super().__init__(**kwargs)
+        if initial_variance is not None and not initial_variance > 0.0:
+            raise ValueError(
+                "`initial_variance` must be positive or None, got "
+                f"{initial_variance!r}"
+            )
+        self.initial_variance = initial_variance
+        start = 1.0 if initial_variance is None else initial_variance
+
+        def scalar(name: str, value: float, dtype: str) -> keras.Variable:
+            return self.add_weight(
+                shape=(),
+                initializer=keras.initializers.Constant(value),
+                dtype=dtype,
+                trainable=False,
+                name=name,
+            )
+
+        self.variance = scalar("variance", start, "float32")
+        # Sums over millions of entries: float64.
+        self._error_sum = scalar("error_sum", 0.0, "float64")
+        self._entry_sum = scalar("entry_sum", 0.0, "float64")
+        self.built = True
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "initial_variance": self.initial_variance,
+        }
+
+    def adapt(self, x: np.ndarray) -> None:
+        if self.initial_variance is None:
+            variance = float(np.nanvar(x, dtype=np.float64))
+            self.variance.assign(max(variance, MIN_VARIANCE))
+
+    def log_prob(
+        self, x: tf.Tensor, observed: tf.Tensor, outputs: tf.Tensor
+    ) -> tf.Tensor:
+        error = densities.squared_error(x, observed, outputs)
+        num_observed = tf.reduce_sum(observed, -1)
+        return densities.gaussian_log_prob(
+            error, num_observed, tf.convert_to_tensor(self.variance)
+        )
+
+    def mean(self, outputs: tf.Tensor) -> tf.Tensor:
+        return outputs
+
+    def sample(self, seed: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+        noise_std = tf.sqrt(tf.convert_to_tensor(self.variance))
+        return outputs + noise_std * random.normal(seed, tf.shape(outputs))
+
+    def accumulate(
+        self,
+        x: tf.Tensor,
+        observed: tf.Tensor,
+        outputs: tf.Tensor,
+        weights: tf.Tensor,
+    ) -> None:
+        error = densities.squared_error(x, observed, outputs)
+        expected_error = tf.reduce_sum(weights * error)
+        self._error_sum.assign_add(tf.cast(expected_error, tf.float64))
+        self._entry_sum.assign_add(tf.cast(tf.reduce_sum(observed), tf.float64))
+
+    def maximise(self, pass_done: tf.Tensor) -> None:
+        # d F / d variance = 0 at the mean squared error over observed entries.
+        error, entries = self._error_sum.value, self._entry_sum.value
+        best = tf.cast(error / tf.maximum(entries, 1.0), tf.float32)
+        best = tf.maximum(best, MIN_VARIANCE)
+        self.variance.assign(tf.where(pass_done, best, self.variance.value))
+        for total in (self._error_sum, self._entry_sum):
+            nothing = tf.zeros_like(total.value)
+            total.assign(tf.where(pass_done, nothing, total.value))
+
+    def monitored(self) -> dict[str, tf.Tensor]:
+        return {"noise_std": tf.sqrt(tf.convert_to_tensor(self.variance))}
+
+
+@gin.register
+@keras.saving.register_keras_serializable("tfvae")
+class DiagonalGaussianLikelihood(Likelihood):
+    """N(x; mean, diag(variance)), both given by the decoder.
+
+    The decoder has 2 D outputs: D means, then D log-variances relative to the
+    data's variance, so that a fresh decoder (zeros) starts at the data's own
+    scale.
+
+    Attributes:
+      log_scale: Scalar weight, the log-variance of the data given to `adapt`.
+    """
+
+    def __init__(self, **kwargs: Any):
+        """Creates the likelihood; `**kwargs` are of `keras.layers.Layer`."""
+        super().__init__(**kwargs)
+        self.log_scale = self.add_weight(
+            shape=(), initializer="zeros", trainable=False, name="log_scale"
+        )
+        self.built = True
+
+    def num_outputs(self, num_observed: int) -> int:
+        return 2 * num_observed
+
+    def num_observed(self, num_outputs: int) -> int:
+        if num_outputs % 2:
+            raise ValueError(
+                "`decoder` must have an even number of outputs for "
+                "DiagonalGaussianLikelihood (means, then log-variances), got "
+                f"{num_outputs}"
+            )
+        return num_outputs // 2
+
+    def adapt(self, x: np.ndarray) -> None:
+        variance = max(float(np.nanvar(x, dtype=np.float64)), MIN_VARIANCE)
+        self.log_scale.assign(np.log(variance))
+
+    def _log_variance(self, outputs: tf.Tensor) -> tf.Tensor:
+        ratio = outputs[..., outputs.shape[-1] // 2 :]
+        # A smooth limit: gradients never vanish altogether.
+        ratio = MAX_LOG_VARIANCE_RATIO * tf.tanh(ratio / MAX_LOG_VARIANCE_RATIO)
+        return ratio + tf.convert_to_tensor(self.log_scale)
+
+    def log_prob(
+        self, x: tf.Tensor, observed: tf.Tensor, outputs: tf.Tensor
+    ) -> tf.Tensor:
+        return densities.diagonal_gaussian_log_prob(
+            x, observed, self.mean(outputs), self._log_variance(outputs)
+        )
+
+    def mean(self, outputs: tf.Tensor) -> tf.Tensor:
+        return outputs[..., : outputs.shape[-1] // 2]
+
+    def sample(self, seed: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+        mean = self.mean(outputs)
+        noise_std = tf.exp(0.5 * self._log_variance(outputs))
+        return mean + noise_std * random.normal(seed, tf.shape(mean))
+
+
+@gin.register
+@keras.saving.register_keras_serializable("tfvae")
+class BernoulliLikelihood(Likelihood):
+    """Bern(x; sigmoid(outputs)), data in [0, 1]."""
+
+    def validate(self, x: np.ndarray) -> None:
+        low, high = float(np.nanmin(x)), float(np.nanmax(x))
+        if low < 0.0 or high > 1.0:
+            raise ValueError(
+                "`x` must be in [0, 1] for BernoulliLikelihood, got values "
+                f"from {low:g} to {high:g}"
+            )
+
+    def log_prob(
+        self, x: tf.Tensor, observed: tf.Tensor, outputs: tf.Tensor
+    ) -> tf.Tensor:
+        return densities.bernoulli_log_prob(x, observed, outputs)
+
+    def mean(self, outputs: tf.Tensor) -> tf.Tensor:
+        return tf.sigmoid(outputs)
+
+    def sample(self, seed: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+        draws = random.uniform(seed, tf.shape(outputs))
+        return tf.cast(draws < tf.sigmoid(outputs), tf.float32)

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Truncated posteriors: a distribution over a set of S states per data point.
+
+With lj(x, s) = log p(x, s), the best distribution on a set K of states is
+q(s) = softmax over K of lj, and with it the bound on log p(x) is
+F = logsumexp over K of lj (Luecke, 2019, "Truncated variational expectation
+maximization"). Replacing a member of K by a new state of higher lj raises F;
+a state held twice would count twice, so sets hold distinct states only.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from tfvae.ops import bits, random
+
+
+class StateSet(NamedTuple):
+    """The S states of each data point, the best first.
+
+    Attributes:
+      packed: uint8 `[B, S, W]`, distinct within a data point.
+      log_joints: float32 `[B, S]`, falling.
+    """
+
+    packed: tf.Tensor
+    log_joints: tf.Tensor
+
+
+def free_energy(log_joints: tf.Tensor) -> tf.Tensor:
+    """Returns the bound F on log p(x), nats: `[B, S]` to `[B]`."""
+    return tf.reduce_logsumexp(log_joints, axis=-1)
+
+
+def posterior_weights(log_joints: tf.Tensor) -> tf.Tensor:
+    """Returns q, `[B, S]`, rows summing to 1."""
+    return tf.nn.softmax(log_joints, axis=-1)
+
+
+def effective_states(log_joints: tf.Tensor) -> tf.Tensor:
+    """Returns 1 / sum_s q(s)**2, how many states carry the posterior: `[B]`."""
+    return 1.0 / tf.reduce_sum(tf.square(posterior_weights(log_joints)), -1)
+
+
+def dropped_mass(log_joints: tf.Tensor, num_kept: int) -> tf.Tensor:
+    """Returns the posterior mass outside the `num_kept` first states, `[B]`.
+
+    Args:
+      log_joints: `[B, S]`, falling.
+      num_kept: M, at most S.
+
+    Returns:
+      `[B]`. Using the M states alone lowers the bound by -log(1 - mass).
+    """
+    return tf.reduce_sum(posterior_weights(log_joints)[:, num_kept:], -1)
+
+
+def best_distinct(
+    packed: tf.Tensor, log_joints: tf.Tensor, num_states: int
+) -> tuple[StateSet, tf.Tensor]:
+    """Keeps the best states, each of them once.
+
+    Args:
+      packed: uint8 `[B, K, W]`, possibly with repeats.
+      log_joints: float32 `[B, K]`.
+      num_states: S. Where a data point has fewer distinct states, the last
+        log-joints of the result are -inf and their states repeat others.
+
+    Returns:
+      The S best of the distinct states, and int32 `[B, S]`, where among the K
+      each of them stood. Of equal states the first counts.
+    """
+    keys = bits.keys(packed)  # [B, K]
+    # Equal states stand side by side once the keys are sorted.
+    order = tf.argsort(keys, axis=-1, stable=True)
+    keys = tf.gather(keys, order, batch_dims=1)
+    again = tf.equal(keys[:, 1:], keys[:, :-1])
+    again = tf.pad(again, [[0, 0], [1, 0]])
+    once = tf.where(
+        again, -float("inf"), tf.gather(log_joints, order, batch_dims=1)
+    )
+    best, position = tf.math.top_k(once, num_states)
+    index = tf.gather(order, position, batch_dims=1)
+    states = StateSet(tf.gather(packed, index, batch_dims=1), best)
+    return states, index
+
+
+def initial_states(
+    seed: tf.Tensor, batch_size: int | tf.Tensor, num_states: int, num_bits: int
+) -> tf.Tensor:
+    """Draws S distinct states for each data point.
+
+    Bits are on with probability 1 / H in the first round of draws; where that
+    gives fewer than S distinct states, further rounds at 2 / H, 3 / H, ... up
+    to one half fill the set.
+
+    Args:
+      seed: `[2]` int32.
+      batch_size: B.
+      num_states: S, at most 2**H.
+      num_bits: H.
+
+    Returns:
+      uint8 `[B, S, W]`, distinct within a data point.
+    """
+    shape = [batch_size, num_states, num_bits]
+    vacant = -float("inf")
+
+    def draw(turn: int | tf.Tensor) -> tf.Tensor:
+        prob = tf.minimum((tf.cast(turn, tf.float32) + 1.0) / num_bits, 0.5)
+        draws = random.uniform(random.make_seed(seed, turn), shape)
+        return bits.pack(tf.cast(draws < prob, tf.float32))
+
+    def has_vacancy(turn: tf.Tensor, held: StateSet) -> tf.Tensor:
+        return tf.reduce_any(tf.equal(held.log_joints, vacant))
+
+    def fill(turn: tf.Tensor, held: StateSet) -> tuple[tf.Tensor, StateSet]:
+        # What is held ranks before what is drawn; a vacant place, which
+        # repeats a held state, ranks last.
+        drawn = draw(turn)
+        held_rank = tf.minimum(held.log_joints, 0.0)
+        ranks = tf.concat([held_rank, tf.fill(tf.shape(held_rank), -1.0)], 1)
+        packed = tf.concat([held.packed, drawn], 1)
+        filled, _ = best_distinct(packed, ranks, num_states)
+        ranks = tf.where(filled.log_joints > vacant, 0.0, vacant)
+        return turn + 1, StateSet(filled.packed, ranks)
+
+    first = draw(0)
+    held, _ = best_distinct(first, tf.zeros(shape[:2]), num_states)
+    _, held = tf.while_loop(has_vacancy, fill, (tf.constant(1), held))
+    return held.packed

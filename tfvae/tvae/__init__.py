@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TVAE: binary latents, no encoder, posteriors evolved per data point."""
+
+from tfvae.tvae.evolution import (
+    Crossover,
+    Elite,
+    Evolution,
+    Fitness,
+    RandFlip,
+    Softmax,
+    SparseFlip,
+    Uniform,
+)
+from tfvae.tvae.model import TVAE, Inference
+from tfvae.tvae.states import StateStore
+
+__all__ = [
+    "TVAE",
+    "Crossover",
+    "Elite",
+    "Evolution",
+    "Fitness",
+    "Inference",
+    "RandFlip",
+    "Softmax",
+    "SparseFlip",
+    "StateStore",
+    "Uniform",
+]

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of what a user hands to a TVAE."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+
+def as_batch(x: Any, num_observed: int) -> tf.Tensor:
+    """Returns a batch as a tensor, checked as far as a graph can.
+
+    Args:
+      x: Numbers `[B, D]`, NaN where missing.
+      num_observed: D.
+
+    Returns:
+      float32 `[B, D]`. Infinite values and rows without any observed value
+      raise tf.errors.InvalidArgumentError when the tensor is computed.
+
+    Raises:
+      TypeError: If `x` are no numbers.
+      ValueError: If the shape is wrong.
+    """
+    x = tf.convert_to_tensor(x)
+    if not (x.dtype.is_floating or x.dtype.is_integer):
+        raise TypeError(f"`x` must be numbers, got {x.dtype.name}")
+    x = tf.cast(x, tf.float32)
+    _check_shape(tuple(x.shape), num_observed)
+    checks = [
+        tf.debugging.Assert(
+            ~tf.reduce_any(tf.math.is_inf(x)), ["x has infinite values"]
+        ),
+        tf.debugging.Assert(
+            ~tf.reduce_any(tf.reduce_all(tf.math.is_nan(x), 1)),
+            ["x has rows without any observed value"],
+        ),
+    ]
+    with tf.control_dependencies(checks):
+        return tf.identity(x)
+
+
+def check_data(x: Any, num_observed: int) -> np.ndarray:
+    """Returns data as an array, fully checked.
+
+    Args:
+      x: Numbers `[N, D]`, NaN where missing.
+      num_observed: D.
+
+    Returns:
+      float32 `[N, D]`.
+
+    Raises:
+      TypeError: If `x` are no numbers.
+      ValueError: If the shape is wrong, or there are infinite values or rows
+        without any observed value.
+    """
+    x = np.asarray(x)
+    if x.dtype.kind not in "fiu":
+        raise TypeError(f"`x` must be numbers, got dtype {x.dtype}")
+    x = x.astype(np.float32, copy=False)
+    _check_shape(x.shape, num_observed)
+    infinite = np.isinf(x).any(1)
+    if infinite.any():
+        raise ValueError(
+            "`x` must be finite, or NaN where missing, got infinite values in "
+            f"{int(infinite.sum())} rows, the first {int(infinite.argmax())}"
+        )
+    empty = np.isnan(x).all(1)
+    if empty.any():
+        raise ValueError(
+            "`x` must have an observed value in every row, got none in "
+            f"{int(empty.sum())} rows, the first {int(empty.argmax())}"
+        )
+    return x
+
+
+def _check_shape(shape: tuple[int | None, ...], num_observed: int) -> None:
+    if len(shape) != 2 or shape[1] != num_observed:
+        raise ValueError(
+            f"`x` must have shape [N, {num_observed}], as the decoder has "
+            f"outputs, got {shape!r}"
+        )
+
+
+def check_sizes(
+    num_latents: int, num_data: int, num_states: int, num_m_states: int | None
+) -> None:
+    """Raises ValueError that names every size that does not fit."""
+    problems = []
+    if num_latents < 1:
+        problems.append(
+            f"`num_latents` must be at least 1, got {num_latents!r}"
+        )
+    if num_data < 0:
+        problems.append(f"`num_data` must not be negative, got {num_data!r}")
+    most = 2 ** max(num_latents, 1)
+    if not 1 <= num_states <= most:
+        problems.append(
+            "`num_states` must be from 1 to 2**num_latents = "
+            f"{most}, got {num_states!r}"
+        )
+    if num_m_states is not None and not 1 <= num_m_states <= num_states:
+        problems.append(
+            "`num_m_states` must be from 1 to `num_states` = "
+            f"{num_states}, got {num_m_states!r}"
+        )
+    if problems:
+        raise ValueError("; ".join(problems))

@@ -1,0 +1,677 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The TVAE as a Keras model."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import gin
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfvae import likelihoods
+from tfvae.ops import bits, densities, random, truncated
+from tfvae.tvae import evolution as evolution_lib
+from tfvae.tvae import inputs
+from tfvae.tvae import states as states_lib
+
+# Prior probabilities stay this far from 0 and 1, so that log-odds are finite.
+PRIOR_MARGIN = 1e-5
+# Enumerating more states than 2**20 takes too long to be meant.
+MAX_ENUMERATED_LATENTS = 20
+# Entries of decoder outputs that enumeration holds in memory at once.
+_ENUMERATED_AT_ONCE = 2**22
+
+_NO_DATA = (
+    "TVAE was created without `num_data` and stores no states; create it with "
+    "the number of training data points to train it"
+)
+
+# What the random streams of a model are for.
+_INITIAL, _TRAINING, _INFERENCE, _SAMPLING = range(4)
+
+
+class Inference(NamedTuple):
+    """The posterior of unseen data points.
+
+    Attributes:
+      packed: uint8 `[B, S, W]`, distinct states, the best first.
+      weights: float32 `[B, S]`, posterior weights, rows summing to 1.
+      bound: float32 `[B]`, lower bound on log p(x), nats.
+      num_steps: int32 scalar, E-steps made.
+    """
+
+    packed: tf.Tensor
+    weights: tf.Tensor
+    bound: tf.Tensor
+    num_steps: tf.Tensor
+
+
+@gin.register
+@keras.saving.register_keras_serializable("tfvae")
+class TVAE(keras.Model):
+    """A VAE with binary latents and no encoder.
+
+    The model is s ~ Bern(pi), x ~ p(x | decoder(s)). The posterior of each
+    data point is a set of S latent states that an evolutionary algorithm
+    improves in every training step, after which the decoder takes a gradient
+    step on the bound; pi and the likelihood's noise are updated in closed
+    form each time that N data points have been visited.
+
+    Train it like any Keras model, on data `[N, D]` and the data's indices,
+    which address the states; NaN marks missing entries:
+
+        model = tfvae.TVAE(decoder, num_latents=64, num_data=len(x))
+        model.compile(keras.optimizers.Adam(1e-3))
+        model.fit(x, np.arange(len(x)), batch_size=128, epochs=50)
+        x_hat = model.stored_reconstruction(x, np.arange(len(x)))
+
+    `evaluate(x)` and `predict(x)` treat `x` as unseen: they evolve fresh
+    states at fixed parameters. The bound that `fit` logs is the mean over an
+    epoch, each batch at the parameters that it met, before its update. Where
+    S = 2**H the states are simply all states, nothing is evolved, and the
+    bound is the exact log-likelihood.
+
+    Reference: Guiraud, Drefs and Luecke, 2021, "Direct evolutionary
+    optimization of variational autoencoders with binary latents".
+
+    Attributes:
+      states: `StateStore` of the training data, None without `num_data` or
+        with S = 2**H.
+      prior_probs: float32 weight `[H]`, pi.
+      likelihood: The observation model.
+      decoder: The decoder network.
+    """
+
+    def __init__(
+        self,
+        decoder: keras.layers.Layer,
+        num_latents: int,
+        num_data: int = 0,
+        likelihood: likelihoods.Likelihood | None = None,
+        num_states: int = 64,
+        evolution: evolution_lib.Evolution | None = None,
+        num_m_states: int | None = None,
+        inference_steps: int = 100,
+        inference_tolerance: float = 1e-3,
+        seed: int = 0,
+        **kwargs: Any,
+    ):
+        """Creates the model and draws the first states.
+
+        Args:
+          decoder: Keras layer or model from `[b, H]` to `[b, outputs]`; it is
+            the likelihood that says what the outputs mean.
+          num_latents: H.
+          num_data: N, the number of training data points; 0 for a model that
+            is not to be trained.
+          likelihood: Observation model; None for `GaussianLikelihood()`.
+          num_states: S, latent states a data point, at most 2**H.
+          evolution: Operators and budget of an E-step; None for
+            `Evolution()`, as far as S and H allow.
+          num_m_states: M, how many of the best states the M-step uses; None
+            for all S.
+          inference_steps: The most E-steps that unseen data gets.
+          inference_tolerance: Nats a data point and step; inference ends when
+            the bound gains less.
+          seed: Of everything random in the model but the decoder's own
+            initial weights.
+          **kwargs: Of `keras.Model`.
+
+        Raises:
+          ValueError: If S, M or the evolution do not fit H or each other.
+        """
+        super().__init__(**kwargs)
+        if evolution is None:
+            evolution = evolution_lib.default_evolution(num_states, num_latents)
+        inputs.check_sizes(num_latents, num_data, num_states, num_m_states)
+        self.is_exhaustive = num_states == 2**num_latents
+        if not self.is_exhaustive:
+            evolution.validate(num_states, num_latents)
+        self.decoder = decoder
+        self.num_latents = num_latents
+        self.num_data = num_data
+        self.likelihood = likelihood or likelihoods.GaussianLikelihood()
+        self.num_states = num_states
+        self.evolution = evolution
+        self.num_m_states = num_m_states
+        self.inference_steps = inference_steps
+        self.inference_tolerance = inference_tolerance
+        self.seed = seed
+
+        self.prior_probs = self._add_state(
+            "prior_probs", (num_latents,), min(1.0 / num_latents, 0.5)
+        )
+        self._iteration = self._add_state("iteration", (), 0, "int64")
+        # Of the data points visited since the last closed-form update.
+        self._ones_sum = self._add_state(
+            "ones_sum", (num_latents,), 0.0, "float64"
+        )
+        self._visits = self._add_state("visits", (), 0, "int64")
+        self.states = None
+        if num_data and not self.is_exhaustive:
+            self.states = states_lib.StateStore(
+                num_data, num_states, num_latents, name="states"
+            )
+            self.states.initialize(random.make_seed(seed, _INITIAL))
+        self._means = {
+            name: keras.metrics.Mean(name=name)
+            for name in (
+                "bound",
+                "active",
+                "effective_states",
+                "dropped_mass",
+                "replaced",
+                *self.likelihood.monitored(),
+            )
+        }
+        self.build((None, None))
+
+    def _add_state(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        value: float,
+        dtype: str = "float32",
+    ) -> keras.Variable:
+        return self.add_weight(
+            shape=shape,
+            initializer=keras.initializers.Constant(value),
+            dtype=dtype,
+            trainable=False,
+            name=name,
+        )
+
+    def build(self, input_shape: Any = None) -> None:
+        """Builds the decoder; `input_shape` follows from it."""
+        if not self.decoder.built:
+            self.decoder.build((None, self.num_latents))
+        outputs = self.decoder.compute_output_shape((None, self.num_latents))
+        if len(outputs) != 2 or outputs[-1] is None:
+            raise ValueError(
+                "`decoder` must map [b, H] to [b, outputs], got output shape "
+                f"{tuple(outputs)!r}"
+            )
+        self.num_observed = self.likelihood.num_observed(outputs[-1])
+        self._infer = tf.function(
+            self._infer_batch,
+            input_signature=[
+                tf.TensorSpec([None, self.num_observed], tf.float32),
+                tf.TensorSpec([2], tf.int32),
+                tf.TensorSpec([], tf.int32),
+                tf.TensorSpec([], tf.float32),
+            ],
+        )
+        self._log_likelihood = tf.function(
+            self._enumerate_batch,
+            input_signature=[
+                tf.TensorSpec([None, self.num_observed], tf.float32)
+            ],
+        )
+        self.built = True
+
+    def get_config(self) -> dict[str, Any]:
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "decoder": serialize(self.decoder),
+            "num_latents": self.num_latents,
+            "num_data": self.num_data,
+            "likelihood": serialize(self.likelihood),
+            "num_states": self.num_states,
+            "evolution": serialize(self.evolution),
+            "num_m_states": self.num_m_states,
+            "inference_steps": self.inference_steps,
+            "inference_tolerance": self.inference_tolerance,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: Any = None
+    ) -> TVAE:
+        config = dict(config)
+        for name in ("decoder", "likelihood", "evolution"):
+            config[name] = keras.saving.deserialize_keras_object(
+                config[name], custom_objects
+            )
+        return cls(**config)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return list(self._means.values())
+
+    def adapt(self, x: np.ndarray) -> None:
+        """Sets what the likelihood takes from data before training.
+
+        Args:
+          x: `[N, D]`, NaN where missing.
+
+        Raises:
+          ValueError: If `x` has a wrong shape, infinite values, rows without
+            any observed value, or values outside the likelihood's support.
+        """
+        x = inputs.check_data(x, self.num_observed)
+        self.likelihood.validate(x)
+        self.likelihood.adapt(x)
+
+    # The model: densities of a batch. `x` and `observed` are [B, 1, D].
+
+    def _decode(self, states: tf.Tensor) -> tf.Tensor:
+        """Returns decoder outputs, `[..., H]` to float32 `[..., O]`."""
+        flat = tf.reshape(states, [-1, self.num_latents])
+        outputs = tf.cast(self.decoder(flat), tf.float32)
+        shape = tf.concat([tf.shape(states)[:-1], [outputs.shape[-1]]], 0)
+        outputs = tf.reshape(outputs, shape)
+        return tf.ensure_shape(outputs, [*states.shape[:-1], outputs.shape[-1]])
+
+    def _log_joint(
+        self,
+        x: tf.Tensor,
+        observed: tf.Tensor,
+        states: tf.Tensor,
+        outputs: tf.Tensor,
+    ) -> tf.Tensor:
+        """Returns log p(x, s), `[B, K]`, for states `[B, K, H]` or `[K, H]`."""
+        log_likelihood = self.likelihood.log_prob(x, observed, outputs)
+        return log_likelihood + densities.bernoulli_log_prior(
+            states, tf.convert_to_tensor(self.prior_probs)
+        )
+
+    def _scorer(
+        self, x: tf.Tensor, observed: tf.Tensor
+    ) -> evolution_lib.LogJoint:
+        """Returns the log-joint as a function of the states alone."""
+
+        def score(states: tf.Tensor) -> tf.Tensor:
+            return self._log_joint(x, observed, states, self._decode(states))
+
+        return score
+
+    def _expected_ones(self) -> tf.Tensor:
+        return tf.reduce_sum(self.prior_probs.value)
+
+    # Training.
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """One EM step on a batch: E-step, gradient step, sums for the pass.
+
+        Args:
+          data: `(x, index)`: `[B, D]` and int `[B]`.
+
+        Returns:
+          The metrics' running means.
+        """
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            raise RuntimeError(
+                "TVAE must be trained in one replica: its states belong to "
+                "data points and are not synchronised between replicas"
+            )
+        batch, index = self._unpack_training_data(data)
+        x, observed = densities.split_missing(batch[:, None])
+        if self.is_exhaustive:
+            log_joints = self._m_step(x, observed, self._all_states())
+        else:
+            evolved = self._e_step(x, observed, index)
+            m_states = evolved.packed[:, : self.num_m_states]
+            log_joints = evolved.log_joints
+            self._m_step(x, observed, bits.unpack(m_states, self.num_latents))
+        self._iteration.assign_add(1)
+        self._monitor(
+            bound=truncated.free_energy(log_joints),
+            effective_states=truncated.effective_states(log_joints),
+            dropped_mass=truncated.dropped_mass(
+                log_joints, self.num_m_states or self.num_states
+            ),
+            **self.likelihood.monitored(),
+        )
+        return {m.name: m.result() for m in self.metrics}
+
+    def _monitor(self, **values: tf.Tensor) -> None:
+        for name, value in values.items():
+            self._means[name].update_state(value)
+
+    def _all_states(self) -> tf.Tensor:
+        return tf.constant(bits.all_states(self.num_latents))
+
+    def _unpack_training_data(self, data: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        x, index, _ = keras.utils.unpack_x_y_sample_weight(data)
+        if not self.num_data:
+            raise RuntimeError(_NO_DATA)
+        if index is None:
+            raise ValueError(
+                "TVAE must be trained on (x, index) with the index of each "
+                "data point, as in fit(x, np.arange(len(x))), got no index"
+            )
+        x = inputs.as_batch(x, self.num_observed)
+        index = tf.reshape(tf.cast(index, tf.int32), [-1])
+        in_range = tf.debugging.Assert(
+            tf.reduce_all((index >= 0) & (index < self.num_data)),
+            [f"index must be in [0, num_data = {self.num_data}), got", index],
+        )
+        with tf.control_dependencies([in_range]):
+            return x, tf.identity(index)
+
+    def _states_or_raise(self) -> states_lib.StateStore:
+        if self.states is None:
+            raise RuntimeError(_NO_DATA)
+        return self.states
+
+    def _e_step(
+        self, x: tf.Tensor, observed: tf.Tensor, index: tf.Tensor
+    ) -> truncated.StateSet:
+        store = self._states_or_raise()
+        evolved, replaced = evolution_lib.e_step(
+            random.make_seed(self.seed, _TRAINING, self._iteration.value),
+            store.gather(index).packed,
+            self._scorer(x, observed),
+            self.evolution,
+            self._expected_ones(),
+            self.num_latents,
+        )
+        store.scatter(index, evolved)
+        self._monitor(replaced=replaced)
+        return evolved
+
+    def _m_step(
+        self,
+        x: tf.Tensor,
+        observed: tf.Tensor,
+        states: tf.Tensor,
+    ) -> tf.Tensor:
+        """Improves the parameters given states `[B, M, H]` or `[M, H]`.
+
+        Returns:
+          The states' log-joints, `[B, M]`, before the improvement.
+        """
+        with tf.GradientTape() as tape:
+            outputs = self._decode(states)
+            log_joints = self._log_joint(x, observed, states, outputs)
+            # q is the maximiser of the bound on these states, so the bound's
+            # gradient is the expected log-joint's.
+            loss = -tf.reduce_mean(truncated.free_energy(log_joints))
+        variables = self.trainable_variables
+        self.optimizer.apply(tape.gradient(loss, variables), variables)
+
+        weights = truncated.posterior_weights(log_joints)  # [B, M]
+        equation = "bm,mh->h" if states.shape.rank == 2 else "bm,bmh->h"
+        ones = tf.einsum(equation, weights, states)
+        self._ones_sum.assign_add(tf.cast(ones, tf.float64))
+        self._visits.assign_add(tf.shape(x, tf.int64)[0])
+        self.likelihood.accumulate(x, observed, outputs, weights)
+        self._finish_pass(self._visits.value >= self.num_data)
+        batch_size = tf.cast(tf.shape(x)[0], tf.float32)
+        self._monitor(active=tf.reduce_sum(ones) / batch_size)
+        return log_joints
+
+    def _finish_pass(self, pass_done: tf.Tensor) -> None:
+        """Updates pi and the noise in closed form where a pass has ended."""
+        visits = tf.cast(tf.maximum(self._visits.value, 1), tf.float64)
+        # d F / d pi_h = 0 at the posterior's mean of s_h.
+        best = tf.cast(self._ones_sum.value / visits, tf.float32)
+        best = tf.clip_by_value(best, PRIOR_MARGIN, 1.0 - PRIOR_MARGIN)
+        self.prior_probs.assign(
+            tf.where(pass_done, best, self.prior_probs.value)
+        )
+        self.likelihood.maximise(pass_done)
+        for total in (self._ones_sum, self._visits):
+            nothing = tf.zeros_like(total.value)
+            total.assign(tf.where(pass_done, nothing, total.value))
+
+    # Unseen data.
+
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """Infers a batch of unseen data; logs its bound.
+
+        Args:
+          data: `x` `[B, D]`, or a tuple that starts with it.
+
+        Returns:
+          The running mean of the bound, nats a data point.
+        """
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        self._monitor(
+            bound=self._infer_default(
+                inputs.as_batch(x, self.num_observed)
+            ).bound
+        )
+        return {"bound": self._means["bound"].result()}
+
+    def predict_step(self, data: Any) -> tf.Tensor:
+        """Returns the posterior mean of the observation of unseen data."""
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        return self(x)
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Reconstructs a batch of unseen data.
+
+        Args:
+          x: `[B, D]`, NaN where missing.
+
+        Returns:
+          `[B, D]`, the posterior mean of p(x | s) with fresh states.
+        """
+        inference = self._infer_default(inputs.as_batch(x, self.num_observed))
+        return self._posterior_mean(inference.packed, inference.weights)
+
+    def infer(
+        self,
+        x: np.ndarray | tf.Tensor,
+        seed: int | None = None,
+        max_steps: int | None = None,
+        tolerance: float | None = None,
+    ) -> Inference:
+        """Evolves the posterior of one batch of unseen data.
+
+        Args:
+          x: `[B, D]`, NaN where missing.
+          seed: Of the first states and the search; None for the model's.
+          max_steps: The most E-steps; None for `inference_steps`.
+          tolerance: Nats a data point and step at which the search ends; None
+            for `inference_tolerance`.
+
+        Returns:
+          The posterior; every data point is inferred alone but for the end of
+          the search, which is common.
+        """
+        return self._infer_default(
+            inputs.as_batch(self._checked(x), self.num_observed),
+            seed,
+            max_steps,
+            tolerance,
+        )
+
+    def _infer_default(
+        self,
+        x: tf.Tensor,
+        seed: int | None = None,
+        max_steps: int | None = None,
+        tolerance: float | None = None,
+    ) -> Inference:
+        """Infers a batch with the model's settings where none is given."""
+
+        def default(value: Any, fallback: Any) -> Any:
+            return fallback if value is None else value
+
+        return self._infer(
+            x,
+            random.make_seed(default(seed, self.seed), _INFERENCE),
+            tf.constant(default(max_steps, self.inference_steps), tf.int32),
+            tf.constant(
+                default(tolerance, self.inference_tolerance), tf.float32
+            ),
+        )
+
+    def _infer_batch(
+        self,
+        x: tf.Tensor,
+        seed: tf.Tensor,
+        max_steps: tf.Tensor,
+        tolerance: tf.Tensor,
+    ) -> Inference:
+        batch, observed = densities.split_missing(x[:, None])
+        score = self._scorer(batch, observed)
+        batch_size = tf.shape(x)[0]
+        if self.is_exhaustive:
+            every = bits.pack(self._all_states())
+            states, _ = truncated.best_distinct(
+                tf.repeat(every[None], batch_size, axis=0),
+                score(self._all_states()),
+                self.num_states,
+            )
+            num_steps = tf.constant(0)
+        else:
+            first = truncated.initial_states(
+                random.make_seed(seed, 0),
+                batch_size,
+                self.num_states,
+                self.num_latents,
+            )
+            states, num_steps = evolution_lib.infer(
+                random.make_seed(seed, 1),
+                first,
+                score,
+                self.evolution,
+                self._expected_ones(),
+                self.num_latents,
+                max_steps,
+                tolerance,
+            )
+        return Inference(
+            states.packed,
+            truncated.posterior_weights(states.log_joints),
+            truncated.free_energy(states.log_joints),
+            num_steps,
+        )
+
+    def _posterior_mean(
+        self, packed: tf.Tensor, weights: tf.Tensor
+    ) -> tf.Tensor:
+        """Returns sum_s q(s) E[x | s], `[B, D]`."""
+        states = bits.unpack(packed, self.num_latents)
+        means = self.likelihood.mean(self._decode(states))
+        return tf.linalg.matvec(means, weights, transpose_a=True)
+
+    def reconstruct(self, x: np.ndarray | tf.Tensor) -> tf.Tensor:
+        """Returns the posterior mean of one batch of unseen data, `[B, D]`."""
+        return self(self._checked(x))
+
+    def stored_reconstruction(
+        self, x: np.ndarray | tf.Tensor, index: np.ndarray | tf.Tensor
+    ) -> tf.Tensor:
+        """Reconstructs training data from their stored states.
+
+        The states are scored anew at the present parameters, but not evolved.
+
+        Args:
+          x: `[B, D]`, one batch of training data.
+          index: int `[B]`, its indices.
+
+        Returns:
+          `[B, D]`, the posterior mean: denoised, and in-painted where NaN.
+
+        Raises:
+          RuntimeError: If the model was created without `num_data`.
+        """
+        batch = inputs.as_batch(x, self.num_observed)
+        if self.is_exhaustive:
+            return self(batch)
+        packed = self._states_or_raise().gather(index).packed
+        x, observed = densities.split_missing(batch[:, None])
+        states = bits.unpack(packed, self.num_latents)
+        outputs = self._decode(states)
+        log_joints = self._log_joint(x, observed, states, outputs)
+        weights = truncated.posterior_weights(log_joints)
+        return tf.linalg.matvec(
+            self.likelihood.mean(outputs), weights, transpose_a=True
+        )
+
+    def log_likelihood_bound(self, x: np.ndarray | tf.Tensor) -> tf.Tensor:
+        """Returns the bound on log p(x), nats, of one batch: `[B]`."""
+        return self.infer(x).bound
+
+    def log_likelihood(self, x: np.ndarray | tf.Tensor) -> tf.Tensor:
+        """Returns log p(x), nats, by enumeration of all 2**H states.
+
+        Args:
+          x: `[B, D]`, NaN where missing.
+
+        Returns:
+          `[B]`.
+
+        Raises:
+          ValueError: If H is over `MAX_ENUMERATED_LATENTS`.
+        """
+        if self.num_latents > MAX_ENUMERATED_LATENTS:
+            raise ValueError(
+                "`num_latents` must be at most "
+                f"{MAX_ENUMERATED_LATENTS} to enumerate all states, got "
+                f"{self.num_latents}; log_likelihood_bound(x) has no limit"
+            )
+        return self._log_likelihood(
+            inputs.as_batch(self._checked(x), self.num_observed)
+        )
+
+    def _enumerate_batch(self, x: tf.Tensor) -> tf.Tensor:
+        batch, observed = densities.split_missing(x[:, None])
+        score = self._scorer(batch, observed)
+        # States in slices, so that [B, slice, D] stays small.
+        num_states = 2**self.num_latents
+        num_entries = tf.shape(x)[0] * self.num_observed
+        num_slice = tf.clip_by_value(
+            _ENUMERATED_AT_ONCE // num_entries, 1, num_states
+        )
+        places = tf.range(self.num_latents)
+        total = tf.fill([tf.shape(x)[0]], -float("inf"))
+        for start in tf.range(0, num_states, num_slice):
+            counts = tf.range(start, tf.minimum(start + num_slice, num_states))
+            states = tf.bitwise.right_shift(counts[:, None], places) & 1
+            part = truncated.free_energy(score(tf.cast(states, tf.float32)))
+            total = tf.reduce_logsumexp(tf.stack([total, part]), 0)
+        return total
+
+    # Generation.
+
+    def decode(self, states: np.ndarray | tf.Tensor) -> tf.Tensor:
+        """Returns the mean of p(x | s): states `[..., H]` to `[..., D]`."""
+        states = tf.convert_to_tensor(states, tf.float32)
+        if states.shape[-1] != self.num_latents:
+            raise ValueError(
+                f"`states` must have shape [..., {self.num_latents}], got "
+                f"{tuple(states.shape)!r}"
+            )
+        return self.likelihood.mean(self._decode(states))
+
+    def sample(
+        self, num_samples: int | tf.Tensor, seed: int = 0, mean: bool = False
+    ) -> tf.Tensor:
+        """Draws observations: s ~ Bern(pi), then x ~ p(x | s).
+
+        Args:
+          num_samples: How many.
+          seed: Of the draws.
+          mean: Whether to return E[x | s] instead of drawing x.
+
+        Returns:
+          float32 `[num_samples, D]`.
+        """
+        seed = random.make_seed(seed, _SAMPLING)
+        draws = random.uniform(
+            random.make_seed(seed, 0), [num_samples, self.num_latents]
+        )
+        states = tf.cast(draws < self.prior_probs.value, tf.float32)
+        outputs = self._decode(states)
+        if mean:
+            return self.likelihood.mean(outputs)
+        return self.likelihood.sample(random.make_seed(seed, 1), outputs)
+
+    def singleton_means(self) -> tf.Tensor:
+        """Returns what each latent draws alone, E[x | e_h]: `[H, D]`."""
+        return self.decode(np.eye(self.num_latents, dtype=np.float32))
+
+    def _checked(self, x: Any) -> np.ndarray | tf.Tensor:
+        """Checks data outside of graphs, where errors can be told well."""
+        if not tf.executing_eagerly():
+            return x
+        return inputs.check_data(x, self.num_observed)

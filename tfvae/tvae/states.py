@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store of every data point's latent states."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfvae.ops import bits, random, truncated
+
+# Data points whose first states are drawn at once; bounds the memory of it.
+_DATA_PER_DRAW = 1024
+
+
+@keras.saving.register_keras_serializable("tfvae")
+class StateStore(keras.layers.Layer):
+    """Holds S distinct packed states and their log-joints per data point.
+
+    Its weights take N S ceil(H / 8) + 4 N S bytes and are saved with the
+    model. Rows are addressed by data index, in and out of graphs.
+
+    Attributes:
+      packed: uint8 weight `[N, S, W]`, each data point's best state first.
+      log_joints: float32 weight `[N, S]`, falling; nats at the parameters
+        with which the data point was last visited, -inf before.
+    """
+
+    def __init__(
+        self, num_data: int, num_states: int, num_latents: int, **kwargs: Any
+    ):
+        """Creates the store; `initialize` draws the first states.
+
+        Args:
+          num_data: N.
+          num_states: S.
+          num_latents: H.
+          **kwargs: Of `keras.layers.Layer`.
+        """
+        super().__init__(trainable=False, **kwargs)
+        self.num_data = num_data
+        self.num_states = num_states
+        self.num_latents = num_latents
+        self.packed = self.add_weight(
+            shape=(num_data, num_states, bits.packed_size(num_latents)),
+            initializer="zeros",
+            dtype="uint8",
+            trainable=False,
+            name="packed",
+        )
+        self.log_joints = self.add_weight(
+            shape=(num_data, num_states),
+            initializer=keras.initializers.Constant(-float("inf")),
+            dtype="float32",
+            trainable=False,
+            name="log_joints",
+        )
+        self.built = True
+
+    def initialize(self, seed: tf.Tensor) -> None:
+        """Draws distinct states for every data point.
+
+        Args:
+          seed: `[2]` int32.
+        """
+
+        @tf.function
+        def draw_all() -> None:
+            for start in tf.range(0, self.num_data, _DATA_PER_DRAW):
+                stop = tf.minimum(start + _DATA_PER_DRAW, self.num_data)
+                packed = truncated.initial_states(
+                    random.make_seed(seed, start),
+                    stop - start,
+                    self.num_states,
+                    self.num_latents,
+                )
+                index = tf.range(start, stop)
+                self.packed.value.scatter_update(
+                    tf.IndexedSlices(packed, index)
+                )
+
+        draw_all()
+
+    def gather(self, index: tf.Tensor) -> truncated.StateSet:
+        """Returns the states of the data points `index`, int `[B]`."""
+        return truncated.StateSet(
+            tf.gather(self.packed.value, index),
+            tf.gather(self.log_joints.value, index),
+        )
+
+    def scatter(self, index: tf.Tensor, states: truncated.StateSet) -> None:
+        """Replaces the states of the data points `index`, int `[B]`."""
+        self.packed.value.scatter_update(tf.IndexedSlices(states.packed, index))
+        self.log_joints.value.scatter_update(
+            tf.IndexedSlices(states.log_joints, index)
+        )
