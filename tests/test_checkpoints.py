@@ -92,6 +92,14 @@ class CheckpointsTest(tf.test.TestCase, parameterized.TestCase):
         for one, other in zip(_values(unbroken), _values(resumed), strict=True):
             self.assertAllEqual(one, other)
 
+    def test_model_without_optimizer_gets_its_own_variables(self):
+        saved = _trained_model(steps=3)
+        checkpoints.save(self.directory, saved, 3)
+        bare = keras.Sequential.from_config(saved.get_config())
+        checkpoints.restore_latest(self.directory, bare)
+        for one, other in zip(saved.variables, bare.variables, strict=True):
+            self.assertAllEqual(one.numpy(), other.numpy())
+
     def test_no_folder_means_no_checkpoint(self):
         model = _new_model()
         missing = self.directory / "missing"
@@ -200,6 +208,25 @@ class CheckpointsTest(tf.test.TestCase, parameterized.TestCase):
         arrays = sum(np.asarray(value).nbytes for value in _values(model))
         needed = checkpoints.checkpoint_bytes(model)
         self.assertBetween(needed, arrays, saved.path.stat().st_size)
+
+    def test_callback_saves_at_its_intervals_and_at_the_end(self):
+        model = _new_model()
+        epochs = iter(range(100))
+        callback = checkpoints.SaveCheckpoints(
+            self.directory, every=2, keep=9, extra=lambda: {"n": next(epochs)}
+        )
+        x = np.ones((4, 3), np.float32)
+        model.fit(x, x[:, :2], epochs=5, verbose=0, callbacks=[callback])
+        self.assertEqual(
+            sorted(os.listdir(self.directory)),
+            [f"checkpoint-00000{epoch}.npz" for epoch in (2, 4, 5)],
+        )
+        found = checkpoints.restore_latest(self.directory, _new_model())
+        self.assertEqual(found.extra, {"n": 2})
+
+    def test_callback_checks_its_intervals(self):
+        with self.assertRaisesRegex(ValueError, "`every` and `keep` must be"):
+            checkpoints.SaveCheckpoints(self.directory, every=0)
 
     def test_keep_must_be_positive(self):
         with self.assertRaisesRegex(ValueError, "`keep` must be at least 1"):

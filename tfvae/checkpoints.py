@@ -19,6 +19,7 @@ import shutil
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -108,7 +109,7 @@ def restore_latest(
     Args:
       directory: Folder that `save` wrote to; it need not exist.
       model: A built model like the saved one. Its optimizer is built here if
-        it was not yet.
+        it was not yet; without one, the saved optimizer is left out.
 
     Returns:
       The checkpoint, or None when there is no whole one.
@@ -125,8 +126,12 @@ def restore_latest(
         except DamagedCheckpointError as err:
             _logger.warning("Skipping the damaged checkpoint %s: %s", path, err)
             continue
-        _check_fit(path, content["variables"], _descriptions(model))
-        for variable, array in zip(_variables(model), arrays, strict=True):
+        saved = content["variables"]
+        if optimizer is None:
+            saved = [one for one in saved if one["group"] == "model"]
+        _check_fit(path, saved, _descriptions(model))
+        # The optimizer's arrays come last, and have no variable without one.
+        for variable, array in zip(_variables(model), arrays, strict=False):
             variable.assign(array)
         return Checkpoint(path, content["epoch"], content["extra"])
     return None
@@ -161,23 +166,38 @@ def check_disk_space(path: str | os.PathLike[str], num_bytes: int) -> None:
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:
-    """Returns all state of a model, each variable once."""
-    variables = [*model.variables, *model.metrics_variables]
-    if getattr(model, "optimizer", None) is not None:
-        variables += model.optimizer.variables
-    return list({id(variable): variable for variable in variables}.values())
+    """Returns all state that outlasts an epoch, the optimizer's last."""
+    return [*_model_variables(model), *_optimizer_variables(model)]
+
+
+def _model_variables(model: keras.Model) -> list[keras.Variable]:
+    # Metrics start anew with each epoch, and some exist only once compiled.
+    metrics = {id(variable) for variable in model.metrics_variables}
+    return [v for v in model.variables if id(v) not in metrics]
+
+
+def _optimizer_variables(model: keras.Model) -> list[keras.Variable]:
+    optimizer = getattr(model, "optimizer", None)
+    return [] if optimizer is None else list(optimizer.variables)
 
 
 def _descriptions(model: keras.Model) -> list[dict[str, Any]]:
     """Returns what identifies each variable, apart from its value."""
+    groups = {
+        "model": _model_variables(model),
+        "optimizer": _optimizer_variables(model),
+    }
     return [
         {
-            # Keras numbers the layers of a process, `dense_1`: not identity.
-            "name": re.sub(r"_\d+(?=/|_|$)", "", variable.path),
+            "group": group,
+            # Only its end, `kernel` or `velocity`: what comes before depends
+            # on the layers that the process has made so far.
+            "name": re.split(r"[/_]", variable.path)[-1],
             "shape": list(variable.shape),
             "dtype": str(variable.dtype),
         }
-        for variable in _variables(model)
+        for group, variables in groups.items()
+        for variable in variables
     ]
 
 
@@ -257,4 +277,50 @@ def _check_fit(
                 f"checkpoint {path} must fit the model: variable "
                 f"{other['name']} is {other['dtype']} {other['shape']}, got "
                 f"{one['name']} {one['dtype']} {one['shape']}."
+            )
+
+
+class SaveCheckpoints(keras.callbacks.Callback):
+    """Saves a checkpoint after epochs, the last one in any case."""
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        every: int = 1,
+        *,
+        keep: int = 2,
+        extra: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
+        """Creates the callback; it belongs behind all that change the run.
+
+        Args:
+          directory: Folder of the checkpoints.
+          every: Number of epochs from one checkpoint to the next.
+          keep: Number of checkpoints that remain.
+          extra: Called at each checkpoint for what to keep beside it.
+
+        Raises:
+          ValueError: If `every` or `keep` is less than 1.
+        """
+        super().__init__()
+        if every < 1 or keep < 1:
+            raise ValueError(
+                "`every` and `keep` must be at least 1, got "
+                f"{every!r} and {keep!r}."
+            )
+        self._directory = directory
+        self._every = every
+        self._keep = keep
+        self._extra = extra
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Saves where it is time to."""
+        done = epoch + 1
+        if done % self._every == 0 or done == self.params["epochs"]:
+            save(
+                self._directory,
+                self.model,
+                done,
+                self._extra(),
+                keep=self._keep,
             )
