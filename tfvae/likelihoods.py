@@ -20,7 +20,7 @@ from tfvae.ops import densities, random
 
 # A variance below this is no noise model any more, and its inverse overflows.
 MIN_VARIANCE = 1e-8
-# Log-variances of a decoder are kept within this of the data's log-variance.
+# Log-variances of a decoder are kept within this of twice the log of its scale.
 MAX_LOG_VARIANCE_RATIO = 15.0
 
 
@@ -83,27 +83,81 @@ class Likelihood(keras.layers.Layer):
         return {}
 
 
+class _StandardizedLikelihood(Likelihood):
+    """A likelihood whose decoder outputs are in units of the data.
+
+    A mean is offset + scale * output. `adapt` sets the offset to the mean of
+    all data and the scale to their standard deviation, so that a fresh
+    decoder, with outputs around 0 and 1, starts where the data are and
+    optimisers meet the same problem whatever the data's units. Everything
+    seen from outside (bounds, noise, means) stays in the data's own units.
+
+    Attributes:
+      offset: Scalar weight; not trained.
+      scale: Scalar weight; not trained.
+    """
+
+    def __init__(self, standardize: bool = True, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.standardize = standardize
+        self.offset = self._add_scalar("offset", 0.0)
+        self.scale = self._add_scalar("scale", 1.0)
+
+    def _add_scalar(
+        self, name: str, value: float, dtype: str = "float32"
+    ) -> keras.Variable:
+        return self.add_weight(
+            shape=(),
+            initializer=keras.initializers.Constant(value),
+            dtype=dtype,
+            trainable=False,
+            name=name,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "standardize": self.standardize}
+
+    def adapt(self, x: np.ndarray) -> None:
+        if self.standardize:
+            self.offset.assign(np.nanmean(x, dtype=np.float64))
+            std = float(np.nanstd(x, dtype=np.float64))
+            self.scale.assign(max(std, MIN_VARIANCE**0.5))
+
+    def _to_outputs(self, x: tf.Tensor) -> tf.Tensor:
+        return (x - self.offset.value) / self.scale.value
+
+    def _from_outputs(self, outputs: tf.Tensor) -> tf.Tensor:
+        return self.offset.value + self.scale.value * outputs
+
+
 @gin.register
 @keras.saving.register_keras_serializable("tfvae")
-class GaussianLikelihood(Likelihood):
+class GaussianLikelihood(_StandardizedLikelihood):
     """N(x; mean, variance I), one variance for all, updated in closed form.
 
     Attributes:
       variance: Scalar weight; not trained by gradient.
     """
 
-    def __init__(self, initial_variance: float | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        initial_variance: float | None = None,
+        standardize: bool = True,
+        **kwargs: Any,
+    ):
         """Creates the likelihood.
 
         Args:
           initial_variance: Where the variance starts; None for the variance
             of the data given to `adapt` (and 1 without it).
+          standardize: Whether decoder outputs are in units of the data's
+            standard deviation about their mean, or in the data's own.
           **kwargs: Of `keras.layers.Layer`.
 
         Raises:
           ValueError: If `initial_variance` is not positive.
         """
-        super().__init__(**kwargs)
+        super().__init__(standardize, **kwargs)
         if initial_variance is not None and not initial_variance > 0.0:
             raise ValueError(
                 "`initial_variance` must be positive or None, got "
@@ -111,48 +165,47 @@ class GaussianLikelihood(Likelihood):
             )
         self.initial_variance = initial_variance
         start = 1.0 if initial_variance is None else initial_variance
-
-        def scalar(name: str, value: float, dtype: str) -> keras.Variable:
-            return self.add_weight(
-                shape=(),
-                initializer=keras.initializers.Constant(value),
-                dtype=dtype,
-                trainable=False,
-                name=name,
-            )
-
-        self.variance = scalar("variance", start, "float32")
+        self.variance = self._add_scalar("variance", start)
         # Sums over millions of entries: float64.
-        self._error_sum = scalar("error_sum", 0.0, "float64")
-        self._entry_sum = scalar("entry_sum", 0.0, "float64")
+        self._error_sum = self._add_scalar("error_sum", 0.0, "float64")
+        self._entry_sum = self._add_scalar("entry_sum", 0.0, "float64")
         self.built = True
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "initial_variance": self.initial_variance,
         }
 
     def adapt(self, x: np.ndarray) -> None:
+        super().adapt(x)
         if self.initial_variance is None:
             variance = float(np.nanvar(x, dtype=np.float64))
             self.variance.assign(max(variance, MIN_VARIANCE))
 
+    def _squared_error(
+        self, x: tf.Tensor, observed: tf.Tensor, outputs: tf.Tensor
+    ) -> tf.Tensor:
+        # In the outputs' units, where x is moved once for all states.
+        error = densities.squared_error(self._to_outputs(x), observed, outputs)
+        return tf.square(self.scale.value) * error
+
     def log_prob(
         self, x: tf.Tensor, observed: tf.Tensor, outputs: tf.Tensor
     ) -> tf.Tensor:
-        error = densities.squared_error(x, observed, outputs)
-        num_observed = tf.reduce_sum(observed, -1)
         return densities.gaussian_log_prob(
-            error, num_observed, tf.convert_to_tensor(self.variance)
+            self._squared_error(x, observed, outputs),
+            tf.reduce_sum(observed, -1),
+            self.variance.value,
         )
 
     def mean(self, outputs: tf.Tensor) -> tf.Tensor:
-        return outputs
+        return self._from_outputs(outputs)
 
     def sample(self, seed: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-        noise_std = tf.sqrt(tf.convert_to_tensor(self.variance))
-        return outputs + noise_std * random.normal(seed, tf.shape(outputs))
+        mean = self.mean(outputs)
+        noise = random.normal(seed, tf.shape(mean))
+        return mean + tf.sqrt(self.variance.value) * noise
 
     def accumulate(
         self,
@@ -161,7 +214,7 @@ class GaussianLikelihood(Likelihood):
         outputs: tf.Tensor,
         weights: tf.Tensor,
     ) -> None:
-        error = densities.squared_error(x, observed, outputs)
+        error = self._squared_error(x, observed, outputs)
         expected_error = tf.reduce_sum(weights * error)
         self._error_sum.assign_add(tf.cast(expected_error, tf.float64))
         self._entry_sum.assign_add(tf.cast(tf.reduce_sum(observed), tf.float64))
@@ -177,28 +230,27 @@ class GaussianLikelihood(Likelihood):
             total.assign(tf.where(pass_done, nothing, total.value))
 
     def monitored(self) -> dict[str, tf.Tensor]:
-        return {"noise_std": tf.sqrt(tf.convert_to_tensor(self.variance))}
+        return {"noise_std": tf.sqrt(self.variance.value)}
 
 
 @gin.register
 @keras.saving.register_keras_serializable("tfvae")
-class DiagonalGaussianLikelihood(Likelihood):
+class DiagonalGaussianLikelihood(_StandardizedLikelihood):
     """N(x; mean, diag(variance)), both given by the decoder.
 
-    The decoder has 2 D outputs: D means, then D log-variances relative to the
-    data's variance, so that a fresh decoder (zeros) starts at the data's own
-    scale.
-
-    Attributes:
-      log_scale: Scalar weight, the log-variance of the data given to `adapt`.
+    The decoder has 2 D outputs: D means, then D log-variances, each relative
+    to the squared scale of the means.
     """
 
-    def __init__(self, **kwargs: Any):
-        """Creates the likelihood; `**kwargs` are of `keras.layers.Layer`."""
-        super().__init__(**kwargs)
-        self.log_scale = self.add_weight(
-            shape=(), initializer="zeros", trainable=False, name="log_scale"
-        )
+    def __init__(self, standardize: bool = True, **kwargs: Any):
+        """Creates the likelihood.
+
+        Args:
+          standardize: Whether decoder outputs are in units of the data's
+            standard deviation about their mean, or in the data's own.
+          **kwargs: Of `keras.layers.Layer`.
+        """
+        super().__init__(standardize, **kwargs)
         self.built = True
 
     def num_outputs(self, num_observed: int) -> int:
@@ -213,15 +265,11 @@ class DiagonalGaussianLikelihood(Likelihood):
             )
         return num_outputs // 2
 
-    def adapt(self, x: np.ndarray) -> None:
-        variance = max(float(np.nanvar(x, dtype=np.float64)), MIN_VARIANCE)
-        self.log_scale.assign(np.log(variance))
-
     def _log_variance(self, outputs: tf.Tensor) -> tf.Tensor:
         ratio = outputs[..., outputs.shape[-1] // 2 :]
         # A smooth limit: gradients never vanish altogether.
         ratio = MAX_LOG_VARIANCE_RATIO * tf.tanh(ratio / MAX_LOG_VARIANCE_RATIO)
-        return ratio + tf.convert_to_tensor(self.log_scale)
+        return ratio + 2.0 * tf.math.log(self.scale.value)
 
     def log_prob(
         self, x: tf.Tensor, observed: tf.Tensor, outputs: tf.Tensor
@@ -231,7 +279,7 @@ class DiagonalGaussianLikelihood(Likelihood):
         )
 
     def mean(self, outputs: tf.Tensor) -> tf.Tensor:
-        return outputs[..., : outputs.shape[-1] // 2]
+        return self._from_outputs(outputs[..., : outputs.shape[-1] // 2])
 
     def sample(self, seed: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         mean = self.mean(outputs)
