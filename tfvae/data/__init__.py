@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Data sources: callables that return `Observations`."""
 
+from tfvae.data.arrays import array_file, idx_images
 from tfvae.data.generated import bar_features, bars
 from tfvae.data.image_sources import image_files, image_patches
 from tfvae.data.images import (
@@ -16,16 +17,19 @@ from tfvae.data.images import (
     write_image,
 )
 from tfvae.data.source import Observations, indexed_batches, split_test
+from tfvae.data.tfds import tfds_images
 
 __all__ = [
     "EMBEDDED_IMAGES",
     "Observations",
     "add_noise",
+    "array_file",
     "bar_features",
     "bars",
     "crop_image",
     "drop_pixels",
     "embedded_image",
+    "idx_images",
     "image_files",
     "image_patches",
     "indexed_batches",
@@ -34,5 +38,6 @@ __all__ = [
     "read_mask",
     "resize_image",
     "split_test",
+    "tfds_images",
     "write_image",
 ]

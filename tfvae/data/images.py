@@ -95,7 +95,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         head = file.read(32)
     try:
         if path.suffix.lower() == ".npy":
-            image = _from_array(np.load(path, allow_pickle=False))
+            image = _from_array(_load_npy(path))
         elif head.startswith(_PNG_SIGNATURE) and head[24:25] == b"\x10":
             # Pillow reads 16-bit colour PNGs with 8 bits only.
             decoded = tf.io.decode_png(path.read_bytes(), dtype=tf.uint16)
@@ -116,6 +116,11 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
             f"infinite ones in {path!s}"
         )
     return image
+
+
+def _load_npy(path: pathlib.Path) -> np.ndarray:
+    with open(path, "rb") as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _read_with_pillow(path: pathlib.Path) -> np.ndarray:
@@ -299,7 +304,7 @@ def read_mask(
 
 def _load_mask_array(path: pathlib.Path) -> np.ndarray:
     try:
-        array = np.load(path, allow_pickle=False)
+        array = _load_npy(path)
         return _from_array(
             array.astype(np.float32) if array.dtype == bool else array
         )

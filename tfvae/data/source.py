@@ -124,6 +124,14 @@ def _rows(rows: np.ndarray) -> str:
     return f"{rows.size} row{'s' if rows.size > 1 else ''} ({listed}{more})"
 
 
+def occurring_range(points: np.ndarray) -> tuple[float, float]:
+    """Smallest and largest finite value; (0, 1) if they do not differ."""
+    finite = points[np.isfinite(points)]
+    if finite.size == 0 or finite.min() == finite.max():
+        return 0.0, 1.0
+    return float(finite.min()), float(finite.max())
+
+
 def split_test(
     points: np.ndarray, test_fraction: float, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray | None]:
