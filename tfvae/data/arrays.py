@@ -8,6 +8,7 @@ import math
 import os
 import pathlib
 import struct
+import tokenize
 import zipfile
 import zlib
 
@@ -18,7 +19,21 @@ from tfvae.data.source import Observations, occurring_range, split_test
 
 _GZIP_SIGNATURE = b"\x1f\x8b"
 _IDX_UNSIGNED_BYTE = 0x08
-_ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error)
+
+# What NumPy and the modules it uses were seen to raise on damaged files.
+_LOADING_ERRORS = (
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @gin.register
@@ -99,7 +114,7 @@ def _load_array(argument: str, path: str, key: str | None) -> np.ndarray:
             f"`{argument.replace('path', 'key')}` must name one of the arrays "
             f"{error.args[0]!r} in {path!r}, got {key!r}"
         ) from error
-    except (OSError, EOFError, ValueError, *_ARCHIVE_ERRORS) as error:
+    except _LOADING_ERRORS as error:
         raise ValueError(
             f"`{argument}` must be a readable .npy or .npz file, got "
             f"{path!r}: {error}"

@@ -12,7 +12,10 @@ from __future__ import annotations
 import math
 import os
 import pathlib
+import struct
 import tempfile
+import tokenize
+import zlib
 
 import numpy as np
 import PIL.Image
@@ -67,6 +70,22 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PER_16_BIT_STEP = 257.0  # 65535 / 255
 
+# What the decoders were seen to raise on damaged files.
+_DECODING_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
+    tokenize.TokenError,
+    zlib.error,
+    PIL.Image.DecompressionBombError,
+    tf.errors.OpError,
+)
+
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     """Reads an image file.
@@ -104,8 +123,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
             image = _read_tiff(path)
         else:
             image = _read_with_pillow(path)
-    except (OSError, ValueError, SyntaxError, tf.errors.OpError) as error:
-        # Pillow raises SyntaxError for broken chunks in some formats.
+    except _DECODING_ERRORS as error:
         reason = str(error).split("\n")[0] or type(error).__name__
         raise ValueError(
             f"`path` must be a readable image, got {path!s}: {reason}"

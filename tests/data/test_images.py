@@ -1,0 +1,472 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of image files, masks, embedded pictures and corruption."""
+
+from __future__ import annotations
+
+import os
+import socket
+from unittest import mock
+
+import numpy as np
+import PIL.Image
+import skimage.data
+import tensorflow as tf
+import tifffile
+from absl.testing import parameterized
+
+from tfvae.data import images
+
+GREY = (5, 7, 1)
+COLOUR = (5, 7, 3)
+
+
+def _pixels(shape, dtype=np.uint8, seed=0):
+    limits = np.iinfo(dtype)
+    generator = np.random.default_rng(seed)
+    return generator.integers(limits.max + 1, size=shape).astype(dtype)
+
+
+class FolderTest(tf.test.TestCase, parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = self.create_tempdir().full_path
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+
+class ReadImageTest(FolderTest):
+    @parameterized.product(
+        shape=(GREY, COLOUR), suffix=("png", "bmp", "tif", "tiff", "gif")
+    )
+    def test_lossless_8_bit_files_are_read_exactly(self, shape, suffix):
+        if suffix == "gif" and shape == COLOUR:
+            self.skipTest("GIF has palettes only; tested below")
+        pixels = _pixels(shape)
+        PIL.Image.fromarray(pixels.squeeze()).save(self.path(f"x.{suffix}"))
+        image = images.read_image(self.path(f"x.{suffix}"))
+        self.assertAllEqual(image, pixels)
+        self.assertDTypeEqual(image, np.float32)
+
+    @parameterized.product(shape=(GREY, COLOUR), suffix=("png", "tif", "tiff"))
+    def test_16_bit_files_keep_every_value(self, shape, suffix):
+        every = np.arange(65536).astype(np.uint16)
+        pixels = every.reshape(256, 256, 1)
+        if shape == COLOUR:
+            pixels = np.stack([every, every[::-1], np.roll(every, 9)], axis=-1)
+            pixels = pixels.reshape(256, 256, 3)
+        path = self.path(f"x.{suffix}")
+        if suffix == "png":
+            encoded = tf.io.encode_png(tf.constant(pixels)).numpy()
+            with open(path, "wb") as file:
+                file.write(encoded)
+        else:
+            kind = "rgb" if shape == COLOUR else "minisblack"
+            tifffile.imwrite(path, pixels.squeeze(), photometric=kind)
+        image = images.read_image(path)
+        self.assertEqual(image.shape, pixels.shape)
+        self.assertEqual((image.min(), image.max()), (0.0, 255.0))
+        self.assertAllEqual(np.rint(image.astype(np.float64) * 257), pixels)
+
+    def test_16_bit_grey_from_pillow_keeps_every_value(self):
+        pixels = np.arange(65536).astype(np.uint16).reshape(256, 256)
+        PIL.Image.fromarray(pixels).save(self.path("x.png"))
+        image = images.read_image(self.path("x.png"))
+        self.assertAllEqual(
+            np.rint(image[..., 0].astype(np.float64) * 257), pixels
+        )
+
+    def test_16_bit_with_alpha_is_laid_over_white(self):
+        pixels = np.zeros((1, 3, 4), np.uint16)
+        pixels[0, :, 3] = 0, 32768, 65535
+        with open(self.path("x.png"), "wb") as file:
+            file.write(tf.io.encode_png(tf.constant(pixels)).numpy())
+        image = images.read_image(self.path("x.png"))
+        expected = [255.0, 255.0 * (1 - 32768 / 65535), 0.0]
+        self.assertAllClose(image[0], np.tile(np.c_[expected], 3))
+
+    def test_colour_planes_of_16_bit_tiff_are_interleaved(self):
+        pixels = _pixels(COLOUR, np.uint16)
+        tifffile.imwrite(
+            self.path("x.tif"),
+            np.moveaxis(pixels, -1, 0),
+            photometric="rgb",
+            planarconfig="separate",
+        )
+        image = images.read_image(self.path("x.tif"))
+        self.assertAllClose(image, pixels / 257.0)
+
+    def test_float_tiff_and_npy_are_taken_as_they_are(self):
+        pixels = np.linspace(-3, 300, 35).astype(np.float32).reshape(5, 7)
+        pixels[2, 3] = np.nan
+        tifffile.imwrite(self.path("x.tif"), pixels)
+        np.save(self.path("x.npy"), pixels)
+        np.save(self.path("y.npy"), np.stack([pixels] * 3, axis=-1))
+        self.assertAllEqual(
+            images.read_image(self.path("x.tif")), pixels[..., None]
+        )
+        self.assertAllEqual(
+            images.read_image(self.path("x.npy")), pixels[..., None]
+        )
+        self.assertEqual(images.read_image(self.path("y.npy")).shape, COLOUR)
+
+    def test_palettes_are_resolved(self):
+        pixels = np.zeros((2, 2, 3), np.uint8)
+        pixels[0, 0] = 255, 0, 0
+        pixels[1, 1] = 1, 2, 3
+        picture = PIL.Image.fromarray(pixels).quantize(4)
+        self.assertEqual(picture.mode, "P")
+        for suffix in ("png", "gif", "tif"):
+            picture.save(self.path(f"x.{suffix}"))
+            image = images.read_image(self.path(f"x.{suffix}"))
+            self.assertAllEqual(image, pixels)
+
+    def test_palette_of_greys_is_grey(self):
+        pixels = _pixels((5, 7))
+        PIL.Image.fromarray(pixels).convert("P").save(self.path("x.png"))
+        image = images.read_image(self.path("x.png"))
+        self.assertAllEqual(image, pixels[..., None])
+
+    def test_transparent_palette_entry_is_white(self):
+        picture = PIL.Image.fromarray(np.array([[0, 1]], np.uint8), mode="P")
+        picture.putpalette([0, 0, 0, 10, 20, 30])
+        picture.save(self.path("x.png"), transparency=0)
+        image = images.read_image(self.path("x.png"))
+        self.assertAllEqual(image, [[[255, 255, 255], [10, 20, 30]]])
+
+    @parameterized.parameters("LA", "RGBA")
+    def test_alpha_is_laid_over_white(self, mode):
+        channels = len(mode)
+        pixels = np.full((1, 3, channels), 100, np.uint8)
+        pixels[0, :, -1] = 0, 51, 255
+        PIL.Image.fromarray(pixels, mode=mode).save(self.path("x.png"))
+        image = images.read_image(self.path("x.png"))
+        # opacity * 100 + (1 - opacity) * 255, at opacity 0, 0.2 and 1
+        expected = np.tile(np.c_[[255.0, 224.0, 100.0]], channels - 1)
+        self.assertAllClose(image[0], expected)
+
+    @parameterized.parameters("1", "CMYK", "YCbCr")
+    def test_other_modes_are_converted(self, mode):
+        pixels = np.full(COLOUR, 255, np.uint8)
+        picture = PIL.Image.fromarray(pixels).convert(mode)
+        suffix = "jpg" if mode != "1" else "png"
+        picture.save(self.path(f"x.{suffix}"))
+        image = images.read_image(self.path(f"x.{suffix}"))
+        self.assertEqual(image.shape, GREY if mode == "1" else COLOUR)
+        self.assertAllClose(image, np.full(image.shape, 255.0), atol=2.0)
+
+    def test_jpeg_is_close(self):
+        pixels = np.broadcast_to(np.arange(64)[:, None, None] * 4, (64, 64, 3))
+        PIL.Image.fromarray(pixels.astype(np.uint8)).save(
+            self.path("x.jpg"), quality=95
+        )
+        image = images.read_image(self.path("x.jpg"))
+        self.assertAllClose(image, pixels, atol=6.0)
+
+    def test_orientation_tag_is_applied(self):
+        pixels = _pixels((5, 7))
+        exif = PIL.Image.Exif()
+        exif[0x0112] = 6  # rotate by 90 degrees clockwise to view
+        PIL.Image.fromarray(pixels).save(self.path("x.png"), exif=exif)
+        image = images.read_image(self.path("x.png"))
+        self.assertAllEqual(image[..., 0], np.rot90(pixels, -1))
+
+    def test_refuses_absent_file(self):
+        with self.assertRaisesRegex(FileNotFoundError, "`path` must.*gone.png"):
+            images.read_image("gone.png")
+        with self.assertRaisesRegex(FileNotFoundError, "`path` must be"):
+            images.read_image(self.folder)
+
+    @parameterized.named_parameters(
+        ("text", "x.png", b"not an image"),
+        ("empty", "x.jpg", b""),
+        ("npy", "x.npy", b"not an array"),
+        ("16_bit_png", "x.png", b"\x89PNG\r\n\x1a\n" + b"\0" * 16 + b"\x10"),
+        ("tiff", "x.tif", b"II*\0 and no more"),
+    )
+    def test_refuses_unreadable_file(self, name, content):
+        with open(self.path(name), "wb") as file:
+            file.write(content)
+        with self.assertRaisesRegex(
+            ValueError, rf"`path` must be a readable image, got .*{name}: .+"
+        ):
+            images.read_image(self.path(name))
+
+    @parameterized.parameters("png", "jpg", "tif", "gif", "bmp", "webp")
+    def test_refuses_truncated_file(self, suffix):
+        path = self.path(f"x.{suffix}")
+        PIL.Image.fromarray(_pixels((64, 64))).save(path)
+        os.truncate(path, os.path.getsize(path) // 2)
+        with self.assertRaisesRegex(ValueError, "`path` must be a readable"):
+            images.read_image(path)
+
+    @parameterized.parameters("png", "tif")
+    def test_refuses_truncated_16_bit_file(self, suffix):
+        path = self.path(f"x.{suffix}")
+        images.write_image(path, np.zeros((64, 64, 3)) + 7.3, bits=16)
+        os.truncate(path, os.path.getsize(path) // 2)
+        with self.assertRaisesRegex(ValueError, "`path` must be a readable"):
+            images.read_image(path)
+
+    @parameterized.named_parameters(
+        ("rank", np.zeros((2, 2, 2, 2)), "shape"),
+        ("channels", np.zeros((2, 2, 4)), "shape"),
+        ("empty", np.zeros((0, 2)), "shape"),
+        ("type", np.zeros((2, 2), complex), "dtype"),
+        ("infinite", np.full((2, 2), np.inf), "finite"),
+    )
+    def test_refuses_array(self, array, message):
+        np.save(self.path("x.npy"), array)
+        with self.assertRaisesRegex(ValueError, message):
+            images.read_image(self.path("x.npy"))
+
+
+class WriteImageTest(FolderTest):
+    @parameterized.product(shape=(GREY, COLOUR), suffix=("png", "tif", "bmp"))
+    def test_8_bit_round_trip(self, shape, suffix):
+        pixels = _pixels(shape).astype(np.float32)
+        images.write_image(self.path(f"x.{suffix}"), pixels)
+        self.assertAllEqual(images.read_image(self.path(f"x.{suffix}")), pixels)
+
+    @parameterized.product(shape=(GREY, COLOUR), suffix=("png", "tif"))
+    def test_16_bit_round_trip_is_bit_exact(self, shape, suffix):
+        written = _pixels((200, 300, shape[2]), np.uint16)
+        path = self.path(f"x.{suffix}")
+        images.write_image(path, written / np.float32(257.0), bits=16)
+        image = images.read_image(path)
+        self.assertAllEqual(np.rint(image.astype(np.float64) * 257), written)
+
+    def test_values_are_rounded_and_clipped(self):
+        image = np.array([[-7.0, 0.4, 0.6, 254.6, 300.0]])
+        images.write_image(self.path("x.png"), image)
+        self.assertAllEqual(
+            images.read_image(self.path("x.png"))[0, :, 0], [0, 0, 1, 255, 255]
+        )
+
+    def test_npy_keeps_values_and_missing_entries(self):
+        image = np.array([[-7.0, np.nan, 300.0]])
+        images.write_image(self.path("x.npy"), image)
+        self.assertAllEqual(
+            images.read_image(self.path("x.npy")), image[..., None]
+        )
+
+    def test_missing_entries_are_drawn_as_asked(self):
+        image = np.array([[np.nan, 9.0]])
+        images.write_image(self.path("x.png"), image, missing_value=200.0)
+        self.assertAllEqual(
+            images.read_image(self.path("x.png"))[0, :, 0], [200, 9]
+        )
+
+    def test_failure_leaves_the_former_file_alone(self):
+        path = self.path("x.png")
+        images.write_image(path, np.ones((2, 2)))
+        with mock.patch.object(
+            images, "_encode", side_effect=OSError("No space left on device")
+        ):
+            with self.assertRaisesRegex(OSError, "No space left"):
+                images.write_image(path, np.zeros((2, 2)))
+        self.assertAllEqual(images.read_image(path), np.ones((2, 2, 1)))
+        self.assertEqual(os.listdir(self.folder), ["x.png"])
+
+    def test_permissions_are_those_of_a_new_file(self):
+        images.write_image(self.path("x.png"), np.ones((2, 2)))
+        with open(self.path("y"), "w"):
+            pass
+        modes = [os.stat(self.path(name)).st_mode for name in ("x.png", "y")]
+        self.assertEqual(*modes)
+
+    @parameterized.named_parameters(
+        ("bits", "x.png", GREY, 12, "`bits` must be 8, or 16.*12"),
+        ("format", "x.jpg", GREY, 16, "16 for PNG and TIFF"),
+        ("suffix", "x.txt", GREY, 8, "image suffix.*x.txt"),
+        ("shape", "x.png", (2, 2, 2), 8, "must have shape"),
+    )
+    def test_refuses(self, name, shape, bits, message):
+        with self.assertRaisesRegex(ValueError, message):
+            images.write_image(self.path(name), np.zeros(shape), bits=bits)
+
+
+class ReadMaskTest(FolderTest):
+    @parameterized.parameters(
+        (GREY, GREY), (GREY, COLOUR), (COLOUR, COLOUR), (COLOUR, GREY)
+    )
+    def test_non_zero_is_missing(self, mask_shape, image_shape):
+        missing = np.random.default_rng(0).random(mask_shape) < 0.3
+        images.write_image(self.path("m.png"), missing * 1.0)
+        np.save(self.path("m.npy"), missing)
+        expected = missing
+        if mask_shape != image_shape:
+            expected = missing.any(axis=-1, keepdims=True)
+        expected = np.broadcast_to(expected, image_shape)
+        for name in ("m.png", "m.npy"):
+            mask = images.read_mask(self.path(name), image_shape)
+            self.assertAllEqual(mask, expected)
+            self.assertDTypeEqual(mask, np.bool_)
+
+    def test_missing_entries_of_an_array_are_missing(self):
+        np.save(self.path("m.npy"), np.array([[np.nan, 0.0]]))
+        mask = images.read_mask(self.path("m.npy"), (1, 2, 1))
+        self.assertAllEqual(mask[..., 0], [[True, False]])
+
+    def test_refuses_other_size(self):
+        images.write_image(self.path("m.png"), np.zeros((5, 8)))
+        with self.assertRaisesRegex(
+            ValueError, r"as large as the image \(5 x 7\), got 5 x 8"
+        ):
+            images.read_mask(self.path("m.png"), COLOUR)
+
+    def test_refuses_unreadable(self):
+        with self.assertRaisesRegex(FileNotFoundError, "gone.png"):
+            images.read_mask("gone.png", GREY)
+        with self.assertRaisesRegex(FileNotFoundError, "gone.npy"):
+            images.read_mask("gone.npy", GREY)
+        with open(self.path("m.npy"), "wb") as file:
+            file.write(b"no")
+        with self.assertRaisesRegex(ValueError, "`mask` must be a readable"):
+            images.read_mask(self.path("m.npy"), GREY)
+
+
+class EmbeddedImageTest(FolderTest):
+    def setUp(self):
+        super().setUp()
+        refused = AssertionError("no network in tests")
+        self.enter_context(
+            mock.patch.object(socket, "getaddrinfo", side_effect=refused)
+        )
+
+    @parameterized.parameters(*sorted(images.EMBEDDED_IMAGES))
+    def test_every_picture_is_there_without_network(self, name):
+        image = images.embedded_image(name)
+        self.assertEqual(image.ndim, 3)
+        self.assertIn(image.shape[2], (1, 3))
+        self.assertGreaterEqual(min(image.shape[:2]), 128)
+        self.assertGreater(image.std(), 5.0)
+
+    def test_equals_what_scikit_image_gives(self):
+        self.assertAllEqual(
+            images.embedded_image("camera")[..., 0], skimage.data.camera()
+        )
+        self.assertAllEqual(
+            images.embedded_image("astronaut"), skimage.data.astronaut()
+        )
+
+    def test_region_and_size(self):
+        whole = images.embedded_image("camera")
+        region = images.embedded_image("camera", crop=(10, 20, 128, 64))
+        self.assertAllEqual(region, whole[10:138, 20:84])
+        small = images.embedded_image("astronaut", size=(32, 48))
+        self.assertEqual(small.shape, (32, 48, 3))
+
+    def test_refuses_unknown_name(self):
+        with self.assertRaisesRegex(ValueError, "'astronaut'.*got 'lena'"):
+            images.embedded_image("lena")
+
+    @parameterized.parameters(
+        ((-1, 0, 5, 5),), ((0, 0, 0, 5),), ((510, 0, 5, 5),), ((0, 9, 5, 512),)
+    )
+    def test_refuses_region(self, crop):
+        with self.assertRaisesRegex(ValueError, "`crop` must.*512 x 512"):
+            images.embedded_image("camera", crop=crop)
+
+
+class LoadImageTest(FolderTest):
+    def test_names_files_and_arrays(self):
+        camera = images.load_image("camera")
+        self.assertEqual(camera.shape, (512, 512, 1))
+        images.write_image(self.path("x.png"), np.ones(COLOUR))
+        self.assertAllEqual(
+            images.load_image(self.path("x.png")), np.ones(COLOUR)
+        )
+        self.assertEqual(images.load_image(np.ones((2, 3))).shape, (2, 3, 1))
+
+    def test_refuses_what_is_neither(self):
+        with self.assertRaisesRegex(FileNotFoundError, "embedded.*'gone.png'"):
+            images.load_image("gone.png")
+        with self.assertRaisesRegex(ValueError, "infinite"):
+            images.load_image(np.full((2, 2), np.inf))
+
+
+class TransformTest(FolderTest):
+    def test_resize_keeps_aspect_by_cutting_the_longer_side(self):
+        image = np.zeros((4, 8, 1), np.float32)
+        image[:, :2] = image[:, 6:] = 255.0  # outside the central square
+        small = images.resize_image(image, (2, 2))
+        self.assertAllEqual(small, np.zeros((2, 2, 1)))
+
+    def test_resize_to_own_size_is_identity(self):
+        image = _pixels(COLOUR).astype(np.float32)
+        self.assertAllEqual(images.resize_image(image, (5, 7)), image)
+
+    def test_shrinking_averages(self):
+        # A checkerboard finer than the result has no structure left in it.
+        board = np.indices((64, 64)).sum(axis=0)[..., None] % 2 * 255.0
+        small = images.resize_image(board.astype(np.float32), (8, 8))
+        self.assertAllClose(small, np.full((8, 8, 1), 127.5), atol=4.0)
+
+    def test_refuses_to_resize(self):
+        with self.assertRaisesRegex(ValueError, "`size` must be at least"):
+            images.resize_image(np.zeros(GREY), (0, 3))
+        with self.assertRaisesRegex(ValueError, "no missing entries"):
+            images.resize_image(np.full(GREY, np.nan), (2, 2))
+
+    def test_grey_is_luma_and_rgb_repeats(self):
+        colour = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.float32)
+        grey = images.convert_channels(colour, 1)
+        self.assertAllClose(grey[0, :, 0], [76.245, 149.685, 29.07])
+        back = images.convert_channels(grey, 3)
+        self.assertAllEqual(back, np.repeat(grey, 3, axis=2))
+        with self.assertRaisesRegex(ValueError, "`channels` must be 1 or 3"):
+            images.convert_channels(colour, 2)
+
+
+class CorruptionTest(FolderTest):
+    def test_noise_has_the_asked_moments_and_is_not_clipped(self):
+        image = np.zeros((100, 100, 3), np.float32)
+        noise = images.add_noise(image, 25.0, seed=1)
+        # Standard errors over 30000 values: mean 25 / sqrt(3e4) = 0.14,
+        # standard deviation 25 / sqrt(6e4) = 0.10; five of each.
+        self.assertAllClose(noise.mean(), 0.0, atol=0.7)
+        self.assertAllClose(noise.std(), 25.0, atol=0.5)
+        self.assertLess(noise.min(), 0.0)
+        self.assertAllEqual(noise, images.add_noise(image, 25.0, seed=1))
+        self.assertNotAllEqual(noise, images.add_noise(image, 25.0, seed=2))
+
+    def test_noise_keeps_missing_entries(self):
+        noise = images.add_noise(np.array([[[np.nan], [1.0]]]), 3.0)
+        self.assertAllEqual(np.isnan(noise[0, :, 0]), [True, False])
+
+    def test_each_colour_value_is_dropped_on_its_own(self):
+        image = np.ones((100, 100, 3), np.float32)
+        missing = np.isnan(images.drop_pixels(image, 0.5))
+        # Binomial(30000, 1/2): five standard errors are 0.0145. A pixel has
+        # all three values missing with probability 1/8, 5 s.e. 0.0166.
+        self.assertAllClose(missing.mean(), 0.5, atol=0.0145)
+        self.assertAllClose(missing.all(axis=-1).mean(), 0.125, atol=0.0166)
+
+    def test_whole_pixels_are_dropped_together(self):
+        image = np.ones((100, 100, 3), np.float32)
+        missing = np.isnan(images.drop_pixels(image, 0.8, whole_pixels=True))
+        self.assertAllEqual(missing.any(axis=-1), missing.all(axis=-1))
+        # Binomial(10000, 0.8): five standard errors.
+        self.assertAllClose(missing.mean(), 0.8, atol=0.02)
+
+    def test_observed_entries_are_untouched(self):
+        image = _pixels(COLOUR).astype(np.float32)
+        dropped = images.drop_pixels(image, 0.4)
+        observed = ~np.isnan(dropped)
+        self.assertAllEqual(dropped[observed], image[observed])
+        self.assertAllEqual(images.drop_pixels(image, 0.0), image)
+
+    @parameterized.parameters(-1.0, float("nan"), float("inf"))
+    def test_refuses_noise(self, noise_std):
+        with self.assertRaisesRegex(ValueError, "`noise_std` must be finite"):
+            images.add_noise(np.zeros(GREY), noise_std)
+
+    @parameterized.parameters(-0.1, 1.0, float("nan"))
+    def test_refuses_fraction(self, fraction):
+        with self.assertRaisesRegex(ValueError, "`missing_fraction` must be"):
+            images.drop_pixels(np.zeros(GREY), fraction)
+
+
+if __name__ == "__main__":
+    tf.test.main()
