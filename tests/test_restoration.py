@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of corruption, patches, merging and scores of one image."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import numpy as np
+import skimage.metrics
+import tensorflow as tf
+from absl.testing import parameterized
+
+from tfvae import restoration
+from tfvae.data import images
+from tfvae.ops import patches
+
+
+def _picture(shape=(12, 14, 1), seed=0):
+    return np.random.default_rng(seed).uniform(0, 255, shape)
+
+
+class RestorationTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.product(
+        channels=(1, 3), stride=(1, 2, 3), merge_method=patches.MERGE_METHODS
+    )
+    def test_perfect_estimates_give_the_clean_image(
+        self, channels, stride, merge_method
+    ):
+        clean = _picture((11, 13, channels))
+        task = restoration.corrupted_image(
+            clean,
+            noise_std=50.0,
+            patch=(4, 5),
+            stride=stride,
+            merge_method=merge_method,
+        )
+        estimates = patches.extract_patches(clean, (4, 5), stride)
+        restored = task.restore(estimates)
+        self.assertAllClose(restored, clean, rtol=1e-6, atol=1e-4)
+        self.assertGreater(task.score(restored)["psnr"], 120.0)
+
+    @parameterized.parameters(1.0, 1 / 255, 10.0)
+    def test_scale_applies_to_patches_and_is_undone(self, scale):
+        task = restoration.corrupted_image(_picture(), scale=scale)
+        data = task.observations()
+        expected = patches.extract_patches(task.image, (8, 8)) * scale
+        self.assertAllClose(data.train, expected, rtol=1e-6)
+        self.assertAllClose(data.value_range, (0.0, 255.0 * scale))
+        self.assertEqual(data.event_shape, (8, 8, 1))
+        self.assertAllClose(task.merge(data.train), task.image, rtol=1e-6)
+
+    def test_clipping_happens_in_restore_but_not_in_merge(self):
+        task = restoration.Restoration(_picture())
+        estimates = np.full(task.observations().train.shape, 300.0)
+        estimates[0] = -100.0
+        merged, restored = task.merge(estimates), task.restore(estimates)
+        self.assertEqual(merged.max(), 300.0)
+        self.assertEqual(merged[0, 0, 0], -100.0)
+        self.assertAllEqual(restored, np.clip(merged, 0.0, 255.0))
+
+    def test_kept_entries_are_those_of_the_image(self):
+        clean = _picture((12, 12, 3))
+        task = restoration.corrupted_image(
+            clean, missing_fraction=0.5, patch=(5, 5)
+        )
+        self.assertTrue(task.keep_observed)
+        restored = task.restore(np.zeros(task.observations().train.shape))
+        missing = np.isnan(task.image)
+        self.assertAllEqual(restored[missing], np.zeros(missing.sum()))
+        self.assertAllClose(restored[~missing], clean[~missing], rtol=1e-6)
+
+    def test_entirely_missing_patches_are_left_out_yet_filled_in(self):
+        image = np.full((9, 9, 1), 80.0)
+        image[2:5, 2:5] = np.nan  # exactly one 3 x 3 patch sees nothing
+        task = restoration.Restoration(image, patch=(3, 3), keep_observed=True)
+        data = task.observations()
+        self.assertEqual(data.num_data, 7 * 7 - 1)
+        restored = task.restore(np.full(data.train.shape, 50.0))
+        self.assertAllEqual(restored == 50.0, np.isnan(image))
+        self.assertAllEqual(restored == 80.0, ~np.isnan(image))
+
+    def test_holes_out_of_reach_are_refused_before_any_work(self):
+        image = np.full((15, 15, 1), 80.0)
+        image[4:10, 4:10] = np.nan
+        # Patches of side 3 reach two pixels into the hole of side six.
+        with self.assertRaisesRegex(
+            ValueError, r"`patch` must be large enough.*\(3, 3\) and 4 pixels"
+        ):
+            restoration.Restoration(image, patch=(3, 3))
+        restoration.Restoration(image, patch=(4, 4))
+
+    def test_entries_are_missing_per_channel(self):
+        image = np.full((9, 9, 3), 80.0)
+        image[..., 1] = np.nan
+        task = restoration.Restoration(image, patch=(3, 3), keep_observed=True)
+        self.assertAllClose(task.missing_fraction, 1 / 3)
+        self.assertEqual(task.observations().num_data, 49)
+        restored = task.restore(np.full((49, 27), 7.0))
+        self.assertAllEqual(restored[0, 0], [80.0, 7.0, 80.0])
+
+    @parameterized.named_parameters(
+        ("few", (34, 64), np.float32, r"shape \(35, 64\), got shape \(34, 64"),
+        ("narrow", (35, 63), np.float32, r"shape \(35, 64\)"),
+    )
+    def test_refuses_estimates(self, shape, dtype, message):
+        task = restoration.Restoration(_picture())
+        with self.assertRaisesRegex(ValueError, message):
+            task.merge(np.zeros(shape, dtype))
+
+    def test_refuses_estimates_that_are_not_finite(self):
+        task = restoration.Restoration(_picture())
+        with self.assertRaisesRegex(ValueError, "`estimates` must be finite"):
+            task.merge(np.full((35, 64), np.nan))
+
+    @parameterized.named_parameters(
+        ("rank", {"image": np.zeros(5)}, ValueError, r"`image` must have sha"),
+        (
+            "text",
+            {"image": np.array([["a"]])},
+            TypeError,
+            "`image` must be num",
+        ),
+        (
+            "infinite",
+            {"image": np.full((9, 9), np.inf)},
+            ValueError,
+            "infinite",
+        ),
+        ("missing", {"image": np.full((9, 9), np.nan)}, ValueError, "altogeth"),
+        ("clean", {"clean": np.zeros((9, 8))}, ValueError, r"`clean` must be"),
+        ("holes", {"clean": np.full((9, 9), np.nan)}, ValueError, "`clean`"),
+        ("patch", {"patch": (10, 3)}, ValueError, "`patch` must not exceed"),
+        ("tuple", {"patch": (3, 3, 3)}, ValueError, r"`patch` must be \(heig"),
+        ("stride", {"stride": 0}, ValueError, "`stride` must be at least 1"),
+        ("gaps", {"stride": 9}, ValueError, "`stride` must not exceed"),
+        ("merge", {"merge_method": "max"}, ValueError, "`merge_method`.*'max'"),
+        ("scale", {"scale": 0.0}, ValueError, "`scale` must be positive"),
+    )
+    def test_refuses(self, arguments, error, message):
+        with self.assertRaisesRegex(error, message):
+            restoration.Restoration(**{"image": np.zeros((9, 9)), **arguments})
+
+
+class ScoreTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters(((40, 30, 1),), ((40, 30, 3),))
+    def test_equals_scikit_image(self, shape):
+        clean = _picture(shape)
+        task = restoration.corrupted_image(clean, noise_std=20.0)
+        image = np.clip(task.image, 0, 255).astype(np.float64)
+        clean = task.clean.astype(np.float64)
+        score = task.score(task.image)
+        expected = skimage.metrics.peak_signal_noise_ratio(
+            clean, image, data_range=255
+        )
+        self.assertAllClose(score["psnr"], expected, rtol=1e-9)
+        expected = skimage.metrics.structural_similarity(
+            clean, image, data_range=255, channel_axis=-1
+        )
+        self.assertAllClose(score["ssim"], expected, rtol=1e-9)
+
+    def test_uniform_error_has_known_psnr(self):
+        task = restoration.Restoration(
+            np.zeros((9, 9)), clean=np.full((9, 9), 100.0)
+        )
+        score = task.score(np.full((9, 9, 1), 105.1))
+        self.assertAllClose(score["psnr"], 20 * math.log10(50), rtol=1e-5)
+
+    def test_same_image_is_perfect(self):
+        task = restoration.Restoration(_picture(), clean=_picture())
+        score = task.score(task.clean)
+        self.assertEqual(score["psnr"], math.inf)
+        self.assertAllClose(score["ssim"], 1.0)
+
+    def test_corrupted_score_is_not_clipped(self):
+        black = np.zeros((200, 200, 1))
+        task = restoration.corrupted_image(black, noise_std=25.0)
+        expected = 20 * math.log10(255 / 25)
+        # The mean of 40000 squared normals is within 5 sqrt(2 / 4e4) = 3.5 %,
+        # that is 0.15 dB. Clipping removes the negative half of the noise.
+        psnr = task.corrupted_score()["psnr"]
+        self.assertAllClose(psnr, expected, atol=0.15)
+        clipped = task.score(task.image)["psnr"]
+        self.assertAllClose(clipped, expected + 10 * math.log10(2), atol=0.2)
+
+    def test_ssim_of_tiny_images_is_not_defined(self):
+        task = restoration.Restoration(
+            np.zeros((5, 9)), clean=np.ones((5, 9)), patch=(2, 2)
+        )
+        self.assertTrue(math.isnan(task.score(task.image)["ssim"]))
+
+    def test_needs_clean_image(self):
+        task = restoration.Restoration(_picture())
+        self.assertIsNone(task.corrupted_score())
+        with self.assertRaisesRegex(RuntimeError, "set `clean` before"):
+            task.score(task.image)
+
+    def test_refuses_other_shapes_and_missing_entries(self):
+        task = restoration.Restoration(_picture(), clean=_picture())
+        with self.assertRaisesRegex(ValueError, r"\(12, 14, 1\), got.*\(3, 3"):
+            task.score(np.zeros((3, 3, 1)))
+        with self.assertRaisesRegex(ValueError, "with 168 missing entries"):
+            task.score(np.full((12, 14, 1), np.nan))
+
+
+class CorruptedImageTest(tf.test.TestCase, parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = self.create_tempdir().full_path
+
+    def _write(self, name, image):
+        path = os.path.join(self.folder, name)
+        images.write_image(path, image)
+        return path
+
+    def test_noise_on_a_region_of_an_embedded_picture(self):
+        task = restoration.corrupted_image(
+            "camera", noise_std=25.0, crop=(100, 200, 64, 32), seed=3
+        )
+        expected = images.embedded_image("camera", crop=(100, 200, 64, 32))
+        self.assertAllEqual(task.clean, expected)
+        self.assertAllEqual(task.image, images.add_noise(expected, 25.0, 3))
+        self.assertEqual(task.name, "camera")
+        self.assertFalse(task.keep_observed)
+
+    def test_noisy_file_without_reference(self):
+        path = self._write("noisy.png", np.rint(_picture()))
+        task = restoration.corrupted_image(path)
+        self.assertIsNone(task.clean)
+        self.assertAllEqual(task.image, np.rint(_picture()))
+        self.assertEqual(task.name, "noisy")
+
+    def test_reference_from_another_file(self):
+        noisy, clean = np.rint(_picture()), np.rint(_picture(seed=1))
+        task = restoration.corrupted_image(
+            self._write("a.png", noisy), clean=self._write("b.png", clean)
+        )
+        self.assertAllEqual(task.clean, clean)
+
+    def test_missing_entries_of_the_image_are_kept_and_leave_no_reference(self):
+        image = _picture()
+        image[3, 4] = np.nan
+        task = restoration.corrupted_image(
+            self._write("a.npy", image), missing_fraction=0.2
+        )
+        self.assertIsNone(task.clean)
+        self.assertTrue(np.isnan(task.image[3, 4]).all())
+        self.assertTrue(task.keep_observed)
+
+    @parameterized.parameters(True, False)
+    def test_mask_hides_entries_also_from_the_reference(self, from_file):
+        image = np.rint(_picture((12, 14, 3)))
+        missing = np.zeros((12, 14, 1), bool)
+        missing[2:4, 5:9] = True
+        mask = self._write("m.png", missing * 255.0) if from_file else missing
+        task = restoration.corrupted_image(image, mask=mask)
+        expected = np.broadcast_to(missing, image.shape)
+        self.assertAllEqual(np.isnan(task.image), expected)
+        self.assertIsNone(task.clean)
+        self.assertTrue(task.keep_observed)
+        task = restoration.corrupted_image(image, mask=mask, clean=image)
+        self.assertAllEqual(task.clean, image)
+
+    def test_mask_is_cropped_with_the_image(self):
+        mask = np.zeros((12, 14))
+        mask[5, 6] = 1
+        task = restoration.corrupted_image(
+            _picture(), mask=mask, crop=(4, 4, 8, 8)
+        )
+        self.assertTrue(np.isnan(task.image[1, 2, 0]))
+        self.assertEqual(np.isnan(task.image).sum(), 1)
+
+    def test_noise_is_the_same_whatever_is_dropped(self):
+        both = restoration.corrupted_image(
+            _picture(), noise_std=9.0, missing_fraction=0.3
+        )
+        noisy = restoration.corrupted_image(_picture(), noise_std=9.0)
+        observed = ~np.isnan(both.image)
+        self.assertAllEqual(both.image[observed], noisy.image[observed])
+        self.assertFalse(both.keep_observed)
+        self.assertAllEqual(both.clean, noisy.clean)
+
+    def test_seed_decides_the_corruption(self):
+        first, again, other = (
+            restoration.corrupted_image(
+                _picture(), missing_fraction=0.3, seed=seed
+            ).image
+            for seed in (0, 0, 1)
+        )
+        self.assertAllEqual(np.isnan(first), np.isnan(again))
+        self.assertNotAllEqual(np.isnan(first), np.isnan(other))
+
+    def test_16_bit_image_keeps_its_depth(self):
+        image = np.arange(65536).reshape(256, 256, 1) / 257.0
+        path = os.path.join(self.folder, "deep.png")
+        images.write_image(path, image, bits=16)
+        task = restoration.corrupted_image(path, noise_std=1.0)
+        self.assertAllClose(task.clean, image, rtol=1e-6, atol=1e-6)
+
+    @parameterized.named_parameters(
+        ("noise", {"noise_std": -1.0}, "`noise_std` must be finite"),
+        ("nan", {"noise_std": float("nan")}, "`noise_std` must be finite"),
+        ("fraction", {"missing_fraction": 1.0}, "`missing_fraction` must be"),
+        (
+            "mask",
+            {"mask": np.zeros((12, 13))},
+            r"`mask` must be as large.*12 x",
+        ),
+        ("ranks", {"mask": np.zeros(12)}, r"`mask` must be as large"),
+        ("all", {"mask": np.ones((12, 14))}, "missing altogether"),
+        ("clean", {"clean": np.zeros((2, 2))}, r"`clean` must have the shape"),
+        ("crop", {"crop": (0, 0, 13, 14)}, r"`crop` must be.*12 x 14"),
+    )
+    def test_refuses(self, arguments, message):
+        with self.assertRaisesRegex(ValueError, message):
+            restoration.corrupted_image(_picture(), **arguments)
+
+    def test_refuses_absent_files(self):
+        with self.assertRaisesRegex(FileNotFoundError, "`image` must be.*'no'"):
+            restoration.corrupted_image("no")
+        with self.assertRaisesRegex(FileNotFoundError, "gone.png"):
+            restoration.corrupted_image("camera", mask="gone.png")
+
+
+if __name__ == "__main__":
+    tf.test.main()
