@@ -18,7 +18,8 @@ def make_seed(seed: int | tf.Tensor, *path: int | tf.Tensor) -> tf.Tensor:
     """Returns the `[2]` int32 seed of one use, named by a path of integers.
 
     Args:
-      seed: An integer, or a `[2]` int32 seed made by this function.
+      seed: An integer of at most 64 bits, all of which count, or a `[2]`
+        int32 seed made by this function.
       *path: Integers that name the use (a step, a tag); different paths give
         independent streams.
 
@@ -27,9 +28,10 @@ def make_seed(seed: int | tf.Tensor, *path: int | tf.Tensor) -> tf.Tensor:
     """
     seed = tf.convert_to_tensor(seed)
     if seed.shape.rank == 0:
-        seed = tf.stack([tf.cast(seed, tf.int32), 0])
+        seed = tf.bitcast(tf.cast(seed, tf.int64), tf.int32)
     for step in path:
-        seed = tf.random.fold_in(seed, tf.cast(step, tf.int32))
+        # The default algorithm under XLA is another one than elsewhere.
+        seed = tf.random.fold_in(seed, tf.cast(step, tf.int32), alg="philox")
     return seed
 
 
