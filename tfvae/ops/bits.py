@@ -98,6 +98,9 @@ def keys(packed: tf.Tensor) -> tf.Tensor:
 
 def _xor_shift(values: tf.Tensor, shift: int) -> tf.Tensor:
     shifted = tf.bitwise.right_shift(values, tf.constant(shift, tf.int64))
+    # A signed shift copies the sign bit, with which a word and its complement
+    # would give the same; the finaliser wants zeros there.
+    shifted &= tf.constant(2 ** (64 - shift) - 1, tf.int64)
     return tf.bitwise.bitwise_xor(values, shifted)
 
 
