@@ -64,7 +64,7 @@ def best_distinct(
 
     Args:
       packed: uint8 `[B, K, W]`, possibly with repeats.
-      log_joints: float32 `[B, K]`.
+      log_joints: float32 `[B, K]`; -inf counts as the lowest finite number.
       num_states: S. Where a data point has fewer distinct states, the last
         log-joints of the result are -inf and their states repeat others.
 
@@ -78,8 +78,10 @@ def best_distinct(
     keys = tf.gather(keys, order, batch_dims=1)
     again = tf.equal(keys[:, 1:], keys[:, :-1])
     again = tf.pad(again, [[0, 0], [1, 0]])
+    # Only repeats are -inf: a state, however bad, goes before a repeat.
+    finite = tf.maximum(log_joints, log_joints.dtype.min)
     once = tf.where(
-        again, -float("inf"), tf.gather(log_joints, order, batch_dims=1)
+        again, -float("inf"), tf.gather(finite, order, batch_dims=1)
     )
     best, position = tf.math.top_k(once, num_states)
     index = tf.gather(order, position, batch_dims=1)
