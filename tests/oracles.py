@@ -96,18 +96,22 @@ def bernoulli_log_prob(x: np.ndarray, logits: np.ndarray) -> float:
 LogLikelihood = Callable[[np.ndarray, np.ndarray], float]
 
 
-def gaussian(variance: float) -> LogLikelihood:
-    """One variance for all; outputs are the means."""
-    return lambda x, outputs: gaussian_log_prob(x, outputs, variance)
+def gaussian(
+    variance: float, offset: float = 0.0, scale: float = 1.0
+) -> LogLikelihood:
+    """One variance for all; means are offset + scale * outputs."""
+    return lambda x, outputs: gaussian_log_prob(
+        x, offset + scale * outputs, variance
+    )
 
 
-def diagonal_gaussian(log_scale: float) -> LogLikelihood:
-    """Outputs are means, then log-variances relative to `log_scale`."""
+def diagonal_gaussian(offset: float = 0.0, scale: float = 1.0) -> LogLikelihood:
+    """Outputs are means, then log-variances, in units of `scale`."""
 
     def log_prob(x: np.ndarray, outputs: np.ndarray) -> float:
         mean, ratio = np.split(outputs, 2)
-        log_variance = 15.0 * np.tanh(ratio / 15.0) + log_scale
-        return gaussian_log_prob(x, mean, np.exp(log_variance))
+        variance = scale**2 * np.exp(15.0 * np.tanh(ratio / 15.0))
+        return gaussian_log_prob(x, offset + scale * mean, variance)
 
     return log_prob
 
@@ -143,7 +147,7 @@ def log_joints(
     prior_probs: np.ndarray,
     log_likelihood: LogLikelihood,
 ) -> np.ndarray:
-    """Returns log p(x, s) of one data point `[D]` and states `[K, H]`: `[K]`."""
+    """Returns log p(x, s), `[K]`, of one data point and states `[K, H]`."""
     x = np.asarray(x, np.float64)
     return np.array(
         [

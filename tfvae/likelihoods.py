@@ -9,6 +9,7 @@ A new one is a class with these methods; the conformance tests pick it up.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gin
@@ -29,7 +30,12 @@ class Likelihood(keras.layers.Layer):
 
     `x` and `observed` are as `densities.split_missing` returns them, with
     shapes that broadcast against the decoder outputs' leading dimensions.
+
+    Attributes:
+      support: The least and the largest value that an entry of x may have.
     """
+
+    support: tuple[float, float] = (-math.inf, math.inf)
 
     def num_outputs(self, num_observed: int) -> int:
         """Returns how many decoder outputs D observed dimensions take."""
@@ -40,7 +46,14 @@ class Likelihood(keras.layers.Layer):
         return num_outputs
 
     def validate(self, x: np.ndarray) -> None:
-        """Raises ValueError if `x` is outside the likelihood's support."""
+        """Raises ValueError if `x`, NaN missing, is outside the support."""
+        low, high = self.support
+        if np.any((x < low) | (x > high)):
+            raise ValueError(
+                f"`x` must be in [{low:g}, {high:g}] for "
+                f"{type(self).__name__}, got values from {np.nanmin(x):g} to "
+                f"{np.nanmax(x):g}"
+            )
 
     def adapt(self, x: np.ndarray) -> None:
         """Sets what initially depends on the data, `[N, D]`, NaN missing."""
@@ -292,13 +305,7 @@ class DiagonalGaussianLikelihood(_StandardizedLikelihood):
 class BernoulliLikelihood(Likelihood):
     """Bern(x; sigmoid(outputs)), data in [0, 1]."""
 
-    def validate(self, x: np.ndarray) -> None:
-        low, high = float(np.nanmin(x)), float(np.nanmax(x))
-        if low < 0.0 or high > 1.0:
-            raise ValueError(
-                "`x` must be in [0, 1] for BernoulliLikelihood, got values "
-                f"from {low:g} to {high:g}"
-            )
+    support = (0.0, 1.0)
 
     def log_prob(
         self, x: tf.Tensor, observed: tf.Tensor, outputs: tf.Tensor
