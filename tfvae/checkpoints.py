@@ -83,7 +83,7 @@ def save(
         for index, variable in enumerate(_variables(model))
     }
     check_disk_space(directory, sum(array.nbytes for array in arrays.values()))
-    content = {
+    content: dict[str, Any] = {
         "format": _FORMAT,
         "epoch": int(epoch),
         "extra": {} if extra is None else extra,

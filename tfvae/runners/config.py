@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading, comparing and writing gin configurations.
+
+This is the only module that touches the state of gin. Everything else is
+configured by being called.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util  # noqa: F401 (gin needs it, and forgets to import it)
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import gin
+import keras
+
+import tfvae.data
+import tfvae.likelihoods
+import tfvae.networks
+import tfvae.restoration
+import tfvae.schedules
+import tfvae.tvae  # noqa: F401 (these register their names with gin)
+
+_GIN_FOLDER = pathlib.Path(__file__).parents[2] / "gin"
+# More epochs extend a run; every other value makes it another run.
+EXTENDABLE = "fit.epochs"
+
+gin.add_config_file_search_path(os.fspath(_GIN_FOLDER))
+for _optimizer in (
+    keras.optimizers.Adam,
+    keras.optimizers.AdamW,
+    keras.optimizers.SGD,
+):
+    gin.external_configurable(_optimizer, module="keras.optimizers")
+
+
+def load(
+    gin_files: Sequence[str | os.PathLike[str]] = (),
+    gin_params: Sequence[str] = (),
+) -> None:
+    """Replaces gin's configuration, strictly.
+
+    Args:
+      gin_files: Files to read, later ones override. A path that does not
+        exist is looked for in the `gin` folder of the project.
+      gin_params: Bindings like `fit.epochs = 3`, which override the files.
+
+    Raises:
+      OSError: If a file does not exist.
+      SyntaxError: If a value is not Python.
+      ValueError: If a name is unknown to gin, or a required value is missing.
+    """
+    gin.clear_config()
+    try:
+        gin.parse_config_files_and_bindings(
+            [os.fspath(path) for path in gin_files], list(gin_params)
+        )
+    except SyntaxError as err:
+        if "Failed to parse token" not in str(err):
+            raise
+        raise SyntaxError(
+            f"{err} (text needs quotes of its own: "
+            "--gin_param=\"IMAGE='house.png'\")"
+        ) from err
+    except ValueError as err:
+        missing = re.search(r"(\w+)/macro\.value set to .*REQUIRED", str(err))
+        if missing is None:
+            raise
+        name = missing.group(1)
+        raise ValueError(
+            f"`{name}` must be given, as in --gin_param=\"{name}='...'\"."
+        ) from err
+    _check_macros(gin_params)
+
+
+def load_run(
+    run_dir: str | os.PathLike[str],
+    gin_files: Sequence[str | os.PathLike[str]] = (),
+    gin_params: Sequence[str] = (),
+) -> None:
+    """Loads the configuration of a run, then what overrides it.
+
+    Args:
+      run_dir: Folder of the run.
+      gin_files: See `load`.
+      gin_params: See `load`.
+
+    Raises:
+      FileNotFoundError: If there is no run in the folder.
+    """
+    path = pathlib.Path(run_dir) / "config.gin"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"`run_dir` must be the folder of a run, got {os.fspath(run_dir)} "
+            "without config.gin."
+        )
+    load([path, *gin_files], gin_params)
+
+
+def text() -> str:
+    """Returns the whole configuration; parsing it gives the same again."""
+    return gin.config_str()
+
+
+def value(name: str) -> Any:
+    """Returns the value of a parameter, None where nothing binds it."""
+    try:
+        found = gin.query_parameter(name)
+    except ValueError:
+        return None
+    # A copy of a reference to a macro is the value of the macro.
+    return copy.deepcopy(found) if str(found).startswith("%") else found
+
+
+def operative_text() -> str:
+    """Returns what has been used of the configuration, defaults included."""
+    return gin.operative_config_str()
+
+
+def bindings(config_text: str) -> dict[str, str]:
+    """Returns the values of a configuration by name.
+
+    Args:
+      config_text: Such as `text` returns.
+
+    Returns:
+      The text of each value, white space made uniform.
+    """
+    found: dict[str, str] = {}
+    name = ""
+    for line in config_text.splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        if line[0].isspace() and name:
+            found[name] += " " + line.strip()
+            continue
+        name, _, value = (part.strip() for part in line.partition("="))
+        found[name] = value
+    return {
+        name: re.sub(r"\s+", " ", value.replace("\\", " ")).strip()
+        for name, value in found.items()
+    }
+
+
+def differences(saved: str, current: str) -> list[str]:
+    """Compares two configurations.
+
+    Args:
+      saved: Text of the one that a run was started with.
+      current: Text of the one that it shall go on with.
+
+    Returns:
+      A line for each value that differs, but for `EXTENDABLE`; both values
+      are in it.
+    """
+    before, after = bindings(saved), bindings(current)
+    may_differ = {EXTENDABLE, after.get(EXTENDABLE, "").lstrip("%")}
+    return [
+        f"{name} was {before.get(name, 'not set')}, is now "
+        f"{after.get(name, 'not set')}"
+        for name in sorted(before.keys() | after.keys())
+        if name not in may_differ and before.get(name) != after.get(name)
+    ]
+
+
+def _check_macros(gin_params: Sequence[str]) -> None:
+    """Raises a ValueError for a macro on the command line that nothing uses."""
+    defined = [
+        match.group(1)
+        for param in gin_params
+        if (match := re.match(r"\s*(\w+)\s*=", param))
+    ]
+    used = set(re.findall(r"%(\w+)", text()))
+    unknown = [name for name in defined if name not in used]
+    if unknown:
+        known = ", ".join(sorted(used)) or "none"
+        raise ValueError(
+            f"`{unknown[0]}` must be a macro of the gin files (they use "
+            f"{known}) or a parameter written as function.parameter."
+        )

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Denoises and in-paints a picture from itself alone."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Any
+
+import gin
+import numpy as np
+
+from tfvae import plots
+from tfvae.callbacks import Observation
+from tfvae.data import images
+from tfvae.restoration import Restoration
+from tfvae.runners import report
+from tfvae.runners.experiment import (
+    Experiment,
+    experiment,
+    fit,
+    stored_reconstructions,
+)
+from tfvae.runners.run_directory import RunDirectory
+
+
+@gin.configurable
+def denoise(
+    run_dir: str | os.PathLike[str],
+    *,
+    output: str | None = None,
+    export: bool = True,
+) -> dict[str, Any]:
+    """Trains on the patches of a picture and writes the restored picture.
+
+    The picture as restored so far is in figures/restored_latest.png while
+    the training goes on. Call it again with the same configuration to go on
+    with a run that was interrupted; a finished run is left as it is.
+
+    Args:
+      run_dir: Folder of the run, see `RunDirectory`.
+      output: Where to write the restored picture, beside the run folder.
+      export: Whether to write a SavedModel at the end.
+
+    Returns:
+      The summary of the run.
+
+    Raises:
+      ValueError: If a value of the configuration is out of range, or
+        `run_dir` has a run of another configuration.
+      RuntimeError: If another process is at `run_dir`.
+    """
+    run = RunDirectory(run_dir)
+    with run.locked():
+        run.check_config()
+        if run.is_finished():
+            return report.tell_finished(run)
+        parts = experiment()
+        if parts.restoration is None:
+            raise ValueError(
+                "`experiment.data` must be a picture to restore, such as "
+                "@corrupted_image(), got data points; use tools/train.py "
+                "for them."
+            )
+        if output is not None:
+            _check_output(output)
+        observer = _Observer(run, parts, parts.restoration)
+        rows = fit(run, parts, observer)
+        with run.our_errors():
+            restored = observer.restored(len(rows))
+            report.draw(run, parts, rows)
+            _draw(run, parts.restoration, restored)
+            if output is not None:
+                images.write_image(output, restored)
+            if export:
+                report.export(run, parts)
+        final = {"data": parts.observations.name}
+        final.update(_scores(parts.restoration, restored))
+        summary = run.write_summary(rows, final, parts.seed)
+        report.tell(run, summary)
+    return summary
+
+
+class _Observer:
+    """Restores the picture during training and writes it down."""
+
+    def __init__(
+        self, run: RunDirectory, parts: Experiment, restoration: Restoration
+    ) -> None:
+        self._run = run
+        self._parts = parts
+        self._restoration = restoration
+        self._last: tuple[int, np.ndarray] | None = None
+
+    def __call__(self, epoch: int) -> Observation:
+        restored = self.restored(epoch)
+        self._run.figures.mkdir(exist_ok=True)
+        images.write_image(self._run.figures / "restored_latest.png", restored)
+        scores = {}
+        if self._restoration.clean is not None:
+            scores = self._restoration.score(restored)
+        return Observation(scores, {"restored": restored / images.WHITE})
+
+    def restored(self, epoch: int) -> np.ndarray:
+        """Returns the picture as restored after `epoch` epochs."""
+        if self._last is None or self._last[0] != epoch:
+            estimates = stored_reconstructions(
+                self._parts.model, self._parts.observations.train
+            )
+            self._last = epoch, self._restoration.restore(estimates)
+        return self._last[1]
+
+
+def _check_output(output: str) -> None:
+    """Raises a ValueError where the picture could not be written."""
+    path = pathlib.Path(output)
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".tif", ".tiff"):
+        raise ValueError(
+            "`output` must end in .png, .jpg, .jpeg, .tif or .tiff, got "
+            f"{output!r}."
+        )
+    if not path.resolve().parent.is_dir():
+        raise FileNotFoundError(
+            f"`output` must be in an existing folder, got {output!r}."
+        )
+
+
+def _draw(
+    run: RunDirectory, restoration: Restoration, restored: np.ndarray
+) -> None:
+    """Writes the restored picture, alone and beside what it was made from."""
+    images.write_image(run.figures / "restored.png", restored)
+    plots.restoration_panel(
+        restoration.clean,
+        restoration.image,
+        restored,
+        run.figures / "restoration.png",
+    )
+
+
+def _scores(restoration: Restoration, restored: np.ndarray) -> dict[str, float]:
+    """Returns PSNR and SSIM before and after, where a clean picture is."""
+    if restoration.clean is None:
+        return {}
+    after = restoration.score(restored)
+    if np.isnan(restoration.image).any():
+        return after
+    before = restoration.score(restoration.image)
+    return {
+        **after,
+        **{f"corrupted_{name}": value for name, value in before.items()},
+    }

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluates a trained model."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import gin
+import numpy as np
+
+from tfvae.runners import report
+from tfvae.runners.experiment import experiment, stored_reconstructions
+from tfvae.runners.run_directory import RunDirectory
+from tfvae.tvae.model import MAX_ENUMERATED_LATENTS
+
+
+@gin.configurable
+def evaluate(
+    run_dir: str | os.PathLike[str], *, num_points: int | None = None
+) -> dict[str, Any]:
+    """Infers data points that the model has not seen, at fixed parameters.
+
+    Args:
+      run_dir: Folder of a run that has a checkpoint.
+      num_points: How many points to infer at most; None for all.
+
+    Returns:
+      The figures, which are also written to evaluation.json: the bound on
+      the log-likelihood of held-out points (of the training points, inferred
+      afresh, where there are none), the exact log-likelihood where the
+      latents are few enough to enumerate, the error of reconstructions, and
+      the scores of the restored picture where there is a clean one.
+
+    Raises:
+      FileNotFoundError: If the run has no checkpoint.
+    """
+    run = RunDirectory(run_dir)
+    with run.locked():
+        parts = experiment()
+        checkpoint = run.restore(parts.model)
+        model, data = parts.model, parts.observations
+        split = "train" if data.test is None else "test"
+        points = data.train if data.test is None else data.test
+        points = points[:num_points]
+        with run.our_errors():
+            figures: dict[str, Any] = {
+                "data": data.name,
+                "epoch": checkpoint.epoch,
+                "split": split,
+                "points": len(points),
+                "bound": report.mean_bound(model, points),
+            }
+            if model.num_latents <= MAX_ENUMERATED_LATENTS:
+                figures["log_likelihood"] = float(
+                    np.mean(model.log_likelihood(points))
+                )
+            reconstructed = report.reconstructions(model, points)
+            error = np.nanmean((reconstructed - points) ** 2)
+            figures["reconstruction_rmse"] = float(np.sqrt(error))
+            if (
+                parts.restoration is not None
+                and parts.restoration.clean is not None
+            ):
+                estimates = stored_reconstructions(model, data.train)
+                figures.update(
+                    parts.restoration.score(
+                        parts.restoration.restore(estimates)
+                    )
+                )
+        path = run.write_json("evaluation.json", figures)
+    report.print_figures(figures)
+    print(f"wrote {path}")
+    return figures

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is trained on what, and the loop that all training tools share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import gin
+import keras
+import numpy as np
+import tensorflow as tf
+
+import tfvae.callbacks
+import tfvae.checkpoints
+import tfvae.schedules
+from tfvae.data import Observations, indexed_batches
+from tfvae.likelihoods import GaussianLikelihood, Likelihood
+from tfvae.restoration import Restoration
+from tfvae.runners import config
+from tfvae.runners.run_directory import RunDirectory
+from tfvae.tvae import TVAE
+
+# Decoder outputs that a reconstruction pass holds in memory at once, 256 MB.
+_OUTPUTS_AT_ONCE = 2**26
+
+Observer = Callable[[int], tfvae.callbacks.Observation]
+"""Given the number of complete epochs, returns what it saw of the run."""
+
+
+class Experiment(NamedTuple):
+    """A model and its data, ready to be trained or restored."""
+
+    model: TVAE
+    observations: Observations
+    restoration: Restoration | None
+    """The picture whose patches the observations are, if there is one."""
+    seed: int
+
+
+@gin.configurable
+def experiment(
+    *,
+    data: Observations | Restoration = gin.REQUIRED,
+    model: Callable[..., TVAE] = TVAE,
+    decoder: Callable[..., keras.layers.Layer] = gin.REQUIRED,
+    likelihood: Callable[[], Likelihood] = GaussianLikelihood,
+    seed: int = 0,
+) -> Experiment:
+    """Builds the model of a configuration for its data.
+
+    Args:
+      data: Data points, or the restoration of a picture that provides them.
+      model: Called with the decoder, the likelihood, the number of data
+        points and the seed.
+      decoder: Called with the number of outputs.
+      likelihood: Called without arguments.
+      seed: Of the decoder's weights, of the model's random draws and of the
+        order of the data.
+
+    Returns:
+      The parts.
+    """
+    restoration = data if isinstance(data, Restoration) else None
+    observations = (
+        data.observations() if isinstance(data, Restoration) else data
+    )
+    keras.utils.set_random_seed(seed)
+    noise = likelihood()
+    built = model(
+        decoder(noise.num_outputs(observations.num_observed)),
+        likelihood=noise,
+        num_data=observations.num_data,
+        seed=seed,
+    )
+    built.adapt(observations.train)
+    return Experiment(built, observations, restoration, seed)
+
+
+@gin.register
+def cyclical_adam(
+    steps_per_epoch: int,
+    *,
+    min_learning_rate: float = 1e-4,
+    max_learning_rate: float = 0.01,
+    half_cycle_epochs: float = 10,
+) -> keras.optimizers.Optimizer:
+    """Returns Adam with a triangular cyclical learning rate.
+
+    Args:
+      steps_per_epoch: Optimizer steps of an epoch.
+      min_learning_rate: At the beginning of a cycle.
+      max_learning_rate: In the middle of a cycle.
+      half_cycle_epochs: Epochs from the one to the other.
+    """
+    return keras.optimizers.Adam(
+        tfvae.schedules.TriangularCyclical(
+            min_learning_rate,
+            max_learning_rate,
+            max(1, round(half_cycle_epochs * steps_per_epoch)),
+        )
+    )
+
+
+@gin.configurable
+def fit(
+    run: RunDirectory,
+    parts: Experiment,
+    observer: Observer,
+    *,
+    epochs: int = gin.REQUIRED,
+    batch_size: int = 32,
+    optimizer: Callable[[int], keras.optimizers.Optimizer] = cyclical_adam,
+    observe_every: int = 10,
+    checkpoint_every: int = 1,
+    keep_checkpoints: int = 2,
+    steps_per_execution: int = 1,
+) -> list[dict[str, float]]:
+    """Trains a model, from the last checkpoint of the run if there is one.
+
+    Data order, learning rate and random numbers depend on the seed and the
+    epoch alone, so a run that was killed and resumed ends like an unbroken one.
+
+    Args:
+      run: Folder of the run, locked.
+      parts: What to train on what.
+      observer: Called every `observe_every` epochs.
+      epochs: Number of epochs of the whole run.
+      batch_size: Data points of a batch, B.
+      optimizer: Called with the steps of an epoch.
+      observe_every: Epochs between two calls of `observer`.
+      checkpoint_every: Epochs between two checkpoints.
+      keep_checkpoints: Number of checkpoints that remain on disk.
+      steps_per_execution: Steps that Keras runs in one go; more save time
+        where a step takes less than a few milliseconds.
+
+    Returns:
+      The metrics of each epoch.
+
+    Raises:
+      ValueError: If a value is out of range, or fewer epochs are asked for
+        than the run already has.
+      OSError: If the disk has no room for the checkpoints.
+    """
+    if epochs < 1 or batch_size < 1:
+        raise ValueError(
+            "`fit.epochs` and `fit.batch_size` must be at least 1, got "
+            f"{epochs!r} and {batch_size!r}."
+        )
+    model, observations = parts.model, parts.observations
+    steps = math.ceil(observations.num_data / batch_size)
+    model.compile(
+        optimizer=optimizer(steps), steps_per_execution=steps_per_execution
+    )
+    restored = tfvae.checkpoints.restore_latest(run.checkpoints, model)
+    start = restored.epoch if restored else 0
+    if start > epochs:
+        raise ValueError(
+            f"`fit.epochs` must be at least {start}, the epochs that "
+            f"{run.path} has already, got {epochs!r}."
+        )
+    tfvae.checkpoints.check_disk_space(
+        run.path,
+        (keep_checkpoints + 1) * tfvae.checkpoints.checkpoint_bytes(model),
+    )
+    run.write_config()
+    observe = tfvae.callbacks.Observe(observer, observe_every)
+    table = tfvae.callbacks.MetricsTable(
+        run.metrics, restored.extra["rows"] if restored else None
+    )
+    if start < epochs:
+        _announce(parts, start, epochs, steps)
+        with run.our_errors():
+            model.fit(
+                indexed_batches(
+                    observations.train, batch_size, parts.seed, start
+                ),
+                steps_per_epoch=steps,
+                initial_epoch=start,
+                epochs=epochs,
+                verbose=0,
+                callbacks=[
+                    observe,
+                    table,
+                    tfvae.callbacks.TensorBoardLog(
+                        run.tensorboard, observe, {"config.gin": config.text()}
+                    ),
+                    tfvae.checkpoints.SaveCheckpoints(
+                        run.checkpoints,
+                        checkpoint_every,
+                        keep=keep_checkpoints,
+                        extra=lambda: {"rows": table.rows},
+                    ),
+                    tfvae.callbacks.Progress(),
+                ],
+            )
+    return table.rows
+
+
+def _announce(parts: Experiment, start: int, epochs: int, steps: int) -> None:
+    """Prints what is about to be trained."""
+    data, model = parts.observations, parts.model
+    action = f"resuming after epoch {start}" if start else "training"
+    print(
+        f"{data.name}: {data.num_data:,} data points of "
+        f"{data.num_observed:,} dimensions, {model.num_latents} latents, "
+        f"{model.num_states} states each; {action}, {epochs} epochs of "
+        f"{steps:,} steps",
+        flush=True,
+    )
+
+
+def stored_reconstructions(model: TVAE, points: np.ndarray) -> np.ndarray:
+    """Returns the posterior means of all training points, `[N, D]`.
+
+    Args:
+      model: A model that has states for the points.
+      points: The training points, `[N, D]`.
+    """
+    outputs_per_point = model.num_states * model.num_observed
+    batch_size = max(1, _OUTPUTS_AT_ONCE // outputs_per_point)
+    batch_size = min(batch_size, len(points), 1024)
+    reconstruct = tf.function(model.stored_reconstruction)
+    dataset = tf.data.Dataset.from_tensor_slices(
+        (points, np.arange(len(points), dtype=np.int32))
+    ).batch(batch_size)
+    return np.concatenate([reconstruct(x, i).numpy() for x, i in dataset])
