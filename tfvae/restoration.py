@@ -14,7 +14,6 @@ import os
 
 import gin
 import numpy as np
-import skimage.metrics
 
 from tfvae.data.images import (
     WHITE,
@@ -25,14 +24,13 @@ from tfvae.data.images import (
     read_mask,
 )
 from tfvae.data.source import Observations
+from tfvae.ops.image_quality import psnr, ssim
 from tfvae.ops.patches import (
     MERGE_METHODS,
     MergeMethod,
     extract_patches,
     merge_patches,
 )
-
-_SSIM_WINDOW = 7  # pixels, the usual size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,9 +206,10 @@ class Restoration:
                 f"{np.count_nonzero(np.isnan(image))} missing entries"
             )
         image = np.clip(image, 0.0, WHITE) if clip else image
-        image = image.astype(np.float64)
-        clean = self.clean.astype(np.float64)
-        return {"psnr": _psnr(clean, image), "ssim": _ssim(clean, image)}
+        return {
+            "psnr": psnr(self.clean, image, WHITE),
+            "ssim": ssim(self.clean, image, WHITE),
+        }
 
     def corrupted_score(self) -> dict[str, float] | None:
         """The score restoration starts from, by convention without clipping.
@@ -222,27 +221,6 @@ class Restoration:
         if self.clean is None or np.isnan(self.image).any():
             return None
         return self.score(self.image, clip=False)
-
-
-def _psnr(clean: np.ndarray, image: np.ndarray) -> float:
-    squared_error = float(((image - clean) ** 2).mean())
-    if squared_error == 0.0:
-        return math.inf
-    return 10.0 * math.log10(WHITE**2 / squared_error)
-
-
-def _ssim(clean: np.ndarray, image: np.ndarray) -> float:
-    if min(image.shape[:2]) < _SSIM_WINDOW:
-        return math.nan
-    return float(
-        skimage.metrics.structural_similarity(
-            clean,
-            image,
-            win_size=_SSIM_WINDOW,
-            data_range=WHITE,
-            channel_axis=-1,
-        )
-    )
 
 
 def _as_image(name: str, image: np.ndarray) -> np.ndarray:
