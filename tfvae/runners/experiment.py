@@ -179,6 +179,7 @@ def fit(
                 steps_per_epoch=steps,
                 initial_epoch=start,
                 epochs=epochs,
+                shuffle=False,  # The batches come shuffled.
                 verbose=0,
                 callbacks=[
                     observe,

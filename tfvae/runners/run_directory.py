@@ -57,6 +57,7 @@ class RunDirectory:
         self.figures = self.path / "figures"
         self.tensorboard = self.path / "tensorboard"
         self.saved_model = self.path / "saved_model"
+        self.error_log = self.path / "error.log"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -91,12 +92,11 @@ class RunDirectory:
         except OSError:
             raise
         except Exception as err:
-            log = self.path / "error.log"
-            _write(log, "".join(traceback.format_exception(err)))
+            _write(self.error_log, "".join(traceback.format_exception(err)))
             first = str(err).strip().partition("\n")[0]
             raise UnexpectedError(
                 f"{type(err).__name__}: {first} (this should not happen; the "
-                f"traceback is in {log})"
+                f"traceback is in {self.error_log})"
             ) from err
 
     def is_finished(self) -> bool:
@@ -169,6 +169,7 @@ class RunDirectory:
             "versions": versions(),
         }
         self.write_json(self.summary.name, summary)
+        self.error_log.unlink(missing_ok=True)  # Of an attempt before.
         return summary
 
     def read_summary(self) -> dict[str, Any] | None:

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+from unittest import mock
+
+import numpy as np
+import tensorflow as tf
+from absl.testing import absltest, parameterized
+
+from tests.runners import small
+from tfvae import callbacks, checkpoints, data
+from tfvae.runners import run_directory
+from tfvae.runners.experiment import experiment
+from tfvae.runners.train import features_found, train
+
+
+class TrainTest(tf.test.TestCase, parameterized.TestCase):
+    unbroken: pathlib.Path | None = None
+
+    def setUp(self):
+        super().setUp()
+        self.folder = pathlib.Path(self.create_tempdir().full_path)
+
+    def _train(self, folder, *params, epochs=3):
+        """Trains without pictures, which take longer than all the rest."""
+        small.load_bars(
+            "train.export = False", f"fit.epochs = {epochs}", *params
+        )
+        with (
+            mock.patch("tfvae.runners.report.draw"),
+            mock.patch("tfvae.runners.report.draw_model"),
+            mock.patch("tfvae.runners.report.read_figures", return_value={}),
+        ):
+            return train(folder)
+
+    def _finished(self):
+        """Returns a copy of a run of three epochs."""
+        cls = type(self)
+        if cls.unbroken is None:
+            folder = self.create_tempdir(cleanup=absltest.TempFileCleanup.OFF)
+            cls.unbroken = pathlib.Path(folder.full_path) / "unbroken"
+            self._train(cls.unbroken)
+        copy = self.folder / "finished"
+        shutil.copytree(cls.unbroken, copy)
+        return copy
+
+    def _interrupt(self, folder, owner, name):
+        """Trains until the second call of the function or method `name`."""
+        original = getattr(owner, name)
+        calls = []
+
+        def second_time(*args, **kwargs):
+            calls.append(None)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return original(*args, **kwargs)
+
+        with mock.patch.object(owner, name, second_time):
+            with self.assertRaises(KeyboardInterrupt):
+                self._train(folder)
+
+    def test_run_folder_holds_everything(self):
+        small.load_bars("fit.epochs = 2", "bars.num_test = 8")
+        folder = self.folder / "run"
+        summary = train(folder)
+        self.assertContainsSubset(
+            {
+                "config.gin",
+                "operative_config.gin",
+                "metrics.csv",
+                "summary.json",
+                "checkpoints",
+                "figures",
+                "tensorboard",
+                "saved_model",
+            },
+            {path.name for path in folder.iterdir()},
+        )
+        self.assertEqual(
+            {path.name for path in (folder / "figures").iterdir()},
+            {
+                "bound.png",
+                "features.png",
+                "latent_usage.png",
+                "reconstructions.png",
+                "samples.png",
+            },
+        )
+        self.assertEqual(
+            json.loads((folder / "summary.json").read_text()), summary
+        )
+        self.assertEqual(summary["epochs"], 2)
+        self.assertEqual(summary["features"], 8)
+        self.assertTrue(np.isfinite(summary["test_bound"]))
+        rows = small.metrics(folder)
+        self.assertLen(rows, 2)
+        self.assertEqual(float(rows[-1]["bound"]), summary["bound"])
+        self.assertEqual(rows[0]["test_bound"], "")
+        self.assertNotEqual(rows[1]["test_bound"], "")
+
+    @parameterized.named_parameters(
+        ("before_the_metrics", callbacks.MetricsTable, "on_epoch_end"),
+        ("before_the_checkpoint", checkpoints, "save"),
+    )
+    def test_resumed_run_ends_like_the_unbroken_one(self, owner, name):
+        unbroken, broken = self._finished(), self.folder / "broken"
+        self._interrupt(broken, owner, name)
+        self.assertFalse((broken / "summary.json").exists())
+        resumed = self._train(broken)
+        self.assertEqual(small.metrics(broken), small.metrics(unbroken))
+        expected = json.loads((unbroken / "summary.json").read_text())
+        for figure in ("bound", "noise_std", "active"):
+            self.assertEqual(resumed[figure], expected[figure])
+
+    def test_resumes_before_a_damaged_checkpoint(self):
+        run = self._finished()
+        expected = small.metrics(run)
+        (run / "summary.json").unlink()
+        (run / "checkpoints/checkpoint-000003.npz").write_bytes(b"")
+        with self.assertLogs("tfvae.checkpoints", "WARNING"):
+            self._train(run)
+        self.assertEqual(small.metrics(run), expected)
+
+    def test_more_epochs_extend_a_finished_run(self):
+        self._train(self.folder / "run", epochs=1)
+        self._train(self.folder / "run", epochs=3)
+        self.assertEqual(
+            small.metrics(self.folder / "run"), small.metrics(self._finished())
+        )
+
+    def test_finished_run_is_left_as_it_is(self):
+        run = self._finished()
+        before = (run / "summary.json").read_text()
+        with mock.patch("tfvae.runners.train.experiment") as untouched:
+            self.assertEqual(self._train(run), json.loads(before))
+        untouched.assert_not_called()
+        self.assertEqual((run / "summary.json").read_text(), before)
+
+    def test_fewer_epochs_than_there_are_is_an_error(self):
+        with self.assertRaisesRegex(
+            ValueError, "`fit.epochs` must be at least 3.*got 2"
+        ):
+            self._train(self._finished(), epochs=2)
+
+    def test_other_configuration_is_refused(self):
+        with self.assertRaisesRegex(
+            ValueError, "TVAE.num_states was 8, is now 9"
+        ):
+            self._train(self._finished(), "TVAE.num_states = 9")
+
+    def test_failed_start_does_not_occupy_the_folder(self):
+        run = self.folder / "run"
+        with self.assertRaisesRegex(ValueError, "num_states"):
+            self._train(run, "TVAE.num_states = 65")
+        self._train(run, epochs=1)
+
+    def test_other_seed_is_another_run(self):
+        run = self.folder / "run"
+        self._train(run, "experiment.seed = 6")
+        self.assertNotEqual(small.metrics(run), small.metrics(self._finished()))
+
+    def test_no_disk_space_is_told_before_training(self):
+        usage = mock.Mock(free=1000)
+        with mock.patch("shutil.disk_usage", return_value=usage):
+            with self.assertRaisesRegex(OSError, r"needs [\d,]+ bytes"):
+                self._train(self.folder / "run")
+        self.assertFalse((self.folder / "run/metrics.csv").exists())
+
+    def test_picture_is_refused_with_the_tool_to_use(self):
+        small.load_picture("fit.epochs = 1")
+        with self.assertRaisesRegex(ValueError, "use tools/denoise.py"):
+            train(self.folder / "run")
+
+    @parameterized.parameters("fit.epochs = 0", "fit.batch_size = 0")
+    def test_numbers_must_be_positive(self, param):
+        with self.assertRaisesRegex(ValueError, "must be at least 1, got"):
+            self._train(self.folder / "run", param)
+
+    def test_decoder_starts_alike_with_one_seed(self):
+        small.load_bars("experiment.seed = 3")
+        one, two = experiment().model, experiment().model
+        for first, second in zip(one.weights, two.weights, strict=True):
+            self.assertAllEqual(first.numpy(), second.numpy())
+
+    def test_features_found_counts_each_latent_once(self):
+        features = data.bar_features(8)
+        self.assertEqual(features_found(features[::-1] + 0.2, features), 8)
+        self.assertEqual(features_found(features + 0.3, features), 0)
+        doubled = np.concatenate([features[:1], features[:1]])
+        self.assertEqual(features_found(doubled, features), 1)
+
+    def test_layout_is_the_documented_one(self):
+        layout = vars(run_directory.RunDirectory("a"))
+        for name in ("checkpoints", "figures", "saved_model", "tensorboard"):
+            self.assertEqual(layout[name], pathlib.Path("a", name))
+
+
+if __name__ == "__main__":
+    tf.test.main()
