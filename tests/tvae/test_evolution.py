@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of the E-step: it climbs, keeps states distinct, and finds the best."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+
+from tests import oracles
+from tfvae import tvae
+from tfvae.ops import bits, random, truncated
+from tfvae.tvae import evolution
+
+NUM_DATA, NUM_LATENTS, NUM_STATES = 6, 9, 12
+
+PARENTS = (tvae.Fitness(), tvae.Elite(), tvae.Softmax(), tvae.Uniform())
+VARIATIONS = (
+    tvae.RandFlip(),
+    tvae.SparseFlip(0.2),
+    tvae.Crossover(),
+    tvae.Crossover(tvae.RandFlip()),
+    tvae.Crossover(tvae.SparseFlip()),
+)
+EVERY_COMBINATION = tuple(itertools.product(PARENTS, VARIATIONS))
+
+
+@keras.saving.register_keras_serializable("tests")
+def first_parents(seed, log_joints, num_parents):
+    """Takes the first states, whatever they are."""
+    first = tf.range(num_parents)[None]
+    return tf.tile(first, [tf.shape(log_joints)[0], 1])
+
+
+class TableTestCase(tf.test.TestCase, parameterized.TestCase):
+    """Log-joints looked up in a table: exact, so no tolerance is needed."""
+
+    def setUp(self):
+        super().setUp()
+        rng = np.random.default_rng(0)
+        self.table = rng.normal(-40.0, 8.0, (NUM_DATA, 2**NUM_LATENTS)).astype(
+            np.float32
+        )
+        self.first = truncated.initial_states(
+            random.make_seed(0), NUM_DATA, NUM_STATES, NUM_LATENTS
+        )
+
+    def log_joint(self, states):
+        place_values = 2.0 ** np.arange(NUM_LATENTS, dtype=np.float32)
+        code = tf.cast(tf.linalg.matvec(states, place_values), tf.int32)
+        return tf.gather(tf.constant(self.table), code, batch_dims=1)
+
+    def e_step(self, packed, settings, seed=0, log_joint=None):
+        return evolution.e_step(
+            random.make_seed(seed),
+            packed,
+            log_joint or self.log_joint,
+            settings,
+            tf.constant(2.0),
+            NUM_LATENTS,
+        )
+
+    def infer(self, settings, max_steps, tolerance=0.0, seed=0):
+        return evolution.infer(
+            random.make_seed(seed),
+            self.first,
+            self.log_joint,
+            settings,
+            tf.constant(2.0),
+            NUM_LATENTS,
+            tf.constant(max_steps),
+            tf.constant(tolerance),
+        )
+
+
+class EStepTest(TableTestCase):
+    @parameterized.parameters(*EVERY_COMBINATION)
+    def test_bound_never_falls_and_states_stay_distinct(
+        self, parents, variation
+    ):
+        settings = tvae.Evolution(parents, variation, 4, 3, 2)
+        packed = self.first
+        before = -np.sort(-self.log_joint(bits.unpack(packed, 9)).numpy(), -1)
+        improved = False
+        for step in range(6):
+            states, _ = self.e_step(packed, settings, step)
+            packed, after = states.packed, states.log_joints.numpy()
+            # State by state, the best first: stronger than the bound alone.
+            self.assertAllGreaterEqual(after - before, 0.0)
+            self.assertAllGreaterEqual(
+                truncated.free_energy(after) - truncated.free_energy(before),
+                0.0,
+            )
+            improved |= (after > before).any()
+            for row in packed.numpy():
+                self.assertEqual(oracles.count_distinct(row), NUM_STATES)
+            # What is stored belongs together, and is sorted.
+            unpacked = bits.unpack(packed, NUM_LATENTS)
+            self.assertAllEqual(self.log_joint(unpacked), after)
+            self.assertAllLessEqual(np.diff(after, axis=-1), 0.0)
+            before = after
+        self.assertTrue(improved)
+
+    @parameterized.parameters(
+        (tvae.RandFlip(), 12), (tvae.SparseFlip(), 12), (tvae.Crossover(), 12)
+    )
+    def test_states_are_scored_once_and_children_once_a_generation(
+        self, variation, num_children
+    ):
+        scored = []
+
+        def log_joint(states):
+            scored.append(states)
+            return self.log_joint(states)
+
+        settings = tvae.Evolution(tvae.Elite(), variation, 4, 3, 3)
+        self.e_step(self.first, settings, log_joint=log_joint)
+        self.assertEqual(
+            [states.shape[1] for states in scored],
+            [NUM_STATES] + 3 * [num_children],
+        )
+        self.assertAllEqual(bits.pack(scored[0]), self.first)
+
+    def test_result_is_the_best_of_old_states_and_all_children(self):
+        scored = []
+
+        def log_joint(states):
+            scored.append(states)
+            return self.log_joint(states)
+
+        settings = tvae.Evolution(tvae.Softmax(), tvae.RandFlip(), 4, 3, 3)
+        states, replaced = self.e_step(
+            self.first, settings, log_joint=log_joint
+        )
+        every = tf.concat(scored, 1)
+        packed, values = bits.pack(every).numpy(), self.log_joint(every).numpy()
+        old = self.first.numpy()
+        for n in range(NUM_DATA):
+            expected = oracles.best_distinct(packed[n], values[n], NUM_STATES)
+            self.assertAllEqual(states.log_joints[n], expected)
+            held = {row.tobytes() for row in old[n]}
+            new = [
+                row.tobytes() not in held for row in states.packed[n].numpy()
+            ]
+            self.assertAllClose(replaced[n], np.mean(new))
+
+    def test_later_generations_choose_among_the_children_before(self):
+        scored, offered = [], []
+
+        def log_joint(states):
+            scored.append(self.log_joint(states).numpy())
+            return self.log_joint(states)
+
+        def parents(seed, log_joints, num_parents):
+            offered.append(log_joints.numpy())
+            return first_parents(seed, log_joints, num_parents)
+
+        settings = tvae.Evolution(parents, tvae.RandFlip(), 4, 3, 3)
+        self.e_step(self.first, settings, log_joint=log_joint)
+        self.assertLen(offered, 3)
+        for pool, values in zip(offered, scored[:3], strict=True):
+            self.assertAllEqual(pool, values)
+
+    def test_generations_and_steps_draw_from_different_streams(self):
+        seeds = []
+
+        def parents(seed, log_joints, num_parents):
+            seeds.append(tuple(seed.numpy()))
+            return first_parents(seed, log_joints, num_parents)
+
+        def variation(seed, parents, num_children, expected_ones):
+            seeds.append(tuple(seed.numpy()))
+            return tvae.RandFlip()(seed, parents, num_children, expected_ones)
+
+        settings = tvae.Evolution(parents, variation, 2, 2, 3)
+        for step in range(3):
+            self.e_step(self.first, settings, step)
+        self.assertLen(seeds, 18)
+        self.assertLen(set(seeds), 18)
+
+    def test_expected_ones_reach_the_variation(self):
+        received = []
+
+        def variation(seed, parents, num_children, expected_ones):
+            received.append(float(expected_ones))
+            return tvae.RandFlip()(seed, parents, num_children, expected_ones)
+
+        self.e_step(self.first, tvae.Evolution(variation=variation))
+        self.assertEqual(set(received), {2.0})
+
+    @parameterized.parameters(
+        (tvae.Fitness(), tvae.RandFlip()),
+        (tvae.Softmax(), tvae.SparseFlip()),
+        (tvae.Uniform(), tvae.Crossover(tvae.RandFlip())),
+    )
+    def test_step_is_the_same_in_graphs_and_under_xla(self, parents, variation):
+        settings = tvae.Evolution(parents, variation, 4, 3, 2)
+        expected, replaced = self.e_step(self.first, settings)
+        for jit in (False, True):
+
+            @tf.function(jit_compile=jit)
+            def step():
+                return self.e_step(self.first, settings)
+
+            states, share = step()
+            self.assertAllEqual(states.packed, expected.packed)
+            self.assertAllEqual(states.log_joints, expected.log_joints)
+            self.assertAllClose(share, replaced)
+
+
+class InferTest(TableTestCase):
+    @parameterized.parameters(
+        (tvae.Uniform(), tvae.RandFlip()),
+        (tvae.Softmax(4.0), tvae.RandFlip()),
+        (tvae.Elite(), tvae.SparseFlip(0.3)),
+        (tvae.Fitness(), tvae.Crossover(tvae.SparseFlip(0.3))),
+    )
+    def test_search_ends_at_the_best_states_of_all(self, parents, variation):
+        # Every bit adds its share, so that single flips lead everywhere; most
+        # shares are negative, as sparse flips do not go far beyond the
+        # expected number of ones.
+        rng = np.random.default_rng(1)
+        shares = rng.normal(-3.0, 3.0, (NUM_DATA, NUM_LATENTS))
+        states = oracles.enumerate_states(NUM_LATENTS)
+        self.table = np.float32(shares @ states.T - 40.0)
+        settings = tvae.Evolution(parents, variation, 6, 9, 2)
+
+        @tf.function
+        def search():
+            return self.infer(settings, 200)
+
+        states, _ = search()
+        best = -np.sort(-self.table, -1)[:, :NUM_STATES]
+        self.assertAllEqual(states.log_joints, best)
+
+    def test_more_steps_never_lower_the_bound(self):
+        settings = tvae.Evolution(tvae.Softmax(), tvae.RandFlip(), 3, 2, 1)
+        before = np.full((NUM_DATA, NUM_STATES), -np.inf)
+        for max_steps in (1, 2, 3, 5, 9):
+            states, num_steps = self.infer(settings, max_steps)
+            self.assertEqual(int(num_steps), max_steps)
+            after = states.log_joints.numpy()
+            self.assertTrue((after >= before).all())
+            for row in states.packed.numpy():
+                self.assertEqual(oracles.count_distinct(row), NUM_STATES)
+            before = after
+
+    def test_search_without_gain_ends_early(self):
+        settings = tvae.Evolution(tvae.Softmax(), tvae.RandFlip(), 6, 4, 2)
+        _, num_steps = self.infer(settings, 1000, tolerance=1e-3)
+        self.assertBetween(int(num_steps), 2, 200)
+        _, num_steps = self.infer(settings, 1000, tolerance=1e9)
+        # A first gain, whatever it is, takes two steps.
+        self.assertEqual(int(num_steps), 2)
+
+    def test_at_least_one_step_is_made(self):
+        _, num_steps = self.infer(tvae.Evolution(), 0)
+        self.assertEqual(int(num_steps), 1)
+
+
+class EvolutionTest(tf.test.TestCase, parameterized.TestCase):
+    def test_every_setting_survives_a_round_trip(self):
+        settings = tvae.Evolution(
+            parents=tvae.Softmax(3.0),
+            variation=tvae.Crossover(tvae.SparseFlip(0.2)),
+            num_parents=5,
+            num_children=2,
+            num_generations=3,
+        )
+        default = tvae.Evolution()
+        for field in dataclasses.fields(settings):
+            name = field.name
+            self.assertNotEqual(
+                getattr(settings, name), getattr(default, name), name
+            )
+        copy = keras.saving.deserialize_keras_object(
+            keras.saving.serialize_keras_object(settings)
+        )
+        self.assertEqual(copy, settings)
+
+    def test_function_survives_as_an_operator(self):
+        settings = tvae.Evolution(parents=first_parents)
+        copy = keras.saving.deserialize_keras_object(
+            keras.saving.serialize_keras_object(settings)
+        )
+        self.assertIs(copy.parents, first_parents)
+
+    @parameterized.parameters(
+        (tvae.RandFlip(), 20), (tvae.SparseFlip(), 20), (tvae.Crossover(), 12)
+    )
+    def test_children_per_generation_are_counted(self, variation, expected):
+        settings = tvae.Evolution(tvae.Elite(), variation, 4, 5)
+        self.assertEqual(settings.children_per_generation, expected)
+
+    def test_default_is_valid_for_few_states_and_few_latents(self):
+        for num_latents in range(1, 10):
+            for num_states in range(1, min(2**num_latents, 40)):
+                settings = evolution.default_evolution(num_states, num_latents)
+                settings.validate(num_states, num_latents)
+        self.assertEqual(evolution.default_evolution(64, 64), tvae.Evolution())
+
+    @parameterized.parameters("num_parents", "num_children", "num_generations")
+    def test_numbers_that_are_not_positive_integers_are_told(self, name):
+        for value in (0, -2, 1.5, "3"):
+            with self.assertRaisesRegex(
+                ValueError,
+                f"`{name}` must be a positive integer, got {value!r}",
+            ):
+                tvae.Evolution(**{name: value})
+
+    @parameterized.parameters("parents", "variation")
+    def test_what_is_no_operator_is_told(self, name):
+        for value in ("elite", tvae.Elite, None):
+            with self.assertRaisesRegex(
+                TypeError, f"`{name}` must be an operator.*got"
+            ):
+                tvae.Evolution(**{name: value})
+
+    @parameterized.parameters(
+        (dict(num_parents=9), "`num_parents` must be at most `num_states` = 8"),
+        (
+            dict(num_children=6),
+            "`num_children` must be at most `num_latents` = 5",
+        ),
+        (
+            dict(variation=tvae.Crossover(), num_parents=1),
+            "crossover must have at least 2 parents and 2 latents, got 1",
+        ),
+        (
+            dict(num_parents=9, num_children=6),
+            "`num_parents` must be .*; `num_children` must be ",
+        ),
+    )
+    def test_settings_that_do_not_fit_the_model_are_told(
+        self, changes, message
+    ):
+        settings = tvae.Evolution(
+            **{"num_parents": 3, "num_children": 2, **changes}
+        )
+        with self.assertRaisesRegex(ValueError, message):
+            settings.validate(num_states=8, num_latents=5)
+
+    def test_children_of_sparse_flips_may_outnumber_the_latents(self):
+        settings = tvae.Evolution(
+            variation=tvae.SparseFlip(), num_parents=3, num_children=6
+        )
+        settings.validate(num_states=8, num_latents=5)
+
+
+if __name__ == "__main__":
+    tf.test.main()
