@@ -38,7 +38,7 @@ class StateStore(keras.layers.Layer):
           num_latents: H.
           **kwargs: Of `keras.layers.Layer`.
         """
-        super().__init__(trainable=False, **kwargs)
+        super().__init__(**{"trainable": False, **kwargs})
         self.num_data = num_data
         self.num_states = num_states
         self.num_latents = num_latents

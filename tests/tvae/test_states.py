@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of the store of latent states."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+
+from tests import oracles
+from tfvae import tvae
+from tfvae.ops import random, truncated
+from tfvae.tvae import states as states_lib
+
+
+def _new_states(num_data, num_states, num_bits, seed):
+    packed = truncated.initial_states(
+        random.make_seed(seed), num_data, num_states, num_bits
+    )
+    values = np.random.default_rng(seed).normal(size=(num_data, num_states))
+    return truncated.StateSet(packed, tf.constant(values, tf.float32))
+
+
+class StateStoreTest(tf.test.TestCase, parameterized.TestCase):
+    def test_weights_are_packed_bytes_and_log_joints(self):
+        store = tvae.StateStore(5, 4, 11)
+        self.assertEqual(store.packed.shape, (5, 4, 2))
+        self.assertEqual(store.packed.dtype, "uint8")
+        self.assertEqual(store.log_joints.shape, (5, 4))
+        self.assertAllEqual(store.log_joints, np.full((5, 4), -np.inf))
+        self.assertEmpty(store.trainable_variables)
+        self.assertLen(store.variables, 2)
+
+    @parameterized.parameters((5, 4), (12, 3), (1, 4))
+    def test_first_states_are_distinct_whatever_is_drawn_at_once(
+        self, num_data, num_drawn
+    ):
+        original = states_lib._DATA_PER_DRAW
+        self.addCleanup(setattr, states_lib, "_DATA_PER_DRAW", original)
+        states_lib._DATA_PER_DRAW = num_drawn
+        store = tvae.StateStore(num_data, 15, 4)
+        store.initialize(random.make_seed(0))
+        packed = store.packed.numpy()
+        for row in packed:
+            self.assertEqual(oracles.count_distinct(row), 15)
+        self.assertEqual(oracles.count_distinct(packed), num_data)
+
+    def test_seed_decides_the_first_states(self):
+        first, same, other = (tvae.StateStore(6, 9, 20) for _ in range(3))
+        for store, seed in ((first, 1), (same, 1), (other, 2)):
+            store.initialize(random.make_seed(seed))
+        self.assertAllEqual(first.packed, same.packed)
+        self.assertNotAllEqual(first.packed, other.packed)
+
+    @parameterized.parameters(None, False, True)
+    def test_scattered_states_are_gathered_and_others_stay(self, jit):
+        store = tvae.StateStore(6, 4, 11)
+        store.initialize(random.make_seed(0))
+        before = store.packed.numpy()
+        new = _new_states(3, 4, 11, seed=5)
+        index = tf.constant([4, 0, 2])
+
+        def update():
+            store.scatter(index, new)
+            return store.gather(tf.reverse(index, [0]))
+
+        if jit is not None:
+            update = tf.function(update, jit_compile=jit)
+        found = update()
+        self.assertAllEqual(found.packed, new.packed[::-1])
+        self.assertAllEqual(found.log_joints, new.log_joints[::-1])
+        others = [1, 3, 5]
+        self.assertAllEqual(store.packed.numpy()[others], before[others])
+        self.assertAllEqual(
+            store.log_joints.numpy()[others], np.full((3, 4), -np.inf)
+        )
+
+    def test_every_argument_survives_a_round_trip(self):
+        store = tvae.StateStore(6, 4, 11, name="given")
+        copy = keras.saving.deserialize_keras_object(
+            keras.saving.serialize_keras_object(store)
+        )
+        self.assertEqual(
+            (copy.num_data, copy.num_states, copy.num_latents, copy.name),
+            (6, 4, 11, "given"),
+        )
+        store.initialize(random.make_seed(0))
+        copy.set_weights(store.get_weights())
+        self.assertAllEqual(copy.packed, store.packed)
+        self.assertFalse(copy.trainable)
+
+
+if __name__ == "__main__":
+    tf.test.main()
