@@ -92,15 +92,17 @@ class Restoration:
 
     def _check_restorable(self) -> None:
         """Every missing entry needs a patch that observes something."""
-        informed = np.where(self._observed_rows()[:, None], 0.0, np.nan)
-        width = math.prod(self.patch) * self.image.shape[2]
+        rows = self._informed_rows()
+        if rows.all():
+            return
+        informed = np.where(rows[:, None], np.float32(0.0), np.float32(np.nan))
         reached = merge_patches(
-            np.broadcast_to(informed, (len(informed), width)),
-            self.image.shape,
+            np.repeat(informed, math.prod(self.patch), axis=1),
+            (*self.image.shape[:2], 1),
             self.patch,
             self.stride,
         )
-        num_lost = np.count_nonzero(np.isnan(reached[..., 0]))
+        num_lost = np.count_nonzero(np.isnan(reached))
         if num_lost:
             raise ValueError(
                 "`patch` must be large enough to reach from every missing "
@@ -108,10 +110,11 @@ class Restoration:
                 f"{self.patch!r} and {num_lost} pixels out of reach"
             )
 
-    def _observed_rows(self) -> np.ndarray:
+    def _informed_rows(self) -> np.ndarray:
         """Which patches hold at least one observed entry, `[N_all]` bool."""
-        patches = extract_patches(self.image, self.patch, self.stride)
-        return ~np.isnan(patches).all(axis=1)
+        observed = np.any(~np.isnan(self.image), axis=-1, keepdims=True)
+        patches = extract_patches(observed, self.patch, self.stride)
+        return np.any(patches, axis=1)
 
     @property
     def missing_fraction(self) -> float:
@@ -121,7 +124,7 @@ class Restoration:
     def observations(self) -> Observations:
         """The patches as data points; entirely missing ones are left out."""
         patches = extract_patches(self.image, self.patch, self.stride)
-        patches = patches[self._observed_rows()] * np.float32(self.scale)
+        patches = patches[self._informed_rows()] * np.float32(self.scale)
         return Observations(
             name=self.name,
             train=patches,
@@ -143,7 +146,7 @@ class Restoration:
             ValueError: If the number or length of the rows is wrong, or an
                 estimate is not finite.
         """
-        rows = self._observed_rows()
+        rows = self._informed_rows()
         width = math.prod(self.patch) * self.image.shape[2]
         expected = (int(np.count_nonzero(rows)), width)
         estimates = np.asarray(estimates)
@@ -154,8 +157,11 @@ class Restoration:
             )
         if not np.isfinite(estimates).all():
             raise ValueError("`estimates` must be finite")
-        patches = np.full((len(rows), width), np.nan, dtype=np.float32)
-        patches[rows] = estimates / self.scale
+        patches = np.asarray(estimates / np.float32(self.scale), np.float32)
+        if not rows.all():
+            informed = patches
+            patches = np.full((len(rows), width), np.nan, dtype=np.float32)
+            patches[rows] = informed
         return merge_patches(
             patches,
             self.image.shape,

@@ -10,7 +10,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tfvae.data import image_sources, images
-from tfvae.ops import patches
+from tfvae.ops import patches, whitening
 
 
 class ImageFilesTest(tf.test.TestCase, parameterized.TestCase):
@@ -125,7 +125,30 @@ class ImagePatchesTest(tf.test.TestCase, parameterized.TestCase):
         )
         self.assertEqual(data.num_data, 2 * 3)
 
+    def test_brightest_values_are_lowered(self):
+        picture = np.arange(100.0).reshape(10, 10)
+        data = image_sources.image_patches(
+            picture, patch=(1, 1), brightest_fraction=0.25
+        )
+        self.assertAllClose(data.train.max(), 0.75 * 99)
+        self.assertAllEqual(data.train[:70, 0], np.arange(70))
+
+    def test_whitening_uses_the_training_patches_only(self):
+        arguments = {"patch": (4, 4), "num_patches": 500, "test_fraction": 0.2}
+        plain = image_sources.image_patches("coins", **arguments)
+        white = image_sources.image_patches("coins", whiten=True, **arguments)
+        mean, transform = whitening.zca_whitening(plain.train)
+        self.assertAllClose(
+            white.test, (plain.test - mean) @ transform, atol=1e-4
+        )
+        self.assertAllClose(white.train.mean(axis=0), np.zeros(16), atol=1e-4)
+        # At most unit variance in every direction.
+        spread = np.linalg.eigvalsh(np.cov(white.train.T, bias=True))
+        self.assertLess(spread.max(), 1.001)
+        self.assertEqual(white.value_range, (-3.0, 3.0))
+
     @parameterized.named_parameters(
+        ("bright", {"brightest_fraction": 1.0}, "`brightest_fraction` must"),
         ("mixed", {"images": ["camera", "astronaut"]}, "all grey or all RGB"),
         ("none", {"images": []}, "at least one picture"),
         ("many", {"num_patches": 10**6}, r"`num_patches` must be in \[1, 247"),

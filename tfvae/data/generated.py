@@ -10,7 +10,7 @@ import numpy as np
 
 from tfvae.data.source import Observations
 
-MAX_ENUMERABLE_LATENTS = 20
+MAX_ENUMERABLE_LATENTS = 16
 """Above this number of latents the exact log-likelihood is left out."""
 
 _STATES_PER_CHUNK = 1024
@@ -73,7 +73,7 @@ def bars(
 
     Returns:
         The data, with the bars as `features`. `log_likelihood` is exact: the
-        sum over all 2^H states, if H <= 20.
+        sum over all 2^H states, if H <= 16.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -165,5 +165,7 @@ def _log_likelihoods(
             + (means**2).sum(axis=1)
         )  # [N, chunk]
         log_joint = log_prior - log_normaliser - squared / (2 * noise_variance)
-        total = np.logaddexp(total, np.logaddexp.reduce(log_joint, axis=1))
+        largest = log_joint.max(axis=1)
+        scaled = np.exp(log_joint - largest[:, None]).sum(axis=1)
+        total = np.logaddexp(total, largest + np.log(scaled))
     return total

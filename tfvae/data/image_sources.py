@@ -23,6 +23,9 @@ from tfvae.data.images import (
 )
 from tfvae.data.source import Observations, split_test
 from tfvae.ops.patches import extract_patches
+from tfvae.ops.whitening import zca_whitening
+
+_WHITENED_LIMIT = 3.0  # standard deviations, for figures
 
 
 @gin.register
@@ -115,6 +118,8 @@ def image_patches(
     num_patches: int | None = None,
     crop: tuple[int, int, int, int] | None = None,
     scale: float = 1.0,
+    brightest_fraction: float = 0.0,
+    whiten: bool = False,
     test_fraction: float = 0.0,
     seed: int = 0,
 ) -> Observations:
@@ -132,6 +137,11 @@ def image_patches(
             out of all of them; None keeps all.
         crop: Region to cut out of every picture first, see `crop_image`.
         scale: Factor from 0..255 to the model's values.
+        brightest_fraction: Share of each picture's values, the largest ones,
+            to lower to the largest of the others; keeps highlights from
+            dominating. Studies of natural images use 0.02.
+        whiten: Whether to decorrelate the patches, see `zca_whitening`; the
+            statistics are those of the training patches.
         test_fraction: Share of the patches held out for testing.
         seed: Chooses the drawn and the held-out patches.
 
@@ -152,6 +162,7 @@ def image_patches(
         )
     if crop is not None:
         pictures = [crop_image(one, crop) for one in pictures]
+    pictures = [_limit_brightness(one, brightest_fraction) for one in pictures]
     points = np.concatenate(
         [extract_patches(one, patch, stride) for one in pictures]
     )
@@ -166,10 +177,26 @@ def image_patches(
         points = points[np.sort(drawn)]
     points = points * np.float32(_checked_scale(scale))
     train, test = split_test(points, test_fraction, seed)
+    value_range = (0.0, WHITE * scale)
+    if whiten:
+        mean, transform = zca_whitening(train)
+        train = (train - mean) @ transform
+        test = None if test is None else (test - mean) @ transform
+        value_range = (-_WHITENED_LIMIT, _WHITENED_LIMIT)
     return Observations(
         name="image_patches",
         train=train,
         test=test,
         event_shape=(*patch, pictures[0].shape[2]),
-        value_range=(0.0, WHITE * scale),
+        value_range=value_range,
     )
+
+
+def _limit_brightness(image: np.ndarray, fraction: float) -> np.ndarray:
+    if not 0.0 <= fraction < 1.0:
+        raise ValueError(
+            f"`brightest_fraction` must be in [0, 1), got {fraction!r}"
+        )
+    if fraction == 0.0:
+        return image
+    return np.minimum(image, np.nanquantile(image, 1.0 - fraction))

@@ -10,7 +10,6 @@ at least one patch. Patches are ordered row by row, each flattened as
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -88,9 +87,9 @@ def extract_patches(
     windows = np.lib.stride_tricks.sliding_window_view(
         image, tuple(patch), axis=(0, 1)
     )  # [height', width', channels, ph, pw]
-    picked = windows[rows[:, None], columns[None, :]]
-    picked = np.moveaxis(picked, 2, -1)  # [rows, columns, ph, pw, channels]
-    return np.ascontiguousarray(picked).reshape(len(rows) * len(columns), -1)
+    windows = np.moveaxis(windows, 2, -1)  # [height', width', ph, pw, channels]
+    picked = windows[np.ix_(rows, columns)]
+    return picked.reshape(len(rows) * len(columns), -1)
 
 
 def merge_patches(
@@ -162,17 +161,6 @@ def _gaussian_window(patch: tuple[int, int]) -> np.ndarray:
     return np.outer(*profiles)
 
 
-def _offsets(patch: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """Positions inside a patch.
-
-    For one offset, no two patches touch the same pixel, so that one
-    vectorised assignment handles all patches at once.
-    """
-    for row in range(patch[0]):
-        for column in range(patch[1]):
-            yield row, column
-
-
 def _merge_weighted(
     blocks: np.ndarray,  # [rows, columns, ph, pw, channels]
     image_shape: tuple[int, int, int],
@@ -182,13 +170,18 @@ def _merge_weighted(
 ) -> np.ndarray:
     total = np.zeros(image_shape)
     weight = np.zeros(image_shape)
-    for row, column in _offsets(window.shape):
-        estimate = blocks[:, :, row, column].astype(np.float64)
-        known = ~np.isnan(estimate)
-        target = np.ix_(rows + row, columns + column)
-        share = window[row, column]
-        total[target] += share * np.where(known, estimate, 0.0)
-        weight[target] += share * known
+    height, width = window.shape
+    # One row of patches at a time stays in the cache. For one column of
+    # their pixels, no two patches touch the same pixel, so one vectorised
+    # sum serves them all.
+    for top, line in zip(rows, blocks, strict=True):
+        known = ~np.isnan(line)  # [columns, ph, pw, channels]
+        estimate = np.where(known, line, 0.0)
+        for column in range(width):
+            target = (slice(top, top + height), columns + column)
+            share = window[:, None, column, None]
+            total[target] += share * estimate[:, :, column].swapaxes(0, 1)
+            weight[target] += share * known[:, :, column].swapaxes(0, 1)
     with np.errstate(invalid="ignore"):
         return (total / weight).astype(np.float32)
 
@@ -211,7 +204,8 @@ def _merge_median(
             np.nan,
             dtype=np.float32,
         )
-        for layer, (row, column) in enumerate(_offsets(patch)):
+        for layer, (row, column) in enumerate(np.ndindex(*patch)):
+            # No two patches have this pixel of theirs in the same place.
             inside = (rows + row >= top) & (rows + row < bottom)
             target = np.ix_(rows[inside] + row - top, columns + column)
             estimates[..., layer][target] = blocks[inside, :, row, column]
