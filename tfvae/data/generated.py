@@ -78,20 +78,14 @@ def bars(
     Raises:
         ValueError: If an argument is out of range.
     """
-    features = bar_features(num_latents)
-    prior_prob = 2.0 / num_latents if prior_prob is None else prior_prob
     if num_data < 1 or num_test < 0:
         raise ValueError(
             "`num_data` must be at least 1 and `num_test` at least 0, got "
             f"{num_data!r} and {num_test!r}"
         )
-    if not noise_variance > 0.0 or not math.isfinite(noise_variance):
-        raise ValueError(
-            "`noise_variance` must be positive and finite, got "
-            f"{noise_variance!r}"
-        )
-    if not 0.0 < prior_prob < 1.0:
-        raise ValueError(f"`prior_prob` must be in (0, 1), got {prior_prob!r}")
+    features = bar_features(num_latents)
+    prior_prob = 2.0 / num_latents if prior_prob is None else prior_prob
+    _check_generator(prior_prob, noise_variance)
     interaction = np.eye(num_latents, dtype=np.float32)
     if correlated:
         interaction[0, 1] = interaction[-1, 0] = -2.0
@@ -122,6 +116,16 @@ def bars(
         features=features,
         log_likelihood=log_likelihood,
     )
+
+
+def _check_generator(prior_prob: float, noise_variance: float) -> None:
+    if not noise_variance > 0.0 or not math.isfinite(noise_variance):
+        raise ValueError(
+            "`noise_variance` must be positive and finite, got "
+            f"{noise_variance!r}"
+        )
+    if not 0.0 < prior_prob < 1.0:
+        raise ValueError(f"`prior_prob` must be in (0, 1), got {prior_prob!r}")
 
 
 def _bar_means(

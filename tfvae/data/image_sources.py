@@ -167,14 +167,7 @@ def image_patches(
         [extract_patches(one, patch, stride) for one in pictures]
     )
     if num_patches is not None:
-        if not 1 <= num_patches <= len(points):
-            raise ValueError(
-                f"`num_patches` must be in [1, {len(points)}], the number of "
-                f"patches there are, got {num_patches!r}"
-            )
-        generator = np.random.default_rng([seed, 1])
-        drawn = generator.choice(len(points), num_patches, replace=False)
-        points = points[np.sort(drawn)]
+        points = _draw_rows(points, num_patches, seed)
     points = points * np.float32(_checked_scale(scale))
     train, test = split_test(points, test_fraction, seed)
     value_range = (0.0, WHITE * scale)
@@ -190,6 +183,17 @@ def image_patches(
         event_shape=(*patch, pictures[0].shape[2]),
         value_range=value_range,
     )
+
+
+def _draw_rows(points: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """That many different rows at random, in random order."""
+    if not 1 <= count <= len(points):
+        raise ValueError(
+            f"`num_patches` must be in [1, {len(points)}], the number of "
+            f"patches there are, got {count!r}"
+        )
+    generator = np.random.default_rng([seed, 1])
+    return points[generator.choice(len(points), count, replace=False)]
 
 
 def _limit_brightness(image: np.ndarray, fraction: float) -> np.ndarray:

@@ -191,17 +191,9 @@ def _check_manual_files(builder: Any, manual_dir: str, download: bool) -> None:
         )
 
 
-def _read(
-    builder: Any,
-    argument: str,
-    split: str,
-    feature: str,
-    size: tuple[int, int] | None,
-) -> np.ndarray:
-    """All examples of a split, `[N, ...]` float32, unscaled."""
-    import tensorflow_datasets as tfds
-
-    features = builder.info.features
+def _check_feature(
+    features: Any, feature: str, size: tuple[int, int] | None
+) -> None:
     if not hasattr(features, "keys") or feature not in features:
         raise ValueError(
             "`feature` must be one of "
@@ -218,6 +210,19 @@ def _read(
             f"`size` must be given, since {feature!r} has examples of "
             f"different shapes, {shape!r}"
         )
+
+
+def _read(
+    builder: Any,
+    argument: str,
+    split: str,
+    feature: str,
+    size: tuple[int, int] | None,
+) -> np.ndarray:
+    """All examples of a split, `[N, ...]` float32, unscaled."""
+    import tensorflow_datasets as tfds
+
+    _check_feature(builder.info.features, feature, size)
 
     def prepare(example: dict[str, tf.Tensor]) -> tf.Tensor:
         value = tf.cast(example[feature], tf.float32)
