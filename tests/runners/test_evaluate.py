@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import pathlib
+from unittest import mock
+
+import numpy as np
+import tensorflow as tf
+
+from tests.runners import small
+from tfvae.runners import config
+from tfvae.runners.denoise import denoise
+from tfvae.runners.evaluate import evaluate
+from tfvae.runners.export import export
+from tfvae.runners.train import train
+
+
+class EvaluateTest(tf.test.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = pathlib.Path(self.create_tempdir().full_path)
+        draw = mock.patch("tfvae.runners.report.draw")
+        draw.start()
+        self.addCleanup(draw.stop)
+
+    def test_figures_are_those_of_the_last_checkpoint(self):
+        small.load_bars(
+            "fit.epochs = 1", "bars.num_test = 8", "train.export = False"
+        )
+        with mock.patch("tfvae.runners.report.read_figures", return_value={}):
+            with mock.patch("tfvae.runners.report.draw_model"):
+                summary = train(self.folder)
+        config.load_run(self.folder)
+        figures = evaluate(self.folder)
+        self.assertEqual(figures["bound"], summary["test_bound"])
+        self.assertLessEqual(figures["bound"], figures["log_likelihood"] + 1e-4)
+        self.assertEqual(figures["split"], "test")
+        self.assertEqual(figures["points"], 8)
+        self.assertGreater(figures["reconstruction_rmse"], 0.0)
+        written = json.loads((self.folder / "evaluation.json").read_text())
+        self.assertEqual(written, figures)
+
+        path = export(self.folder, output=str(self.folder / "served/1"))
+        served = tf.saved_model.load(str(path)).signatures
+        states = np.eye(6, dtype=np.float32)
+        means = served["decode"](states=tf.constant(states))["mean"]
+        self.assertEqual(means.shape, (6, 16))
+
+    def test_restored_picture_is_scored(self):
+        small.load_picture("fit.epochs = 1", "denoise.export = False")
+        summary = denoise(self.folder)
+        config.load_run(self.folder, [], ["evaluate.num_points = 5"])
+        figures = evaluate(self.folder)
+        self.assertAlmostEqual(figures["psnr"], summary["psnr"], places=4)
+        self.assertEqual(figures["split"], "train")
+        self.assertEqual(figures["points"], 5)
+
+    def test_run_without_checkpoint_is_told(self):
+        small.load_bars("fit.epochs = 1")
+        for tool in (evaluate, export):
+            with self.assertRaisesRegex(
+                FileNotFoundError, "`run_dir` must hold a checkpoint"
+            ):
+                tool(self.folder)
+
+
+if __name__ == "__main__":
+    tf.test.main()
