@@ -3,22 +3,29 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 
-def as_batch(x: Any, num_observed: int) -> tf.Tensor:
+def as_batch(
+    x: Any,
+    num_observed: int,
+    support: tuple[float, float] = (-math.inf, math.inf),
+) -> tf.Tensor:
     """Returns a batch as a tensor, checked as far as a graph can.
 
     Args:
       x: Numbers `[B, D]`, NaN where missing.
       num_observed: D.
+      support: The least and the largest value that an entry may have.
 
     Returns:
-      float32 `[B, D]`. Infinite values and rows without any observed value
-      raise tf.errors.InvalidArgumentError when the tensor is computed.
+      float32 `[B, D]`. Infinite values, values outside the support and rows
+      without any observed value raise tf.errors.InvalidArgumentError when the
+      tensor is computed.
 
     Raises:
       TypeError: If `x` are no numbers.
@@ -29,9 +36,15 @@ def as_batch(x: Any, num_observed: int) -> tf.Tensor:
         raise TypeError(f"`x` must be numbers, got {x.dtype.name}")
     x = tf.cast(x, tf.float32)
     _check_shape(tuple(x.shape), num_observed)
+    low, high = support
     checks = [
         tf.debugging.Assert(
             ~tf.reduce_any(tf.math.is_inf(x)), ["x has infinite values"]
+        ),
+        # NaN is neither below nor above.
+        tf.debugging.Assert(
+            ~tf.reduce_any((x < low) | (x > high)),
+            [f"x must be in [{low:g}, {high:g}] for this likelihood"],
         ),
         tf.debugging.Assert(
             ~tf.reduce_any(tf.reduce_all(tf.math.is_nan(x), 1)),
@@ -75,6 +88,32 @@ def check_data(x: Any, num_observed: int) -> np.ndarray:
             f"{int(empty.sum())} rows, the first {int(empty.argmax())}"
         )
     return x
+
+
+def as_index(index: Any, num_data: int) -> tf.Tensor:
+    """Returns data indices as a tensor, checked as far as a graph can.
+
+    Args:
+      index: Integers `[B]` or `[B, 1]`.
+      num_data: N.
+
+    Returns:
+      int32 `[B]`. Indices outside 0 .. N - 1 raise
+      tf.errors.InvalidArgumentError when the tensor is computed.
+
+    Raises:
+      TypeError: If `index` are no integers.
+    """
+    index = tf.convert_to_tensor(index)
+    if not index.dtype.is_integer:
+        raise TypeError(f"`index` must be integers, got {index.dtype.name}")
+    index = tf.reshape(tf.cast(index, tf.int32), [-1])
+    in_range = tf.debugging.Assert(
+        tf.reduce_all((index >= 0) & (index < num_data)),
+        [f"index must be in [0, num_data = {num_data}), got", index],
+    )
+    with tf.control_dependencies([in_range]):
+        return tf.identity(index)
 
 
 def _check_shape(shape: tuple[int | None, ...], num_observed: int) -> None:

@@ -111,7 +111,7 @@ class TVAE(keras.Model):
           evolution: Operators and budget of an E-step; None for
             `Evolution()`, as far as S and H allow.
           num_m_states: M, how many of the best states the M-step uses; None
-            for all S.
+            for all S, as with S = 2**H always.
           inference_steps: The most E-steps that unseen data gets.
           inference_tolerance: Nats a data point and step; inference ends when
             the bound gains less.
@@ -127,6 +127,11 @@ class TVAE(keras.Model):
             evolution = evolution_lib.default_evolution(num_states, num_latents)
         inputs.check_sizes(num_latents, num_data, num_states, num_m_states)
         self.is_exhaustive = num_states == 2**num_latents
+        if self.is_exhaustive and num_m_states not in (None, num_states):
+            raise ValueError(
+                "`num_m_states` must be None where the states are all "
+                f"2**num_latents = {num_states}, got {num_m_states!r}"
+            )
         if not self.is_exhaustive:
             evolution.validate(num_states, num_latents)
         self.decoder = decoder
@@ -310,6 +315,7 @@ class TVAE(keras.Model):
             )
         batch, index = self._unpack_training_data(data)
         x, observed = densities.split_missing(batch[:, None])
+        noise = self.likelihood.monitored()
         if self.is_exhaustive:
             log_joints = self._m_step(x, observed, self._all_states())
         else:
@@ -324,7 +330,7 @@ class TVAE(keras.Model):
             dropped_mass=truncated.dropped_mass(
                 log_joints, self.num_m_states or self.num_states
             ),
-            **self.likelihood.monitored(),
+            **noise,
         )
         return {m.name: m.result() for m in self.metrics}
 
@@ -344,14 +350,7 @@ class TVAE(keras.Model):
                 "TVAE must be trained on (x, index) with the index of each "
                 "data point, as in fit(x, np.arange(len(x))), got no index"
             )
-        x = inputs.as_batch(x, self.num_observed)
-        index = tf.reshape(tf.cast(index, tf.int32), [-1])
-        in_range = tf.debugging.Assert(
-            tf.reduce_all((index >= 0) & (index < self.num_data)),
-            [f"index must be in [0, num_data = {self.num_data}), got", index],
-        )
-        with tf.control_dependencies([in_range]):
-            return x, tf.identity(index)
+        return self._as_batch(x), inputs.as_index(index, self.num_data)
 
     def _states_or_raise(self) -> states_lib.StateStore:
         if self.states is None:
@@ -401,8 +400,8 @@ class TVAE(keras.Model):
         self._visits.assign_add(tf.shape(x, tf.int64)[0])
         self.likelihood.accumulate(x, observed, outputs, weights)
         self._finish_pass(self._visits.value >= self.num_data)
-        batch_size = tf.cast(tf.shape(x)[0], tf.float32)
-        self._monitor(active=tf.reduce_sum(ones) / batch_size)
+        active = tf.reduce_sum(weights * tf.reduce_sum(states, -1), -1)
+        self._monitor(active=active)
         return log_joints
 
     def _finish_pass(self, pass_done: tf.Tensor) -> None:
@@ -431,11 +430,7 @@ class TVAE(keras.Model):
           The running mean of the bound, nats a data point.
         """
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        self._monitor(
-            bound=self._infer_default(
-                inputs.as_batch(x, self.num_observed)
-            ).bound
-        )
+        self._monitor(bound=self._infer_default(self._as_batch(x)).bound)
         return {"bound": self._means["bound"].result()}
 
     def predict_step(self, data: Any) -> tf.Tensor:
@@ -452,7 +447,7 @@ class TVAE(keras.Model):
         Returns:
           `[B, D]`, the posterior mean of p(x | s) with fresh states.
         """
-        inference = self._infer_default(inputs.as_batch(x, self.num_observed))
+        inference = self._infer_default(self._as_batch(x))
         return self._posterior_mean(inference.packed, inference.weights)
 
     def infer(
@@ -476,7 +471,7 @@ class TVAE(keras.Model):
           the search, which is common.
         """
         return self._infer_default(
-            inputs.as_batch(self._checked(x), self.num_observed),
+            self._as_batch(self._checked(x)),
             seed,
             max_steps,
             tolerance,
@@ -574,7 +569,7 @@ class TVAE(keras.Model):
         Raises:
           RuntimeError: If the model was created without `num_data`.
         """
-        batch = inputs.as_batch(x, self.num_observed)
+        batch = self._as_batch(x)
         if self.is_exhaustive:
             return self(batch)
         packed = self._states_or_raise().gather(index).packed
@@ -609,9 +604,7 @@ class TVAE(keras.Model):
                 f"{MAX_ENUMERATED_LATENTS} to enumerate all states, got "
                 f"{self.num_latents}; log_likelihood_bound(x) has no limit"
             )
-        return self._log_likelihood(
-            inputs.as_batch(self._checked(x), self.num_observed)
-        )
+        return self._log_likelihood(self._as_batch(self._checked(x)))
 
     def _enumerate_batch(self, x: tf.Tensor) -> tf.Tensor:
         batch, observed = densities.split_missing(x[:, None])
@@ -674,4 +667,9 @@ class TVAE(keras.Model):
         """Checks data outside of graphs, where errors can be told well."""
         if not tf.executing_eagerly():
             return x
-        return inputs.check_data(x, self.num_observed)
+        x = inputs.check_data(x, self.num_observed)
+        self.likelihood.validate(x)
+        return x
+
+    def _as_batch(self, x: Any) -> tf.Tensor:
+        return inputs.as_batch(x, self.num_observed, self.likelihood.support)
