@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every configuration of the project builds a run that trains."""
+
+from __future__ import annotations
+
+import pathlib
+import struct
+from unittest import mock
+
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+
+from tfvae.data import images
+from tfvae.runners import config
+from tfvae.runners.denoise import denoise
+from tfvae.runners.train import train
+
+GIN = pathlib.Path(__file__).parents[1] / "gin"
+PAPER = "papers/iclr2022_tvae"
+FILES = sorted(path.relative_to(GIN).as_posix() for path in GIN.rglob("*.gin"))
+
+# What other files include or a user adds; they are no runs of their own.
+FRAGMENTS = [
+    name
+    for name in FILES
+    if name.startswith(("data/", "mixins/", "models/"))
+    or name.split("/")[-1].startswith("base")
+    or name in ("runs/train.gin", "runs/denoise.gin")
+]
+RUNS = [name for name in FILES if name not in FRAGMENTS]
+
+# The published table: decoder sizes (latents first), S, P, C, G, smallest and
+# largest learning rate, half cycle in epochs, batch size, epochs.
+PUBLISHED = {
+    "bars": ((8, 8), 64, 3, 2, 1, 1e-4, 0.05, 10, 32, 400),
+    "bars_correlated": ((8, 8), 64, 3, 2, 1, 1e-4, 0.05, 10, 32, 400),
+    "house_noise15": ((64, 64), 200, 10, 9, 4, 1e-4, 0.01, 10, 32, 500),
+    "house_noise25": ((64, 64), 200, 10, 9, 4, 1e-4, 0.01, 10, 32, 500),
+    "house_noise50": ((512, 512), 64, 5, 4, 1, 1e-4, 0.05, 10, 32, 500),
+    "barbara_noise25": (
+        (50, 500, 500),
+        *(100, 5, 4, 1, 1e-4, 1e-3, 80, 512, 500),
+    ),
+    "house_missing50": ((512, 512), 64, 5, 4, 1, 1e-4, 0.01, 20, 32, 500),
+    "castle_missing50": (
+        (512, 512),
+        *(32, 5, 4, 1, 1e-4, 1.25e-3, 20, 32, 500),
+    ),
+    "castle_missing80": ((512, 512), 64, 5, 4, 1, 1e-4, 1e-3, 20, 32, 500),
+    "natural_patches": ((300, 300), 100, 8, 7, 2, 1e-4, 1e-3, 5, 32, 100),
+    "cifar10": ((32, 512), 20, 15, 10, 1, 4e-4, 9e-3, 80, 128, 500),
+}
+# Patch or corruption of the rows that have any.
+PICTURES = {
+    "house_noise15": {"noise_std": 15.0, "patch": (8, 8)},
+    "house_noise25": {"noise_std": 25.0, "patch": (8, 8)},
+    "house_noise50": {"noise_std": 50.0, "patch": (12, 12)},
+    "barbara_noise25": {"noise_std": 25.0, "patch": (8, 8), "scale": 1 / 255},
+    "house_missing50": {"missing_fraction": 0.5, "patch": (12, 12)},
+    "castle_missing50": {"missing_fraction": 0.5, "patch": (5, 5)},
+    "castle_missing80": {"missing_fraction": 0.8, "patch": (12, 12)},
+}
+REQUIRED = [
+    "IMAGE = 'camera'",
+    "IMAGES = ['camera']",
+    "IMAGE_SHAPE = (28, 28, 1)",
+    "DATA = 'a'",
+]
+
+
+def _load(name, *params):
+    """Loads a file, giving those of the required values that it uses."""
+    text = "\n".join((GIN / one).read_text() for one in _included(GIN / name))
+    needed = [
+        one
+        for one in REQUIRED
+        if f"{one.split()[0]} = %gin.REQUIRED" in text
+        and not any(param.startswith(one.split()[0] + " ") for param in params)
+    ]
+    config.load([name], [*needed, *params])
+
+
+def _included(path):
+    """Returns the names of a gin file and all that it includes."""
+    found = [path.relative_to(GIN).as_posix()]
+    for line in path.read_text().splitlines():
+        if line.startswith("include "):
+            found += _included(GIN / line.split("'")[1])
+    return found
+
+
+class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = pathlib.Path(self.create_tempdir().full_path)
+
+    @parameterized.parameters(*FILES)
+    def test_names_and_values_are_known(self, name):
+        _load(name)
+
+    @parameterized.parameters(*FRAGMENTS)
+    def test_fragment_is_used_or_says_one_thing(self, name):
+        is_included = any(name in _included(GIN / other)[1:] for other in FILES)
+        is_choice = name.startswith("mixins/")
+        self.assertTrue(is_included or is_choice)
+
+    @parameterized.parameters(
+        *(name for name in RUNS if name.startswith(PAPER))
+    )
+    def test_row_of_the_paper_is_short(self, name):
+        lines = (GIN / name).read_text().splitlines()
+        bindings = [one for one in lines if " = " in one and one[0] != "#"]
+        self.assertLessEqual(len(bindings), 10)
+
+    def test_table_of_the_paper_is_complete(self):
+        rows = {
+            pathlib.Path(name).stem for name in RUNS if name.startswith(PAPER)
+        }
+        self.assertEqual(rows, set(PUBLISHED))
+
+    @parameterized.parameters(*PUBLISHED)
+    def test_row_of_the_paper_has_the_published_values(self, row):
+        _load(f"{PAPER}/{row}.gin")
+        latents = config.value("TVAE.num_latents")
+        found = (
+            (latents, *config.value("FullyConnectedDecoder.hidden")),
+            config.value("TVAE.num_states"),
+            config.value("Evolution.num_parents"),
+            config.value("Evolution.num_children"),
+            config.value("Evolution.num_generations"),
+            config.value("cyclical_adam.min_learning_rate"),
+            config.value("cyclical_adam.max_learning_rate"),
+            config.value("cyclical_adam.half_cycle_epochs"),
+            config.value("fit.batch_size"),
+            config.value("fit.epochs"),
+        )
+        self.assertEqual(found, PUBLISHED[row])
+        bindings = config.bindings(config.text())
+        self.assertEqual(bindings["Evolution.parents"], "@Fitness()")
+        self.assertEqual(bindings["Evolution.variation"], "@RandFlip()")
+        for name, value in PICTURES.get(row, {}).items():
+            self.assertEqual(config.value(f"corrupted_image.{name}"), value)
+
+    def _tiny_data(self, name):
+        """Returns bindings that give a run little of its kind of data."""
+        rng = np.random.default_rng(0)
+        text = "".join((GIN / one).read_text() for one in _included(GIN / name))
+        path = self.folder / "data.npy"
+        if "@corrupted_image()" in text:
+            channels = 3 if "castle" in name else 1
+            np.save(path, rng.uniform(0, 255, (14, 14, channels)))
+            return [f"IMAGE = '{path}'", "corrupted_image.crop = None"]
+        if "@image_patches()" in text:
+            np.save(path, rng.uniform(0, 255, (20, 20, 1)))
+            return [f"IMAGES = ['{path}']", "image_patches.num_patches = 20"]
+        if "@bars()" in text:
+            return ["bars.num_data = 20", "bars.num_test = 0"]
+        if "@image_files()" in text:
+            for i in range(4):
+                picture = rng.uniform(0, 255, (9, 9, 3))
+                images.write_image(self.folder / f"{i}.png", picture)
+            return [f"DATA = '{self.folder}'", "image_files.size = (6, 6)"]
+        if "@idx_images()" in text:
+            pixels = rng.integers(0, 256, (5, 28, 28), dtype=np.uint8)
+            header = struct.pack(">4I", 2051, 5, 28, 28)
+            file = self.folder / "train-images-idx3-ubyte"
+            file.write_bytes(header + pixels.tobytes())
+            return [f"DATA = '{self.folder}'"]
+        width = 3072 if "cifar10" in name else 12
+        np.save(path, rng.uniform(0, 1, (10, width)).astype(np.float32))
+        if "@array_file()" in text:
+            return [f"DATA = '{path}'"]
+        # A TensorFlow Datasets name: as nothing of it may be there, an array.
+        return [
+            "DATA = 'any'",
+            "experiment.data = @array_file()",
+            f"array_file.path = '{path}'",
+        ]
+
+    @parameterized.parameters(*RUNS)
+    def test_run_trains(self, name):
+        params = self._tiny_data(name)
+        _load(
+            name,
+            *params,
+            "fit.epochs = 1",
+            "train.export = False",
+            "denoise.export = False",
+        )
+        is_picture = "@corrupted_image()" in config.text()
+        with (
+            mock.patch("tfvae.runners.report.draw"),
+            mock.patch("tfvae.runners.report.draw_model"),
+            mock.patch("tfvae.runners.report.read_figures", return_value={}),
+            mock.patch("tfvae.runners.report.mean_bound", return_value=0.0),
+            mock.patch("tfvae.plots.restoration_panel"),
+        ):
+            summary = (denoise if is_picture else train)(self.folder / "run")
+        self.assertTrue(np.isfinite(summary["bound"]))
+
+
+if __name__ == "__main__":
+    tf.test.main()
