@@ -448,14 +448,14 @@ class TVAE(keras.Model):
           `[B, D]`, the posterior mean of p(x | s) with fresh states.
         """
         inference = self._infer_default(self._as_batch(x))
-        return self._posterior_mean(inference.packed, inference.weights)
+        return self.posterior_mean(inference)
 
     def infer(
         self,
         x: np.ndarray | tf.Tensor,
-        seed: int | None = None,
-        max_steps: int | None = None,
-        tolerance: float | None = None,
+        seed: int | tf.Tensor | None = None,
+        max_steps: int | tf.Tensor | None = None,
+        tolerance: float | tf.Tensor | None = None,
     ) -> Inference:
         """Evolves the posterior of one batch of unseen data.
 
@@ -480,9 +480,9 @@ class TVAE(keras.Model):
     def _infer_default(
         self,
         x: tf.Tensor,
-        seed: int | None = None,
-        max_steps: int | None = None,
-        tolerance: float | None = None,
+        seed: int | tf.Tensor | None = None,
+        max_steps: int | tf.Tensor | None = None,
+        tolerance: float | tf.Tensor | None = None,
     ) -> Inference:
         """Infers a batch with the model's settings where none is given."""
 
@@ -492,10 +492,8 @@ class TVAE(keras.Model):
         return self._infer(
             x,
             random.make_seed(default(seed, self.seed), _INFERENCE),
-            tf.constant(default(max_steps, self.inference_steps), tf.int32),
-            tf.constant(
-                default(tolerance, self.inference_tolerance), tf.float32
-            ),
+            tf.cast(default(max_steps, self.inference_steps), tf.int32),
+            tf.cast(default(tolerance, self.inference_tolerance), tf.float32),
         )
 
     def _infer_batch(
@@ -540,13 +538,11 @@ class TVAE(keras.Model):
             num_steps,
         )
 
-    def _posterior_mean(
-        self, packed: tf.Tensor, weights: tf.Tensor
-    ) -> tf.Tensor:
-        """Returns sum_s q(s) E[x | s], `[B, D]`."""
-        states = bits.unpack(packed, self.num_latents)
+    def posterior_mean(self, inference: Inference) -> tf.Tensor:
+        """Returns sum_s q(s) E[x | s] of what `infer` returned, `[B, D]`."""
+        states = bits.unpack(inference.packed, self.num_latents)
         means = self.likelihood.mean(self._decode(states))
-        return tf.linalg.matvec(means, weights, transpose_a=True)
+        return tf.linalg.matvec(means, inference.weights, transpose_a=True)
 
     def reconstruct(self, x: np.ndarray | tf.Tensor) -> tf.Tensor:
         """Returns the posterior mean of one batch of unseen data, `[B, D]`."""
@@ -637,7 +633,10 @@ class TVAE(keras.Model):
         return self.likelihood.mean(self._decode(states))
 
     def sample(
-        self, num_samples: int | tf.Tensor, seed: int = 0, mean: bool = False
+        self,
+        num_samples: int | tf.Tensor,
+        seed: int | tf.Tensor = 0,
+        mean: bool = False,
     ) -> tf.Tensor:
         """Draws observations: s ~ Bern(pi), then x ~ p(x | s).
 
