@@ -25,7 +25,7 @@ from absl import flags
 
 # Flag -> the parameter that it binds.
 _PARAMETERS = {
-    "image": "corrupted_image.image",
+    "image": "IMAGE",
     "clean": "corrupted_image.clean",
     "mask": "corrupted_image.mask",
     "noise_std": "corrupted_image.noise_std",
@@ -55,6 +55,8 @@ def main(values: flags.FlagValues) -> None:
     from tfvae.runners import config
     from tfvae.runners.denoise import denoise
 
+    if not (values.image or values.gin_file):
+        raise ValueError("`--image` must be given, as in --image=photo.png")
     gin_files = values.gin_file or ["runs/denoise.gin"]
     config.load(gin_files, console.bindings(values, _PARAMETERS))
     denoise(console.run_dir(values))
