@@ -12,6 +12,7 @@ _MODEL = (
     "FullyConnectedDecoder.hidden = (4,)",
     "TVAE.num_latents = 6",
     "TVAE.num_states = 8",
+    "TVAE.num_m_states = None",
     "Evolution.num_parents = 2",
     "Evolution.num_children = 2",
     "TVAE.inference_steps = 3",

@@ -26,6 +26,7 @@ NAMES = sorted(
 _SMALL = [
     "--gin_param=TVAE.num_latents=4",
     "--gin_param=TVAE.num_states=4",
+    "--gin_param=TVAE.num_m_states=4",
     "--gin_param=Evolution.num_parents=2",
     "--gin_param=Evolution.num_children=2",
     "--gin_param=fit.epochs=1",

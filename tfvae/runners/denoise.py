@@ -143,9 +143,7 @@ def _scores(restoration: Restoration, restored: np.ndarray) -> dict[str, float]:
     if restoration.clean is None:
         return {}
     after = restoration.score(restored)
-    if np.isnan(restoration.image).any():
-        return after
-    before = restoration.score(restoration.image)
+    before = restoration.corrupted_score() or {}
     return {
         **after,
         **{f"corrupted_{name}": value for name, value in before.items()},

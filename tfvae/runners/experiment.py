@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -47,6 +48,7 @@ def experiment(
     decoder: Callable[..., keras.layers.Layer] = gin.REQUIRED,
     likelihood: Callable[[], Likelihood] = GaussianLikelihood,
     seed: int = 0,
+    max_points: int | None = None,
 ) -> Experiment:
     """Builds the model of a configuration for its data.
 
@@ -58,14 +60,26 @@ def experiment(
       likelihood: Called without arguments.
       seed: Of the decoder's weights, of the model's random draws and of the
         order of the data.
+      max_points: Train on so many data points at most, evenly spaced; a
+        picture can not be restored then. None for all.
 
     Returns:
       The parts.
+
+    Raises:
+      TypeError: If `data` is neither.
+      ValueError: If `max_points` is less than 1.
     """
-    restoration = data if isinstance(data, Restoration) else None
-    observations = (
-        data.observations() if isinstance(data, Restoration) else data
-    )
+    restoration, observations = None, data
+    if isinstance(data, Restoration):
+        restoration, observations = data, data.observations()
+    if not isinstance(observations, Observations):
+        raise TypeError(
+            "`experiment.data` must be Observations or a Restoration, such as "
+            f"@bars() or @corrupted_image(), got {data!r}."
+        )
+    if max_points is not None:
+        restoration, observations = None, _thinned(observations, max_points)
     keras.utils.set_random_seed(seed)
     noise = likelihood()
     built = model(
@@ -76,6 +90,19 @@ def experiment(
     )
     built.adapt(observations.train)
     return Experiment(built, observations, restoration, seed)
+
+
+def _thinned(observations: Observations, max_points: int) -> Observations:
+    """Returns at most `max_points` training points, evenly spaced."""
+    if max_points < 1:
+        raise ValueError(
+            f"`experiment.max_points` must be at least 1, got {max_points!r}."
+        )
+    count = min(max_points, observations.num_data)
+    chosen = np.arange(count) * observations.num_data // count
+    return dataclasses.replace(
+        observations, train=observations.train[chosen], log_likelihood=None
+    )
 
 
 @gin.register
@@ -116,6 +143,7 @@ def fit(
     checkpoint_every: int = 1,
     keep_checkpoints: int = 2,
     steps_per_execution: int = 1,
+    jit_compile: bool = False,
 ) -> list[dict[str, float]]:
     """Trains a model, from the last checkpoint of the run if there is one.
 
@@ -134,6 +162,8 @@ def fit(
       keep_checkpoints: Number of checkpoints that remain on disk.
       steps_per_execution: Steps that Keras runs in one go; more save time
         where a step takes less than a few milliseconds.
+      jit_compile: Whether XLA compiles the step: 20 s at the start of a run,
+        and then up to 1.6 times as many data points a second.
 
     Returns:
       The metrics of each epoch.
@@ -151,7 +181,9 @@ def fit(
     model, observations = parts.model, parts.observations
     steps = math.ceil(observations.num_data / batch_size)
     model.compile(
-        optimizer=optimizer(steps), steps_per_execution=steps_per_execution
+        optimizer=optimizer(steps),
+        steps_per_execution=steps_per_execution,
+        jit_compile=jit_compile,
     )
     restored = tfvae.checkpoints.restore_latest(run.checkpoints, model)
     start = restored.epoch if restored else 0
