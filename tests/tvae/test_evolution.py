@@ -86,7 +86,7 @@ class EStepTest(TableTestCase):
         packed = self.first
         before = -np.sort(-self.log_joint(bits.unpack(packed, 9)).numpy(), -1)
         improved = False
-        for step in range(6):
+        for step in range(4):
             states, _ = self.e_step(packed, settings, step)
             packed, after = states.packed, states.log_joints.numpy()
             # State by state, the best first: stronger than the bound alone.

@@ -60,48 +60,84 @@ def shared(likelihood: str = "gaussian", num_states: int = NUM_STATES) -> Any:
     return make(likelihood, num_states=num_states)
 
 
+def _units(model: tvae.TVAE) -> tuple[float, float]:
+    """Offset and scale of the decoder's means."""
+    if isinstance(model.likelihood, likelihoods.BernoulliLikelihood):
+        return 0.0, 1.0
+    return float(model.likelihood.offset), float(model.likelihood.scale)
+
+
 def log_likelihood(model: tvae.TVAE) -> oracles.LogLikelihood:
     """The oracle of the model's likelihood at its present parameters."""
     likelihood = model.likelihood
     if isinstance(likelihood, likelihoods.BernoulliLikelihood):
         return oracles.bernoulli()
-    offset, scale = float(likelihood.offset), float(likelihood.scale)
+    offset, scale = _units(model)
     if isinstance(likelihood, likelihoods.GaussianLikelihood):
         return oracles.gaussian(float(likelihood.variance), offset, scale)
     return oracles.diagonal_gaussian(offset, scale)
 
 
+class Parameters:
+    """A model's parameters at one time, in float64.
+
+    Attributes:
+      weights: The decoder's.
+      prior_probs: pi.
+      log_likelihood: The likelihood's oracle.
+      offset: Of means that are offset + scale * output.
+      scale: See `offset`.
+    """
+
+    def __init__(self, model: tvae.TVAE):
+        self.weights = [np.float64(w) for w in model.decoder.get_weights()]
+        self.prior_probs = np.float64(model.prior_probs)
+        self.log_likelihood = log_likelihood(model)
+        self.offset, self.scale = _units(model)
+
+    def log_joints(self, x: np.ndarray, states: Any) -> np.ndarray:
+        """Returns log p(x, s), `[N, K]`, of `[K, H]` or `[N, K, H]`."""
+        outputs = oracles.perceptron(self.weights, states)
+        shape = (len(x), *outputs.shape[-2:])
+        states = np.broadcast_to(states, (*shape[:2], len(self.prior_probs)))
+        return np.array(
+            [
+                oracles.log_joints(*row, self.prior_probs, self.log_likelihood)
+                for row in zip(
+                    x, states, np.broadcast_to(outputs, shape), strict=True
+                )
+            ]
+        )
+
+    def bounds(self, x: np.ndarray, states: Any) -> np.ndarray:
+        """Returns F on the states, `[N]`."""
+        values = self.log_joints(x, states)
+        return np.array([oracles.free_energy(row) for row in values])
+
+    def posterior(self, x: np.ndarray, states: Any) -> np.ndarray:
+        """Returns q, `[N, K]`."""
+        values = self.log_joints(x, states)
+        return np.array([oracles.posterior(row) for row in values])
+
+
 def log_joints(model: tvae.TVAE, x: np.ndarray, states: Any) -> np.ndarray:
-    """Returns log p(x, s), `[N, K]`, of states `[K, H]` or `[N, K, H]`."""
-    outputs = oracles.perceptron(model.decoder.get_weights(), states)
-    shape = (len(x), *outputs.shape[-2:])
-    states = np.broadcast_to(states, (*shape[:2], model.num_latents))
-    return np.array(
-        [
-            oracles.log_joints(*row, model.prior_probs, log_likelihood(model))
-            for row in zip(
-                x, states, np.broadcast_to(outputs, shape), strict=True
-            )
-        ]
-    )
+    """Returns log p(x, s), `[N, K]`, at the model's present parameters."""
+    return Parameters(model).log_joints(x, states)
 
 
 def exact(model: tvae.TVAE, x: np.ndarray) -> np.ndarray:
     """Returns log p(x), `[N]`, by enumeration."""
     every = oracles.enumerate_states(model.num_latents)
-    return np.array(
-        [oracles.free_energy(row) for row in log_joints(model, x, every)]
-    )
+    return Parameters(model).bounds(x, every)
 
 
 def means(model: tvae.TVAE, states: np.ndarray) -> np.ndarray:
     """E[x | s], `[..., D]`."""
     outputs = oracles.perceptron(model.decoder.get_weights(), states)
-    likelihood = model.likelihood
-    if isinstance(likelihood, likelihoods.BernoulliLikelihood):
+    if isinstance(model.likelihood, likelihoods.BernoulliLikelihood):
         return 1.0 / (1.0 + np.exp(-outputs))
-    outputs = outputs[..., :NUM_OBSERVED]
-    return float(likelihood.offset) + float(likelihood.scale) * outputs
+    offset, scale = _units(model)
+    return offset + scale * outputs[..., :NUM_OBSERVED]
 
 
 def stored_states(model: tvae.TVAE) -> np.ndarray:

@@ -299,6 +299,15 @@ class TVAE(keras.Model):
 
     # Training.
 
+    def make_train_function(self, force: bool = False) -> Any:
+        """Builds the optimizer first, as Keras does in the first step.
+
+        A step that creates variables is traced, and compiled, twice.
+        """
+        if not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One EM step on a batch: E-step, gradient step, sums for the pass.
 
