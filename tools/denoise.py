@@ -30,6 +30,8 @@ _PARAMETERS = {
     "mask": "corrupted_image.mask",
     "noise_std": "corrupted_image.noise_std",
     "missing": "corrupted_image.missing_fraction",
+    "stride": "corrupted_image.stride",
+    "epochs": "fit.epochs",
     "output": "denoise.output",
 }
 
@@ -48,6 +50,12 @@ def define(values: flags.FlagValues) -> None:
         "missing": "Share of the values to drop at random, 0 to 1.",
     }.items():
         flags.DEFINE_float(name, None, text, flag_values=values)
+    for name, text in {
+        "stride": "Pixels between patches; 2 is 4 times as fast, for large"
+        " pictures.",
+        "epochs": "Passes over the patches; more are better and slower.",
+    }.items():
+        flags.DEFINE_integer(name, None, text, flag_values=values)
 
 
 def main(values: flags.FlagValues) -> None:

@@ -55,6 +55,9 @@ class EvaluateTest(tf.test.TestCase):
         self.assertAlmostEqual(figures["psnr"], summary["psnr"], places=4)
         self.assertEqual(figures["split"], "train")
         self.assertEqual(figures["points"], 5)
+        self.assertEqual(figures["points_of_split"], 13 * 13)
+        with self.assertRaisesRegex(ValueError, "num_points` must be at least"):
+            evaluate(self.folder, num_points=0)
 
     def test_run_without_checkpoint_is_told(self):
         small.load_bars("fit.epochs = 1")

@@ -17,13 +17,14 @@ from tfvae.tvae.model import MAX_ENUMERATED_LATENTS
 
 @gin.configurable
 def evaluate(
-    run_dir: str | os.PathLike[str], *, num_points: int | None = None
+    run_dir: str | os.PathLike[str], *, num_points: int | None = 1000
 ) -> dict[str, Any]:
     """Infers data points that the model has not seen, at fixed parameters.
 
     Args:
       run_dir: Folder of a run that has a checkpoint.
-      num_points: How many points to infer at most; None for all.
+      num_points: How many points to infer at most, evenly spaced, as it
+        takes up to `TVAE.inference_steps` E-steps for each; None for all.
 
     Returns:
       The figures, which are also written to evaluation.json: the bound on
@@ -42,13 +43,14 @@ def evaluate(
         model, data = parts.model, parts.observations
         split = "train" if data.test is None else "test"
         points = data.train if data.test is None else data.test
-        points = points[:num_points]
+        points, num_all = _evenly(points, num_points), len(points)
         with run.our_errors():
             figures: dict[str, Any] = {
                 "data": data.name,
                 "epoch": checkpoint.epoch,
                 "split": split,
                 "points": len(points),
+                "points_of_split": num_all,
                 "bound": report.mean_bound(model, points),
             }
             if model.num_latents <= MAX_ENUMERATED_LATENTS:
@@ -72,3 +74,14 @@ def evaluate(
     report.print_figures(figures)
     print(f"wrote {path}")
     return figures
+
+
+def _evenly(points: np.ndarray, count: int | None) -> np.ndarray:
+    """Returns at most `count` rows, evenly spaced."""
+    if count is None or count >= len(points):
+        return points
+    if count < 1:
+        raise ValueError(
+            f"`evaluate.num_points` must be at least 1 or None, got {count!r}."
+        )
+    return points[np.arange(count) * len(points) // count]

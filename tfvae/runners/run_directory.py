@@ -103,7 +103,7 @@ class RunDirectory:
         """Whether the run has a summary of as many epochs as asked for."""
         summary = self.read_summary()
         return summary is not None and (
-            summary["epochs"] == config.value(config.EXTENDABLE)
+            summary.get("epochs") == config.value(config.EXTENDABLE)
         )
 
     @property

@@ -34,8 +34,9 @@ def train(
 
     Args:
       run_dir: Folder of the run, see `RunDirectory`.
-      num_test_points: How many held-out points to infer while training, for
-        the column "test_bound"; all of them are at the end.
+      num_test_points: How many held-out points to infer when the run is
+        observed, for the column "test_bound"; inference takes long, and
+        tools/evaluate.py does more of it.
       export: Whether to write a SavedModel at the end.
 
     Returns:
@@ -94,8 +95,6 @@ def _final_figures(parts: Experiment) -> dict[str, Any]:
     """Returns what only the end of a run is worth computing."""
     model, data = parts.model, parts.observations
     final: dict[str, Any] = {"data": data.name}
-    if data.test is not None:
-        final["test_bound"] = report.mean_bound(model, data.test)
     if data.log_likelihood is not None:
         final["generator_log_likelihood"] = data.log_likelihood
     if data.features is not None:
