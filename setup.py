@@ -49,6 +49,7 @@ setuptools.setup(
         "tensorflow>=2.21,<2.22",
         "tensorflow-datasets>=4.9.9,<4.10",
         "tensorflow-probability>=0.25,<0.26",
+        "tifffile>=2024.8",
         "tqdm>=4.66,<5",
     ],
     extras_require={
