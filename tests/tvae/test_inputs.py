@@ -75,6 +75,20 @@ class DataTest(tf.test.TestCase, parameterized.TestCase):
         with self.assertRaisesRegex(tf.errors.InvalidArgumentError, message):
             check(tf.constant(x))
 
+    def test_graphs_tell_wrong_shapes_not_known_before_when_they_run(self):
+        @tf.function(input_signature=[tf.TensorSpec(None, tf.float32)])
+        def check(x):
+            x = inputs.as_batch(x, 2)
+            self.assertEqual(x.shape.as_list(), [None, 2])
+            return x
+
+        self.assertAllEqual(check(tf.ones([3, 2])), np.ones((3, 2)))
+        for shape in ([3, 4], [3], [3, 2, 1]):
+            with self.assertRaisesRegex(
+                tf.errors.InvalidArgumentError, r"expected shape \[\?,2\]"
+            ):
+                check(tf.ones(shape))
+
     def test_graphs_tell_wrong_widths_when_they_are_traced(self):
         @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32)])
         def check(x):

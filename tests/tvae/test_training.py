@@ -205,6 +205,25 @@ class EStepTest(tf.test.TestCase):
             rtol=1e-5,
         )
 
+    def test_every_step_draws_from_a_stream_of_its_own(self):
+        seeds = []
+
+        def parents(seed, log_joints, num_parents):
+            seeds.append(tuple(seed.numpy()))
+            return tvae.Elite()(seed, log_joints, num_parents)
+
+        for model_seed in (0, 1):
+            model = tiny.make(
+                seed=model_seed,
+                evolution=tvae.Evolution(
+                    parents, num_parents=3, num_generations=1
+                ),
+            )
+            _compiled(model)
+            for _ in range(3):
+                model.train_step((tiny.data(), tiny.INDEX))
+        self.assertLen(set(seeds), 6)
+
 
 class LogTest(tf.test.TestCase):
     def test_logs_are_means_over_data_at_the_parameters_met(self):
@@ -294,6 +313,11 @@ class FitTest(tf.test.TestCase):
         self.assertEqual(parents.count, 1)
         self.assertAllEqual(model.states.packed, self.model.states.packed)
         self._assert_same(model, rtol=1e-4, atol=1e-5)
+        self.assertAllClose(
+            model.evaluate(tiny.data(), verbose=0),
+            tf.reduce_mean(self.model.log_likelihood_bound(tiny.data())),
+            rtol=1e-4,
+        )
 
     def test_several_steps_an_execution_give_the_same(self):
         model, _ = self._run(steps_per_execution=2)
@@ -404,6 +428,12 @@ class WrongInputTest(tf.test.TestCase, parameterized.TestCase):
             r"index must be in \[0, num_data = 11\), got",
         ):
             model.fit(x, tiny.INDEX + 1, verbose=0)
+        # Keras has relaxed its graph's input shape to anything by now.
+        for shape in ((4, 5), (4, 3, 1)):
+            with self.assertRaisesRegex(
+                tf.errors.InvalidArgumentError, r"expected shape \[\?,3\]"
+            ):
+                model.evaluate(np.ones(shape, np.float32), verbose=0)
 
     @parameterized.parameters(
         (np.ones((5, 4), np.float32), np.arange(5), ValueError, r"\[N, 3\]"),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ def as_batch(
     Returns:
       float32 `[B, D]`. Infinite values, values outside the support and rows
       without any observed value raise tf.errors.InvalidArgumentError when the
-      tensor is computed.
+      tensor is computed, and so do wrong shapes that only then are known.
 
     Raises:
       TypeError: If `x` are no numbers.
@@ -35,7 +36,10 @@ def as_batch(
     if not (x.dtype.is_floating or x.dtype.is_integer):
         raise TypeError(f"`x` must be numbers, got {x.dtype.name}")
     x = tf.cast(x, tf.float32)
-    _check_shape(tuple(x.shape), num_observed)
+    shape = tf.TensorShape([None, num_observed])
+    if not shape.is_compatible_with(x.shape):
+        raise _shape_error(x.shape.as_list(), num_observed)
+    x = tf.ensure_shape(x, shape)  # when run, what is not known before
     low, high = support
     checks = [
         tf.debugging.Assert(
@@ -74,7 +78,8 @@ def check_data(x: Any, num_observed: int) -> np.ndarray:
     if x.dtype.kind not in "fiu":
         raise TypeError(f"`x` must be numbers, got dtype {x.dtype}")
     x = x.astype(np.float32, copy=False)
-    _check_shape(x.shape, num_observed)
+    if x.ndim != 2 or x.shape[1] != num_observed:
+        raise _shape_error(x.shape, num_observed)
     infinite = np.isinf(x).any(1)
     if infinite.any():
         raise ValueError(
@@ -116,12 +121,11 @@ def as_index(index: Any, num_data: int) -> tf.Tensor:
         return tf.identity(index)
 
 
-def _check_shape(shape: tuple[int | None, ...], num_observed: int) -> None:
-    if len(shape) != 2 or shape[1] != num_observed:
-        raise ValueError(
-            f"`x` must have shape [N, {num_observed}], as the decoder has "
-            f"outputs, got {shape!r}"
-        )
+def _shape_error(shape: Sequence[int | None], num_observed: int) -> ValueError:
+    return ValueError(
+        f"`x` must have shape [N, {num_observed}], as the decoder has "
+        f"outputs, got {tuple(shape)!r}"
+    )
 
 
 def check_sizes(
