@@ -8,6 +8,7 @@ from unittest import mock
 
 import keras
 import numpy as np
+import pytest
 import scipy.optimize
 import scipy.special
 import tensorflow as tf
@@ -313,10 +314,18 @@ class FitTest(tf.test.TestCase):
         self.assertEqual(parents.count, 1)
         self.assertAllEqual(model.states.packed, self.model.states.packed)
         self._assert_same(model, rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.slow  # XLA takes its time over the loops of inference
+    def test_compiled_evaluation_and_prediction_are_the_same(self):
+        model, x = _compiled(tiny.make(), jit_compile=True), tiny.data()
+        expected = tiny.shared()
         self.assertAllClose(
-            model.evaluate(tiny.data(), verbose=0),
-            tf.reduce_mean(self.model.log_likelihood_bound(tiny.data())),
-            rtol=1e-4,
+            model.evaluate(x, verbose=0),
+            tf.reduce_mean(expected.log_likelihood_bound(x)),
+            rtol=1e-5,
+        )
+        self.assertAllClose(
+            model.predict(x, verbose=0), expected.reconstruct(x), rtol=1e-5
         )
 
     def test_several_steps_an_execution_give_the_same(self):
