@@ -34,14 +34,18 @@ class ConvDecoderTest(tf.test.TestCase, parameterized.TestCase):
                 sides.append(tuple(shape[1:3]))
         self.assertEqual(sides, [(4, 3), (8, 6), (16, 12), (16, 12)])
 
-    def test_output_is_flattened_row_by_row_with_channels_last(self):
-        network = networks.ConvDecoder(4 * 6 * 2, (4, 6, 2), (3,))
+    @parameterized.parameters(((4, 6, 2),), ((3, 5, 2),))
+    def test_output_is_flattened_row_by_row_with_channels_last(self, shape):
+        # What doubling makes too much is cut off below and on the right.
+        network = networks.ConvDecoder(int(np.prod(shape)), shape, (3,))
         states = tf.ones([1, 5])
         flat = network(states)
         maps = states
         for layer in network.layers:
             maps = layer(maps)
-        self.assertAllClose(tf.reshape(flat, [4, 6, 2]), maps[0])
+        self.assertEqual(maps.shape, (1, 4, 6, 2))
+        height, width, _ = shape
+        self.assertAllClose(tf.reshape(flat, shape), maps[0, :height, :width])
 
     def test_heads_of_several_outputs_an_entry_follow_one_another(self):
         # Biases alone decide the output: head 0 is 1 and 2, head 1 is 3 and 4

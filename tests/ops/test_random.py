@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+from unittest import mock
 
 import numpy as np
 import scipy.stats
@@ -158,6 +159,15 @@ class CategoricalTest(tf.test.TestCase):
         for scale in (2.0**-60, 2.0**60):
             scaled = random.categorical(seed, weights * scale, 500)
             self.assertAllEqual(scaled, expected)
+
+    def test_extreme_uniforms_draw_the_first_and_last_positive_weight(self):
+        weights = tf.constant([[0.0, 3.0, 0.1, 0.0], [7.0, 0.0, 0.0, 0.3]])
+        for extreme, expected in ((0.0, [1, 0]), (1.0 - 2.0**-23, [2, 3])):
+            with mock.patch.object(
+                random, "uniform", return_value=tf.fill([2, 1], extreme)
+            ):
+                draws = random.categorical(random.make_seed(1), weights, 1)
+            self.assertAllEqual(draws[:, 0], expected)
 
     def test_rows_are_drawn_independently(self):
         draws = random.categorical(
