@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes mistakes, and prints what tfvae says of each as a table.
+
+    python tests/wrong_inputs.py
+"""
+
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import keras
+import numpy as np
+
+import tfvae
+from tfvae.data import images
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def _model(**settings):
+    decoder = tfvae.FullyConnectedDecoder(4, hidden=(8,))
+    model = tfvae.TVAE(decoder, **{"num_latents": 3, "num_states": 4} | settings)
+    model.compile(keras.optimizers.Adam(1e-3))
+    return model
+
+
+def _evolution(**settings):
+    return tfvae.Evolution(**{"num_parents": 2, "num_children": 2} | settings)
+
+
+X = np.ones((6, 4), np.float32)
+
+IN_PYTHON = {
+    "S > 2^H": lambda: _model(num_states=9),
+    "children > H": lambda: _model(evolution=_evolution(num_children=4)),
+    "parents > S": lambda: _model(evolution=_evolution(num_parents=5)),
+    "M > S": lambda: _model(num_m_states=5),
+    "wrong rank": lambda: _model().infer(X[0]),
+    "wrong dtype": lambda: _model().infer(X.astype(str)),
+    "infinite values": lambda: _model().infer(np.where(X > 0, np.inf, X)),
+    "a row all missing": lambda: _model().infer(np.full_like(X, np.nan)),
+    "data beyond [0, 1]": lambda: _model(
+        likelihood=tfvae.BernoulliLikelihood()
+    ).adapt(3 * X),
+    "fit without num_data": lambda: _model().fit(X, np.arange(6), verbose=0),
+    "fit without index": lambda: _model(num_data=6).fit(X, verbose=0),
+    "too many latents to enumerate": lambda: _model(
+        num_latents=21
+    ).log_likelihood(X),
+    "a class for an operator": lambda: tfvae.Evolution(parents=tfvae.Elite),
+}
+
+_BARS = "train.py --gin_file=gin/runs/bars.gin --run_dir={run} "
+ON_THE_COMMAND_LINE = {
+    "unknown flag": _BARS + "--epochs=3",
+    "unknown gin parameter": _BARS + "--gin_param=fit.epoch=3",
+    "unknown gin name": _BARS + "--gin_param=fitt.epochs=3",
+    "no gin file": "train.py --gin_file=no.gin --run_dir={run}",
+    "S > 2^H": _BARS + "--gin_param=TVAE.num_states=300",
+    "another configuration": _BARS + "--gin_param=bars.num_data=99",
+    "required value": "train.py --gin_file=gin/runs/tfds.gin --run_dir={run}",
+    "data that need the network": "train.py --gin_file=gin/runs/tfds.gin "
+    "--run_dir={run} --gin_param=DATA='svhn_cropped' "
+    "--gin_param=tfds_images.data_dir='{folder}'",
+    "unreadable picture": "denoise.py --image={folder}/broken.png "
+    "--run_dir={run}",
+    "mask of another size": "denoise.py --image={folder}/one.png "
+    "--mask={folder}/two.png --run_dir={run}",
+    "no run": "evaluate.py --run_dir={folder}",
+    "no disk space": _BARS.replace("{run}", "{full}/run"),
+}
+
+
+def _python_message(mistake) -> str:
+    try:
+        mistake()
+    except Exception as err:
+        return f"{type(err).__name__}: {err}".strip().partition("\n")[0]
+    return "NO ERROR"
+
+
+def _command_message(command: str, **folders) -> str:
+    argv = command.format(**folders).split()
+    ended = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / argv[0]), *argv[1:]],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    told = ended.stderr.strip() or "NO ERROR"
+    return f"{told} (exit code {ended.returncode})"
+
+
+def main() -> None:
+    """Prints the tables."""
+    folder = pathlib.Path(tempfile.mkdtemp())
+    (folder / "broken.png").write_bytes(b"no picture")
+    images.write_image(folder / "one.png", np.zeros((20, 20, 1)))
+    images.write_image(folder / "two.png", np.zeros((20, 21, 1)))
+    # A run of another configuration, stopped before its first epoch ended.
+    (folder / "other").mkdir()
+    full = folder / "full"
+    full.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(full)]
+    has_full = subprocess.run(mount, capture_output=True).returncode == 0
+    run = folder / "run"
+    first = (_BARS + "--gin_param=fit.epochs=1").format(run=run).split()
+    subprocess.run(
+        [sys.executable, str(ROOT / "tools" / first[0]), *first[1:]],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    print("| in Python | message |\n|---|---|")
+    for name, mistake in IN_PYTHON.items():
+        print(f"| {name} | {_python_message(mistake)} |", flush=True)
+    print("\n| on the command line | message |\n|---|---|")
+    for name, command in ON_THE_COMMAND_LINE.items():
+        if "{full}" in command and not has_full:
+            print(f"| {name} | not tried: needs the right to mount |")
+            continue
+        own = run if name == "another configuration" else folder / "new"
+        told = _command_message(command, run=own, folder=folder, full=full)
+        print(f"| {name} | {told} |".replace(str(folder), "..."), flush=True)
+    if has_full:
+        subprocess.run(["umount", str(full)], check=True)
+
+
+if __name__ == "__main__":
+    main()
