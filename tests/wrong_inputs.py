@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes mistakes, and prints what tfvae says of each as a table.
 
+Usage:
     python tests/wrong_inputs.py
 """
 
@@ -20,7 +21,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 def _model(**settings):
     decoder = tfvae.FullyConnectedDecoder(4, hidden=(8,))
-    model = tfvae.TVAE(decoder, **{"num_latents": 3, "num_states": 4} | settings)
+    settings = {"num_latents": 3, "num_states": 4} | settings
+    model = tfvae.TVAE(decoder, **settings)
     model.compile(keras.optimizers.Adam(1e-3))
     return model
 
