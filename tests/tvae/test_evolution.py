@@ -86,7 +86,7 @@ class EStepTest(TableTestCase):
         packed = self.first
         before = -np.sort(-self.log_joint(bits.unpack(packed, 9)).numpy(), -1)
         improved = False
-        for step in range(4):
+        for step in range(3):
             states, _ = self.e_step(packed, settings, step)
             packed, after = states.packed, states.log_joints.numpy()
             # State by state, the best first: stronger than the bound alone.
@@ -231,7 +231,7 @@ class InferTest(TableTestCase):
 
         @tf.function
         def search():
-            return self.infer(settings, 200)
+            return self.infer(settings, 80)
 
         states, _ = search()
         best = -np.sort(-self.table, -1)[:, :NUM_STATES]
