@@ -36,9 +36,9 @@ class StateStoreTest(tf.test.TestCase, parameterized.TestCase):
     def test_first_states_are_distinct_whatever_is_drawn_at_once(
         self, num_data, num_drawn
     ):
-        original = states_lib._DATA_PER_DRAW
-        self.addCleanup(setattr, states_lib, "_DATA_PER_DRAW", original)
-        states_lib._DATA_PER_DRAW = num_drawn
+        original = states_lib._BITS_PER_DRAW
+        self.addCleanup(setattr, states_lib, "_BITS_PER_DRAW", original)
+        states_lib._BITS_PER_DRAW = num_drawn * 15 * 4
         store = tvae.StateStore(num_data, 15, 4)
         store.initialize(random.make_seed(0))
         packed = store.packed.numpy()

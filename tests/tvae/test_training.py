@@ -96,6 +96,41 @@ class GradientTest(tf.test.TestCase, parameterized.TestCase):
                 self.assertAllClose(step, gradient, rtol=1e-3, atol=1e-5)
 
 
+class DecoderInTrainingTest(tf.test.TestCase):
+    def _trained_weight(self, **options):
+        layer = keras.layers.Dense(tiny.NUM_OBSERVED, **options)
+        model = _compiled(tiny.make(decoder=layer), keras.optimizers.SGD(0.1))
+        before = layer.kernel.numpy()
+        model.train_step((tiny.data(), tiny.INDEX))
+        return before, layer.kernel.numpy()
+
+    def test_regularisers_of_the_decoder_count(self):
+        before, plain = self._trained_weight()
+        _, penalised = self._trained_weight(
+            kernel_regularizer=keras.regularizers.L2(0.5)
+        )
+        # The gradient of 0.5 w**2 is w, and the rate 0.1.
+        self.assertAllClose(plain - penalised, 0.1 * before, atol=1e-5)
+
+    def test_dropout_acts_in_the_m_step_alone(self):
+        modes = []
+
+        class Spy(keras.layers.Dense):
+            def call(self, inputs, training=None):
+                modes.append(training)
+                return super().call(inputs)
+
+        model = _compiled(tiny.make(decoder=Spy(tiny.NUM_OBSERVED)))
+        modes.clear()
+        model.train_step((tiny.data(), tiny.INDEX))
+        self.assertEqual(modes, [False, False, True])
+
+    def test_sample_weights_are_refused(self):
+        model = _compiled(tiny.make())
+        with self.assertRaisesRegex(ValueError, "`sample_weight` must be None"):
+            model.train_step((tiny.data(), tiny.INDEX, np.ones(11)))
+
+
 class ClosedFormTest(tf.test.TestCase, parameterized.TestCase):
     def _best(self, old, x, states, fits_variance):
         """Maximises the bound, q fixed, over pi and variance numerically."""

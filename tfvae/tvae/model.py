@@ -73,6 +73,10 @@ class TVAE(keras.Model):
     S = 2**H the states are simply all states, nothing is evolved, and the
     bound is the exact log-likelihood.
 
+    The decoder trains in Keras's training mode and with its own regularisers,
+    and is used without either. `adapt` checks all data; graphs check batches,
+    but not under XLA, which drops assertions.
+
     Reference: Guiraud, Drefs and Luecke, 2021, "Direct evolutionary
     optimization of variational autoencoders with binary latents".
 
@@ -263,10 +267,10 @@ class TVAE(keras.Model):
 
     # The model: densities of a batch. `x` and `observed` are [B, 1, D].
 
-    def _decode(self, states: tf.Tensor) -> tf.Tensor:
+    def _decode(self, states: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Returns decoder outputs, `[..., H]` to float32 `[..., O]`."""
         flat = tf.reshape(states, [-1, self.num_latents])
-        outputs = tf.cast(self.decoder(flat), tf.float32)
+        outputs = tf.cast(self.decoder(flat, training=training), tf.float32)
         shape = tf.concat([tf.shape(states)[:-1], [outputs.shape[-1]]], 0)
         outputs = tf.reshape(outputs, shape)
         return tf.ensure_shape(outputs, [*states.shape[:-1], outputs.shape[-1]])
@@ -351,7 +355,11 @@ class TVAE(keras.Model):
         return tf.constant(bits.all_states(self.num_latents))
 
     def _unpack_training_data(self, data: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        x, index, _ = keras.utils.unpack_x_y_sample_weight(data)
+        x, index, weight = keras.utils.unpack_x_y_sample_weight(data)
+        if weight is not None:
+            raise ValueError(
+                "`sample_weight` must be None: every data point counts once"
+            )
         if not self.num_data:
             raise RuntimeError(_NO_DATA)
         if index is None:
@@ -394,11 +402,12 @@ class TVAE(keras.Model):
           The states' log-joints, `[B, M]`, before the improvement.
         """
         with tf.GradientTape() as tape:
-            outputs = self._decode(states)
+            outputs = self._decode(states, training=True)
             log_joints = self._log_joint(x, observed, states, outputs)
             # q is the maximiser of the bound on these states, so the bound's
             # gradient is the expected log-joint's.
             loss = -tf.reduce_mean(truncated.free_energy(log_joints))
+            loss += sum(self.decoder.losses)
         variables = self.trainable_variables
         self.optimizer.apply(tape.gradient(loss, variables), variables)
 

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from tfvae.ops import bits, random, truncated
 
-# Data points whose first states are drawn at once; bounds the memory of it.
-_DATA_PER_DRAW = 1024
+# Bits of first states that are drawn at once; bounds the memory of it.
+_BITS_PER_DRAW = 2**24
 
 
 @keras.saving.register_keras_serializable("tfvae")
@@ -64,11 +64,13 @@ class StateStore(keras.layers.Layer):
         Args:
           seed: `[2]` int32.
         """
+        num_bits = self.num_states * self.num_latents
+        num_drawn = min(max(1, _BITS_PER_DRAW // num_bits), self.num_data)
 
         @tf.function
         def draw_all() -> None:
-            for start in tf.range(0, self.num_data, _DATA_PER_DRAW):
-                stop = tf.minimum(start + _DATA_PER_DRAW, self.num_data)
+            for start in tf.range(0, self.num_data, num_drawn):
+                stop = tf.minimum(start + num_drawn, self.num_data)
                 packed = truncated.initial_states(
                     random.make_seed(seed, start),
                     stop - start,
