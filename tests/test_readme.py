@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""README's commands, files and program are what they are said to be."""
+
+import pathlib
+import re
+
+import tensorflow as tf
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+class ReadmeTest(tf.test.TestCase):
+    def test_ci_runs_the_test_command_of_readme(self):
+        (command,) = re.findall(r"^python3 .* make check.*$", README, re.M)
+        ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+        self.assertIn(command, ci.splitlines())
+
+    def test_files_that_it_names_exist(self):
+        text = README + (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+        names = re.findall(r"\b(?:gin|tools|docs|tests)/[\w/]+\.\w+", text)
+        self.assertGreater(len(names), 15)
+        for name in names:
+            self.assertTrue((ROOT / name).exists(), name)
+
+    def test_program_denoises(self):
+        (program,) = re.findall(r"```python\n(.*?)```", README, re.S)
+        # A smaller picture, and less of it:.
+        program = program.replace("140, 100, 100)", "140, 48, 48)")
+        program = program.replace("epochs=10", "epochs=8")
+        names = {}
+        exec(compile(program, "README.md", "exec"), names)
+        score = names["task"].score(names["restored"])
+        self.assertGreater(score["psnr"], 22.0)
+
+
+if __name__ == "__main__":
+    tf.test.main()
