@@ -121,7 +121,8 @@ class CallbacksTest(tf.test.TestCase, parameterized.TestCase):
         self.assertIn("epoch 2/3", text)
         self.assertIn("epoch 3/3", text)
         self.assertNotIn("epoch 1/3", text)
-        self.assertIn("2/2", text)
+        # How often the bar moves is a matter of time.
+        self.assertRegex(text, r"epoch 3:.* \d/2 \[")
 
     @parameterized.parameters(
         (59.6, "1:00 elapsed, 0:10 left"),

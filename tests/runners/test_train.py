@@ -115,6 +115,16 @@ class TrainTest(tf.test.TestCase, parameterized.TestCase):
         for figure in ("bound", "noise_std", "active"):
             self.assertEqual(resumed[figure], expected[figure])
 
+    def test_steps_in_one_go_do_not_cross_the_end_of_an_epoch(self):
+        tables = []
+        for steps in (1, 16):  # of 3 steps an epoch
+            small.load_bars(
+                "fit.epochs = 2", f"fit.steps_per_execution = {steps}"
+            )
+            train(self.folder / f"run_{steps}", export=False)
+            tables.append(small.metrics(self.folder / f"run_{steps}"))
+        self.assertEqual(*tables)
+
     def test_resumes_before_a_damaged_checkpoint(self):
         run = self._finished()
         expected = small.metrics(run)

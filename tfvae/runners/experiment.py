@@ -160,8 +160,9 @@ def fit(
       observe_every: Epochs between two calls of `observer`.
       checkpoint_every: Epochs between two checkpoints.
       keep_checkpoints: Number of checkpoints that remain on disk.
-      steps_per_execution: Steps that Keras runs in one go; more save time
-        where a step takes less than a few milliseconds.
+      steps_per_execution: The most steps that Keras runs in one go, of those
+        that divide an epoch (across its end, a resumed run would differ);
+        more save time where a step takes less than a few milliseconds.
       jit_compile: Whether XLA compiles the step: 20 s at the start of a run,
         and then up to 1.6 times as many data points a second.
 
@@ -173,16 +174,17 @@ def fit(
         than the run already has.
       OSError: If the disk has no room for the checkpoints.
     """
-    if epochs < 1 or batch_size < 1:
+    if min(epochs, batch_size, steps_per_execution) < 1:
         raise ValueError(
-            "`fit.epochs` and `fit.batch_size` must be at least 1, got "
-            f"{epochs!r} and {batch_size!r}."
+            "`fit.epochs`, `fit.batch_size` and `fit.steps_per_execution` must "
+            f"be at least 1, got {epochs!r}, {batch_size!r} and "
+            f"{steps_per_execution!r}."
         )
     model, observations = parts.model, parts.observations
     steps = math.ceil(observations.num_data / batch_size)
     model.compile(
         optimizer=optimizer(steps),
-        steps_per_execution=steps_per_execution,
+        steps_per_execution=_largest_divisor(steps, steps_per_execution),
         jit_compile=jit_compile,
     )
     restored = tfvae.checkpoints.restore_latest(run.checkpoints, model)
@@ -229,6 +231,11 @@ def fit(
                 ],
             )
     return table.rows
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    """Returns the largest divisor of `number` that is at most `limit`."""
+    return max(n for n in range(1, min(number, limit) + 1) if number % n == 0)
 
 
 def _announce(parts: Experiment, start: int, epochs: int, steps: int) -> None:
