@@ -42,6 +42,7 @@ setuptools.setup(
         "matplotlib>=3.10,<3.12",
         "numpy>=2.1,<2.5",
         "pillow>=11,<14",
+        "psutil>=6,<8",
         "scikit-image>=0.25,<0.27",
         "scipy>=1.14,<1.18",
         # tf.summary lives here; TensorFlow no longer asks for it.
@@ -49,7 +50,7 @@ setuptools.setup(
         "tensorflow>=2.21,<2.22",
         "tensorflow-datasets>=4.9.9,<4.10",
         "tensorflow-probability>=0.25,<0.26",
-        "tifffile>=2024.8",
+        "tifffile>=2024.8,<2028",
         "tqdm>=4.66,<5",
     ],
     extras_require={

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import os
+from unittest import mock
 
 import numpy as np
 import skimage.metrics
@@ -296,6 +297,8 @@ class CorruptedImageTest(tf.test.TestCase, parameterized.TestCase):
         images.write_image(path, image, bits=16)
         task = restoration.corrupted_image(path, noise_std=1.0)
         self.assertAllClose(task.clean, image, rtol=1e-6, atol=1e-6)
+        self.assertEqual(task.bits, 16)
+        self.assertEqual(restoration.corrupted_image("camera").bits, 8)
 
     @parameterized.named_parameters(
         ("noise", {"noise_std": -1.0}, "`noise_std` must be finite"),
@@ -314,6 +317,13 @@ class CorruptedImageTest(tf.test.TestCase, parameterized.TestCase):
     def test_refuses(self, arguments, message):
         with self.assertRaisesRegex(ValueError, message):
             restoration.corrupted_image(_picture(), **arguments)
+
+    def test_refuses_more_patches_than_memory_holds(self):
+        with mock.patch("psutil.virtual_memory") as memory:
+            memory.return_value.available = 10**5
+            with self.assertRaisesRegex(ValueError, "`stride`.*`crop`"):
+                restoration.corrupted_image("camera")
+            restoration.corrupted_image(_picture(), stride=4)
 
     def test_refuses_absent_files(self):
         with self.assertRaisesRegex(FileNotFoundError, "`image` must be.*'no'"):

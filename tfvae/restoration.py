@@ -24,12 +24,14 @@ from tfvae.data.images import (
     read_mask,
 )
 from tfvae.data.source import Observations
+from tfvae.memory import check_memory
 from tfvae.ops.image_quality import psnr, ssim
 from tfvae.ops.patches import (
     MERGE_METHODS,
     MergeMethod,
     extract_patches,
     merge_patches,
+    patch_starts,
 )
 
 
@@ -52,6 +54,8 @@ class Restoration:
         keep_observed: Whether observed entries stay as they are in the
             result, so that only missing ones are filled in. Right for an
             incomplete image without noise.
+        bits: Bits per channel that the restored image is worth writing with,
+            8 or 16.
         name: Short name of the image.
     """
 
@@ -62,6 +66,7 @@ class Restoration:
     merge_method: MergeMethod = "mean"
     scale: float = 1.0
     keep_observed: bool = False
+    bits: int = 8
     name: str = "image"
 
     def __post_init__(self) -> None:
@@ -88,6 +93,7 @@ class Restoration:
                     f"{np.count_nonzero(np.isnan(clean))} missing entries"
                 )
             object.__setattr__(self, "clean", clean)
+        self._check_memory()
         self._check_restorable()
 
     def _check_restorable(self) -> None:
@@ -130,6 +136,21 @@ class Restoration:
             train=patches,
             event_shape=(*self.patch, self.image.shape[2]),
             value_range=(0.0, WHITE * self.scale),
+        )
+
+    def _check_memory(self) -> None:
+        """Counts the patches as they are cut, chosen, scaled and batched."""
+        starts = [
+            len(patch_starts(size, patch, self.stride))
+            for size, patch in zip(
+                self.image.shape[:2], self.patch, strict=True
+            )
+        ]
+        width = math.prod(self.patch) * self.image.shape[2]
+        check_memory(
+            4 * 4 * math.prod(starts) * width,
+            f"the {math.prod(starts):,} patches of the image",
+            "take a larger `stride`, a `crop`, or a smaller image",
         )
 
     def merge(self, estimates: np.ndarray) -> np.ndarray:
@@ -310,6 +331,8 @@ def corrupted_image(
     source = load_image(image)
     reference = None if clean is None else load_image(clean)
     missing = None if mask is None else _load_mask(mask, source.shape)
+    # Values between those of 8 bits came from a deeper file.
+    is_deep = bool(np.any(source[~np.isnan(source)] % 1.0))
     if reference is not None and reference.shape != source.shape:
         raise ValueError(
             f"`clean` must have the shape of `image`, {source.shape!r}, got "
@@ -338,6 +361,7 @@ def corrupted_image(
         merge_method=merge_method,
         scale=scale,
         keep_observed=keep_observed,
+        bits=16 if is_deep else 8,
         name=_name(image),
     )
 

@@ -46,6 +46,10 @@ class StateStoreTest(tf.test.TestCase, parameterized.TestCase):
             self.assertEqual(oracles.count_distinct(row), 15)
         self.assertEqual(oracles.count_distinct(packed), num_data)
 
+    def test_more_states_than_memory_holds_are_refused(self):
+        with self.assertRaisesRegex(ValueError, "`num_states`"):
+            tvae.StateStore(10**9, 1000, 64)
+
     def test_seed_decides_the_first_states(self):
         first, same, other = (tvae.StateStore(6, 9, 20) for _ in range(3))
         for store, seed in ((first, 1), (same, 1), (other, 2)):

@@ -10,6 +10,7 @@ a state held twice would count twice, so sets hold distinct states only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -133,3 +134,33 @@ def initial_states(
     held, _ = best_distinct(first, tf.zeros(shape[:2]), num_states)
     _, held = tf.while_loop(has_vacancy, fill, (tf.constant(1), held))
     return held.packed
+
+
+def enumerated_free_energy(
+    log_joint: Callable[[tf.Tensor], tf.Tensor],
+    batch_size: int | tf.Tensor,
+    num_bits: int,
+    num_at_once: int | tf.Tensor,
+) -> tf.Tensor:
+    """Returns the free energy of all 2**H states, which is log p(x).
+
+    Args:
+      log_joint: From states `[K, H]` to log-joints `[B, K]`.
+      batch_size: B.
+      num_bits: H, at most 30.
+      num_at_once: The most states to score together; at least one is.
+
+    Returns:
+      float32 `[B]`, nats.
+    """
+    num_states = 2**num_bits
+    num_at_once = tf.clip_by_value(num_at_once, 1, num_states)
+    places = tf.range(num_bits)
+    total = tf.fill([batch_size], -float("inf"))
+    for start in tf.range(0, num_states, num_at_once):
+        stop = tf.minimum(start + num_at_once, num_states)
+        counts = tf.range(start, stop)[:, None]
+        states = tf.bitwise.right_shift(counts, places) & 1
+        part = free_energy(log_joint(tf.cast(states, tf.float32)))
+        total = tf.reduce_logsumexp(tf.stack([total, part]), 0)
+    return total

@@ -20,8 +20,8 @@ from tfvae.tvae import states as states_lib
 PRIOR_MARGIN = 1e-5
 # Enumerating more states than 2**20 takes too long to be meant.
 MAX_ENUMERATED_LATENTS = 20
-# Entries of decoder outputs that enumeration holds in memory at once.
-_ENUMERATED_AT_ONCE = 2**22
+# Entries of decoder outputs that passes over many states hold at once.
+_ENTRIES_AT_ONCE = 2**22
 
 _NO_DATA = (
     "TVAE was created without `num_data` and stores no states; create it with "
@@ -63,6 +63,7 @@ class TVAE(keras.Model):
     which address the states; NaN marks missing entries:
 
         model = tfvae.TVAE(decoder, num_latents=64, num_data=len(x))
+        model.adapt(x)
         model.compile(keras.optimizers.Adam(1e-3))
         model.fit(x, np.arange(len(x)), batch_size=128, epochs=50)
         x_hat = model.stored_reconstruction(x, np.arange(len(x)))
@@ -71,7 +72,8 @@ class TVAE(keras.Model):
     states at fixed parameters. The bound that `fit` logs is the mean over an
     epoch, each batch at the parameters that it met, before its update. Where
     S = 2**H the states are simply all states, nothing is evolved, and the
-    bound is the exact log-likelihood.
+    bound is the exact log-likelihood. Callbacks that watch the bound need to
+    be told that more is better (`mode="max"`).
 
     The decoder trains in Keras's training mode and with its own regularisers,
     and is used without either. `adapt` checks all data; graphs check batches,
@@ -203,20 +205,22 @@ class TVAE(keras.Model):
                 f"{tuple(outputs)!r}"
             )
         self.num_observed = self.likelihood.num_observed(outputs[-1])
+        data = tf.TensorSpec([None, self.num_observed], tf.float32)
         self._infer = tf.function(
             self._infer_batch,
             input_signature=[
-                tf.TensorSpec([None, self.num_observed], tf.float32),
+                data,
                 tf.TensorSpec([2], tf.int32),
                 tf.TensorSpec([], tf.int32),
                 tf.TensorSpec([], tf.float32),
             ],
         )
         self._log_likelihood = tf.function(
-            self._enumerate_batch,
-            input_signature=[
-                tf.TensorSpec([None, self.num_observed], tf.float32)
-            ],
+            self._enumerate_batch, input_signature=[data]
+        )
+        self._reconstruct_stored = tf.function(
+            self._reconstruct_stored_batch,
+            input_signature=[data, tf.TensorSpec([None], tf.int32)],
         )
         self.built = True
 
@@ -391,10 +395,7 @@ class TVAE(keras.Model):
         return evolved
 
     def _m_step(
-        self,
-        x: tf.Tensor,
-        observed: tf.Tensor,
-        states: tf.Tensor,
+        self, x: tf.Tensor, observed: tf.Tensor, states: tf.Tensor
     ) -> tf.Tensor:
         """Improves the parameters given states `[B, M, H]` or `[M, H]`.
 
@@ -568,24 +569,39 @@ class TVAE(keras.Model):
 
     def stored_reconstruction(
         self, x: np.ndarray | tf.Tensor, index: np.ndarray | tf.Tensor
-    ) -> tf.Tensor:
+    ) -> np.ndarray:
         """Reconstructs training data from their stored states.
 
         The states are scored anew at the present parameters, but not evolved.
+        Any number of data points may be given; memory stays bounded.
 
         Args:
-          x: `[B, D]`, one batch of training data.
-          index: int `[B]`, its indices.
+          x: `[K, D]`, training data.
+          index: int `[K]`, their indices.
 
         Returns:
-          `[B, D]`, the posterior mean: denoised, and in-painted where NaN.
+          `[K, D]`, the posterior mean: denoised, and in-painted where NaN.
 
         Raises:
           RuntimeError: If the model was created without `num_data`.
         """
+        x, index = self._checked(x), np.asarray(index)
+        outputs_per_point = self.num_states * self.num_observed
+        size = max(1, _ENTRIES_AT_ONCE // outputs_per_point)
+        return np.concatenate(
+            [
+                self._reconstruct_stored(x[i : i + size], index[i : i + size])
+                for i in range(0, max(len(x), 1), size)
+            ]
+        )
+
+    def _reconstruct_stored_batch(
+        self, x: tf.Tensor, index: tf.Tensor
+    ) -> tf.Tensor:
         batch = self._as_batch(x)
         if self.is_exhaustive:
             return self(batch)
+        index = inputs.as_index(index, self.num_data)
         packed = self._states_or_raise().gather(index).packed
         x, observed = densities.split_missing(batch[:, None])
         states = bits.unpack(packed, self.num_latents)
@@ -622,21 +638,13 @@ class TVAE(keras.Model):
 
     def _enumerate_batch(self, x: tf.Tensor) -> tf.Tensor:
         batch, observed = densities.split_missing(x[:, None])
-        score = self._scorer(batch, observed)
-        # States in slices, so that [B, slice, D] stays small.
-        num_states = 2**self.num_latents
-        num_entries = tf.shape(x)[0] * self.num_observed
-        num_slice = tf.clip_by_value(
-            _ENUMERATED_AT_ONCE // num_entries, 1, num_states
+        num_entries = tf.size(x)  # of the outputs of one state
+        return truncated.enumerated_free_energy(
+            self._scorer(batch, observed),
+            tf.shape(x)[0],
+            self.num_latents,
+            _ENTRIES_AT_ONCE // tf.maximum(num_entries, 1),
         )
-        places = tf.range(self.num_latents)
-        total = tf.fill([tf.shape(x)[0]], -float("inf"))
-        for start in tf.range(0, num_states, num_slice):
-            counts = tf.range(start, tf.minimum(start + num_slice, num_states))
-            states = tf.bitwise.right_shift(counts[:, None], places) & 1
-            part = truncated.free_energy(score(tf.cast(states, tf.float32)))
-            total = tf.reduce_logsumexp(tf.stack([total, part]), 0)
-        return total
 
     # Generation.
 

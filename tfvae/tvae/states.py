@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfvae import memory
 from tfvae.ops import bits, random, truncated
 
 # Bits of first states that are drawn at once; bounds the memory of it.
@@ -37,13 +38,22 @@ class StateStore(keras.layers.Layer):
           num_states: S.
           num_latents: H.
           **kwargs: Of `keras.layers.Layer`.
+
+        Raises:
+          ValueError: If the states do not fit into memory.
         """
         super().__init__(**{"trainable": False, **kwargs})
         self.num_data = num_data
         self.num_states = num_states
         self.num_latents = num_latents
+        packed_bytes = bits.packed_size(num_latents)
+        memory.check_memory(
+            num_data * num_states * (packed_bytes + 4),
+            f"{num_states} states of {num_data:,} data points",
+            "take a smaller `num_states`, or fewer data points",
+        )
         self.packed = self.add_weight(
-            shape=(num_data, num_states, bits.packed_size(num_latents)),
+            shape=(num_data, num_states, packed_bytes),
             initializer="zeros",
             dtype="uint8",
             trainable=False,
