@@ -106,6 +106,15 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertTrue(is_included or is_choice)
 
     @parameterized.parameters(
+        *(name for name in FILES if name == "quickstart.gin"),
+        *(name for name in FILES if name.startswith("runs/")),
+    )
+    def test_run_ends_at_a_low_learning_rate(self, name):
+        _load(name)
+        half_cycle = config.value("cyclical_adam.half_cycle_epochs")
+        self.assertEqual(config.value("fit.epochs") % (2 * half_cycle), 0)
+
+    @parameterized.parameters(
         *(name for name in RUNS if name.startswith(PAPER))
     )
     def test_row_of_the_paper_is_short(self, name):

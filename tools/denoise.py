@@ -11,7 +11,8 @@ Usage:
       --run_dir=runs/house25
 
 The second example fills in where the mask is not black. The last one adds
-noise to a clean picture and measures how much of it is removed. Watch
+noise to a clean picture and measures how much of it is removed. Files that do
+not say what to restore override parts of runs/denoise.gin. Watch
 figures/restored_latest.png in the run folder. The same command again resumes
 a run that was interrupted.
 """
@@ -53,7 +54,8 @@ def define(values: flags.FlagValues) -> None:
     for name, text in {
         "stride": "Pixels between patches; 2 is 4 times as fast, for large"
         " pictures.",
-        "epochs": "Passes over the patches; more are better and slower.",
+        "epochs": "Passes over the patches; more are better and slower. The"
+        " learning rate of a new run rises for half of them, then falls.",
     }.items():
         flags.DEFINE_integer(name, None, text, flag_values=values)
 
@@ -61,12 +63,14 @@ def define(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> None:
     """Runs the tool."""
     from tfvae.runners import config
-    from tfvae.runners.denoise import denoise
+    from tfvae.runners.denoise import denoise, schedule_bindings
 
-    if not (values.image or values.gin_file):
+    if not (values.image or values.gin_file or values.gin_param):
         raise ValueError("`--image` must be given, as in --image=photo.png")
-    gin_files = values.gin_file or ["runs/denoise.gin"]
-    config.load(gin_files, console.bindings(values, _PARAMETERS))
+    gin_files = config.with_data(values.gin_file, "runs/denoise.gin")
+    bindings = schedule_bindings(values.run_dir, values.epochs)
+    bindings += console.bindings(values, _PARAMETERS)
+    config.load(gin_files, bindings)
     denoise(console.run_dir(values))
 
 

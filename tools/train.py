@@ -4,7 +4,7 @@ r"""Trains a TVAE on data points, or goes on with an interrupted run.
 Usage:
   python tools/train.py --gin_file=gin/runs/bars.gin --run_dir=runs/bars
   python tools/train.py --gin_file=gin/runs/array_file.gin \
-      --gin_param="PATH='digits.npy'" --gin_param=fit.epochs=50 \
+      --gin_param="DATA='digits.npy'" --gin_param=fit.epochs=40 \
       --run_dir=runs/digits
 
 The run folder gets config.gin, metrics.csv, summary.json, checkpoints/,

@@ -17,7 +17,7 @@ from absl.testing import parameterized
 from tfvae.data import images
 
 # A process has one tool; here gin must know all before the first one runs.
-from tfvae.runners import denoise, evaluate, export, train  # noqa: F401
+from tfvae.runners import config, denoise, evaluate, export, train  # noqa: F401
 
 TOOLS = pathlib.Path(console.__file__).parent
 NAMES = sorted(
@@ -153,6 +153,55 @@ class ToolsTest(tf.test.TestCase, parameterized.TestCase):
             "denoise",
             [*argv, *_SMALL, f"--run_dir={self.folder / 'run'}"],
             message,
+        )
+
+    @parameterized.named_parameters(
+        (
+            "mixin_and_image",
+            ["--gin_file=mixins/parents_elite.gin", "--image=camera"],
+            ("Evolution.parents", "@Elite()"),
+        ),
+        (
+            "image_as_a_parameter",
+            ["--gin_param=IMAGE='camera'"],
+            ("fit.epochs", "48"),
+        ),
+        (
+            "file_with_data",
+            ["--gin_file=quickstart.gin"],
+            ("fit.epochs", "24"),
+        ),
+        (
+            "epochs_are_one_cycle",
+            ["--image=camera", "--epochs=5"],
+            ("cyclical_adam.half_cycle_epochs", "2.5"),
+        ),
+        (
+            "cycle_of_ones_own",
+            [
+                *("--image=camera", "--epochs=8"),
+                "--gin_param=cyclical_adam.half_cycle_epochs=2",
+            ],
+            ("cyclical_adam.half_cycle_epochs", "2"),
+        ),
+    )
+    def test_denoise_completes_what_is_given(self, argv, expected):
+        with mock.patch("tfvae.runners.denoise.denoise"):
+            code, _, err = _call("denoise", *argv, f"--run_dir={self.folder}")
+        self.assertEqual(code, 0, err)
+        found = config.bindings(config.text())
+        self.assertEqual(found["experiment.data"], "@corrupted_image()")
+        self.assertEqual(found[expected[0]], expected[1])
+
+    def test_more_epochs_of_a_picture_keep_its_cycle(self):
+        (self.folder / "checkpoints").mkdir()
+        (self.folder / "checkpoints" / "checkpoint-000004.npz").touch()
+        (self.folder / "config.gin").write_text(
+            "cyclical_adam.half_cycle_epochs = 2\n"
+        )
+        self.assertEqual(
+            denoise.schedule_bindings(self.folder, 8),
+            ["cyclical_adam.half_cycle_epochs = 2"],
         )
 
     def test_run_can_be_trained_evaluated_and_repeated(self):

@@ -77,6 +77,33 @@ def load(
     _check_macros(gin_params)
 
 
+def with_data(
+    gin_files: Sequence[str | os.PathLike[str]],
+    default: str | os.PathLike[str],
+) -> list[str | os.PathLike[str]]:
+    """Puts a file first where none binds `experiment.data`.
+
+    Replaces the configuration.
+
+    Args:
+      gin_files: See `load`.
+      default: The file that binds it then.
+
+    Returns:
+      The files to load.
+
+    Raises:
+      OSError: If a file does not exist.
+      ValueError: If a name is unknown to gin.
+    """
+    gin.clear_config()
+    gin.parse_config_files_and_bindings(
+        [os.fspath(path) for path in gin_files], [], finalize_config=False
+    )
+    is_bound = value("experiment.data") is not None
+    return [*gin_files] if is_bound else [default, *gin_files]
+
+
 def load_run(
     run_dir: str | os.PathLike[str],
     gin_files: Sequence[str | os.PathLike[str]] = (),

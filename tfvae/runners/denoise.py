@@ -14,7 +14,7 @@ from tfvae import plots
 from tfvae.callbacks import Observation
 from tfvae.data import images
 from tfvae.restoration import Restoration
-from tfvae.runners import report
+from tfvae.runners import config, report
 from tfvae.runners.experiment import (
     Experiment,
     experiment,
@@ -22,6 +22,30 @@ from tfvae.runners.experiment import (
     stored_reconstructions,
 )
 from tfvae.runners.run_directory import RunDirectory
+
+_HALF_CYCLE = "cyclical_adam.half_cycle_epochs"
+
+
+def schedule_bindings(
+    run_dir: str | os.PathLike[str] | None, epochs: int | None
+) -> list[str]:
+    """Returns the bindings that make a run end at a low learning rate.
+
+    Args:
+      run_dir: Folder of the run. One that has checkpoints keeps the cycle it
+        was started with, so that more epochs extend it.
+      epochs: Number of epochs, one cycle of the learning rate; None where
+        the configuration tells.
+    """
+    if epochs is None:
+        return []
+    half_cycle = f"{epochs / 2:g}"
+    if run_dir:
+        run = RunDirectory(run_dir)
+        if run.config.exists() and run.has_checkpoints:
+            saved = config.bindings(run.config.read_text(encoding="utf-8"))
+            half_cycle = saved.get(_HALF_CYCLE, half_cycle)
+    return [f"{_HALF_CYCLE} = {half_cycle}"]
 
 
 @gin.configurable
