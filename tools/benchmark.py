@@ -34,7 +34,7 @@ def main(values: flags.FlagValues) -> None:
     from tfvae.runners.benchmark import benchmark
 
     bindings = console.bindings(values, {"compare": "benchmark.compare"})
-    config.load(values.gin_file, bindings)
+    config.load(console.gin_files(values), bindings)
     benchmark(console.run_dir(values))
 
 

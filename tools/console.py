@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import pathlib
 import sys
@@ -87,7 +88,12 @@ def common_flags() -> flags.FlagValues:
         "run_dir", None, "Folder of the run.", flag_values=values
     )
     flags.DEFINE_integer(
-        "seed", None, "Seed of the run (0 unless set).", flag_values=values
+        "seed",
+        None,
+        "Seed of the run (0 unless set).",
+        lower_bound=0,
+        upper_bound=2**32 - 1,
+        flag_values=values,
     )
     return values
 
@@ -103,6 +109,19 @@ def run_dir(values: flags.FlagValues) -> str:
     return values.run_dir
 
 
+def gin_files(values: flags.FlagValues) -> list[str]:
+    """Returns the configuration files.
+
+    Raises:
+      ValueError: If none was given.
+    """
+    if not values.gin_file:
+        raise ValueError(
+            "`--gin_file` must be given, such as --gin_file=gin/runs/bars.gin"
+        )
+    return values.gin_file
+
+
 def bindings(
     values: flags.FlagValues, parameters: Mapping[str, str] | None = None
 ) -> list[str]:
@@ -111,8 +130,15 @@ def bindings(
     Args:
       values: The flags.
       parameters: The parameter that each flag of the tool binds.
+
+    Raises:
+      ValueError: If a number is not finite.
     """
     parameters = {**(parameters or {}), "seed": "experiment.seed"}
+    for name in parameters:
+        value = values[name].value
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"`--{name}` must be finite, got {value!r}")
     return values.gin_param + [
         f"{parameter} = {values[name].value!r}"
         for name, parameter in parameters.items()

@@ -25,7 +25,7 @@ def main(values: flags.FlagValues) -> None:
     from tfvae.runners import config
     from tfvae.runners.train import train
 
-    config.load(values.gin_file, console.bindings(values))
+    config.load(console.gin_files(values), console.bindings(values))
     train(console.run_dir(values))
 
 

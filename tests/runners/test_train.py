@@ -184,10 +184,51 @@ class TrainTest(tf.test.TestCase, parameterized.TestCase):
         with self.assertRaisesRegex(ValueError, "use tools/denoise.py"):
             train(self.folder / "run")
 
-    @parameterized.parameters("fit.epochs = 0", "fit.batch_size = 0")
-    def test_numbers_must_be_positive(self, param):
-        with self.assertRaisesRegex(ValueError, "must be at least 1, got"):
+    @parameterized.parameters(
+        "fit.epochs = 0",
+        "fit.epochs = 'abc'",
+        "fit.epochs = 2.5",
+        "fit.batch_size = True",
+        "fit.observe_every = None",
+        "fit.checkpoint_every = 0",
+        "fit.keep_checkpoints = 0",
+        "fit.steps_per_execution = -1",
+    )
+    def test_numbers_must_be_positive_integers(self, param):
+        name, _, value = param.partition(" = ")
+        with self.assertRaisesRegex(
+            ValueError, f"`{name}` must be a positive integer, got {value}"
+        ):
             self._train(self.folder / "run", param)
+
+    @parameterized.parameters(
+        "@keras.optimizers.Adam", "@keras.optimizers.Adam()", "@bars", "3"
+    )
+    def test_optimizer_must_be_a_function_that_makes_one(self, value):
+        with self.assertRaisesRegex(
+            TypeError, "`fit.optimizer` must be a function.*@cyclical_adam"
+        ):
+            self._train(self.folder / "run", f"fit.optimizer = {value}")
+
+    @parameterized.parameters("-1", "4294967296", "0.5")
+    def test_seed_must_be_one(self, value):
+        with self.assertRaisesRegex(ValueError, "`experiment.seed` must be"):
+            self._train(self.folder / "run", f"experiment.seed = {value}")
+
+    def test_held_out_data_must_be_in_the_support(self):
+        paths = [self.folder / name for name in ("train.npy", "test.npy")]
+        for path, high in zip(paths, (1.0, 2.0), strict=True):
+            np.save(path, np.linspace(0.0, high, 32, dtype=np.float32)[:, None])
+        with self.assertRaisesRegex(
+            ValueError, r"test data: `x` must be in \[0, 1\].*to 2"
+        ):
+            self._train(
+                self.folder / "run",
+                "experiment.data = @array_file()",
+                f"array_file.path = '{paths[0]}'",
+                f"array_file.test_path = '{paths[1]}'",
+                "experiment.likelihood = @BernoulliLikelihood",
+            )
 
     def test_decoder_starts_alike_with_one_seed(self):
         small.load_bars("experiment.seed = 3")

@@ -23,6 +23,7 @@ TOOLS = pathlib.Path(console.__file__).parent
 NAMES = sorted(
     path.stem for path in TOOLS.glob("*.py") if path.stem != "console"
 )
+_BARS = "--gin_file=runs/bars.gin"
 _SMALL = [
     "--gin_param=TVAE.num_latents=4",
     "--gin_param=TVAE.num_states=4",
@@ -104,11 +105,13 @@ class ToolsTest(tf.test.TestCase, parameterized.TestCase):
         ("train", ["--nope=1"], "Unknown command line flag 'nope'"),
         ("train", ["nope"], "unexpected argument 'nope'"),
         ("train", ["--seed=x"], "invalid literal"),
-        ("train", ["--gin_file=runs/bars.gin"], "`--run_dir` must be given"),
+        ("train", [_BARS], "`--run_dir` must be given"),
         ("train", ["--gin_file=no.gin"], "Unable to open file: no.gin"),
-        ("train", ["--gin_param=fitt.epochs=1"], "matching 'fitt'"),
-        ("train", ["--gin_param=fit.epoch=1"], "parameter named 'epoch'"),
-        ("train", ["--gin_param=fit.epochs=x"], "text needs quotes"),
+        ("train", ["--seed=-1"], "flag --seed=-1"),
+        ("train", [], "`--gin_file` must be given, such as"),
+        ("train", [_BARS, "--gin_param=fitt.epochs=1"], "matching 'fitt'"),
+        ("train", [_BARS, "--gin_param=fit.epoch=1"], "named 'epoch'"),
+        ("train", [_BARS, "--gin_param=fit.epochs=x"], "text needs quotes"),
         ("train", ["--gin_file=data/array_file.gin"], "`DATA` must be given"),
         ("evaluate", ["--run_dir=/nowhere"], "`run_dir` must be the folder"),
         ("export", ["--run_dir=/nowhere"], "`run_dir` must be the folder"),
@@ -139,6 +142,7 @@ class ToolsTest(tf.test.TestCase, parameterized.TestCase):
         (["--image=no.png"], "no.png"),
         (["--image={folder}/broken.png"], "broken.png"),
         (["--image={folder}/one.png", "--noise_std=-1"], "noise_std"),
+        (["--image={folder}/one.png", "--noise_std=nan"], "`--noise_std` must"),
         (["--image={folder}/one.png", "--missing=1.5"], "missing_fraction"),
         (["--image={folder}/one.png", "--mask={folder}/two.png"], "mask"),
         (["--image={folder}/one.png", "--clean={folder}/two.png"], "clean"),

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
+import numbers
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gin
 import keras
@@ -68,8 +70,14 @@ def experiment(
 
     Raises:
       TypeError: If `data` is neither.
-      ValueError: If `max_points` is less than 1.
+      ValueError: If `max_points` is less than 1, `seed` is not an integer
+        from 0 to 2**32 - 1, or data are outside the likelihood's support.
     """
+    if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**32:
+        raise ValueError(
+            "`experiment.seed` must be an integer from 0 to 2**32 - 1, got "
+            f"{seed!r}."
+        )
     restoration, observations = None, data
     if isinstance(data, Restoration):
         restoration, observations = data, data.observations()
@@ -89,6 +97,11 @@ def experiment(
         seed=seed,
     )
     built.adapt(observations.train)
+    if observations.test is not None:
+        try:
+            noise.validate(observations.test)
+        except ValueError as err:
+            raise ValueError(f"test data: {err}.") from err
     return Experiment(built, observations, restoration, seed)
 
 
@@ -170,20 +183,23 @@ def fit(
       The metrics of each epoch.
 
     Raises:
+      TypeError: If `optimizer` is not a function that returns an optimizer.
       ValueError: If a value is out of range, or fewer epochs are asked for
         than the run already has.
       OSError: If the disk has no room for the checkpoints.
     """
-    if min(epochs, batch_size, steps_per_execution) < 1:
-        raise ValueError(
-            "`fit.epochs`, `fit.batch_size` and `fit.steps_per_execution` must "
-            f"be at least 1, got {epochs!r}, {batch_size!r} and "
-            f"{steps_per_execution!r}."
-        )
+    _check_positive(
+        epochs=epochs,
+        batch_size=batch_size,
+        observe_every=observe_every,
+        checkpoint_every=checkpoint_every,
+        keep_checkpoints=keep_checkpoints,
+        steps_per_execution=steps_per_execution,
+    )
     model, observations = parts.model, parts.observations
     steps = math.ceil(observations.num_data / batch_size)
     model.compile(
-        optimizer=optimizer(steps),
+        optimizer=_made_optimizer(optimizer, steps),
         steps_per_execution=_largest_divisor(steps, steps_per_execution),
         jit_compile=jit_compile,
     )
@@ -231,6 +247,32 @@ def fit(
                 ],
             )
     return table.rows
+
+
+def _check_positive(**values: Any) -> None:
+    """Raises a ValueError for what is not a positive integer."""
+    for name, value in values.items():
+        is_integer = isinstance(value, numbers.Integral)
+        if not is_integer or isinstance(value, bool) or value < 1:
+            raise ValueError(
+                f"`fit.{name}` must be a positive integer, got {value!r}."
+            )
+
+
+def _made_optimizer(
+    optimizer: Callable[[int], keras.optimizers.Optimizer], steps: int
+) -> keras.optimizers.Optimizer:
+    """Calls `optimizer`; a class would take the steps for a learning rate."""
+    made = None
+    if callable(optimizer) and not inspect.isclass(optimizer):
+        made = optimizer(steps)
+    if not isinstance(made, keras.optimizers.Optimizer):
+        raise TypeError(
+            "`fit.optimizer` must be a function that makes an optimizer, given "
+            "the steps of an epoch, such as @cyclical_adam, got "
+            f"{optimizer!r}."
+        )
+    return made
 
 
 def _largest_divisor(number: int, limit: int) -> int:
