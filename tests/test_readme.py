@@ -23,15 +23,29 @@ class ReadmeTest(tf.test.TestCase):
         for name in names:
             self.assertTrue((ROOT / name).exists(), name)
 
-    def test_program_denoises(self):
-        (program,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    def test_program_denoises_and_operator_works(self):
+        program, operator = re.findall(r"```python\n(.*?)```", README, re.S)
         # A smaller picture, and less of it:.
         program = program.replace("140, 100, 100)", "140, 48, 48)")
         program = program.replace("epochs=10", "epochs=8")
         names = {}
-        exec(compile(program, "README.md", "exec"), names)
+        exec(compile(operator + program, "README.md", "exec"), names)
         score = names["task"].score(names["restored"])
         self.assertGreater(score["psnr"], 22.0)
+        # The operator works, survives a file, and is known to gin.
+        tfvae, decoder = names["tfvae"], names["decoder"]
+        settings = {"num_latents": 64, "num_data": len(names["x"])}
+        model = tfvae.TVAE(
+            decoder,
+            **settings,
+            evolution=tfvae.Evolution(variation=names["invert"]),
+        )
+        path = pathlib.Path(self.get_temp_dir()) / "model.keras"
+        model.compile(names["keras"].optimizers.SGD(0.0))
+        model.fit(names["x"], names["index"], verbose=0)
+        model.save(path)
+        loaded = names["keras"].models.load_model(path)
+        self.assertIs(loaded.evolution.variation, names["invert"])
 
 
 if __name__ == "__main__":

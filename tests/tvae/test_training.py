@@ -125,6 +125,12 @@ class DecoderInTrainingTest(tf.test.TestCase):
         model.train_step((tiny.data(), tiny.INDEX))
         self.assertEqual(modes, [False, False, True])
 
+    def test_losses_and_metrics_of_keras_are_refused(self):
+        for option in ({"loss": "mse"}, {"metrics": ["mae"]}):
+            model = _compiled(tiny.make(), **option)
+            with self.assertRaisesRegex(ValueError, "left out of compile"):
+                model.fit(tiny.data(), tiny.INDEX, verbose=0)
+
     def test_sample_weights_are_refused(self):
         model = _compiled(tiny.make())
         with self.assertRaisesRegex(ValueError, "`sample_weight` must be None"):

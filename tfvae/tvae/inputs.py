@@ -59,6 +59,24 @@ def as_batch(
         return tf.identity(x)
 
 
+def check_compiled(config: dict[str, Any]) -> None:
+    """Raises ValueError if a model was compiled with what it does not use.
+
+    Args:
+      config: Of `keras.Model.get_compile_config`.
+    """
+    given = [
+        name
+        for name in ("loss", "loss_weights", "metrics", "weighted_metrics")
+        if config.get(name) is not None
+    ]
+    if given:
+        raise ValueError(
+            f"`{given[0]}` must be left out of compile(): TVAE maximises its "
+            f"own bound, got {config[given[0]]!r}"
+        )
+
+
 def check_data(x: Any, num_observed: int) -> np.ndarray:
     """Returns data as an array, fully checked.
 

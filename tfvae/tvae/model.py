@@ -312,6 +312,7 @@ class TVAE(keras.Model):
 
         A step that creates variables is traced, and compiled, twice.
         """
+        inputs.check_compiled(self.get_compile_config())
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
