@@ -42,6 +42,40 @@ class Observation(NamedTuple):
     """Pictures for TensorBoard, each `[h, w, 1 or 3]` on 0..1."""
 
 
+class DivergedError(RuntimeError):
+    """Training has left the finite numbers."""
+
+
+class StopWhenDiverged(keras.callbacks.Callback):
+    """Ends a run whose bound or parameters are not finite.
+
+    It belongs in front of all that write anything down, so that the
+    checkpoint before this epoch is the last one.
+    """
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Looks at the epoch.
+
+        Raises:
+          DivergedError: If something is not finite.
+        """
+        bound = float((logs or {}).get("bound", 0.0))
+        if not math.isfinite(bound):
+            reason = f"the bound is {bound}"
+        elif not all(
+            np.isfinite(variable.numpy()).all()
+            for variable in self.model.trainable_variables
+        ):
+            reason = "parameters are not finite"
+        else:
+            return
+        raise DivergedError(
+            f"training diverged in epoch {epoch + 1} ({reason}); lower the "
+            "learning rate, such as cyclical_adam.max_learning_rate, in a "
+            "new run folder."
+        )
+
+
 class Observe(keras.callbacks.Callback):
     """Calls a function after some epochs and adds its scalars to the logs."""
 

@@ -179,6 +179,28 @@ class TrainTest(tf.test.TestCase, parameterized.TestCase):
                 self._train(self.folder / "run")
         self.assertFalse((self.folder / "run/metrics.csv").exists())
 
+    @parameterized.parameters(1e20, 1e38)
+    def test_diverged_training_keeps_the_checkpoint_before(self, rate):
+        run = self.folder / "run"
+        params = (
+            f"cyclical_adam.max_learning_rate = {rate}",
+            "cyclical_adam.half_cycle_epochs = 2",
+        )
+        with mock.patch("keras.optimizers.Adam.apply"):  # Learns nothing.
+            self._train(run, *params, epochs=1)
+        before = small.metrics(run)
+        with self.assertRaisesRegex(
+            callbacks.DivergedError,
+            r"training diverged in epoch 2 \((the bound is|parameters are).*; "
+            "lower the learning rate, such as cyclical_adam.max_learning_rate",
+        ):
+            self._train(run, *params)
+        self.assertEqual(small.metrics(run), before)
+        self.assertEqual(
+            [path.name for path in (run / "checkpoints").iterdir()],
+            ["checkpoint-000001.npz"],
+        )
+
     def test_picture_is_refused_with_the_tool_to_use(self):
         small.load_picture("fit.epochs = 1")
         with self.assertRaisesRegex(ValueError, "use tools/denoise.py"):

@@ -187,6 +187,8 @@ def fit(
       ValueError: If a value is out of range, or fewer epochs are asked for
         than the run already has.
       OSError: If the disk has no room for the checkpoints.
+      DivergedError: If the bound is not finite; the checkpoint of the epoch
+        before stays.
     """
     _check_positive(
         epochs=epochs,
@@ -232,6 +234,7 @@ def fit(
                 shuffle=False,  # The batches come shuffled.
                 verbose=0,
                 callbacks=[
+                    tfvae.callbacks.StopWhenDiverged(),
                     observe,
                     table,
                     tfvae.callbacks.TensorBoardLog(

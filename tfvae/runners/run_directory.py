@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import tfvae.checkpoints
+from tfvae.callbacks import DivergedError
 from tfvae.runners import config
 
 _PACKAGES = (
@@ -85,11 +86,12 @@ class RunDirectory:
         The whole traceback goes to error.log of the folder.
 
         Raises:
-          UnexpectedError: From any error but one of the operating system.
+          UnexpectedError: From any error but one of the operating system
+            and a training that diverged.
         """
         try:
             yield
-        except OSError:
+        except (OSError, DivergedError):
             raise
         except Exception as err:
             _write(self.error_log, "".join(traceback.format_exception(err)))
