@@ -18,7 +18,13 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from absl import flags
+_NOT_INSTALLED = "is not installed; install tfvae first: pip install -e ."
+
+try:
+    from absl import flags
+except ImportError:
+    print(f"error: absl-py {_NOT_INSTALLED}", file=sys.stderr)
+    sys.exit(2)
 
 # What tfvae raises for a value, a file or an order of calls that is wrong.
 _USER_ERRORS = (
@@ -65,10 +71,16 @@ def run(
             raise flags.Error(f"unexpected argument {rest[0]!r}; see --help")
     except flags.Error as err:
         return _tell(err)
-    with quiet():
-        import tensorflow as tf
+    try:
+        with quiet():
+            import tensorflow as tf
 
-        tf.config.list_physical_devices()
+            tf.config.list_physical_devices()
+        import tfvae.runners.config  # noqa: F401 (needs all that is needed)
+    except ModuleNotFoundError as err:
+        return _tell(f"{err.name} {_NOT_INSTALLED}")
+    if "" not in sys.path:  # The current folder, for imports of gin files.
+        sys.path.append("")
     return _guarded(main, values)
 
 

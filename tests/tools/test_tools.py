@@ -94,6 +94,52 @@ class ToolsTest(tf.test.TestCase, parameterized.TestCase):
             stdout=subprocess.DEVNULL,
         )
 
+    @parameterized.parameters(
+        ("absl", "--help", "absl-py"),
+        ("tensorflow", _BARS, "tensorflow"),
+        ("gin", _BARS, "gin"),
+    )
+    def test_missing_package_is_told_in_one_line(self, package, flag, name):
+        script = (
+            "import runpy, sys\n"
+            f"sys.modules[{package!r}] = None\n"
+            f"sys.argv = ['train.py', {flag!r}]\n"
+            f"runpy.run_path({str(TOOLS / 'train.py')!r}, None, '__main__')\n"
+        )
+        ended = subprocess.run(
+            [sys.executable, "-c", script],
+            env={"PYTHONPATH": str(TOOLS), "PATH": ""},
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual(ended.returncode, 2)
+        self.assertEqual(
+            ended.stderr,
+            f"error: {name} is not installed; install tfvae first: "
+            "pip install -e .\n",
+        )
+
+    def test_gin_file_imports_a_module_of_the_current_folder(self):
+        (self.folder / "my_ops.py").write_text(
+            "import gin\n@gin.register\ndef my_rate(): return 1.0\n"
+        )
+        (self.folder / "my.gin").write_text(
+            "import my_ops\ninclude 'runs/bars.gin'\n"
+            "cyclical_adam.max_learning_rate = @my_rate()\n"
+        )
+        with (
+            contextlib.chdir(self.folder),
+            mock.patch.object(sys, "path", [*sys.path]),
+            mock.patch("tfvae.runners.train.train") as called,
+        ):
+            code, _, err = _call(
+                "train",
+                f"--gin_file={self.folder / 'my.gin'}",
+                f"--run_dir={self.folder}",
+            )
+        self.assertEqual(code, 0, err)
+        called.assert_called_once()
+
     def _assert_told(self, name, argv, message):
         code, _, err = _call(name, *argv)
         self.assertEqual(code, 2, err)
