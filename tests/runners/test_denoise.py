@@ -102,6 +102,16 @@ class DenoiseTest(tf.test.TestCase):
                 self._denoise("fit.epochs = 1", f"denoise.output = '{output}'")
         self.assertFalse((self.folder / "run/config.gin").exists())
 
+    def test_finished_run_writes_its_picture_elsewhere(self):
+        summary = self._denoise("fit.epochs = 1")
+        output = self.folder / "out.png"
+        again = self._denoise("fit.epochs = 1", f"denoise.output = '{output}'")
+        self.assertEqual(again, summary)
+        self.assertAllEqual(
+            images.read_image(output),
+            images.read_image(self.folder / "run/figures/restored.png"),
+        )
+
     def test_unreadable_picture_is_told(self):
         (self.folder / "broken.png").write_bytes(b"no picture")
         for name, error in (

@@ -26,8 +26,19 @@ import tfvae.schedules
 import tfvae.tvae  # noqa: F401 (these register their names with gin)
 
 _GIN_FOLDER = pathlib.Path(__file__).parents[2] / "gin"
-# More epochs extend a run; every other value makes it another run.
+# More epochs extend a run; other values that have an influence make it another.
 EXTENDABLE = "fit.epochs"
+# What is written or kept of a run, without an influence on any figure.
+_WITHOUT_INFLUENCE = frozenset(
+    {
+        "denoise.export",
+        "denoise.output",
+        "evaluate.num_points",
+        "export.output",
+        "fit.keep_checkpoints",
+        "train.export",
+    }
+)
 
 gin.add_config_file_search_path(os.fspath(_GIN_FOLDER))
 for _optimizer in (
@@ -181,11 +192,14 @@ def differences(saved: str, current: str) -> list[str]:
       current: Text of the one that it shall go on with.
 
     Returns:
-      A line for each value that differs, but for `EXTENDABLE`; both values
-      are in it.
+      A line for each value that differs, but for `EXTENDABLE` and what has
+      no influence on the figures; both values are in it.
     """
     before, after = bindings(saved), bindings(current)
-    may_differ = {EXTENDABLE, after.get(EXTENDABLE, "").lstrip("%")}
+    may_differ = _WITHOUT_INFLUENCE | {
+        EXTENDABLE,
+        after.get(EXTENDABLE, "").lstrip("%"),
+    }
     return [
         f"{name} was {before.get(name, 'not set')}, is now "
         f"{after.get(name, 'not set')}"

@@ -23,6 +23,7 @@ from tfvae.runners.experiment import (
 )
 from tfvae.runners.run_directory import RunDirectory
 
+_RESTORED = "restored.png"
 _HALF_CYCLE = "cyclical_adam.half_cycle_epochs"
 
 
@@ -59,7 +60,8 @@ def denoise(
 
     The picture as restored so far is in figures/restored_latest.png while
     the training goes on. Call it again with the same configuration to go on
-    with a run that was interrupted; a finished run is left as it is.
+    with a run that was interrupted; a finished run is left as it is, and its
+    picture is written to `output`.
 
     Args:
       run_dir: Folder of the run, see `RunDirectory`.
@@ -77,7 +79,11 @@ def denoise(
     run = RunDirectory(run_dir)
     with run.locked():
         run.check_config()
+        if output is not None:
+            _check_output(output)
         if run.is_finished():
+            if output is not None:
+                _copy_restored(run, output)
             return report.tell_finished(run)
         parts = experiment()
         if parts.restoration is None:
@@ -86,8 +92,6 @@ def denoise(
                 "@corrupted_image(), got data points; use tools/train.py "
                 "for them."
             )
-        if output is not None:
-            _check_output(output)
         observer = _Observer(run, parts, parts.restoration)
         rows = fit(run, parts, observer)
         with run.our_errors():
@@ -149,11 +153,22 @@ def _check_output(output: str) -> None:
         )
 
 
+def _copy_restored(run: RunDirectory, output: str) -> None:
+    """Writes the picture that a finished run has restored once more."""
+    path = run.figures / _RESTORED
+    if not path.exists():
+        raise FileNotFoundError(
+            f"`output` needs the picture of the finished run, got no {path}."
+        )
+    images.write_image(output, images.read_image(path))
+    print(f"wrote {output}, a copy of {path}")
+
+
 def _draw(
     run: RunDirectory, restoration: Restoration, restored: np.ndarray
 ) -> None:
     """Writes the restored picture, alone and beside what it was made from."""
-    images.write_image(run.figures / "restored.png", restored)
+    images.write_image(run.figures / _RESTORED, restored)
     plots.restoration_panel(
         restoration.clean,
         restoration.image,
