@@ -161,6 +161,28 @@ class TrainTest(tf.test.TestCase, parameterized.TestCase):
         ):
             self._train(self._finished(), "TVAE.num_states = 9")
 
+    def test_what_has_no_influence_may_change(self):
+        run = self._finished()
+        before = (run / "summary.json").read_text()
+        self._train(run, "fit.keep_checkpoints = 5", "train.export = True")
+        self.assertEqual((run / "summary.json").read_text(), before)
+
+    def test_other_data_are_refused(self):
+        run, path = self.folder / "run", self.folder / "points.npy"
+        points = np.random.default_rng(0).normal(size=(40, 16))
+        params = (
+            "experiment.data = @array_file()",
+            f"array_file.path = '{path}'",
+        )
+        np.save(path, points)
+        self._train(run, *params, epochs=1)
+        points[3, 5] += 1e-3
+        np.save(path, points)
+        with self.assertRaisesRegex(
+            ValueError, "`experiment.data` must be the data.*with other values"
+        ):
+            self._train(run, *params, epochs=2)
+
     def test_failed_start_does_not_occupy_the_folder(self):
         run = self.folder / "run"
         with self.assertRaisesRegex(ValueError, "num_states"):

@@ -7,13 +7,13 @@ import dataclasses
 import inspect
 import math
 import numbers
+import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gin
 import keras
 import numpy as np
-import tensorflow as tf
 
 import tfvae.callbacks
 import tfvae.checkpoints
@@ -24,9 +24,6 @@ from tfvae.restoration import Restoration
 from tfvae.runners import config
 from tfvae.runners.run_directory import RunDirectory
 from tfvae.tvae import TVAE
-
-# Decoder outputs that a reconstruction pass holds in memory at once, 256 MB.
-_OUTPUTS_AT_ONCE = 2**26
 
 Observer = Callable[[int], tfvae.callbacks.Observation]
 """Given the number of complete epochs, returns what it saw of the run."""
@@ -184,8 +181,8 @@ def fit(
 
     Raises:
       TypeError: If `optimizer` is not a function that returns an optimizer.
-      ValueError: If a value is out of range, or fewer epochs are asked for
-        than the run already has.
+      ValueError: If a value is out of range, fewer epochs are asked for than
+        the run already has, or it was trained on other data.
       OSError: If the disk has no room for the checkpoints.
       DivergedError: If the bound is not finite; the checkpoint of the epoch
         before stays.
@@ -207,6 +204,13 @@ def fit(
     )
     restored = tfvae.checkpoints.restore_latest(run.checkpoints, model)
     start = restored.epoch if restored else 0
+    checksum = zlib.crc32(observations.train)
+    if restored and restored.extra.get("data_crc32", checksum) != checksum:
+        raise ValueError(
+            f"`experiment.data` must be the data that {run.path} was trained "
+            f"on, got {observations.name} with other values; choose another "
+            "folder."
+        )
     if start > epochs:
         raise ValueError(
             f"`fit.epochs` must be at least {start}, the epochs that "
@@ -244,7 +248,10 @@ def fit(
                         run.checkpoints,
                         checkpoint_every,
                         keep=keep_checkpoints,
-                        extra=lambda: {"rows": table.rows},
+                        extra=lambda: {
+                            "rows": table.rows,
+                            "data_crc32": checksum,
+                        },
                     ),
                     tfvae.callbacks.Progress(),
                 ],
@@ -303,11 +310,5 @@ def stored_reconstructions(model: TVAE, points: np.ndarray) -> np.ndarray:
       model: A model that has states for the points.
       points: The training points, `[N, D]`.
     """
-    outputs_per_point = model.num_states * model.num_observed
-    batch_size = max(1, _OUTPUTS_AT_ONCE // outputs_per_point)
-    batch_size = min(batch_size, len(points), 1024)
-    reconstruct = tf.function(model.stored_reconstruction)
-    dataset = tf.data.Dataset.from_tensor_slices(
-        (points, np.arange(len(points), dtype=np.int32))
-    ).batch(batch_size)
-    return np.concatenate([reconstruct(x, i).numpy() for x, i in dataset])
+    index = np.arange(len(points), dtype=np.int32)
+    return model.stored_reconstruction(points, index)
