@@ -204,7 +204,7 @@ def fit(
     )
     restored = tfvae.checkpoints.restore_latest(run.checkpoints, model)
     start = restored.epoch if restored else 0
-    checksum = zlib.crc32(observations.train)
+    checksum = zlib.crc32(observations.train.data)
     if restored and restored.extra.get("data_crc32", checksum) != checksum:
         raise ValueError(
             f"`experiment.data` must be the data that {run.path} was trained "
