@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tests.runners import small
 from tfvae.runners import config
+from tfvae.runners import evaluate as module
 from tfvae.runners.denoise import denoise
 from tfvae.runners.evaluate import evaluate
 from tfvae.runners.export import export
@@ -46,6 +47,13 @@ class EvaluateTest(tf.test.TestCase):
         states = np.eye(6, dtype=np.float32)
         means = served["decode"](states=tf.constant(states))["mean"]
         self.assertEqual(means.shape, (6, 16))
+
+    def test_enumeration_is_left_out_where_it_takes_long(self):
+        few, many = np.zeros((2, 16)), np.zeros((1000, 3072))
+        self.assertTrue(module._can_enumerate(8, few))
+        self.assertTrue(module._can_enumerate(20, few))
+        self.assertFalse(module._can_enumerate(21, few))
+        self.assertFalse(module._can_enumerate(20, many))
 
     def test_restored_picture_is_scored(self):
         small.load_picture("fit.epochs = 1", "denoise.export = False")

@@ -94,6 +94,7 @@ def denoise(
             )
         observer = _Observer(run, parts, parts.restoration)
         rows = fit(run, parts, observer)
+        report.announce_end(export)
         with run.our_errors():
             restored = observer.restored(len(rows))
             report.draw(run, parts, rows)

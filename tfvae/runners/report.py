@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
+import tqdm
 
 from tfvae import plots, serving
 from tfvae.data import images
@@ -41,6 +43,35 @@ def reconstructions(model: TVAE, points: np.ndarray) -> np.ndarray:
             for i in range(0, len(points), _BATCH_SIZE)
         ]
     )
+
+
+def inferred(model: TVAE, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Infers unseen points once, with a progress bar on a terminal.
+
+    Args:
+      model: The model.
+      points: `[N, D]`, NaN where missing.
+
+    Returns:
+      Their bounds on log p, nats, `[N]`, and posterior means, `[N, D]`.
+    """
+    print(f"inferring {len(points):,} data points", flush=True)
+    mean = tf.function(model.posterior_mean)
+    bounds, means = [], []
+    with tqdm.tqdm(
+        total=len(points),
+        desc="inference",
+        disable=None,  # Unless on a terminal.
+        leave=False,
+        unit="point",
+    ) as bar:
+        for i in range(0, len(points), _BATCH_SIZE):
+            batch = points[i : i + _BATCH_SIZE]
+            inference = model.infer(batch)
+            bounds.append(inference.bound.numpy())
+            means.append(mean(inference).numpy())
+            bar.update(len(batch))
+    return np.concatenate(bounds), np.concatenate(means)
 
 
 def draw(
@@ -88,6 +119,12 @@ def read_figures(run: RunDirectory, *names: str) -> dict[str, np.ndarray]:
         name: images.read_image(run.figures / f"{name}.png") / images.WHITE
         for name in names
     }
+
+
+def announce_end(export: bool) -> None:
+    """Prints what comes after the last epoch, and takes a while."""
+    what = "figures and SavedModel" if export else "figures"
+    print(f"writing {what}", flush=True)
 
 
 def export(run: RunDirectory, parts: Experiment) -> None:

@@ -59,6 +59,7 @@ def train(
                 "restore; use tools/denoise.py for it."
             )
         rows = fit(run, parts, _Observer(run, parts, num_test_points))
+        report.announce_end(export)
         with run.our_errors():
             final = _final_figures(parts)
             report.draw(run, parts, rows)
