@@ -34,6 +34,7 @@ def export(
         parts = experiment()
         checkpoint = run.restore(parts.model)
         path = run.saved_model if output is None else pathlib.Path(output)
+        print(f"writing {path}", flush=True)
         with run.our_errors():
             serving.export_saved_model(
                 parts.model, path, event_shape=parts.observations.event_shape
