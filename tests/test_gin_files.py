@@ -17,7 +17,7 @@ from tfvae.runners.denoise import denoise
 from tfvae.runners.train import train
 
 GIN = pathlib.Path(__file__).parents[1] / "gin"
-PAPER = "papers/iclr2022_tvae"
+PAPER = "papers/ecml2022_tvae"
 FILES = sorted(path.relative_to(GIN).as_posix() for path in GIN.rglob("*.gin"))
 
 # What other files include or a user adds; they are no runs of their own.

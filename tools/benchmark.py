@@ -5,7 +5,7 @@ Usage:
   python tools/benchmark.py --gin_file=gin/quickstart.gin \
       --run_dir=runs/benchmark
   python tools/benchmark.py --gin_param="IMAGE='house.png'" \
-      --gin_file=gin/papers/iclr2022_tvae/house_noise25.gin \
+      --gin_file=gin/papers/ecml2022_tvae/house_noise25.gin \
       --compare="python other.py" --run_dir=runs/benchmark
 
 Prints a table and writes benchmark.json: data points per second of whole EM

@@ -7,7 +7,7 @@ Usage:
   python tools/denoise.py --image=photo.png --mask=scratches.png \
       --run_dir=runs/scratches
   python tools/denoise.py --image=house.png --noise_std=25 \
-      --gin_file=gin/papers/iclr2022_tvae/house_noise25.gin \
+      --gin_file=gin/papers/ecml2022_tvae/house_noise25.gin \
       --run_dir=runs/house25
 
 The second example fills in where the mask is not black. The last one adds

@@ -88,6 +88,27 @@ class DenoiseTest(tf.test.TestCase):
         self.assertAllEqual(restored[mask == 0], picture[mask == 0])
         self.assertFalse(np.isnan(restored).any())
 
+    def test_picture_of_16_bits_stays_as_deep(self):
+        picture = images.embedded_image("camera", crop=(90, 200, 16, 16))
+        picture[0, 0] = 100.0 + 1.0 / 257.0
+        mask = np.zeros((16, 16, 1), np.float32)
+        mask[4:8, 4:6] = 255.0
+        images.write_image(self.folder / "mask.png", mask)
+        images.write_image(self.folder / "deep.png", picture, bits=16)
+        params = (
+            f"IMAGE = '{self.folder / 'deep.png'}'",
+            f"corrupted_image.mask = '{self.folder / 'mask.png'}'",
+            "corrupted_image.crop = None",
+            "corrupted_image.noise_std = 0.0",
+            "fit.epochs = 1",
+        )
+        # At the end of the run, and of one that has ended.
+        for name in ("first.tif", "again.png", "flat.jpg"):
+            output = self.folder / name
+            self._denoise(*params, f"denoise.output = '{output}'")
+            is_kept = images.read_image(output)[0, 0] == picture[0, 0]
+            self.assertEqual(bool(is_kept.all()), name != "flat.jpg")
+
     def test_data_points_are_refused_with_the_tool_to_use(self):
         small.load_bars("fit.epochs = 1")
         with self.assertRaisesRegex(ValueError, "use tools/train.py"):

@@ -100,7 +100,7 @@ def denoise(
             report.draw(run, parts, rows)
             _draw(run, parts.restoration, restored)
             if output is not None:
-                images.write_image(output, restored)
+                _write(output, restored, parts.restoration.bits)
             if export:
                 report.export(run, parts)
         final = {"data": parts.observations.name}
@@ -140,6 +140,12 @@ class _Observer:
         return self._last[1]
 
 
+def _write(path: str | os.PathLike[str], image: np.ndarray, bits: int) -> None:
+    """Writes a picture as deep as the original, where the format can."""
+    can_be_deep = pathlib.Path(path).suffix.lower() in (".png", ".tif", ".tiff")
+    images.write_image(path, image, bits=bits if can_be_deep else 8)
+
+
 def _check_output(output: str) -> None:
     """Raises a ValueError where the picture could not be written."""
     path = pathlib.Path(output)
@@ -161,7 +167,8 @@ def _copy_restored(run: RunDirectory, output: str) -> None:
         raise FileNotFoundError(
             f"`output` needs the picture of the finished run, got no {path}."
         )
-    images.write_image(output, images.read_image(path))
+    restored = images.read_image(path)
+    _write(output, restored, 16 if np.any(restored % 1.0) else 8)
     print(f"wrote {output}, a copy of {path}")
 
 
@@ -169,7 +176,7 @@ def _draw(
     run: RunDirectory, restoration: Restoration, restored: np.ndarray
 ) -> None:
     """Writes the restored picture, alone and beside what it was made from."""
-    images.write_image(run.figures / _RESTORED, restored)
+    _write(run.figures / _RESTORED, restored, restoration.bits)
     plots.restoration_panel(
         restoration.clean,
         restoration.image,
