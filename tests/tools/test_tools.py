@@ -292,6 +292,18 @@ class ToolsTest(tf.test.TestCase, parameterized.TestCase):
         log = (self.folder / "error.log").read_text()
         self.assertIn("Traceback", log)
 
+    def test_folder_called_like_one_of_ours_is_no_hindrance(self):
+        (self.folder / "runs").mkdir()
+        (self.folder / "runs/sub").mkdir()
+        ended = subprocess.run(
+            [sys.executable, str(TOOLS / "denoise.py"), "--image=no.png"],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertRegex(ended.stderr, "`--run_dir` must be given")
+
     def test_interrupt_tells_how_to_go_on(self):
         with mock.patch(
             "tfvae.runners.train.experiment", side_effect=KeyboardInterrupt

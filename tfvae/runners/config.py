@@ -41,6 +41,11 @@ _WITHOUT_INFLUENCE = frozenset(
 )
 
 gin.add_config_file_search_path(os.fspath(_GIN_FOLDER))
+# Files only: gin also takes `runs/bars.gin` for a file of a package `runs`, and
+# fails where the current folder has a folder of that name, as it does after
+# the first --run_dir=runs/one.
+gin.config._FILE_READERS[:] = [(open, os.path.isfile)]
+
 for _optimizer in (
     keras.optimizers.Adam,
     keras.optimizers.AdamW,
