@@ -54,6 +54,8 @@ setuptools.setup(
         "tqdm>=4.66,<5",
     ],
     extras_require={
+        # A client that talks to TensorFlow Serving by gRPC.
+        "serving": ["tensorflow-serving-api>=2.21,<2.22"],
         "test": [
             "mypy>=2.4,<2.5",
             "pytest>=9.0,<10",
