@@ -14,8 +14,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 # A component is a module or a package directly below tfvae. It imports
 # components of lower levels and itself, nothing else of tfvae.
 LEVELS = {
-    "memory": 0,
     "ops": 0,
+    "resources": 0,
     "types": 0,
     "data": 1,
     "likelihoods": 1,

@@ -15,7 +15,6 @@ import logging
 import os
 import pathlib
 import re
-import shutil
 import struct
 import zipfile
 import zlib
@@ -26,11 +25,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfvae.resources import check_disk_space
+
 _FORMAT = 1
 _MEMBER = "checkpoint.json"
 _PREFIX = "checkpoint-"
-# What a file system needs beside the arrays: archive headers, other files.
-_SPARE_BYTES = 2**20
 
 _logger = logging.getLogger(__name__)
 
@@ -82,7 +81,11 @@ def save(
         f"{index:04d}": variable.numpy()
         for index, variable in enumerate(_variables(model))
     }
-    check_disk_space(directory, sum(array.nbytes for array in arrays.values()))
+    check_disk_space(
+        directory,
+        sum(array.nbytes for array in arrays.values()),
+        f"writing to {directory}",
+    )
     content: dict[str, Any] = {
         "format": _FORMAT,
         "epoch": int(epoch),
@@ -143,26 +146,6 @@ def checkpoint_bytes(model: keras.Model) -> int:
         int(np.prod(variable.shape)) * np.dtype(str(variable.dtype)).itemsize
         for variable in _variables(model)
     )
-
-
-def check_disk_space(path: str | os.PathLike[str], num_bytes: int) -> None:
-    """Raises an OSError when `num_bytes` do not fit on the disk of `path`.
-
-    Args:
-      path: An existing folder.
-      num_bytes: What is about to be written there.
-
-    Raises:
-      OSError: If there is less room; the message names the folder, the bytes
-        needed and the bytes free.
-    """
-    free = shutil.disk_usage(path).free
-    needed = num_bytes + _SPARE_BYTES
-    if free < needed:
-        raise OSError(
-            f"no disk space: writing to {os.fspath(path)} needs {needed:,} "
-            f"bytes, only {free:,} are free."
-        )
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:

@@ -24,7 +24,6 @@ from tfvae.data.images import (
     read_mask,
 )
 from tfvae.data.source import Observations
-from tfvae.memory import check_memory
 from tfvae.ops.image_quality import psnr, ssim
 from tfvae.ops.patches import (
     MERGE_METHODS,
@@ -33,6 +32,7 @@ from tfvae.ops.patches import (
     merge_patches,
     patch_starts,
 )
+from tfvae.resources import check_memory
 
 
 @dataclasses.dataclass(frozen=True)

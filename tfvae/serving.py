@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae.ops import bits
+from tfvae.resources import check_disk_space
 from tfvae.tvae import TVAE, Inference
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -36,8 +37,6 @@ _SAVED_MODEL_ENTRIES = {
     "saved_model.pb",
     "variables",
 }
-# What a file system needs beside weights and graphs.
-_SPARE_BYTES = 2**20
 # Outputs that the check of an export compares by value. The others are bits
 # and their order, which a rounding error may rightly change on some device.
 _COMPARED = ("bound", "mean")
@@ -336,7 +335,9 @@ def _write(
         function.get_concrete_function().graph.as_graph_def().ByteSize()
         for function in functions.values()
     )
-    _check_disk_space(path, weight_bytes + graph_bytes)
+    check_disk_space(
+        path, weight_bytes + graph_bytes, f"exporting to {path.parent}"
+    )
     module = tf.Module(name="tfvae")
     module.weights = weights
     for name, function in functions.items():
@@ -350,16 +351,6 @@ def _write(
     file.parent.mkdir()
     text = json.dumps(metadata, indent=2) + "\n"
     file.write_text(text, encoding="utf-8")
-
-
-def _check_disk_space(path: pathlib.Path, num_bytes: int) -> None:
-    free = shutil.disk_usage(path).free
-    needed = num_bytes + _SPARE_BYTES
-    if free < needed:
-        raise OSError(
-            f"no disk space: exporting to {path.parent} needs {needed:,} "
-            f"bytes, only {free:,} are free."
-        )
 
 
 def _check_replaceable(path: pathlib.Path) -> None:

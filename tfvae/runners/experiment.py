@@ -20,6 +20,7 @@ import tfvae.checkpoints
 import tfvae.schedules
 from tfvae.data import Observations, indexed_batches
 from tfvae.likelihoods import GaussianLikelihood, Likelihood
+from tfvae.resources import check_disk_space
 from tfvae.restoration import Restoration
 from tfvae.runners import config
 from tfvae.runners.run_directory import RunDirectory
@@ -216,9 +217,10 @@ def fit(
             f"`fit.epochs` must be at least {start}, the epochs that "
             f"{run.path} has already, got {epochs!r}."
         )
-    tfvae.checkpoints.check_disk_space(
+    check_disk_space(
         run.path,
         (keep_checkpoints + 1) * tfvae.checkpoints.checkpoint_bytes(model),
+        f"writing to {run.path}",
     )
     run.write_config()
     observe = tfvae.callbacks.Observe(observer, observe_every)

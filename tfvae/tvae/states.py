@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfvae import memory
+from tfvae import resources
 from tfvae.ops import bits, random, truncated
 
 # Bits of first states that are drawn at once; bounds the memory of it.
@@ -47,7 +47,7 @@ class StateStore(keras.layers.Layer):
         self.num_states = num_states
         self.num_latents = num_latents
         packed_bytes = bits.packed_size(num_latents)
-        memory.check_memory(
+        resources.check_memory(
             num_data * num_states * (packed_bytes + 4),
             f"{num_states} states of {num_data:,} data points",
             "take a smaller `num_states`, or fewer data points",
