@@ -15,12 +15,7 @@ from tfvae.callbacks import Observation
 from tfvae.data import images
 from tfvae.restoration import Restoration
 from tfvae.runners import config, report
-from tfvae.runners.experiment import (
-    Experiment,
-    experiment,
-    fit,
-    stored_reconstructions,
-)
+from tfvae.runners.experiment import Experiment, experiment, fit
 from tfvae.runners.run_directory import RunDirectory
 
 _RESTORED = "restored.png"
@@ -133,8 +128,9 @@ class _Observer:
     def restored(self, epoch: int) -> np.ndarray:
         """Returns the picture as restored after `epoch` epochs."""
         if self._last is None or self._last[0] != epoch:
-            estimates = stored_reconstructions(
-                self._parts.model, self._parts.observations.train
+            points = self._parts.observations.train
+            estimates = self._parts.model.stored_reconstruction(
+                points, np.arange(len(points))
             )
             self._last = epoch, self._restoration.restore(estimates)
         return self._last[1]

@@ -10,7 +10,7 @@ import gin
 import numpy as np
 
 from tfvae.runners import report
-from tfvae.runners.experiment import experiment, stored_reconstructions
+from tfvae.runners.experiment import experiment
 from tfvae.runners.run_directory import RunDirectory
 from tfvae.tvae.model import MAX_ENUMERATED_LATENTS
 
@@ -68,7 +68,9 @@ def evaluate(
                 parts.restoration is not None
                 and parts.restoration.clean is not None
             ):
-                estimates = stored_reconstructions(model, data.train)
+                estimates = model.stored_reconstruction(
+                    data.train, np.arange(data.num_data)
+                )
                 figures.update(
                     parts.restoration.score(
                         parts.restoration.restore(estimates)

@@ -303,14 +303,3 @@ def _announce(parts: Experiment, start: int, epochs: int, steps: int) -> None:
         f"{steps:,} steps",
         flush=True,
     )
-
-
-def stored_reconstructions(model: TVAE, points: np.ndarray) -> np.ndarray:
-    """Returns the posterior means of all training points, `[N, D]`.
-
-    Args:
-      model: A model that has states for the points.
-      points: The training points, `[N, D]`.
-    """
-    index = np.arange(len(points), dtype=np.int32)
-    return model.stored_reconstruction(points, index)
