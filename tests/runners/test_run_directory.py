@@ -75,6 +75,28 @@ class RunDirectoryTest(absltest.TestCase):
         config.load([], ["fit.epochs = 3"])
         self.assertFalse(self.run_dir.is_finished())
 
+    def test_training_is_locked_and_told_whether_it_is_finished(self):
+        self._start("fit.epochs = 1")
+        other = RunDirectory(self.run_dir.path)
+        with self.run_dir.locked_for_training() as is_finished:
+            self.assertFalse(is_finished)
+            with self.assertRaisesRegex(RuntimeError, "in use by another"):
+                with other.locked():
+                    pass
+        row = {"epoch": 1, "bound": -1.0, "seconds": 2.0}
+        self.run_dir.write_summary([row], {}, seed=7)
+        with self.run_dir.locked_for_training() as is_finished:
+            self.assertTrue(is_finished)
+
+    def test_training_of_another_configuration_is_refused(self):
+        self._start("fit.batch_size = 8")
+        config.load([], ["fit.batch_size = 9"])
+        with self.assertRaisesRegex(ValueError, "was 8, is now 9"):
+            with self.run_dir.locked_for_training():
+                self.fail("The folder is of another run.")
+        with self.run_dir.locked():  # It was released.
+            pass
+
     def test_broken_summary_is_no_summary(self):
         self._start("fit.epochs = 2")
         self.run_dir.summary.write_text("{")

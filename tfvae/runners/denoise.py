@@ -72,11 +72,10 @@ def denoise(
       RuntimeError: If another process is at `run_dir`.
     """
     run = RunDirectory(run_dir)
-    with run.locked():
-        run.check_config()
+    with run.locked_for_training() as is_finished:
         if output is not None:
             _check_output(output)
-        if run.is_finished():
+        if is_finished:
             if output is not None:
                 _copy_restored(run, output)
             return report.tell_finished(run)

@@ -80,6 +80,22 @@ class RunDirectory:
             yield
 
     @contextlib.contextmanager
+    def locked_for_training(self) -> Iterator[bool]:
+        """Locks the folder for a run of gin's configuration to start or go on.
+
+        Yields:
+          Whether that run is finished, with nothing left to train.
+
+        Raises:
+          RuntimeError: If another process is at it.
+          ValueError: If it has a run of another configuration.
+          OSError: If the folder can not be made.
+        """
+        with self.locked():
+            self.check_config()
+            yield self.is_finished()
+
+    @contextlib.contextmanager
     def our_errors(self) -> Iterator[None]:
         """Marks errors in it as ours: what the user gave was checked before.
 

@@ -48,9 +48,8 @@ def train(
       RuntimeError: If another process is at `run_dir`.
     """
     run = RunDirectory(run_dir)
-    with run.locked():
-        run.check_config()
-        if run.is_finished():
+    with run.locked_for_training() as is_finished:
+        if is_finished:
             return report.tell_finished(run)
         parts = experiment()
         if parts.restoration is not None:
