@@ -196,68 +196,20 @@ def fit(
         keep_checkpoints=keep_checkpoints,
         steps_per_execution=steps_per_execution,
     )
-    model, observations = parts.model, parts.observations
-    steps = math.ceil(observations.num_data / batch_size)
-    model.compile(
-        optimizer=_made_optimizer(optimizer, steps),
-        steps_per_execution=_largest_divisor(steps, steps_per_execution),
-        jit_compile=jit_compile,
-    )
-    restored = tfvae.checkpoints.restore_latest(run.checkpoints, model)
-    start = restored.epoch if restored else 0
-    checksum = zlib.crc32(observations.train.data)
-    if restored and restored.extra.get("data_crc32", checksum) != checksum:
-        raise ValueError(
-            f"`experiment.data` must be the data that {run.path} was trained "
-            f"on, got {observations.name} with other values; choose another "
-            "folder."
-        )
-    if start > epochs:
-        raise ValueError(
-            f"`fit.epochs` must be at least {start}, the epochs that "
-            f"{run.path} has already, got {epochs!r}."
-        )
-    check_disk_space(
-        run.path,
-        (keep_checkpoints + 1) * tfvae.checkpoints.checkpoint_bytes(model),
-        f"writing to {run.path}",
-    )
+    steps = math.ceil(parts.observations.num_data / batch_size)
+    _compile(parts.model, optimizer, steps, steps_per_execution, jit_compile)
+    checksum = zlib.crc32(parts.observations.train.data)
+    start, rows = _resume(run, parts, epochs, checksum)
+    _check_room(run, parts.model, keep_checkpoints + 1)
     run.write_config()
+    table = tfvae.callbacks.MetricsTable(run.metrics, rows)
     observe = tfvae.callbacks.Observe(observer, observe_every)
-    table = tfvae.callbacks.MetricsTable(
-        run.metrics, restored.extra["rows"] if restored else None
-    )
+    saver = _saver(run, table, checksum, checkpoint_every, keep_checkpoints)
     if start < epochs:
         _announce(parts, start, epochs, steps)
         with run.our_errors():
-            model.fit(
-                indexed_batches(
-                    observations.train, batch_size, parts.seed, start
-                ),
-                steps_per_epoch=steps,
-                initial_epoch=start,
-                epochs=epochs,
-                shuffle=False,  # The batches come shuffled.
-                verbose=0,
-                callbacks=[
-                    tfvae.callbacks.StopWhenDiverged(),
-                    observe,
-                    table,
-                    tfvae.callbacks.TensorBoardLog(
-                        run.tensorboard, observe, {"config.gin": config.text()}
-                    ),
-                    tfvae.checkpoints.SaveCheckpoints(
-                        run.checkpoints,
-                        checkpoint_every,
-                        keep=keep_checkpoints,
-                        extra=lambda: {
-                            "rows": table.rows,
-                            "data_crc32": checksum,
-                        },
-                    ),
-                    tfvae.callbacks.Progress(),
-                ],
-            )
+            callbacks = _callbacks(run, observe, table, saver)
+            _train(parts, start, epochs, batch_size, callbacks)
     return table.rows
 
 
@@ -269,6 +221,21 @@ def _check_positive(**values: Any) -> None:
             raise ValueError(
                 f"`fit.{name}` must be a positive integer, got {value!r}."
             )
+
+
+def _compile(
+    model: TVAE,
+    optimizer: Callable[[int], keras.optimizers.Optimizer],
+    steps: int,
+    steps_per_execution: int,
+    jit_compile: bool,
+) -> None:
+    """Prepares a model for epochs of so many steps; see `fit`."""
+    model.compile(
+        optimizer=_made_optimizer(optimizer, steps),
+        steps_per_execution=_largest_divisor(steps, steps_per_execution),
+        jit_compile=jit_compile,
+    )
 
 
 def _made_optimizer(
@@ -290,6 +257,104 @@ def _made_optimizer(
 def _largest_divisor(number: int, limit: int) -> int:
     """Returns the largest divisor of `number` that is at most `limit`."""
     return max(n for n in range(1, min(number, limit) + 1) if number % n == 0)
+
+
+def _resume(
+    run: RunDirectory, parts: Experiment, epochs: int, checksum: int
+) -> tuple[int, list[dict[str, float]]]:
+    """Gives the model the last checkpoint of the run, if there is one.
+
+    Args:
+      run: Folder of the run.
+      parts: The experiment, its model compiled.
+      epochs: Number of epochs of the whole run.
+      checksum: Of the training data.
+
+    Returns:
+      The epochs that the run has already, and their metrics.
+
+    Raises:
+      ValueError: If it was trained on other data, or for more epochs.
+    """
+    restored = tfvae.checkpoints.restore_latest(run.checkpoints, parts.model)
+    if restored is None:
+        return 0, []
+    if restored.extra.get("data_crc32", checksum) != checksum:
+        raise ValueError(
+            f"`experiment.data` must be the data that {run.path} was trained "
+            f"on, got {parts.observations.name} with other values; choose "
+            "another folder."
+        )
+    if restored.epoch > epochs:
+        raise ValueError(
+            f"`fit.epochs` must be at least {restored.epoch}, the epochs that "
+            f"{run.path} has already, got {epochs!r}."
+        )
+    return restored.epoch, restored.extra["rows"]
+
+
+def _check_room(run: RunDirectory, model: TVAE, num_checkpoints: int) -> None:
+    """Raises an OSError where the disk can not hold so many checkpoints."""
+    check_disk_space(
+        run.path,
+        num_checkpoints * tfvae.checkpoints.checkpoint_bytes(model),
+        f"writing to {run.path}",
+    )
+
+
+def _saver(
+    run: RunDirectory,
+    table: tfvae.callbacks.MetricsTable,
+    checksum: int,
+    every: int,
+    keep: int,
+) -> tfvae.checkpoints.SaveCheckpoints:
+    """Returns the callback that saves what `_resume` wants to find."""
+    return tfvae.checkpoints.SaveCheckpoints(
+        run.checkpoints,
+        every,
+        keep=keep,
+        extra=lambda: {"rows": table.rows, "data_crc32": checksum},
+    )
+
+
+def _callbacks(
+    run: RunDirectory,
+    observe: tfvae.callbacks.Observe,
+    table: tfvae.callbacks.MetricsTable,
+    saver: tfvae.checkpoints.SaveCheckpoints,
+) -> list[keras.callbacks.Callback]:
+    """Returns all callbacks of a run, in the order that they rely on."""
+    return [
+        tfvae.callbacks.StopWhenDiverged(),
+        observe,
+        table,
+        tfvae.callbacks.TensorBoardLog(
+            run.tensorboard, observe, {"config.gin": config.text()}
+        ),
+        saver,
+        tfvae.callbacks.Progress(),
+    ]
+
+
+def _train(
+    parts: Experiment,
+    start: int,
+    epochs: int,
+    batch_size: int,
+    callbacks: list[keras.callbacks.Callback],
+) -> None:
+    """Trains the compiled model from epoch `start` to `epochs`."""
+    data = parts.observations
+    parts.model.fit(
+        indexed_batches(data.train, batch_size, parts.seed, start),
+        steps_per_epoch=math.ceil(data.num_data / batch_size),
+        initial_epoch=start,
+        epochs=epochs,
+        shuffle=False,  # The batches come shuffled.
+        verbose=0,
+        callbacks=callbacks,
+    )
 
 
 def _announce(parts: Experiment, start: int, epochs: int, steps: int) -> None:
