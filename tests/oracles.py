@@ -64,6 +64,26 @@ def best_distinct(
     return best + [-np.inf] * (num_states - len(best))
 
 
+def distinct(keys: np.ndarray) -> tuple[list[int], list[int], list[int]]:
+    """Returns keys once each, where each is first, and which each one is."""
+    once, first, index = [], [], []
+    for place, key in enumerate(keys.tolist()):
+        if key not in once:
+            once.append(key)
+            first.append(place)
+        index.append(once.index(key))
+    return once, first, index
+
+
+def num_kept(log_joints: np.ndarray, max_dropped_mass: float) -> int:
+    """Returns the least M whose mean posterior mass behind it is allowed."""
+    q = np.array([posterior(row) for row in log_joints])
+    for count in range(1, q.shape[1]):
+        if q[:, count:].sum(1).mean() <= max_dropped_mass:
+            return count
+    return q.shape[1]
+
+
 # Densities, one data point `x` [D] and one mean [D]; NaN in x is skipped.
 
 

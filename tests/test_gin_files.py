@@ -194,7 +194,6 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
             name,
             *params,
             "fit.epochs = 1",
-            "fit.jit_compile = False",  # Compiling takes longer than the run.
             "train.export = False",
             "denoise.export = False",
         )

@@ -67,6 +67,12 @@ def _outputs(likelihood, num_observed, num_states, seed=1):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
+def _pairs(likelihood, x, observed, outputs):
+    """Log p(x | s) of all data with all outputs, as products of features."""
+    of_data, of_outputs = likelihood.features(x, observed)
+    return tf.matmul(of_data, of_outputs(outputs), transpose_b=True)
+
+
 def _moments(likelihood, outputs):
     """Mass, mean and variance of x given outputs, D = 1, by integration."""
     if isinstance(likelihood, likelihoods.BernoulliLikelihood):
@@ -117,6 +123,80 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllClose(
             likelihood.log_prob(x, observed, of_each), log_prob, rtol=1e-5
         )
+
+    @parameterized.product(
+        case=tuple(CASES),
+        share_missing=(0.0, 0.3),
+        shape=((6, 4, 5), (1, 1, 1)),
+    )
+    def test_pairs_are_scored_like_one_by_one(self, case, share_missing, shape):
+        num_data, num_observed, num_states = shape
+        make, oracle, _ = CASES[case]
+        likelihood = make()
+        rng = np.random.default_rng(0)
+        data = rng.random((num_data, num_observed)).astype(np.float32)
+        data[rng.random(data.shape) < share_missing] = np.nan
+        outputs = _outputs(likelihood, num_observed, num_states)
+        x, observed = densities.split_missing(tf.constant(data))
+        pairs = _pairs(likelihood, x, observed, tf.constant(outputs))
+        one_by_one = [
+            [
+                likelihood.log_prob(x[n], observed[n], tf.constant(output))
+                for output in outputs
+            ]
+            for n in range(num_data)
+        ]
+        self.assertAllClose(pairs, one_by_one, rtol=1e-5, atol=1e-5)
+        expected = [
+            [oracle(row, one) for one in outputs.astype(np.float64)]
+            for row in data.astype(np.float64)
+        ]
+        self.assertAllClose(pairs, expected, rtol=1e-5, atol=1e-5)
+
+    @parameterized.named_parameters(*EVERY_CASE)
+    def test_pairs_do_not_depend_on_what_stands_at_missing_entries(
+        self, make, *_
+    ):
+        likelihood = make()
+        x, observed = densities.split_missing(tf.constant(_data((6, 4))))
+        outputs = tf.constant(_outputs(likelihood, 4, 5))
+        other = tf.where(observed > 0.0, x, 99.0)
+        self.assertAllEqual(
+            _pairs(likelihood, x, observed, outputs),
+            _pairs(likelihood, other, observed, outputs),
+        )
+
+    @parameterized.named_parameters(*EVERY_CASE)
+    def test_pairs_are_scored_in_graphs_of_unknown_sizes(self, make, *_):
+        likelihood = make()
+        x, observed = densities.split_missing(tf.constant(_data((6, 4))))
+        outputs = tf.constant(_outputs(likelihood, 4, 5))
+        unknown = tf.TensorSpec([None, None], tf.float32)
+        expected = _pairs(likelihood, x, observed, outputs)
+        compiled = tf.function(
+            functools.partial(_pairs, likelihood),
+            input_signature=[
+                unknown,
+                unknown,
+                tf.TensorSpec([None, outputs.shape[1]], tf.float32),
+            ],
+        )
+        self.assertAllClose(compiled(x, observed, outputs), expected, rtol=1e-6)
+
+    def test_likelihood_without_features_is_told(self):
+        with self.assertRaisesRegex(
+            NotImplementedError,
+            r"Likelihood has no `features`.*Evolution\(shared=False\)",
+        ):
+            likelihoods.Likelihood().features(tf.ones([1, 1]), tf.ones([1, 1]))
+
+    @parameterized.named_parameters(*EVERY_CASE)
+    def test_pairs_of_nothing_observed_have_probability_1(self, make, *_):
+        likelihood = make()
+        zeros = tf.zeros([2, 4])
+        outputs = tf.constant(_outputs(likelihood, 4, 5))
+        log_prob = _pairs(likelihood, zeros, zeros, outputs)
+        self.assertAllEqual(log_prob, np.zeros((2, 5)))
 
     @parameterized.named_parameters(*EVERY_CASE)
     def test_density_has_mass_1_and_the_mean_that_is_told(self, make, _, grid):
@@ -266,6 +346,48 @@ class StandardizedTest(tf.test.TestCase, parameterized.TestCase):
             jacobian = math.log(scale) * tf.reduce_sum(observed, -1)
             log_probs.append(log_prob + jacobian)
         self.assertAllClose(*log_probs, rtol=1e-4)
+
+    @parameterized.product(
+        cls=classes, standardize=(True, False), share_missing=(0.0, 0.4)
+    )
+    def test_pairs_of_pixels_are_scored_exactly(
+        self, cls, standardize, share_missing
+    ):
+        # Patches of 144 pixels on 0 .. 255 and means near them: squares of
+        # the pixels are thousands of times the squared errors.
+        likelihood = cls(standardize=standardize)
+        rng = np.random.default_rng(0)
+        num_pixels, noise_std = 144, 10.0
+        data = 180.0 + rng.uniform(-40.0, 40.0, (20, num_pixels))
+        means = data[:7] + rng.normal(0.0, noise_std, (7, num_pixels))
+        data[rng.random(data.shape) < share_missing] = np.nan
+        data = data.astype(np.float32)
+        likelihood.adapt(data)
+        offset, scale = float(likelihood.offset), float(likelihood.scale)
+        outputs = (means - offset) / scale
+        if cls is likelihoods.GaussianLikelihood:
+            likelihood.variance.assign(noise_std**2)
+            oracle = oracles.gaussian(noise_std**2, offset, scale)
+        else:
+            ratio = np.full_like(means, 2.0 * math.log(noise_std / scale))
+            outputs = np.concatenate([outputs, ratio], -1)
+            oracle = oracles.diagonal_gaussian(offset, scale)
+        outputs = tf.constant(outputs, tf.float32)
+        x, observed = densities.split_missing(tf.constant(data))
+        pairs = _pairs(likelihood, x, observed, outputs)
+        expected = np.array(
+            [
+                [oracle(row, one) for one in np.float64(outputs)]
+                for row in np.float64(data)
+            ]
+        )
+        self.assertAllClose(pairs, expected, rtol=2e-6, atol=1e-3)
+        self.assertAllClose(
+            pairs,
+            likelihood.log_prob(x[:, None], observed[:, None], outputs),
+            rtol=2e-6,
+            atol=1e-3,
+        )
 
     @parameterized.parameters(*classes)
     def test_constant_data_leave_a_positive_scale(self, cls):

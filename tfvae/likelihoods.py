@@ -10,6 +10,7 @@ A new one is a class with these methods; the conformance tests pick it up.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import gin
@@ -63,6 +64,27 @@ class Likelihood(keras.layers.Layer):
     ) -> tf.Tensor:
         """Returns log p(x | s), nats, `[...]`."""
         raise NotImplementedError
+
+    def features(
+        self, x: tf.Tensor, observed: tf.Tensor
+    ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        """Writes log p(x | s) of all pairs as products of features.
+
+        Only models that score every state with every data point need it, as
+        `TVAE` does whose candidates are shared.
+
+        Args:
+          x: `[B, D]`.
+          observed: `[B, D]`.
+
+        Returns:
+          Features of the data, `[B, K]`, and a function from decoder outputs
+          `[U, O]` to theirs, `[U, K]`.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no `features`; write them, or use "
+            "Evolution(shared=False)"
+        )
 
     def mean(self, outputs: tf.Tensor) -> tf.Tensor:
         """Returns the mean of x given s, `[..., D]`."""
@@ -212,6 +234,21 @@ class GaussianLikelihood(_StandardizedLikelihood):
             self.variance.value,
         )
 
+    def features(
+        self, x: tf.Tensor, observed: tf.Tensor
+    ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        # In the outputs' units; the density's change of units is a constant
+        # for each observed entry.
+        scale = self.scale.value
+        of_data, of_outputs = densities.gaussian_features(
+            self._to_outputs(x),
+            observed,
+            self.variance.value / tf.square(scale),
+        )
+        num_observed = tf.reduce_sum(observed, -1, keepdims=True)
+        of_x_alone = of_data[:, -1:] - num_observed * tf.math.log(scale)
+        return tf.concat([of_data[:, :-1], of_x_alone], -1), of_outputs
+
     def mean(self, outputs: tf.Tensor) -> tf.Tensor:
         return self._from_outputs(outputs)
 
@@ -291,6 +328,20 @@ class DiagonalGaussianLikelihood(_StandardizedLikelihood):
             x, observed, self.mean(outputs), self._log_variance(outputs)
         )
 
+    def features(
+        self, x: tf.Tensor, observed: tf.Tensor
+    ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        of_data, of_parameters = densities.diagonal_gaussian_features(
+            x, observed
+        )
+
+        def of_outputs(outputs: tf.Tensor) -> tf.Tensor:
+            return of_parameters(
+                self.mean(outputs), self._log_variance(outputs)
+            )
+
+        return of_data, of_outputs
+
     def mean(self, outputs: tf.Tensor) -> tf.Tensor:
         return self._from_outputs(outputs[..., : outputs.shape[-1] // 2])
 
@@ -311,6 +362,11 @@ class BernoulliLikelihood(Likelihood):
         self, x: tf.Tensor, observed: tf.Tensor, outputs: tf.Tensor
     ) -> tf.Tensor:
         return densities.bernoulli_log_prob(x, observed, outputs)
+
+    def features(
+        self, x: tf.Tensor, observed: tf.Tensor
+    ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        return densities.bernoulli_features(x, observed)
 
     def mean(self, outputs: tf.Tensor) -> tf.Tensor:
         return tf.sigmoid(outputs)

@@ -111,6 +111,36 @@ class KeysTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllEqual(compiled(packed), bits.keys(packed))
 
 
+class SingletonsAndHeadsTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters(1, 5, 8, 9, 16, 70)
+    def test_singleton_h_has_latent_h_alone(self, num_latents):
+        packed = bits.singletons(num_latents)
+        self.assertEqual(packed.dtype, np.uint8)
+        self.assertEqual(
+            packed.shape, (num_latents, bits.packed_size(num_latents))
+        )
+        whole = oracles.unpack(packed, 8 * packed.shape[1])
+        expected = [
+            [float(h == latent) for h in range(8 * packed.shape[1])]
+            for latent in range(num_latents)
+        ]
+        self.assertAllEqual(whole, expected)
+
+    @parameterized.parameters(1, 5, 8, 9, 16, 70)
+    def test_head_c_has_the_latents_before_c(self, num_latents):
+        packed = bits.heads(num_latents)
+        self.assertEqual(packed.dtype, np.uint8)
+        self.assertEqual(
+            packed.shape, (num_latents + 1, bits.packed_size(num_latents))
+        )
+        whole = oracles.unpack(packed, 8 * packed.shape[1])
+        expected = [
+            [float(h < cut) for h in range(8 * packed.shape[1])]
+            for cut in range(num_latents + 1)
+        ]
+        self.assertAllEqual(whole, expected)
+
+
 class AllStatesTest(tf.test.TestCase):
     def test_row_i_holds_the_bits_of_i(self):
         states = bits.all_states(6)

@@ -88,6 +88,56 @@ class FunctionsOfLogJointsTest(tf.test.TestCase, parameterized.TestCase):
             self.assertAllGreaterEqual(after - before, 0.0)
 
 
+class NumKeptTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters(0.0, 1e-3, 0.02, 0.1, 0.3, 0.7, 0.999)
+    def test_number_is_the_least_that_keeps_to_the_mass(self, max_mass):
+        for scale in (0.01, 1.0, 5.0, 30.0):
+            log_joints = _falling_log_joints((7, 12), scale)
+            num_kept = int(truncated.num_kept(log_joints, max_mass))
+            if max_mass:  # Float32 does not see masses below 1e-7.
+                expected = oracles.num_kept(log_joints, max_mass)
+                self.assertEqual(num_kept, expected)
+            mass = truncated.dropped_mass(log_joints, num_kept)
+            self.assertLessEqual(tf.reduce_mean(mass), max_mass)
+            if num_kept > 1:
+                mass = truncated.dropped_mass(log_joints, num_kept - 1)
+                self.assertGreater(tf.reduce_mean(mass), max_mass)
+
+    def test_mass_is_the_mean_over_the_batch(self):
+        # Of one data point a single state, of the other one of four.
+        log_joints = tf.constant([[0.0] + 3 * [-99.0], 4 * [-7.0]])
+        for max_mass, expected in ((0.4, 1), (0.37, 2), (0.2, 3), (0.1, 4)):
+            num_kept = truncated.num_kept(log_joints, max_mass)
+            self.assertEqual(int(num_kept), expected)
+
+    def test_single_state_is_kept(self):
+        self.assertEqual(int(truncated.num_kept(tf.zeros([3, 1]), 0.0)), 1)
+
+
+class DistinctTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters((0, 5), (1, 1), (60, 5), (60, 1000), (60, 1))
+    def test_result_equals_a_slow_loop(self, num_keys, num_values):
+        rng = np.random.default_rng(0)
+        values = rng.integers(-(2**63), 2**63 - 1, num_values)
+        keys = rng.choice(values, num_keys)
+        found = truncated.distinct(tf.constant(keys, tf.int64))
+        for one, expected in zip(found, oracles.distinct(keys), strict=True):
+            self.assertAllEqual(one, expected)
+
+    def test_graphs_give_the_same(self):
+        keys = tf.constant([5, -3, 5, 7, -3, 2], tf.int64)
+        compiled = tf.function(
+            truncated.distinct,
+            input_signature=[tf.TensorSpec([None], tf.int64)],
+        )
+        for found, expected in zip(
+            compiled(keys),
+            ([5, -3, 7, 2], [0, 1, 3, 5], [0, 1, 0, 2, 1, 3]),
+            strict=True,
+        ):
+            self.assertAllEqual(found, expected)
+
+
 class BestDistinctTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(
         *(
@@ -99,7 +149,7 @@ class BestDistinctTest(tf.test.TestCase, parameterized.TestCase):
     def test_result_equals_a_slow_loop(self, num_bits, num_pool, num_states):
         packed, log_joints = _pool(10, num_pool, num_bits)
         packed[:, ::3] = packed[:, :1]  # repeats, also of long states
-        states, index = truncated.best_distinct(
+        states = truncated.best_distinct(
             tf.constant(packed), tf.constant(log_joints), num_states
         )
         self.assertEqual(states.packed.shape, (10, num_states, packed.shape[2]))
@@ -109,33 +159,36 @@ class BestDistinctTest(tf.test.TestCase, parameterized.TestCase):
                 packed[n], log_joints[n], num_states
             )
             self.assertAllEqual(found, expected)
-            # The index tells where each state came from.
-            self.assertAllEqual(packed[n][index[n]], states.packed[n])
-            given = np.maximum(log_joints[n][index[n]], LOWEST)
+            # Each state stands beside its own log-joint.
+            given = {}
+            for row, value in zip(packed[n], log_joints[n], strict=True):
+                given.setdefault(row.tobytes(), max(value, LOWEST))
+            kept = states.packed[n].numpy()
             real = found > -np.inf
-            self.assertAllEqual(given[real], found[real])
             self.assertEqual(
-                oracles.count_distinct(states.packed[n].numpy()[real]),
-                real.sum(),
+                [given[row.tobytes()] for row in kept[real]],
+                found[real].tolist(),
             )
+            self.assertEqual(oracles.count_distinct(kept[real]), real.sum())
+            for row in kept[~real]:
+                self.assertIn(row.tobytes(), given)
 
     def test_of_equal_states_the_first_counts(self):
         packed = tf.constant([[[3], [5], [3], [3]]], tf.uint8)
         log_joints = tf.constant([[-2.0, -3.0, -1.0, -9.0]])
-        states, index = truncated.best_distinct(packed, log_joints, 2)
+        states = truncated.best_distinct(packed, log_joints, 2)
         self.assertAllEqual(states.packed, [[[3], [5]]])
         self.assertAllEqual(states.log_joints, [[-2.0, -3.0]])
-        self.assertAllEqual(index, [[0, 1]])
 
     def test_tied_states_are_all_kept(self):
         packed = tf.constant([[[1], [2], [1], [4], [8]]], tf.uint8)
-        states, _ = truncated.best_distinct(packed, tf.zeros([1, 5]), 4)
+        states = truncated.best_distinct(packed, tf.zeros([1, 5]), 4)
         self.assertCountEqual(states.packed.numpy().ravel(), [1, 2, 4, 8])
 
     def test_a_state_of_minus_infinity_goes_before_a_repeat(self):
         packed = tf.constant([[[7], [7], [9], [7], [1]]], tf.uint8)
         log_joints = tf.constant([[-1.0, -1.0, -np.inf, -1.0, -np.inf]])
-        states, _ = truncated.best_distinct(packed, log_joints, 4)
+        states = truncated.best_distinct(packed, log_joints, 4)
         self.assertCountEqual(states.packed.numpy()[0, :3].ravel(), [7, 9, 1])
         self.assertAllEqual(
             states.log_joints, [[-1.0, LOWEST, LOWEST, -np.inf]]
@@ -145,9 +198,9 @@ class BestDistinctTest(tf.test.TestCase, parameterized.TestCase):
         packed, log_joints = _pool(5, 30, 12)
         arguments = tf.constant(packed), tf.constant(log_joints), 8
         compiled = tf.function(truncated.best_distinct, jit_compile=True)
-        states, index = truncated.best_distinct(*arguments)
-        compiled_states, compiled_index = compiled(*arguments)
-        self.assertAllEqual(compiled_index, index)
+        states, compiled_states = (
+            best(*arguments) for best in (truncated.best_distinct, compiled)
+        )
         self.assertAllEqual(compiled_states.packed, states.packed)
         self.assertAllEqual(compiled_states.log_joints, states.log_joints)
 
@@ -207,6 +260,35 @@ class InitialStatesTest(tf.test.TestCase, parameterized.TestCase):
         for jit in (False, True):
             compiled = tf.function(lambda: draw(3), jit_compile=jit)
             self.assertAllEqual(compiled(), expected)
+
+
+class BestProductsTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.product(
+        num_rows=(1, 7), num_products=(5, 30), at_once=(1, 64, 10**6)
+    )
+    def test_slices_find_what_sorting_finds(
+        self, num_rows, num_products, at_once
+    ):
+        original = truncated._PRODUCTS_AT_ONCE
+        self.addCleanup(setattr, truncated, "_PRODUCTS_AT_ONCE", original)
+        truncated._PRODUCTS_AT_ONCE = at_once
+        rng = np.random.default_rng(0)
+        # Whole numbers: exact in any order.
+        left = rng.integers(-9, 9, (num_rows, 3)).astype(np.float32)
+        right = rng.integers(-99, 99, (num_products, 3)).astype(np.float32)
+
+        @tf.function(input_signature=2 * [tf.TensorSpec([None, 3])])
+        def find(left, right):
+            return truncated.best_products(left, right, 4)
+
+        values, index = find(left, right)
+        products = left @ right.T
+        self.assertAllEqual(values, -np.sort(-products, -1)[:, :4])
+        self.assertAllEqual(
+            np.take_along_axis(products, index.numpy(), -1), values
+        )
+        for row in index.numpy():
+            self.assertLen(set(row), 4)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,6 @@ _MODEL = (
     "TVAE.inference_steps = 3",
     "fit.batch_size = 16",
     "fit.observe_every = 2",
-    # Compiling takes longer than the run.
-    "fit.jit_compile = False",
 )
 _BARS = ("bars.num_data = 40", "bars.num_test = 0")
 _PICTURE = (

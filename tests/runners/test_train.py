@@ -125,6 +125,32 @@ class TrainTest(tf.test.TestCase, parameterized.TestCase):
             tables.append(small.metrics(self.folder / f"run_{steps}"))
         self.assertEqual(*tables)
 
+    @parameterized.parameters(
+        (None, 3), (1, 40), (6, 8), (8, 5), (16, 3), (100, 3)
+    )
+    def test_learning_rate_follows_the_gradient_steps(
+        self, m_batch_size, steps
+    ):
+        # 40 data points are batches of 16, 16 and 8; of 6: 3, 3 and 2 steps.
+        small.load_bars(
+            "fit.epochs = 1",
+            f"TVAE.m_batch_size = {m_batch_size}",
+            "cyclical_adam.half_cycle_epochs = 1",
+        )
+        built = []
+
+        def build(*args, **kwargs):
+            parts = experiment(*args, **kwargs)
+            built.append(parts.model)
+            return parts
+
+        with mock.patch("tfvae.runners.train.experiment", build):
+            train(self.folder / "run", export=False)
+        optimizer = built[0].optimizer
+        rate = optimizer.get_config()["learning_rate"]["config"]
+        self.assertEqual(rate["half_cycle_steps"], steps)
+        self.assertEqual(int(optimizer.iterations), steps)
+
     def test_resumes_before_a_damaged_checkpoint(self):
         run = self._finished()
         expected = small.metrics(run)

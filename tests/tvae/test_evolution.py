@@ -26,7 +26,8 @@ VARIATIONS = (
     tvae.Crossover(tvae.RandFlip()),
     tvae.Crossover(tvae.SparseFlip()),
 )
-EVERY_COMBINATION = tuple(itertools.product(PARENTS, VARIATIONS))
+KINDS = ("own", "shared")
+EVERY_COMBINATION = tuple(itertools.product(PARENTS, VARIATIONS, KINDS))
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -36,8 +37,27 @@ def first_parents(seed, log_joints, num_parents):
     return tf.tile(first, [tf.shape(log_joints)[0], 1])
 
 
+class SpiedCandidates:
+    """Candidates that remember what is added to them, and what they return."""
+
+    def __init__(self, candidates):
+        self._candidates = candidates
+        self.added, self.log_joints = [], []
+
+    def add(self, packed):
+        log_joints = self._candidates.add(packed)
+        self.added.append(packed.numpy())
+        self.log_joints.append(log_joints.numpy())
+        return log_joints
+
+    def best(self, num_states):
+        return self._candidates.best(num_states)
+
+
 class TableTestCase(tf.test.TestCase, parameterized.TestCase):
     """Log-joints looked up in a table: exact, so no tolerance is needed."""
+
+    num_latents = NUM_LATENTS
 
     def setUp(self):
         super().setUp()
@@ -46,22 +66,36 @@ class TableTestCase(tf.test.TestCase, parameterized.TestCase):
             np.float32
         )
         self.first = truncated.initial_states(
-            random.make_seed(0), NUM_DATA, NUM_STATES, NUM_LATENTS
+            random.make_seed(0), NUM_DATA, NUM_STATES, self.num_latents
         )
 
-    def log_joint(self, states):
+    def log_joint(self, packed):
+        """Scores each data point's states, `[B, K, W]` to `[B, K]`."""
+        states = bits.unpack(packed, NUM_LATENTS)
         place_values = 2.0 ** np.arange(NUM_LATENTS, dtype=np.float32)
         code = tf.cast(tf.linalg.matvec(states, place_values), tf.int32)
         return tf.gather(tf.constant(self.table), code, batch_dims=1)
 
-    def e_step(self, packed, settings, seed=0, log_joint=None):
+    def candidates(self, kind, log_joint=None):
+        """Returns an empty set; `log_joint` replaces the one above."""
+        log_joint = log_joint or self.log_joint
+        if kind == "own":
+            return evolution.OwnCandidates(log_joint)
+
+        def features(packed):
+            return tf.transpose(log_joint(tf.repeat(packed[None], NUM_DATA, 0)))
+
+        # A data point's feature picks its column: products are exact.
+        return evolution.SharedCandidates(tf.eye(NUM_DATA), features)
+
+    def e_step(self, packed, settings, seed=0, candidates=None):
         return evolution.e_step(
             random.make_seed(seed),
             packed,
-            log_joint or self.log_joint,
+            candidates or self.candidates("own"),
             settings,
             tf.constant(2.0),
-            NUM_LATENTS,
+            self.num_latents,
         )
 
     def infer(self, settings, max_steps, tolerance=0.0, seed=0):
@@ -71,7 +105,7 @@ class TableTestCase(tf.test.TestCase, parameterized.TestCase):
             self.log_joint,
             settings,
             tf.constant(2.0),
-            NUM_LATENTS,
+            self.num_latents,
             tf.constant(max_steps),
             tf.constant(tolerance),
         )
@@ -80,14 +114,16 @@ class TableTestCase(tf.test.TestCase, parameterized.TestCase):
 class EStepTest(TableTestCase):
     @parameterized.parameters(*EVERY_COMBINATION)
     def test_bound_never_falls_and_states_stay_distinct(
-        self, parents, variation
+        self, parents, variation, kind
     ):
         settings = tvae.Evolution(parents, variation, 4, 3, 2)
         packed = self.first
-        before = -np.sort(-self.log_joint(bits.unpack(packed, 9)).numpy(), -1)
+        before = -np.sort(-self.log_joint(packed).numpy(), -1)
         improved = False
         for step in range(3):
-            states, _ = self.e_step(packed, settings, step)
+            states, _ = self.e_step(
+                packed, settings, step, self.candidates(kind)
+            )
             packed, after = states.packed, states.log_joints.numpy()
             # State by state, the best first: stronger than the bound alone.
             self.assertAllGreaterEqual(after - before, 0.0)
@@ -99,46 +135,45 @@ class EStepTest(TableTestCase):
             for row in packed.numpy():
                 self.assertEqual(oracles.count_distinct(row), NUM_STATES)
             # What is stored belongs together, and is sorted.
-            unpacked = bits.unpack(packed, NUM_LATENTS)
-            self.assertAllEqual(self.log_joint(unpacked), after)
+            self.assertAllEqual(self.log_joint(packed), after)
             self.assertAllLessEqual(np.diff(after, axis=-1), 0.0)
             before = after
         self.assertTrue(improved)
 
     @parameterized.parameters(
-        (tvae.RandFlip(), 12), (tvae.SparseFlip(), 12), (tvae.Crossover(), 12)
+        *itertools.product(
+            (tvae.RandFlip(), tvae.SparseFlip(), tvae.Crossover()), KINDS
+        )
     )
-    def test_states_are_scored_once_and_children_once_a_generation(
-        self, variation, num_children
+    def test_candidates_are_states_and_the_children_of_each_generation(
+        self, variation, kind
     ):
-        scored = []
-
-        def log_joint(states):
-            scored.append(states)
-            return self.log_joint(states)
-
         settings = tvae.Evolution(tvae.Elite(), variation, 4, 3, 3)
-        self.e_step(self.first, settings, log_joint=log_joint)
+        candidates = SpiedCandidates(self.candidates(kind))
+        self.e_step(self.first, settings, candidates=candidates)
         self.assertEqual(
-            [states.shape[1] for states in scored],
-            [NUM_STATES] + 3 * [num_children],
+            [packed.shape[1] for packed in candidates.added],
+            [NUM_STATES] + 3 * [12],
         )
-        self.assertAllEqual(bits.pack(scored[0]), self.first)
+        self.assertAllEqual(candidates.added[0], self.first)
+        for packed, values in zip(
+            candidates.added, candidates.log_joints, strict=True
+        ):
+            self.assertAllEqual(self.log_joint(packed), values)
 
-    def test_result_is_the_best_of_old_states_and_all_children(self):
-        scored = []
-
-        def log_joint(states):
-            scored.append(states)
-            return self.log_joint(states)
-
+    @parameterized.parameters(*KINDS)
+    def test_result_is_the_best_of_old_states_and_all_children(self, kind):
         settings = tvae.Evolution(tvae.Softmax(), tvae.RandFlip(), 4, 3, 3)
+        candidates = SpiedCandidates(self.candidates(kind))
         states, replaced = self.e_step(
-            self.first, settings, log_joint=log_joint
+            self.first, settings, candidates=candidates
         )
-        every = tf.concat(scored, 1)
-        packed, values = bits.pack(every).numpy(), self.log_joint(every).numpy()
-        old = self.first.numpy()
+        packed = np.concatenate(candidates.added, 1)
+        if kind == "shared":
+            # Those of the whole batch, for each data point.
+            packed = packed.reshape(1, -1, packed.shape[-1])
+            packed = packed.repeat(NUM_DATA, 0)
+        values, old = self.log_joint(packed).numpy(), self.first.numpy()
         for n in range(NUM_DATA):
             expected = oracles.best_distinct(packed[n], values[n], NUM_STATES)
             self.assertAllEqual(states.log_joints[n], expected)
@@ -148,21 +183,21 @@ class EStepTest(TableTestCase):
             ]
             self.assertAllClose(replaced[n], np.mean(new))
 
-    def test_later_generations_choose_among_the_children_before(self):
-        scored, offered = [], []
-
-        def log_joint(states):
-            scored.append(self.log_joint(states).numpy())
-            return self.log_joint(states)
+    @parameterized.parameters(*KINDS)
+    def test_later_generations_choose_among_the_children_before(self, kind):
+        offered = []
 
         def parents(seed, log_joints, num_parents):
             offered.append(log_joints.numpy())
             return first_parents(seed, log_joints, num_parents)
 
         settings = tvae.Evolution(parents, tvae.RandFlip(), 4, 3, 3)
-        self.e_step(self.first, settings, log_joint=log_joint)
+        candidates = SpiedCandidates(self.candidates(kind))
+        self.e_step(self.first, settings, candidates=candidates)
         self.assertLen(offered, 3)
-        for pool, values in zip(offered, scored[:3], strict=True):
+        for pool, values in zip(
+            offered, candidates.log_joints[:3], strict=True
+        ):
             self.assertAllEqual(pool, values)
 
     def test_generations_and_steps_draw_from_different_streams(self):
@@ -172,9 +207,9 @@ class EStepTest(TableTestCase):
             seeds.append(tuple(seed.numpy()))
             return first_parents(seed, log_joints, num_parents)
 
-        def variation(seed, parents, num_children, expected_ones):
+        def variation(seed, *arguments):
             seeds.append(tuple(seed.numpy()))
-            return tvae.RandFlip()(seed, parents, num_children, expected_ones)
+            return tvae.RandFlip()(seed, *arguments)
 
         settings = tvae.Evolution(parents, variation, 2, 2, 3)
         for step in range(3):
@@ -182,34 +217,126 @@ class EStepTest(TableTestCase):
         self.assertLen(seeds, 18)
         self.assertLen(set(seeds), 18)
 
-    def test_expected_ones_reach_the_variation(self):
+    def test_expected_ones_and_latents_reach_the_variation(self):
         received = []
 
-        def variation(seed, parents, num_children, expected_ones):
-            received.append(float(expected_ones))
-            return tvae.RandFlip()(seed, parents, num_children, expected_ones)
+        def variation(seed, parents, num_children, expected_ones, num_latents):
+            received.append((float(expected_ones), num_latents))
+            return tvae.RandFlip()(
+                seed, parents, num_children, expected_ones, num_latents
+            )
 
         self.e_step(self.first, tvae.Evolution(variation=variation))
-        self.assertEqual(set(received), {2.0})
+        self.assertEqual(set(received), {(2.0, NUM_LATENTS)})
 
     @parameterized.parameters(
         (tvae.Fitness(), tvae.RandFlip()),
         (tvae.Softmax(), tvae.SparseFlip()),
         (tvae.Uniform(), tvae.Crossover(tvae.RandFlip())),
     )
-    def test_step_is_the_same_in_graphs_and_under_xla(self, parents, variation):
+    def test_step_is_the_same_in_graphs(self, parents, variation):
         settings = tvae.Evolution(parents, variation, 4, 3, 2)
-        expected, replaced = self.e_step(self.first, settings)
-        for jit in (False, True):
+        # How many states are shared, a graph does not know: XLA needs to.
+        for kind, jit in (("own", False), ("own", True), ("shared", False)):
+            expected, replaced = self.e_step(
+                self.first, settings, candidates=self.candidates(kind)
+            )
 
             @tf.function(jit_compile=jit)
-            def step():
-                return self.e_step(self.first, settings)
+            def step(kind=kind):
+                return self.e_step(
+                    self.first, settings, candidates=self.candidates(kind)
+                )
 
             states, share = step()
             self.assertAllEqual(states.packed, expected.packed)
             self.assertAllEqual(states.log_joints, expected.log_joints)
             self.assertAllClose(share, replaced)
+
+
+class SharedCandidatesTest(TableTestCase):
+    @parameterized.parameters(*VARIATIONS)
+    def test_every_distinct_state_is_scored_once(self, variation):
+        scored = []
+
+        def log_joint(packed):
+            scored.append(packed[0].numpy())
+            return self.log_joint(packed)
+
+        settings = tvae.Evolution(tvae.Fitness(), variation, 5, 3, 3)
+        candidates = SpiedCandidates(self.candidates("shared", log_joint))
+        self.e_step(self.first, settings, candidates=candidates)
+        self.assertLen(scored, 4)
+        found = np.concatenate(scored)
+        self.assertEqual(oracles.count_distinct(found), len(found))
+        added = np.concatenate(
+            [packed.reshape(-1, 2) for packed in candidates.added]
+        )
+        self.assertLess(len(found), len(added))
+        self.assertEqual(
+            {row.tobytes() for row in found}, {row.tobytes() for row in added}
+        )
+
+    def test_addition_of_known_states_scores_none(self):
+        candidates = self.candidates("shared")
+        first = candidates.add(self.first)
+        again = candidates.add(self.first[:, ::-1])
+        self.assertAllEqual(first[:, ::-1], again)
+        best = candidates.best(NUM_STATES)
+        for row in best.packed.numpy():
+            self.assertEqual(oracles.count_distinct(row), NUM_STATES)
+
+    def test_no_data_point_does_worse_than_with_its_own_children(self):
+        # The same children, as parents depend on their log-joints alone.
+        settings = tvae.Evolution(tvae.Elite(), tvae.RandFlip(), 4, 3, 1)
+        own, shared = (
+            self.e_step(self.first, settings, candidates=self.candidates(kind))[
+                0
+            ].log_joints.numpy()
+            for kind in KINDS
+        )
+        self.assertAllGreaterEqual(shared - own, 0.0)
+        self.assertAllGreater((shared - own).sum(-1), 0.0)
+
+
+class LongStatesTest(TableTestCase):
+    """States of more than 64 latents, whose keys are hashes."""
+
+    num_latents = 130
+
+    def log_joint(self, packed):
+        # Sums of whole numbers below 2**24: exact in any order.
+        weights = np.random.default_rng(1).integers(
+            -(2**16), 2**16, (NUM_DATA, self.num_latents)
+        )
+        states = bits.unpack(packed, self.num_latents)
+        return tf.reduce_sum(states * np.float32(weights)[:, None], -1)
+
+    @parameterized.parameters(
+        *itertools.product(
+            (tvae.RandFlip(), tvae.Crossover(tvae.SparseFlip())), KINDS
+        )
+    )
+    def test_no_old_state_gives_way_but_to_a_better_one(self, variation, kind):
+        settings = tvae.Evolution(tvae.Softmax(), variation, 4, 3, 2)
+        packed = self.first
+        for step in range(4):
+            candidates = SpiedCandidates(self.candidates(kind))
+            states, _ = self.e_step(packed, settings, step, candidates)
+            pool = np.concatenate(candidates.added, 1)
+            if kind == "shared":
+                pool = pool.reshape(1, -1, pool.shape[-1]).repeat(NUM_DATA, 0)
+            values = self.log_joint(pool).numpy()
+            after = states.log_joints.numpy()
+            before = -np.sort(-self.log_joint(packed).numpy(), -1)
+            self.assertAllGreaterEqual(after - before, 0.0)
+            self.assertAllEqual(self.log_joint(states.packed), after)
+            for n in range(NUM_DATA):
+                expected = oracles.best_distinct(pool[n], values[n], NUM_STATES)
+                self.assertAllEqual(after[n], expected)
+                kept = states.packed[n].numpy()
+                self.assertEqual(oracles.count_distinct(kept), NUM_STATES)
+            packed = states.packed
 
 
 class InferTest(TableTestCase):
@@ -270,6 +397,7 @@ class EvolutionTest(tf.test.TestCase, parameterized.TestCase):
             num_parents=5,
             num_children=2,
             num_generations=3,
+            shared=False,
         )
         default = tvae.Evolution()
         for field in dataclasses.fields(settings):

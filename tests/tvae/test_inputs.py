@@ -123,9 +123,9 @@ class IndexTest(tf.test.TestCase, parameterized.TestCase):
 
 class SizesTest(tf.test.TestCase, parameterized.TestCase):
     def test_sizes_at_their_limits_fit(self):
-        inputs.check_sizes(3, 0, 8, 8)
-        inputs.check_sizes(1, 5, 1, None)
-        inputs.check_sizes(500, 10**6, 64, 1)
+        inputs.check_sizes(3, 0, 8, 8, None, None)
+        inputs.check_sizes(1, 5, 1, None, 0.0, 1)
+        inputs.check_sizes(500, 10**6, 64, 1, 0.999, 10**9)
 
     @parameterized.parameters(
         ((0, 5, 1, None), "`num_latents` must be at least 1, got 0"),
@@ -137,11 +137,27 @@ class SizesTest(tf.test.TestCase, parameterized.TestCase):
         ((3, 5, 0, None), "`num_states` must be from 1 to .*got 0"),
         ((3, 5, 4, 5), "`num_m_states` must be .*`num_states` = 4, got 5"),
         ((3, 5, 4, 0), "`num_m_states` must be from 1 to .*got 0"),
+        ((3, 5, 8, 2), "`num_m_states` must be None where the states are all"),
         ((3, -1, 9, None), "`num_data` .*; `num_states` "),
     )
     def test_sizes_that_do_not_fit_are_told(self, sizes, message):
         with self.assertRaisesRegex(ValueError, message):
-            inputs.check_sizes(*sizes)
+            inputs.check_sizes(*sizes, None, None)
+
+    @parameterized.parameters(-0.1, 1.0, 2.0, NAN)
+    def test_mass_to_drop_that_is_no_share_is_told(self, mass):
+        with self.assertRaisesRegex(
+            ValueError,
+            rf"`max_dropped_mass` must be in \[0, 1\) or None, got {mass}",
+        ):
+            inputs.check_sizes(3, 5, 4, 2, mass, None)
+
+    @parameterized.parameters(0, -3)
+    def test_m_step_batches_without_data_are_told(self, size):
+        with self.assertRaisesRegex(
+            ValueError, f"`m_batch_size` must be at least 1 or None, got {size}"
+        ):
+            inputs.check_sizes(3, 5, 4, 2, None, size)
 
 
 if __name__ == "__main__":

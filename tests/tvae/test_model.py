@@ -14,7 +14,7 @@ from absl.testing import parameterized
 from tests import oracles
 from tests.tvae import tiny
 from tfvae import likelihoods, networks, tvae
-from tfvae.tvae import model as model_lib
+from tfvae.tvae import joint
 
 EVERY_LIKELIHOOD = tuple(tiny.LIKELIHOODS)
 ALL_STATES = 2**tiny.NUM_LATENTS
@@ -70,10 +70,10 @@ class BoundTest(tf.test.TestCase, parameterized.TestCase):
 
     @parameterized.parameters(1, 3 * 5 * 3, 10**6)
     def test_log_likelihood_does_not_depend_on_slices(self, at_once):
-        # At most 1, 4 (of 16, and 5 rows of 3 entries), or all states at once.
-        original = model_lib._ENTRIES_AT_ONCE
-        self.addCleanup(setattr, model_lib, "_ENTRIES_AT_ONCE", original)
-        model_lib._ENTRIES_AT_ONCE = at_once
+        # 1, 3 (of 16, and 5 rows of 3 entries), or all states at once.
+        original = joint.ENTRIES_AT_ONCE
+        self.addCleanup(setattr, joint, "ENTRIES_AT_ONCE", original)
+        joint.ENTRIES_AT_ONCE = at_once
         model, x = tiny.make(num_data=0), tiny.data()[:5]
         self.assertAllClose(
             model.log_likelihood(x), tiny.exact(model, x), rtol=1e-5

@@ -13,8 +13,8 @@ from absl.testing import parameterized
 
 from tests import oracles
 from tfvae import tvae
-from tfvae.ops import random
-from tfvae.tvae import evolution
+from tfvae.ops import bits, random
+from tfvae.tvae import operators
 
 # Every operator of the library, with settings that are not the default.
 PARENTS = {
@@ -40,13 +40,25 @@ def _random_states(shape, seed=0):
     return tf.constant(rng.integers(0, 2, shape), tf.float32)
 
 
+def _vary(variation, seed, parents, num_children, expected_ones=1.0):
+    """Varies states `[B, P, H]`, packed on the way: children `[B, K, H]`."""
+    num_latents = parents.shape[-1]
+    children = variation(
+        random.make_seed(seed),
+        bits.pack(parents),
+        num_children,
+        tf.constant(expected_ones),
+        num_latents,
+    )
+    return bits.unpack(children, num_latents)
+
+
 class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
     def test_every_operator_of_the_library_has_a_case(self):
         found = {
             cls
             for name, cls in keras.saving.get_custom_objects().items()
-            if name.startswith("tfvae>")
-            and issubclass(cls, evolution._Settings)
+            if name.startswith("tfvae>") and issubclass(cls, operators.Settings)
         }
         found.remove(tvae.Evolution)
         self.assertEqual(found, {*PARENTS, *VARIATIONS})
@@ -92,35 +104,45 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
             self.assertAllEqual(chosen, expected)
 
     @parameterized.named_parameters(*EVERY_VARIATION)
-    def test_children_are_zeros_and_ones(self, variation):
-        parents = _random_states((6, 3, 11))
-        children = variation(random.make_seed(0), parents, 2, tf.constant(2.0))
-        self.assertEqual(children.dtype, tf.float32)
-        self.assertEqual(children.shape, (6, 6, 11))  # P C and P (P - 1)
-        self.assertAllInSet(children, {0.0, 1.0})
+    def test_children_are_packed_states_with_nothing_behind_them(
+        self, variation
+    ):
+        for num_latents, num_bytes in ((4, 1), (8, 1), (11, 2), (70, 9)):
+            parents = _random_states((6, 3, num_latents))
+            children = variation(
+                random.make_seed(0),
+                bits.pack(parents),
+                2,
+                tf.constant(2.0),
+                num_latents,
+            )
+            self.assertEqual(children.dtype, tf.uint8)
+            # P C and P (P - 1)
+            self.assertEqual(children.shape, (6, 6, num_bytes))
+            whole = oracles.unpack(children.numpy(), 8 * num_bytes)
+            self.assertAllEqual(whole[..., num_latents:].sum(), 0.0)
 
     @parameterized.named_parameters(*EVERY_VARIATION)
     def test_children_are_the_same_in_graphs_and_under_xla(self, variation):
-        parents, ones = _random_states((6, 3, 11)), tf.constant(2.0)
-        expected = variation(random.make_seed(3), parents, 2, ones)
+        parents, ones = bits.pack(_random_states((6, 3, 11))), tf.constant(2.0)
+        expected = variation(random.make_seed(3), parents, 2, ones, 11)
         for jit in (False, True):
 
             @tf.function(
                 jit_compile=jit,
-                input_signature=[tf.TensorSpec([None, 3, 11], tf.float32)],
+                input_signature=[tf.TensorSpec([None, 3, 2], tf.uint8)],
             )
             def vary(parents):
-                children = variation(random.make_seed(3), parents, 2, ones)
-                self.assertEqual(children.shape.as_list(), [None, 6, 11])
+                children = variation(random.make_seed(3), parents, 2, ones, 11)
+                self.assertEqual(children.shape.as_list(), [None, 6, 2])
                 return children
 
             self.assertAllEqual(vary(parents), expected)
 
     @parameterized.named_parameters(*EVERY_VARIATION)
     def test_children_depend_on_the_seed(self, variation):
-        parents, ones = _random_states((6, 3, 11)), tf.constant(2.0)
-        first = variation(random.make_seed(0), parents, 2, ones)
-        second = variation(random.make_seed(1), parents, 2, ones)
+        parents = _random_states((6, 3, 11))
+        first, second = (_vary(variation, seed, parents, 2) for seed in (0, 1))
         self.assertNotAllEqual(first, second)
 
 
@@ -198,9 +220,7 @@ class ParentSelectionTest(tf.test.TestCase, parameterized.TestCase):
 class RandFlipTest(tf.test.TestCase):
     def _flips(self, num_data, num_parents, num_children, num_bits):
         parents = _random_states((num_data, num_parents, num_bits))
-        children = tvae.RandFlip()(
-            random.make_seed(1), parents, num_children, tf.constant(1.0)
-        )
+        children = _vary(tvae.RandFlip(), 1, parents, num_children)
         children = tf.reshape(
             children, [num_data, num_parents, num_children, num_bits]
         )
@@ -230,7 +250,7 @@ class RandFlipTest(tf.test.TestCase):
 
 class SparseFlipTest(tf.test.TestCase, parameterized.TestCase):
     def _probs(self, num_ones, num_bits, flip_rate, expected_ones):
-        probs = evolution.sparse_flip_probs(
+        probs = operators.sparse_flip_probs(
             tf.constant(num_ones, tf.float32),
             num_bits,
             flip_rate,
@@ -283,8 +303,8 @@ class SparseFlipTest(tf.test.TestCase, parameterized.TestCase):
         parent = np.zeros(num_bits, np.float32)
         parent[:num_ones] = 1.0
         parents = tf.tile(tf.constant(parent)[None, None], [num_data, 2, 1])
-        children = tvae.SparseFlip(flip_rate)(
-            random.make_seed(1), parents, 3, tf.constant(expected_ones)
+        children = _vary(
+            tvae.SparseFlip(flip_rate), 1, parents, 3, expected_ones
         ).numpy()
         self.assertEqual(children.shape, (num_data, 6, num_bits))
         flips = np.abs(children - parent).sum(-1)
@@ -298,9 +318,8 @@ class SparseFlipTest(tf.test.TestCase, parameterized.TestCase):
     def test_bits_flip_independently_with_their_probabilities(self):
         parent = np.array([1.0, 0.0, 0.0, 0.0], np.float32)
         parents = tf.tile(tf.constant(parent)[None, None], [20000, 1, 1])
-        children = tvae.SparseFlip(0.4)(
-            random.make_seed(1), parents, 1, tf.constant(1.2)
-        ).numpy()[:, 0]
+        children = _vary(tvae.SparseFlip(0.4), 1, parents, 1, 1.2)
+        children = children.numpy()[:, 0]
         prob_zero, prob_one = oracles.sparse_flip_probs(1, 4, 0.4, 1.2)
         expected = [
             np.prod(
@@ -321,9 +340,7 @@ class SparseFlipTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_rate_is_one_flip_a_child_by_default(self):
         parents = tf.tile(tf.constant([[[1.0, 1.0] + [0.0] * 8]]), [4000, 1, 1])
-        children = tvae.SparseFlip()(
-            random.make_seed(1), parents, 1, tf.constant(2.0)
-        )
+        children = _vary(tvae.SparseFlip(), 1, parents, 1, 2.0)
         flips = np.abs(children - parents).sum(-1)
         self.assertAllClose(flips.mean(), 1.0, rtol=0, atol=4 / 4000**0.5)
 
@@ -336,13 +353,18 @@ class SparseFlipTest(tf.test.TestCase, parameterized.TestCase):
 
 
 class CrossoverTest(tf.test.TestCase):
-    def _children(self, num_data, num_parents, num_bits, mutation=None):
-        """Children of parents whose bits all tell the parent's number."""
-        parents = tf.range(num_parents, dtype=tf.float32)[None, :, None]
-        parents = tf.tile(parents, [num_data, 1, num_bits])
-        return tvae.Crossover(mutation)(
-            random.make_seed(1), parents, 1, tf.constant(1.0)
-        ).numpy()
+    def _children(self, num_data, num_parents, num_bits):
+        """Of which parent each bit of each child is, `[B, K, H]`."""
+        number = np.arange(num_parents)[None, :, None]
+        children = 0
+        # One binary digit of the parent's number after the other; the same
+        # seed cuts alike.
+        for digit in range(2):
+            parents = np.tile((number >> digit) & 1, [num_data, 1, num_bits])
+            parents = tf.constant(parents, tf.float32)
+            part = _vary(tvae.Crossover(), 1, parents, 1).numpy()
+            children = children + 2**digit * part
+        return children
 
     def test_every_ordered_pair_of_parents_has_one_child(self):
         children = self._children(30, 4, 9)
@@ -381,9 +403,8 @@ class CrossoverTest(tf.test.TestCase):
 
     def test_mutation_is_applied_once_to_each_child(self):
         parents = _random_states((20, 4, 9))
-        seed, ones = random.make_seed(1), tf.constant(1.0)
-        plain = tvae.Crossover()(seed, parents, 7, ones)
-        mutated = tvae.Crossover(tvae.RandFlip())(seed, parents, 7, ones)
+        plain = _vary(tvae.Crossover(), 1, parents, 7)
+        mutated = _vary(tvae.Crossover(tvae.RandFlip()), 1, parents, 7)
         self.assertEqual(mutated.shape, (20, 12, 9))
         flips = np.abs(mutated - plain).sum(-1)
         self.assertAllEqual(flips, np.ones((20, 12)))

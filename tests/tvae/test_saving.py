@@ -69,7 +69,7 @@ class SavingTest(tf.test.TestCase, parameterized.TestCase):
     def test_continued_training_equals_unbroken_training(self):
         # Saved in the middle of a pass: 8 of 11 data points visited.
         unbroken = _fit(_fit(_compile(tiny.make()), 2), 1, stop=8)
-        self.assertEqual(int(unbroken._visits), 8)
+        self.assertEqual(int(unbroken.prior.visits), 8)
         loaded = self._saved(unbroken)
         self._assert_same(loaded, unbroken)
         self.assertIsNot(loaded, unbroken)
@@ -95,7 +95,7 @@ class SavingTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_every_argument_survives_with_a_value_not_the_default(self):
         evolution = tvae.Evolution(
-            tvae.Uniform(), tvae.Crossover(tvae.RandFlip()), 3, 2, 4
+            tvae.Uniform(), tvae.Crossover(tvae.RandFlip()), 3, 2, 4, False
         )
         config = dict(
             num_latents=5,
@@ -103,6 +103,8 @@ class SavingTest(tf.test.TestCase, parameterized.TestCase):
             num_states=9,
             evolution=evolution,
             num_m_states=4,
+            max_dropped_mass=0.125,
+            m_batch_size=3,
             inference_steps=13,
             inference_tolerance=0.25,
             seed=3,

@@ -11,6 +11,8 @@ import gin
 import keras
 import tensorflow as tf
 
+from tfvae.networks.binary import BinaryDense
+
 
 @gin.register
 @keras.saving.register_keras_serializable("tfvae")
@@ -66,7 +68,7 @@ class ConvDecoder(keras.layers.Layer):
         scale = 2 ** len(self.filters)
         small = (math.ceil(height / scale), math.ceil(width / scale))
         self.layers = [
-            keras.layers.Dense(
+            BinaryDense(
                 small[0] * small[1] * dense_filters,
                 activation,
                 name="dense",

@@ -10,6 +10,8 @@ import gin
 import keras
 import tensorflow as tf
 
+from tfvae.networks.binary import BinaryDense
+
 
 @gin.register
 @keras.saving.register_keras_serializable("tfvae")
@@ -51,12 +53,13 @@ class FullyConnectedDecoder(keras.layers.Layer):
         self.activation = activation
         self.output_activation = output_activation
         activations = [activation] * len(self.hidden) + [output_activation]
+        kinds = [BinaryDense] + [keras.layers.Dense] * len(self.hidden)
         self.layers = [
-            keras.layers.Dense(
+            dense(
                 size, act, kernel_initializer="glorot_normal", name=f"dense_{i}"
             )
-            for i, (size, act) in enumerate(
-                zip(sizes, activations, strict=True)
+            for i, (dense, size, act) in enumerate(
+                zip(kinds, sizes, activations, strict=True)
             )
         ]
 

@@ -56,6 +56,20 @@ def unpack(packed: tf.Tensor, num_latents: int) -> tf.Tensor:
     return tf.ensure_shape(states, [*packed.shape[:-1], num_latents])
 
 
+def singletons(num_latents: int) -> np.ndarray:
+    """Returns the packed states of one latent each, uint8 `[H, W]`."""
+    return np.packbits(
+        np.eye(num_latents, dtype=np.uint8), axis=1, bitorder="little"
+    )
+
+
+def heads(num_latents: int) -> np.ndarray:
+    """Returns packed states of the first c latents, uint8 `[H + 1, W]`."""
+    latent = np.arange(num_latents)
+    is_head = latent < np.arange(num_latents + 1)[:, None]
+    return np.packbits(is_head, axis=1, bitorder="little")
+
+
 def keys(packed: tf.Tensor) -> tf.Tensor:
     """Returns one integer for each packed state; equal states, equal keys.
 

@@ -4,11 +4,18 @@
 Everywhere: `x` float32 `[..., D]` with missing entries set to any finite
 value, `observed` float32 `[..., D]`, 1 where an entry counts and 0 where it is
 missing. Leading dimensions broadcast.
+
+A function `..._features` writes a log-density as a sum of products of what
+depends on x and what depends on the parameters. It takes data `[B, D]` and
+returns their features `[B, K]` and a function from parameters `[U, D]` to
+theirs, `[U, K]`: a matrix product of the two is the log-density of every data
+point with every parameter, without a `[B, U, D]` in memory.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -52,6 +59,79 @@ def squared_error(
     )
 
 
+Features = tuple[tf.Tensor, Callable[..., tf.Tensor]]
+"""Features of data `[B, K]`, and a function from parameters to theirs."""
+
+
+def _center(x: tf.Tensor, observed: tf.Tensor) -> tf.Tensor:
+    """Returns the mean of what is observed.
+
+    Sums of products cancel the less, the closer x and its mean are to zero.
+    """
+    return tf.math.divide_no_nan(
+        tf.reduce_sum(observed * x), tf.reduce_sum(observed)
+    )
+
+
+def _observed_sums(
+    observed: tf.Tensor,
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    """Returns features that sum values `[U, D]` over the observed entries.
+
+    Where nothing is missing that is one feature, and D otherwise.
+    """
+    is_complete = tf.reduce_all(observed > 0.0)
+    of_data = tf.cond(
+        is_complete, lambda: tf.ones_like(observed[:, :1]), lambda: observed
+    )
+
+    def of_values(values: tf.Tensor) -> tf.Tensor:
+        return tf.cond(
+            is_complete,
+            lambda: tf.reduce_sum(values, -1, keepdims=True),
+            lambda: values,
+        )
+
+    return of_data, of_values
+
+
+def gaussian_features(
+    x: tf.Tensor, observed: tf.Tensor, variance: tf.Tensor
+) -> Features:
+    """Returns features of log N(x; mean, variance I); see the module.
+
+    Args:
+      x: `[B, D]`.
+      observed: `[B, D]`.
+      variance: Scalar.
+
+    Returns:
+      Features of the data, and a function of the mean `[U, D]`.
+    """
+    # o (x - m)**2 = o x**2 - 2 o x m + o m**2
+    center = _center(x, observed)
+    x = observed * (x - center)
+    ones, sums = _observed_sums(observed)
+    of_x_alone = gaussian_log_prob(
+        tf.reduce_sum(tf.square(x), -1, keepdims=True),
+        tf.reduce_sum(observed, -1, keepdims=True),
+        variance,
+    )
+
+    def of_mean(mean: tf.Tensor) -> tf.Tensor:
+        mean -= center
+        return tf.concat(
+            [
+                mean / variance,
+                -0.5 * sums(tf.square(mean)) / variance,
+                tf.ones_like(mean[:, :1]),
+            ],
+            -1,
+        )
+
+    return tf.concat([x, ones, of_x_alone], -1), of_mean
+
+
 def gaussian_log_prob(
     error: tf.Tensor, num_observed: tf.Tensor, variance: tf.Tensor
 ) -> tf.Tensor:
@@ -81,6 +161,32 @@ def diagonal_gaussian_log_prob(
     return -0.5 * tf.reduce_sum(observed * per_entry, axis=-1)
 
 
+def diagonal_gaussian_features(x: tf.Tensor, observed: tf.Tensor) -> Features:
+    """Returns features of log N(x; mean, diag(exp(log_variance))).
+
+    Args:
+      x: `[B, D]`.
+      observed: `[B, D]`.
+
+    Returns:
+      Features of the data, and a function of mean and log-variance `[U, D]`.
+    """
+    center = _center(x, observed)
+    x = observed * (x - center)
+    ones, sums = _observed_sums(observed)
+
+    def of_parameters(mean: tf.Tensor, log_variance: tf.Tensor) -> tf.Tensor:
+        mean -= center
+        precision = tf.exp(-log_variance)
+        rest = math.log(2.0 * math.pi) + log_variance
+        rest += precision * tf.square(mean)
+        return tf.concat(
+            [-0.5 * precision, precision * mean, -0.5 * sums(rest)], -1
+        )
+
+    return tf.concat([tf.square(x), x, ones], -1), of_parameters
+
+
 def bernoulli_log_prob(
     x: tf.Tensor, observed: tf.Tensor, logits: tf.Tensor
 ) -> tf.Tensor:
@@ -88,3 +194,21 @@ def bernoulli_log_prob(
     # log m = l - softplus(l) and log(1 - m) = -softplus(l).
     per_entry = x * logits - tf.nn.softplus(logits)
     return tf.reduce_sum(observed * per_entry, axis=-1)
+
+
+def bernoulli_features(x: tf.Tensor, observed: tf.Tensor) -> Features:
+    """Returns features of x log m + (1 - x) log(1 - m), m = sigmoid(logits).
+
+    Args:
+      x: `[B, D]`.
+      observed: `[B, D]`.
+
+    Returns:
+      Features of the data, and a function of the logits `[U, D]`.
+    """
+    ones, sums = _observed_sums(observed)
+
+    def of_logits(logits: tf.Tensor) -> tf.Tensor:
+        return tf.concat([logits, -sums(tf.nn.softplus(logits))], -1)
+
+    return tf.concat([observed * x, ones], -1), of_logits

@@ -17,6 +17,9 @@ import tensorflow as tf
 
 from tfvae.ops import bits, random
 
+# Products that `best_products` holds at once: 16 MB.
+_PRODUCTS_AT_ONCE = 2**22
+
 
 class StateSet(NamedTuple):
     """The S states of each data point, the best first.
@@ -58,9 +61,42 @@ def dropped_mass(log_joints: tf.Tensor, num_kept: int) -> tf.Tensor:
     return tf.reduce_sum(posterior_weights(log_joints)[:, num_kept:], -1)
 
 
+def num_kept(log_joints: tf.Tensor, max_dropped_mass: float) -> tf.Tensor:
+    """Returns how many first states carry a batch's posteriors.
+
+    Args:
+      log_joints: `[B, S]`, falling.
+      max_dropped_mass: The posterior mass that may be outside them, as a mean
+        over the batch.
+
+    Returns:
+      int32 scalar, the smallest such M; at least 1.
+    """
+    mass = tf.reduce_mean(posterior_weights(log_joints), 0)  # [S]
+    dropped = tf.cumsum(mass, exclusive=True, reverse=True)  # behind each one
+    too_few = tf.cast(dropped > max_dropped_mass, tf.int32)
+    return 1 + tf.reduce_sum(too_few)
+
+
+def distinct(keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Finds the distinct keys of states, in the order of their first places.
+
+    Args:
+      keys: int64 `[K]`, of `bits.keys`.
+
+    Returns:
+      int64 `[U]`, the distinct keys; int32 `[U]`, where each of them stands
+      first; and int32 `[K]`, which of them each key is.
+    """
+    once, index = tf.unique(keys)
+    places = tf.range(tf.size(keys))
+    first = tf.math.unsorted_segment_min(places, index, tf.size(once))
+    return once, first, index
+
+
 def best_distinct(
     packed: tf.Tensor, log_joints: tf.Tensor, num_states: int
-) -> tuple[StateSet, tf.Tensor]:
+) -> StateSet:
     """Keeps the best states, each of them once.
 
     Args:
@@ -70,8 +106,7 @@ def best_distinct(
         log-joints of the result are -inf and their states repeat others.
 
     Returns:
-      The S best of the distinct states, and int32 `[B, S]`, where among the K
-      each of them stood. Of equal states the first counts.
+      The S best of the distinct states. Of equal states the first counts.
     """
     keys = bits.keys(packed)  # [B, K]
     # Equal states stand side by side once the keys are sorted.
@@ -86,8 +121,50 @@ def best_distinct(
     )
     best, position = tf.math.top_k(once, num_states)
     index = tf.gather(order, position, batch_dims=1)
-    states = StateSet(tf.gather(packed, index, batch_dims=1), best)
-    return states, index
+    return StateSet(tf.gather(packed, index, batch_dims=1), best)
+
+
+def best_products(
+    left: tf.Tensor, right: tf.Tensor, count: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Finds each row's largest products with the rows of another matrix.
+
+    The same as top_k(left right^T), a few rows at a time: the products of all
+    need not fit into memory, and those of a few stay in the cache.
+
+    Args:
+      left: `[B, K]`.
+      right: `[U, K]`.
+      count: How many of the U, at most U.
+
+    Returns:
+      The products, falling, and which of the U they are, int32; both
+      `[B, count]`.
+    """
+    num_rows, num_products = tf.shape(left)[0], tf.shape(right)[0]
+    at_once = tf.clip_by_value(_PRODUCTS_AT_ONCE // num_products, 1, num_rows)
+    num_slices = -(-num_rows // at_once)
+    values = tf.TensorArray(
+        left.dtype, num_slices, infer_shape=False, element_shape=[None, count]
+    )
+    index = tf.TensorArray(
+        tf.int32, num_slices, infer_shape=False, element_shape=[None, count]
+    )
+
+    def advance(
+        i: tf.Tensor, values: tf.TensorArray, index: tf.TensorArray
+    ) -> tuple[tf.Tensor, tf.TensorArray, tf.TensorArray]:
+        rows = left[i * at_once : (i + 1) * at_once]
+        best = tf.math.top_k(tf.matmul(rows, right, transpose_b=True), count)
+        return i + 1, values.write(i, best.values), index.write(i, best.indices)
+
+    _, values, index = tf.while_loop(
+        lambda i, *_: i < num_slices,
+        advance,
+        (0, values, index),
+        parallel_iterations=1,
+    )
+    return values.concat(), index.concat()
 
 
 def initial_states(
@@ -126,12 +203,12 @@ def initial_states(
         held_rank = tf.minimum(held.log_joints, 0.0)
         ranks = tf.concat([held_rank, tf.fill(tf.shape(held_rank), -1.0)], 1)
         packed = tf.concat([held.packed, drawn], 1)
-        filled, _ = best_distinct(packed, ranks, num_states)
+        filled = best_distinct(packed, ranks, num_states)
         ranks = tf.where(filled.log_joints > vacant, 0.0, vacant)
         return turn + 1, StateSet(filled.packed, ranks)
 
     first = draw(0)
-    held, _ = best_distinct(first, tf.zeros(shape[:2]), num_states)
+    held = best_distinct(first, tf.zeros(shape[:2]), num_states)
     _, held = tf.while_loop(has_vacancy, fill, (tf.constant(1), held))
     return held.packed
 

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import gin
 import keras
-import numpy as np
 
 import tfvae.callbacks
 import tfvae.checkpoints
@@ -109,10 +108,11 @@ def _thinned(observations: Observations, max_points: int) -> Observations:
         raise ValueError(
             f"`experiment.max_points` must be at least 1, got {max_points!r}."
         )
-    count = min(max_points, observations.num_data)
-    chosen = np.arange(count) * observations.num_data // count
+    every = max(observations.num_data // max_points, 1)
     return dataclasses.replace(
-        observations, train=observations.train[chosen], log_likelihood=None
+        observations,
+        train=observations.train[::every][:max_points],
+        log_likelihood=None,
     )
 
 
@@ -141,6 +141,19 @@ def cyclical_adam(
     )
 
 
+@gin.register
+def constant_adam(
+    steps_per_epoch: int, *, learning_rate: float = 1e-3
+) -> keras.optimizers.Optimizer:
+    """Returns Adam with a constant learning rate.
+
+    Args:
+      steps_per_epoch: Not used.
+      learning_rate: The learning rate.
+    """
+    return keras.optimizers.Adam(learning_rate)
+
+
 @gin.configurable
 def fit(
     run: RunDirectory,
@@ -154,7 +167,6 @@ def fit(
     checkpoint_every: int = 1,
     keep_checkpoints: int = 2,
     steps_per_execution: int = 1,
-    jit_compile: bool = False,
 ) -> list[dict[str, float]]:
     """Trains a model, from the last checkpoint of the run if there is one.
 
@@ -167,15 +179,13 @@ def fit(
       observer: Called every `observe_every` epochs.
       epochs: Number of epochs of the whole run.
       batch_size: Data points of a batch, B.
-      optimizer: Called with the steps of an epoch.
+      optimizer: Called with the gradient steps of an epoch.
       observe_every: Epochs between two calls of `observer`.
       checkpoint_every: Epochs between two checkpoints.
       keep_checkpoints: Number of checkpoints that remain on disk.
       steps_per_execution: The most steps that Keras runs in one go, of those
         that divide an epoch (across its end, a resumed run would differ);
         more save time where a step takes less than a few milliseconds.
-      jit_compile: Whether XLA compiles the step: 20 s at the start of a run,
-        and then up to 1.6 times as many data points a second.
 
     Returns:
       The metrics of each epoch.
@@ -197,7 +207,7 @@ def fit(
         steps_per_execution=steps_per_execution,
     )
     steps = math.ceil(parts.observations.num_data / batch_size)
-    _compile(parts.model, optimizer, steps, steps_per_execution, jit_compile)
+    _compile(parts, optimizer, batch_size, steps_per_execution)
     checksum = zlib.crc32(parts.observations.train.data)
     start, rows = _resume(run, parts, epochs, checksum)
     _check_room(run, parts.model, keep_checkpoints + 1)
@@ -224,17 +234,22 @@ def _check_positive(**values: Any) -> None:
 
 
 def _compile(
-    model: TVAE,
+    parts: Experiment,
     optimizer: Callable[[int], keras.optimizers.Optimizer],
-    steps: int,
+    batch_size: int,
     steps_per_execution: int,
-    jit_compile: bool,
 ) -> None:
-    """Prepares a model for epochs of so many steps; see `fit`."""
-    model.compile(
-        optimizer=_made_optimizer(optimizer, steps),
+    """Prepares a model for training; see `fit`."""
+    num_data, m_batch_size = parts.observations.num_data, batch_size
+    if parts.model.m_batch_size is not None:
+        m_batch_size = min(batch_size, parts.model.m_batch_size)
+    num_whole, rest = divmod(num_data, batch_size)
+    gradient_steps = num_whole * math.ceil(batch_size / m_batch_size)
+    gradient_steps += math.ceil(rest / m_batch_size)
+    steps = math.ceil(num_data / batch_size)
+    parts.model.compile(
+        optimizer=_made_optimizer(optimizer, gradient_steps),
         steps_per_execution=_largest_divisor(steps, steps_per_execution),
-        jit_compile=jit_compile,
     )
 
 
@@ -248,7 +263,7 @@ def _made_optimizer(
     if not isinstance(made, keras.optimizers.Optimizer):
         raise TypeError(
             "`fit.optimizer` must be a function that makes an optimizer, given "
-            "the steps of an epoch, such as @cyclical_adam, got "
+            "the gradient steps of an epoch, such as @cyclical_adam, got "
             f"{optimizer!r}."
         )
     return made

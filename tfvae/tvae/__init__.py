@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """TVAE: binary latents, no encoder, posteriors evolved per data point."""
 
-from tfvae.tvae.evolution import (
+from tfvae.tvae.evolution import Evolution
+from tfvae.tvae.model import TVAE, Inference
+from tfvae.tvae.operators import (
     Crossover,
     Elite,
-    Evolution,
     Fitness,
     RandFlip,
     Softmax,
     SparseFlip,
     Uniform,
 )
-from tfvae.tvae.model import TVAE, Inference
 from tfvae.tvae.states import StateStore
 
 __all__ = [

@@ -3,293 +3,121 @@
 
 The fitness of a state is its log-joint. A generation chooses parents, varies
 them into children and scores those; after G generations every data point
-keeps the S best distinct states of its old ones and all children. As no state
-gives way but to a better one, the bound never falls (Guiraud et al., 2021,
-"Direct evolutionary optimization of variational autoencoders with binary
-latents", section 2; Drefs et al., 2022, "Evolutionary variational
+keeps the S best distinct states of its old ones and its candidates. As no
+state gives way but to a better one, the bound never falls (Guiraud et al.,
+2021, "Direct evolutionary optimization of variational autoencoders with
+binary latents", section 2; Drefs et al., 2022, "Evolutionary variational
 optimization of generative models").
 
-Operators are pure callables, passed as arguments. Parents are chosen by
-`(seed, log_joints [B, K], num_parents) -> index [B, P]`, and varied by
-`(seed, parents [B, P, H], num_children, expected_ones) -> children [B, K, H]`.
-Those here are small classes only to carry their settings, as Keras's
-initialisers are; a plain function does as well.
+What a decoder makes of a state does not depend on the data point, and most
+states are held by many. So a batch's states are decoded once each, however
+many data points hold them, and decoded states may be offered to all data
+points of the batch: `SharedCandidates`, where published TVAEs offer each data
+point its own children alone: `OwnCandidates`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
 import gin
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfvae.ops import bits, random, truncated
+from tfvae.tvae import operators
 
-ParentSelection = Callable[[tf.Tensor, tf.Tensor, int], tf.Tensor]
-"""`(seed, log_joints [B, K], num_parents) -> int32 index [B, P]`."""
+OwnLogJoint = Callable[[tf.Tensor], tf.Tensor]
+"""`states uint8 [B, K, W] -> log-joints [B, K]`, each with its data point."""
 
-Variation = Callable[[tf.Tensor, tf.Tensor, int, tf.Tensor], tf.Tensor]
-"""`(seed, parents [B, P, H], num_children, expected_ones) -> [B, K, H]`."""
-
-LogJoint = Callable[[tf.Tensor], tf.Tensor]
-"""`states [B, K, H] -> log-joints [B, K]` of the batch's data points."""
+Features = Callable[[tf.Tensor], tf.Tensor]
+"""`states uint8 [U, W] -> features [U, K]`, whose products with the features
+`[B, K]` of data points are log-joints."""
 
 
-class _Settings:
-    """Gives a frozen dataclass the `get_config` that Keras saves it by."""
+class Candidates(Protocol):
+    """The states that an E-step has to choose from, and their log-joints."""
 
-    def get_config(self) -> dict[str, Any]:
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        return {
-            field.name: keras.saving.serialize_keras_object(
-                getattr(self, field.name)
-            )
-            for field in fields
-        }
+    def add(self, packed: tf.Tensor) -> tf.Tensor:
+        """Adds states uint8 `[B, K, W]`; returns their log-joints `[B, K]`."""
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Any:
-        return cls(
-            **{
-                name: keras.saving.deserialize_keras_object(value)
-                for name, value in config.items()
-            }
+    def best(self, num_states: int) -> truncated.StateSet:
+        """Returns the best distinct states of each data point."""
+
+
+class OwnCandidates:
+    """Candidates that each data point has for itself."""
+
+    def __init__(self, log_joint: OwnLogJoint):
+        """Creates an empty set.
+
+        Args:
+          log_joint: Scores states of each data point; called once for each
+            addition.
+        """
+        self._log_joint = log_joint
+        self._packed: list[tf.Tensor] = []
+        self._log_joints: list[tf.Tensor] = []
+
+    def add(self, packed: tf.Tensor) -> tf.Tensor:
+        log_joints = self._log_joint(packed)
+        self._packed.append(packed)
+        self._log_joints.append(log_joints)
+        return log_joints
+
+    def best(self, num_states: int) -> truncated.StateSet:
+        packed, log_joints = self._packed, self._log_joints
+        return truncated.best_distinct(
+            tf.concat(packed, 1), tf.concat(log_joints, 1), num_states
         )
 
 
-def _operator(cls: type) -> Any:
-    """Makes a class of settings an operator for gin and Keras files."""
-    cls = dataclasses.dataclass(frozen=True)(cls)
-    cls = keras.saving.register_keras_serializable("tfvae")(cls)
-    return gin.register(cls)
+class SharedCandidates:
+    """Candidates that all data points of a batch have in common.
 
-
-# Parent selection.
-
-
-@_operator
-class Fitness(_Settings):
-    """Draws parents in proportion to shifted fitness, with replacement.
-
-    The shifted fitness is lj - 2 min(0, min lj), the minimum taken per data
-    point, which makes it positive. Where log-joints are large and close to
-    each other it is nearly uniform.
+    Every distinct state is decoded once, and scored with all data points by
+    one matrix product.
     """
 
-    def __call__(
-        self, seed: tf.Tensor, log_joints: tf.Tensor, num_parents: int
-    ) -> tf.Tensor:
-        lowest = tf.reduce_min(log_joints, axis=-1, keepdims=True)
-        shifted = log_joints - 2.0 * tf.minimum(lowest, 0.0)
-        return random.categorical(seed, shifted, num_parents)
+    def __init__(self, data_features: tf.Tensor, state_features: Features):
+        """Creates an empty set.
 
+        Args:
+          data_features: `[B, K]`.
+          state_features: Called once for each addition, with what is new in
+            it; the products with `data_features` are log-joints.
+        """
+        self._data_features = data_features
+        self._state_features = state_features
+        self._keys: tf.Tensor | None = None  # [U]
+        self._packed: list[tf.Tensor] = []  # [U, W] in parts
+        self._features: list[tf.Tensor] = []  # [U, K] in parts
 
-@_operator
-class Elite(_Settings):
-    """Takes the best states as parents."""
+    def add(self, packed: tf.Tensor) -> tf.Tensor:
+        flat = tf.reshape(packed, [-1, packed.shape[-1]])
+        keys = bits.keys(flat)
+        known = 0
+        if self._keys is not None:
+            known = tf.size(self._keys)
+            keys = tf.concat([self._keys, keys], 0)
+        # The known come first, and keep their places.
+        self._keys, first, index = truncated.distinct(keys)
+        new = tf.gather(flat, first[known:] - known)
+        self._packed.append(new)
+        self._features.append(self._state_features(new))
+        index = tf.reshape(index[known:], tf.shape(packed)[:2])
+        own = tf.gather(tf.concat(self._features, 0), index)  # [B, K', K]
+        return tf.linalg.matvec(own, self._data_features)
 
-    def __call__(
-        self, seed: tf.Tensor, log_joints: tf.Tensor, num_parents: int
-    ) -> tf.Tensor:
-        return tf.math.top_k(log_joints, num_parents).indices
-
-
-@_operator
-class Softmax(_Settings):
-    """Draws parents in proportion to exp(lj / temperature).
-
-    At temperature 1 these are draws from the truncated posterior itself.
-
-    Attributes:
-      temperature: Nats; positive.
-    """
-
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not self.temperature > 0.0:
-            raise ValueError(
-                f"`temperature` must be positive, got {self.temperature!r}"
-            )
-
-    def __call__(
-        self, seed: tf.Tensor, log_joints: tf.Tensor, num_parents: int
-    ) -> tf.Tensor:
-        weights = tf.nn.softmax(log_joints / self.temperature)
-        return random.categorical(seed, weights, num_parents)
-
-
-@_operator
-class Uniform(_Settings):
-    """Draws different parents, every set of them equally likely."""
-
-    def __call__(
-        self, seed: tf.Tensor, log_joints: tf.Tensor, num_parents: int
-    ) -> tf.Tensor:
-        return random.distinct_integers(
-            seed, tf.shape(log_joints)[:1], log_joints.shape[1], num_parents
+    def best(self, num_states: int) -> truncated.StateSet:
+        log_joints, index = truncated.best_products(
+            self._data_features, tf.concat(self._features, 0), num_states
         )
+        packed = tf.gather(tf.concat(self._packed, 0), index)
+        return truncated.StateSet(packed, log_joints)
 
-
-# Variation.
-
-
-@_operator
-class RandFlip(_Settings):
-    """Flips one bit in each child; siblings flip different bits."""
-
-    def __call__(
-        self,
-        seed: tf.Tensor,
-        parents: tf.Tensor,
-        num_children: int,
-        expected_ones: tf.Tensor,
-    ) -> tf.Tensor:
-        num_bits = parents.shape[-1]
-        flipped = random.distinct_integers(
-            seed, tf.shape(parents)[:-1], num_bits, num_children
-        )  # [B, P, C]
-        flips = tf.one_hot(flipped, num_bits)  # [B, P, C, H]
-        return _one_row_per_child(_flip(parents[:, :, None], flips))
-
-
-@_operator
-class SparseFlip(_Settings):
-    """Flips each bit independently, towards the prior's number of ones.
-
-    A child of a parent with s ones has H p flips on average, and s* =
-    `expected_ones` ones on average as far as that many flips can bring it
-    there (Drefs et al., 2022, "sparsity-driven bitflips").
-
-    Attributes:
-      flip_rate: p, the mean share of flipped bits; None for 1 / H, which is
-        one flip a child.
-    """
-
-    flip_rate: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.flip_rate is not None and not 0.0 < self.flip_rate < 1.0:
-            raise ValueError(
-                "`flip_rate` must be inside (0, 1) or None, got "
-                f"{self.flip_rate!r}"
-            )
-
-    def __call__(
-        self,
-        seed: tf.Tensor,
-        parents: tf.Tensor,
-        num_children: int,
-        expected_ones: tf.Tensor,
-    ) -> tf.Tensor:
-        num_bits = parents.shape[-1]
-        rate = 1.0 / num_bits if self.flip_rate is None else self.flip_rate
-        prob_zero, prob_one = sparse_flip_probs(
-            tf.reduce_sum(parents, -1, keepdims=True),
-            num_bits,
-            rate,
-            expected_ones,
-        )
-        prob = tf.where(parents > 0.0, prob_one, prob_zero)[:, :, None]
-        batch_size, num_parents = tf.unstack(tf.shape(parents)[:2])
-        draws = random.uniform(
-            seed, [batch_size, num_parents, num_children, num_bits]
-        )
-        flips = tf.cast(draws < prob, tf.float32)  # [B, P, C, H]
-        return _one_row_per_child(_flip(parents[:, :, None], flips))
-
-
-def sparse_flip_probs(
-    num_ones: tf.Tensor,
-    num_bits: int,
-    flip_rate: float,
-    expected_ones: tf.Tensor,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the flip probabilities of zeros and of ones.
-
-    With s ones of H bits, p the flip rate and d = s* - s the wanted change,
-      alpha = (H - s) (H p - d) / ((d + H p) s),
-      p_0 = H p / (H + (alpha - 1) s),   p_1 = alpha p_0,
-    which solves (H - s) p_0 + s p_1 = H p and (H - s) p_0 - s p_1 = d. A
-    change beyond what H p flips can do is cut to that.
-
-    Args:
-      num_ones: s, any shape.
-      num_bits: H.
-      flip_rate: p.
-      expected_ones: s*, scalar.
-
-    Returns:
-      p_0 and p_1, the shape of `num_ones`, in [0, 1].
-    """
-    num_flips = num_bits * flip_rate
-    change = tf.clip_by_value(expected_ones - num_ones, -num_flips, num_flips)
-    # (H p + d) / 2 flips fall on zeros and (H p - d) / 2 on ones.
-    num_zeros = tf.maximum(num_bits - num_ones, 1.0)
-    prob_zero = 0.5 * (num_flips + change) / num_zeros
-    prob_one = 0.5 * (num_flips - change) / tf.maximum(num_ones, 1.0)
-    return tf.minimum(prob_zero, 1.0), tf.minimum(prob_one, 1.0)
-
-
-@_operator
-class Crossover(_Settings):
-    """Joins every ordered pair of parents at a cut point.
-
-    For each pair a cut is drawn from 1 .. H - 1; the two children of a pair
-    have complementary parts, one for each order. P parents give P (P - 1)
-    children; `num_children` is not used.
-
-    Attributes:
-      mutation: A variation applied to each child once, or None.
-    """
-
-    mutation: Variation | None = None
-
-    def __call__(
-        self,
-        seed: tf.Tensor,
-        parents: tf.Tensor,
-        num_children: int,
-        expected_ones: tf.Tensor,
-    ) -> tf.Tensor:
-        batch_size, num_parents, num_bits = tf.unstack(tf.shape(parents))
-        first, second = np.triu_indices(parents.shape[1], k=1)
-        shape = [batch_size, len(first), 1]
-        cut = 1 + random.integers(
-            random.make_seed(seed, 0), shape, parents.shape[2] - 1
-        )
-        is_head = tf.range(num_bits) < cut  # [B, pairs, H]
-        mother = tf.gather(parents, first, axis=1)
-        father = tf.gather(parents, second, axis=1)
-        children = tf.concat(
-            [
-                tf.where(is_head, mother, father),
-                tf.where(is_head, father, mother),
-            ],
-            axis=1,
-        )
-        if self.mutation is None:
-            return children
-        return self.mutation(
-            random.make_seed(seed, 1), children, 1, expected_ones
-        )
-
-
-def _flip(states: tf.Tensor, flips: tf.Tensor) -> tf.Tensor:
-    return tf.abs(states - flips)
-
-
-def _one_row_per_child(children: tf.Tensor) -> tf.Tensor:
-    """Reshapes `[B, P, C, H]` to `[B, P * C, H]`."""
-    _, num_parents, num_children, num_bits = children.shape
-    return tf.reshape(children, [-1, num_parents * num_children, num_bits])
-
-
-# The E-step.
 
 # Steps over which inference smooths the gain that it stops by: one step of
 # a random search without gain is no sign that there is none to be had.
@@ -299,7 +127,7 @@ GAIN_MEMORY = 4.0
 @gin.register
 @keras.saving.register_keras_serializable("tfvae")
 @dataclasses.dataclass(frozen=True)
-class Evolution(_Settings):
+class Evolution(operators.Settings):
     """What one E-step tries: operators and budget.
 
     Attributes:
@@ -309,13 +137,17 @@ class Evolution(_Settings):
       num_children: C, children of a parent; not used by crossover.
       num_generations: G; from the second on, parents are chosen among the
         children of the one before.
+      shared: Whether in training the states and children of a batch are
+        offered to all its data points; unseen data have their own only, so
+        that what is inferred of one does not depend on others.
     """
 
-    parents: ParentSelection = Softmax()
-    variation: Variation = RandFlip()
+    parents: operators.ParentSelection = operators.Softmax()
+    variation: operators.Variation = operators.RandFlip()
     num_parents: int = 6
     num_children: int = 4
     num_generations: int = 2
+    shared: bool = True
 
     def __post_init__(self) -> None:
         for name in ("num_parents", "num_children", "num_generations"):
@@ -335,7 +167,7 @@ class Evolution(_Settings):
     @property
     def uses_crossover(self) -> bool:
         """Whether children come from pairs of parents."""
-        return isinstance(self.variation, Crossover)
+        return isinstance(self.variation, operators.Crossover)
 
     @property
     def children_per_generation(self) -> int:
@@ -357,7 +189,7 @@ class Evolution(_Settings):
                 "`num_parents` must be at most `num_states` = "
                 f"{num_states}, got {self.num_parents}"
             )
-        flips_one = isinstance(self.variation, RandFlip)
+        flips_one = isinstance(self.variation, operators.RandFlip)
         if flips_one and self.num_children > num_latents:
             problems.append(
                 "`num_children` must be at most `num_latents` = "
@@ -392,7 +224,7 @@ def default_evolution(num_states: int, num_latents: int) -> Evolution:
 def e_step(
     seed: tf.Tensor,
     packed: tf.Tensor,
-    log_joint: LogJoint,
+    candidates: Candidates,
     evolution: Evolution,
     expected_ones: tf.Tensor,
     num_latents: int,
@@ -402,47 +234,42 @@ def e_step(
     Args:
       seed: `[2]` int32.
       packed: uint8 `[B, S, W]`, distinct states of each data point.
-      log_joint: Scores states; called once on the old states, as parameters
-        have moved since they were scored, and once a generation.
+      candidates: An empty set; scores the old states, as parameters have
+        moved since they were scored, and the children of each generation.
       evolution: Operators and budget.
       expected_ones: Scalar, the prior's mean number of ones.
       num_latents: H.
 
     Returns:
-      The S best distinct states of the old ones and all children, and the
-      share of them that are new, `[B]`.
+      The S best distinct states of the candidates, and the share of them that
+      are new to their data point, `[B]`.
     """
     num_states = packed.shape[1]
-    pool = bits.unpack(packed, num_latents)
-    pool_log_joints = log_joint(pool)
-    candidates, scores = [packed], [pool_log_joints]
+    pool, log_joints = packed, candidates.add(packed)
     for generation in range(evolution.num_generations):
         chosen = evolution.parents(
             random.make_seed(seed, generation, 0),
-            pool_log_joints,
+            log_joints,
             evolution.num_parents,
         )
-        parents = tf.gather(pool, chosen, batch_dims=1)  # [B, P, H]
         pool = evolution.variation(
             random.make_seed(seed, generation, 1),
-            parents,
+            tf.gather(pool, chosen, batch_dims=1),  # [B, P, W]
             evolution.num_children,
             expected_ones,
+            num_latents,
         )
-        pool_log_joints = log_joint(pool)
-        candidates.append(bits.pack(pool))
-        scores.append(pool_log_joints)
-    states, index = truncated.best_distinct(
-        tf.concat(candidates, 1), tf.concat(scores, 1), num_states
-    )
-    is_new = tf.cast(index >= num_states, tf.float32)
-    return states, tf.reduce_mean(is_new, -1)
+        log_joints = candidates.add(pool)
+    states = candidates.best(num_states)
+    old, kept = bits.keys(packed), bits.keys(states.packed)
+    is_old = tf.reduce_any(tf.equal(kept[:, :, None], old[:, None]), -1)
+    return states, 1.0 - tf.reduce_mean(tf.cast(is_old, tf.float32), -1)
 
 
 def infer(
     seed: tf.Tensor,
     packed: tf.Tensor,
-    log_joint: LogJoint,
+    log_joint: OwnLogJoint,
     evolution: Evolution,
     expected_ones: tf.Tensor,
     num_latents: int,
@@ -470,7 +297,7 @@ def infer(
         states, _ = e_step(
             random.make_seed(seed, count),
             packed,
-            log_joint,
+            OwnCandidates(log_joint),
             evolution,
             expected_ones,
             num_latents,

@@ -147,7 +147,12 @@ def _shape_error(shape: Sequence[int | None], num_observed: int) -> ValueError:
 
 
 def check_sizes(
-    num_latents: int, num_data: int, num_states: int, num_m_states: int | None
+    num_latents: int,
+    num_data: int,
+    num_states: int,
+    num_m_states: int | None,
+    max_dropped_mass: float | None,
+    m_batch_size: int | None,
 ) -> None:
     """Raises ValueError that names every size that does not fit."""
     problems = []
@@ -167,6 +172,20 @@ def check_sizes(
         problems.append(
             "`num_m_states` must be from 1 to `num_states` = "
             f"{num_states}, got {num_m_states!r}"
+        )
+    if num_states == most and num_m_states not in (None, num_states):
+        problems.append(
+            "`num_m_states` must be None where the states are all "
+            f"2**num_latents = {num_states}, got {num_m_states!r}"
+        )
+    if max_dropped_mass is not None and not 0.0 <= max_dropped_mass < 1.0:
+        problems.append(
+            "`max_dropped_mass` must be in [0, 1) or None, got "
+            f"{max_dropped_mass!r}"
+        )
+    if m_batch_size is not None and m_batch_size < 1:
+        problems.append(
+            f"`m_batch_size` must be at least 1 or None, got {m_batch_size!r}"
         )
     if problems:
         raise ValueError("; ".join(problems))

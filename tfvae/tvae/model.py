@@ -13,15 +13,11 @@ import tensorflow as tf
 from tfvae import likelihoods
 from tfvae.ops import bits, densities, random, truncated
 from tfvae.tvae import evolution as evolution_lib
-from tfvae.tvae import inputs
+from tfvae.tvae import inputs, joint, prior
 from tfvae.tvae import states as states_lib
 
-# Prior probabilities stay this far from 0 and 1, so that log-odds are finite.
-PRIOR_MARGIN = 1e-5
 # Enumerating more states than 2**20 takes too long to be meant.
 MAX_ENUMERATED_LATENTS = 20
-# Entries of decoder outputs that passes over many states hold at once.
-_ENTRIES_AT_ONCE = 2**22
 
 _NO_DATA = (
     "TVAE was created without `num_data` and stores no states; create it with "
@@ -55,9 +51,11 @@ class TVAE(keras.Model):
 
     The model is s ~ Bern(pi), x ~ p(x | decoder(s)). The posterior of each
     data point is a set of S latent states that an evolutionary algorithm
-    improves in every training step, after which the decoder takes a gradient
-    step on the bound; pi and the likelihood's noise are updated in closed
-    form each time that N data points have been visited.
+    improves in every training step, after which the decoder takes gradient
+    steps on the bound, one for each `m_batch_size` of the batch; pi and the
+    likelihood's noise are updated in closed form each time that N data points
+    have been visited. A large batch with small M-step batches is what trains
+    best: every data point is offered the states of its whole batch.
 
     Train it like any Keras model, on data `[N, D]` and the data's indices,
     which address the states; NaN marks missing entries:
@@ -76,8 +74,8 @@ class TVAE(keras.Model):
     be told that more is better (`mode="max"`).
 
     The decoder trains in Keras's training mode and with its own regularisers,
-    and is used without either. `adapt` checks all data; graphs check batches,
-    but not under XLA, which drops assertions.
+    and is used without either. Steps are not compiled by XLA: how many states
+    a batch holds between its data points changes from step to step.
 
     Reference: Guiraud, Drefs and Luecke, 2021, "Direct evolutionary
     optimization of variational autoencoders with binary latents".
@@ -85,7 +83,7 @@ class TVAE(keras.Model):
     Attributes:
       states: `StateStore` of the training data, None without `num_data` or
         with S = 2**H.
-      prior_probs: float32 weight `[H]`, pi.
+      prior: The prior of the states.
       likelihood: The observation model.
       decoder: The decoder network.
     """
@@ -99,6 +97,8 @@ class TVAE(keras.Model):
         num_states: int = 64,
         evolution: evolution_lib.Evolution | None = None,
         num_m_states: int | None = None,
+        max_dropped_mass: float | None = None,
+        m_batch_size: int | None = None,
         inference_steps: int = 100,
         inference_tolerance: float = 1e-3,
         seed: int = 0,
@@ -118,6 +118,11 @@ class TVAE(keras.Model):
             `Evolution()`, as far as S and H allow.
           num_m_states: M, how many of the best states the M-step uses; None
             for all S, as with S = 2**H always.
+          max_dropped_mass: The posterior mass outside the M-step's states
+            that a batch may have on average; M is then the smallest that
+            keeps to it, and at most `num_m_states`. A mass m lowers the bound
+            that the M-step climbs by -log(1 - m).
+          m_batch_size: Data points of a gradient step; None for the batch.
           inference_steps: The most E-steps that unseen data gets.
           inference_tolerance: Nats a data point and step; inference ends when
             the bound gains less.
@@ -129,15 +134,18 @@ class TVAE(keras.Model):
           ValueError: If S, M or the evolution do not fit H or each other.
         """
         super().__init__(**kwargs)
+        self.supports_jit = False  # Keras then warns, and does without XLA.
         if evolution is None:
             evolution = evolution_lib.default_evolution(num_states, num_latents)
-        inputs.check_sizes(num_latents, num_data, num_states, num_m_states)
+        inputs.check_sizes(
+            num_latents,
+            num_data,
+            num_states,
+            num_m_states,
+            max_dropped_mass,
+            m_batch_size,
+        )
         self.is_exhaustive = num_states == 2**num_latents
-        if self.is_exhaustive and num_m_states not in (None, num_states):
-            raise ValueError(
-                "`num_m_states` must be None where the states are all "
-                f"2**num_latents = {num_states}, got {num_m_states!r}"
-            )
         if not self.is_exhaustive:
             evolution.validate(num_states, num_latents)
         self.decoder = decoder
@@ -147,19 +155,20 @@ class TVAE(keras.Model):
         self.num_states = num_states
         self.evolution = evolution
         self.num_m_states = num_m_states
+        self.max_dropped_mass = max_dropped_mass
+        self.m_batch_size = m_batch_size
         self.inference_steps = inference_steps
         self.inference_tolerance = inference_tolerance
         self.seed = seed
 
-        self.prior_probs = self._add_state(
-            "prior_probs", (num_latents,), min(1.0 / num_latents, 0.5)
+        self.prior = prior.BernoulliPrior(num_latents, name="prior")
+        self._iteration = self.add_weight(
+            shape=(),
+            initializer="zeros",
+            dtype="int64",
+            trainable=False,
+            name="iteration",
         )
-        self._iteration = self._add_state("iteration", (), 0, "int64")
-        # Of the data points visited since the last closed-form update.
-        self._ones_sum = self._add_state(
-            "ones_sum", (num_latents,), 0.0, "float64"
-        )
-        self._visits = self._add_state("visits", (), 0, "int64")
         self.states = None
         if num_data and not self.is_exhaustive:
             self.states = states_lib.StateStore(
@@ -179,21 +188,6 @@ class TVAE(keras.Model):
         }
         self.build((None, None))
 
-    def _add_state(
-        self,
-        name: str,
-        shape: tuple[int, ...],
-        value: float,
-        dtype: str = "float32",
-    ) -> keras.Variable:
-        return self.add_weight(
-            shape=shape,
-            initializer=keras.initializers.Constant(value),
-            dtype=dtype,
-            trainable=False,
-            name=name,
-        )
-
     def build(self, input_shape: Any = None) -> None:
         """Builds the decoder; `input_shape` follows from it."""
         if not self.decoder.built:
@@ -205,6 +199,7 @@ class TVAE(keras.Model):
                 f"{tuple(outputs)!r}"
             )
         self.num_observed = self.likelihood.num_observed(outputs[-1])
+        self._joint = joint.Joint(self.prior, self.decoder, self.likelihood)
         data = tf.TensorSpec([None, self.num_observed], tf.float32)
         self._infer = tf.function(
             self._infer_batch,
@@ -235,6 +230,8 @@ class TVAE(keras.Model):
             "num_states": self.num_states,
             "evolution": serialize(self.evolution),
             "num_m_states": self.num_m_states,
+            "max_dropped_mass": self.max_dropped_mass,
+            "m_batch_size": self.m_batch_size,
             "inference_steps": self.inference_steps,
             "inference_tolerance": self.inference_tolerance,
             "seed": self.seed,
@@ -250,6 +247,11 @@ class TVAE(keras.Model):
                 config[name], custom_objects
             )
         return cls(**config)
+
+    @property
+    def prior_probs(self) -> keras.Variable:
+        """float32 weight `[H]`, pi."""
+        return self.prior.probs
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -268,42 +270,6 @@ class TVAE(keras.Model):
         x = inputs.check_data(x, self.num_observed)
         self.likelihood.validate(x)
         self.likelihood.adapt(x)
-
-    # The model: densities of a batch. `x` and `observed` are [B, 1, D].
-
-    def _decode(self, states: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Returns decoder outputs, `[..., H]` to float32 `[..., O]`."""
-        flat = tf.reshape(states, [-1, self.num_latents])
-        outputs = tf.cast(self.decoder(flat, training=training), tf.float32)
-        shape = tf.concat([tf.shape(states)[:-1], [outputs.shape[-1]]], 0)
-        outputs = tf.reshape(outputs, shape)
-        return tf.ensure_shape(outputs, [*states.shape[:-1], outputs.shape[-1]])
-
-    def _log_joint(
-        self,
-        x: tf.Tensor,
-        observed: tf.Tensor,
-        states: tf.Tensor,
-        outputs: tf.Tensor,
-    ) -> tf.Tensor:
-        """Returns log p(x, s), `[B, K]`, for states `[B, K, H]` or `[K, H]`."""
-        log_likelihood = self.likelihood.log_prob(x, observed, outputs)
-        return log_likelihood + densities.bernoulli_log_prior(
-            states, tf.convert_to_tensor(self.prior_probs)
-        )
-
-    def _scorer(
-        self, x: tf.Tensor, observed: tf.Tensor
-    ) -> evolution_lib.LogJoint:
-        """Returns the log-joint as a function of the states alone."""
-
-        def score(states: tf.Tensor) -> tf.Tensor:
-            return self._log_joint(x, observed, states, self._decode(states))
-
-        return score
-
-    def _expected_ones(self) -> tf.Tensor:
-        return tf.reduce_sum(self.prior_probs.value)
 
     # Training.
 
@@ -332,32 +298,38 @@ class TVAE(keras.Model):
                 "data points and are not synchronised between replicas"
             )
         batch, index = self._unpack_training_data(data)
-        x, observed = densities.split_missing(batch[:, None])
+        x, observed = densities.split_missing(batch)
         noise = self.likelihood.monitored()
         if self.is_exhaustive:
-            log_joints = self._m_step(x, observed, self._all_states())
+            every = tf.constant(bits.all_states(self.num_latents))
+            log_joints = self._joint.log_prob_pairs(x, observed, every)
+            num_kept = self.num_states
+            self._m_steps(x, observed, None)
         else:
             evolved = self._e_step(x, observed, index)
-            m_states = evolved.packed[:, : self.num_m_states]
             log_joints = evolved.log_joints
-            self._m_step(x, observed, bits.unpack(m_states, self.num_latents))
+            num_kept = self._num_kept(log_joints)
+            self._m_steps(x, observed, evolved.packed[:, :num_kept])
         self._iteration.assign_add(1)
         self._monitor(
             bound=truncated.free_energy(log_joints),
             effective_states=truncated.effective_states(log_joints),
-            dropped_mass=truncated.dropped_mass(
-                log_joints, self.num_m_states or self.num_states
-            ),
+            dropped_mass=truncated.dropped_mass(log_joints, num_kept),
             **noise,
         )
         return {m.name: m.result() for m in self.metrics}
 
+    def _num_kept(self, log_joints: tf.Tensor) -> int | tf.Tensor:
+        """Returns M, the states of the M-step, given falling `[B, S]`."""
+        most = self.num_m_states or self.num_states
+        if self.max_dropped_mass is None:
+            return most
+        num_kept = truncated.num_kept(log_joints, self.max_dropped_mass)
+        return tf.minimum(num_kept, most)
+
     def _monitor(self, **values: tf.Tensor) -> None:
         for name, value in values.items():
             self._means[name].update_state(value)
-
-    def _all_states(self) -> tf.Tensor:
-        return tf.constant(bits.all_states(self.num_latents))
 
     def _unpack_training_data(self, data: Any) -> tuple[tf.Tensor, tf.Tensor]:
         x, index, weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -383,29 +355,68 @@ class TVAE(keras.Model):
         self, x: tf.Tensor, observed: tf.Tensor, index: tf.Tensor
     ) -> truncated.StateSet:
         store = self._states_or_raise()
+        candidates = (
+            self._joint.shared(x, observed)
+            if self.evolution.shared
+            else evolution_lib.OwnCandidates(self._joint.own(x, observed))
+        )
         evolved, replaced = evolution_lib.e_step(
             random.make_seed(self.seed, _TRAINING, self._iteration.value),
             store.gather(index).packed,
-            self._scorer(x, observed),
+            candidates,
             self.evolution,
-            self._expected_ones(),
+            self.prior.expected_ones(),
             self.num_latents,
         )
         store.scatter(index, evolved)
         self._monitor(replaced=replaced)
         return evolved
 
-    def _m_step(
-        self, x: tf.Tensor, observed: tf.Tensor, states: tf.Tensor
-    ) -> tf.Tensor:
-        """Improves the parameters given states `[B, M, H]` or `[M, H]`.
+    def _m_steps(
+        self, x: tf.Tensor, observed: tf.Tensor, packed: tf.Tensor | None
+    ) -> None:
+        """Improves the parameters, one gradient step an M-step batch.
 
-        Returns:
-          The states' log-joints, `[B, M]`, before the improvement.
+        Args:
+          x: `[B, D]`.
+          observed: `[B, D]`.
+          packed: uint8 `[B, M, W]`, each data point's states; None for all
+            2**H.
         """
+
+        def step(part: slice) -> None:
+            own = None if packed is None else packed[part]
+            self._m_step(x[part], observed[part], own)
+
+        size = self.m_batch_size
+        if size is None:
+            step(slice(None))
+            return
+
+        def advance(start: tf.Tensor) -> tuple[tf.Tensor]:
+            step(slice(start, start + size))
+            return (start + size,)
+
+        tf.while_loop(
+            lambda start: start < tf.shape(x)[0],
+            advance,
+            (tf.constant(0),),
+            parallel_iterations=1,
+        )
+
+    def _m_step(
+        self, x: tf.Tensor, observed: tf.Tensor, packed: tf.Tensor | None
+    ) -> None:
+        """One gradient step, and its share of the closed-form updates."""
+        if packed is None:
+            states = tf.constant(bits.all_states(self.num_latents))
+            index = tf.range(self.num_states)[None]  # [1, K]: as of everyone
+        else:
+            states, index = self._joint.distinct(packed)
         with tf.GradientTape() as tape:
-            outputs = self._decode(states, training=True)
-            log_joints = self._log_joint(x, observed, states, outputs)
+            log_joints, outputs = self._joint.log_prob(
+                x, observed, states, index, training=True
+            )
             # q is the maximiser of the bound on these states, so the bound's
             # gradient is the expected log-joint's.
             loss = -tf.reduce_mean(truncated.free_energy(log_joints))
@@ -414,29 +425,21 @@ class TVAE(keras.Model):
         self.optimizer.apply(tape.gradient(loss, variables), variables)
 
         weights = truncated.posterior_weights(log_joints)  # [B, M]
-        equation = "bm,mh->h" if states.shape.rank == 2 else "bm,bmh->h"
-        ones = tf.einsum(equation, weights, states)
-        self._ones_sum.assign_add(tf.cast(ones, tf.float64))
-        self._visits.assign_add(tf.shape(x, tf.int64)[0])
-        self.likelihood.accumulate(x, observed, outputs, weights)
-        self._finish_pass(self._visits.value >= self.num_data)
-        active = tf.reduce_sum(weights * tf.reduce_sum(states, -1), -1)
-        self._monitor(active=active)
-        return log_joints
-
-    def _finish_pass(self, pass_done: tf.Tensor) -> None:
-        """Updates pi and the noise in closed form where a pass has ended."""
-        visits = tf.cast(tf.maximum(self._visits.value, 1), tf.float64)
-        # d F / d pi_h = 0 at the posterior's mean of s_h.
-        best = tf.cast(self._ones_sum.value / visits, tf.float32)
-        best = tf.clip_by_value(best, PRIOR_MARGIN, 1.0 - PRIOR_MARGIN)
-        self.prior_probs.assign(
-            tf.where(pass_done, best, self.prior_probs.value)
+        index = tf.broadcast_to(index, tf.shape(weights))
+        # What all data points together give to each distinct state.
+        totals = tf.math.unsorted_segment_sum(
+            weights, index, tf.shape(states)[0]
         )
+        ones = tf.linalg.matvec(states, totals, transpose_a=True)
+        self.prior.accumulate(ones, tf.shape(x)[0])
+        self.likelihood.accumulate(
+            x[:, None], observed[:, None], outputs, weights
+        )
+        pass_done = self.prior.visits.value >= self.num_data
         self.likelihood.maximise(pass_done)
-        for total in (self._ones_sum, self._visits):
-            nothing = tf.zeros_like(total.value)
-            total.assign(tf.where(pass_done, nothing, total.value))
+        self.prior.maximise(pass_done)
+        num_ones = tf.gather(tf.reduce_sum(states, -1), index)
+        self._monitor(active=tf.reduce_sum(weights * num_ones, -1))
 
     # Unseen data.
 
@@ -523,15 +526,14 @@ class TVAE(keras.Model):
         max_steps: tf.Tensor,
         tolerance: tf.Tensor,
     ) -> Inference:
-        batch, observed = densities.split_missing(x[:, None])
-        score = self._scorer(batch, observed)
+        batch, observed = densities.split_missing(x)
+        score = self._joint.own(batch, observed)
         batch_size = tf.shape(x)[0]
         if self.is_exhaustive:
-            every = bits.pack(self._all_states())
-            states, _ = truncated.best_distinct(
-                tf.repeat(every[None], batch_size, axis=0),
-                score(self._all_states()),
-                self.num_states,
+            every = bits.pack(tf.constant(bits.all_states(self.num_latents)))
+            every = tf.repeat(every[None], batch_size, axis=0)
+            states = truncated.best_distinct(
+                every, score(every), self.num_states
             )
             num_steps = tf.constant(0)
         else:
@@ -546,7 +548,7 @@ class TVAE(keras.Model):
                 first,
                 score,
                 self.evolution,
-                self._expected_ones(),
+                self.prior.expected_ones(),
                 self.num_latents,
                 max_steps,
                 tolerance,
@@ -560,9 +562,7 @@ class TVAE(keras.Model):
 
     def posterior_mean(self, inference: Inference) -> tf.Tensor:
         """Returns sum_s q(s) E[x | s] of what `infer` returned, `[B, D]`."""
-        states = bits.unpack(inference.packed, self.num_latents)
-        means = self.likelihood.mean(self._decode(states))
-        return tf.linalg.matvec(means, inference.weights, transpose_a=True)
+        return self._joint.mean(inference.packed, inference.weights)
 
     def reconstruct(self, x: np.ndarray | tf.Tensor) -> tf.Tensor:
         """Returns the posterior mean of one batch of unseen data, `[B, D]`."""
@@ -588,7 +588,7 @@ class TVAE(keras.Model):
         """
         x, index = self._checked(x), np.asarray(index)
         outputs_per_point = self.num_states * self.num_observed
-        size = max(1, _ENTRIES_AT_ONCE // outputs_per_point)
+        size = max(1, joint.ENTRIES_AT_ONCE // outputs_per_point)
         return np.concatenate(
             [
                 self._reconstruct_stored(x[i : i + size], index[i : i + size])
@@ -604,14 +604,8 @@ class TVAE(keras.Model):
             return self(batch)
         index = inputs.as_index(index, self.num_data)
         packed = self._states_or_raise().gather(index).packed
-        x, observed = densities.split_missing(batch[:, None])
-        states = bits.unpack(packed, self.num_latents)
-        outputs = self._decode(states)
-        log_joints = self._log_joint(x, observed, states, outputs)
-        weights = truncated.posterior_weights(log_joints)
-        return tf.linalg.matvec(
-            self.likelihood.mean(outputs), weights, transpose_a=True
-        )
+        log_joints = self._joint.own(*densities.split_missing(batch))(packed)
+        return self._joint.mean(packed, truncated.posterior_weights(log_joints))
 
     def log_likelihood_bound(self, x: np.ndarray | tf.Tensor) -> tf.Tensor:
         """Returns the bound on log p(x), nats, of one batch: `[B]`."""
@@ -638,14 +632,7 @@ class TVAE(keras.Model):
         return self._log_likelihood(self._as_batch(self._checked(x)))
 
     def _enumerate_batch(self, x: tf.Tensor) -> tf.Tensor:
-        batch, observed = densities.split_missing(x[:, None])
-        num_entries = tf.size(x)  # of the outputs of one state
-        return truncated.enumerated_free_energy(
-            self._scorer(batch, observed),
-            tf.shape(x)[0],
-            self.num_latents,
-            _ENTRIES_AT_ONCE // tf.maximum(num_entries, 1),
-        )
+        return self._joint.enumerate(*densities.split_missing(x))
 
     # Generation.
 
@@ -657,7 +644,7 @@ class TVAE(keras.Model):
                 f"`states` must have shape [..., {self.num_latents}], got "
                 f"{tuple(states.shape)!r}"
             )
-        return self.likelihood.mean(self._decode(states))
+        return self.likelihood.mean(self._joint.decode(states))
 
     def sample(
         self,
@@ -676,14 +663,7 @@ class TVAE(keras.Model):
           float32 `[num_samples, D]`.
         """
         seed = random.make_seed(seed, _SAMPLING)
-        draws = random.uniform(
-            random.make_seed(seed, 0), [num_samples, self.num_latents]
-        )
-        states = tf.cast(draws < self.prior_probs.value, tf.float32)
-        outputs = self._decode(states)
-        if mean:
-            return self.likelihood.mean(outputs)
-        return self.likelihood.sample(random.make_seed(seed, 1), outputs)
+        return self._joint.sample(seed, num_samples, mean)
 
     def singleton_means(self) -> tf.Tensor:
         """Returns what each latent draws alone, E[x | e_h]: `[H, D]`."""

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of products with binary vectors against dense matrix products."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+
+from tfvae.ops import sparse
+
+# Of 7 states, which ones have no active latent.
+EMPTY_ROWS = (
+    ("none", ()),
+    ("first", (0,)),
+    ("middle", (2, 3)),
+    ("last", (5, 6)),
+    ("all", tuple(range(7))),
+)
+
+
+def _states_and_matrix(empty=(), shape=(7, 30, 4), density=0.2):
+    num_states, num_latents, size = shape
+    rng = np.random.default_rng(0)
+    states = (rng.random((num_states, num_latents)) < density).astype("f")
+    states[list(empty)] = 0.0
+    matrix = rng.normal(size=(num_latents, size)).astype(np.float32)
+    return states, matrix
+
+
+class SumRowsTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.named_parameters(*EMPTY_ROWS)
+    def test_sum_and_its_gradient_equal_those_of_a_product(self, empty):
+        states, matrix = _states_and_matrix(empty)
+        variable = tf.Variable(matrix)
+        slope = np.random.default_rng(1).normal(size=(7, 4)).astype(np.float32)
+        with tf.GradientTape() as tape:
+            total = sparse.sum_rows(tf.constant(states), variable)
+            loss = tf.reduce_sum(slope * total)
+        self.assertEqual(total.shape, (7, 4))
+        self.assertAllClose(total, states @ matrix, rtol=1e-5, atol=1e-6)
+        gradient = tf.convert_to_tensor(tape.gradient(loss, variable))
+        self.assertAllClose(gradient, states.T @ slope, rtol=1e-5, atol=1e-6)
+
+    @parameterized.parameters(0.0, 0.02, 1.0)
+    def test_any_share_of_ones_gives_the_same(self, density):
+        states, matrix = _states_and_matrix(shape=(40, 300, 5), density=density)
+        total = sparse.sum_rows(tf.constant(states), tf.constant(matrix))
+        self.assertAllClose(total, states @ matrix, rtol=1e-4, atol=1e-5)
+
+    def test_unknown_number_of_states_in_a_graph_gives_the_same(self):
+        states, matrix = _states_and_matrix([5, 6])
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 30], tf.float32)])
+        def product(states):
+            total = sparse.sum_rows(states, tf.constant(matrix))
+            self.assertEqual(total.shape.as_list(), [None, 4])
+            return total
+
+        for count in (7, 1, 0):
+            self.assertAllClose(
+                product(states[:count]),
+                states[:count] @ matrix,
+                rtol=1e-5,
+                atol=1e-6,
+            )
+
+
+if __name__ == "__main__":
+    tf.test.main()

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The layer that a decoder of binary latents begins with."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from tfvae.ops import sparse
+
+# From so many inputs on, summing rows beats a matrix product on a CPU.
+MIN_SPARSE_INPUTS = 256
+
+
+@keras.saving.register_keras_serializable("tfvae")
+class BinaryDense(keras.layers.Dense):
+    """A dense layer whose inputs `[b, H]` are zeros and ones, mostly zeros.
+
+    The same function as `keras.layers.Dense`; wide layers sum the rows of
+    their kernel that a state asks for.
+    """
+
+    def call(self, states: tf.Tensor) -> tf.Tensor:
+        if self.kernel.shape[0] < MIN_SPARSE_INPUTS:
+            return super().call(states)
+        kernel = tf.convert_to_tensor(self.kernel)
+        outputs = sparse.sum_rows(states, kernel)
+        if self.use_bias:
+            outputs += self.bias
+        return outputs if self.activation is None else self.activation(outputs)

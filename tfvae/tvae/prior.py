@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The prior of binary latents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfvae.ops import densities
+
+# Prior probabilities stay this far from 0 and 1, so that log-odds are finite.
+PRIOR_MARGIN = 1e-5
+
+
+@keras.saving.register_keras_serializable("tfvae")
+class BernoulliPrior(keras.layers.Layer):
+    """p(s) = prod_h pi_h^s_h (1 - pi_h)^(1 - s_h), pi updated in closed form.
+
+    Attributes:
+      probs: float32 weight `[H]`, pi; not trained by gradient.
+      visits: Scalar int64 weight, the data points of the present pass so far.
+    """
+
+    def __init__(self, num_latents: int, **kwargs: Any):
+        """Creates the prior of states with one active latent on average.
+
+        Args:
+          num_latents: H.
+          **kwargs: Of `keras.layers.Layer`.
+        """
+        super().__init__(**{"trainable": False, **kwargs})
+        self.num_latents = num_latents
+        self.probs = self.add_weight(
+            shape=(num_latents,),
+            initializer=keras.initializers.Constant(
+                min(1.0 / num_latents, 0.5)
+            ),
+            trainable=False,
+            name="probs",
+        )
+        # A pass sums up to millions of posterior weights: float64.
+        self._ones_sum = self.add_weight(
+            shape=(num_latents,),
+            initializer="zeros",
+            dtype="float64",
+            trainable=False,
+            name="ones_sum",
+        )
+        self.visits = self.add_weight(
+            shape=(),
+            initializer="zeros",
+            dtype="int64",
+            trainable=False,
+            name="visits",
+        )
+        self.built = True
+
+    def log_prob(self, states: tf.Tensor) -> tf.Tensor:
+        """Returns log p(s), nats, `[..., H]` to `[...]`."""
+        return densities.bernoulli_log_prior(states, self.probs.value)
+
+    def expected_ones(self) -> tf.Tensor:
+        """Returns the mean number of active latents, scalar."""
+        return tf.reduce_sum(self.probs.value)
+
+    def accumulate(self, ones: tf.Tensor, num_data: tf.Tensor) -> None:
+        """Adds a batch to the sums that the closed-form update needs.
+
+        Args:
+          ones: `[H]`, posterior means of the states, summed over the batch.
+          num_data: Scalar, the data points of the batch.
+        """
+        self._ones_sum.assign_add(tf.cast(ones, tf.float64))
+        self.visits.assign_add(tf.cast(num_data, tf.int64))
+
+    def maximise(self, pass_done: tf.Tensor) -> None:
+        """Updates pi in closed form and clears the sums where `pass_done`."""
+        visits = tf.cast(tf.maximum(self.visits.value, 1), tf.float64)
+        # d F / d pi_h = 0 at the posterior's mean of s_h.
+        best = tf.cast(self._ones_sum.value / visits, tf.float32)
+        best = tf.clip_by_value(best, PRIOR_MARGIN, 1.0 - PRIOR_MARGIN)
+        self.probs.assign(tf.where(pass_done, best, self.probs.value))
+        for total in (self._ones_sum, self.visits):
+            nothing = tf.zeros_like(total.value)
+            total.assign(tf.where(pass_done, nothing, total.value))
