@@ -76,6 +76,38 @@ class FileTest(FigureTest):
         self.assertGreater(os.path.getsize(path), 1000)
 
 
+class PanelsTest(FigureTest):
+    def test_each_panel_has_its_curves_and_one_has_the_legend(self):
+        curves = {"one": ([16, 64], [100.0, 50.0]), "two": ([16], [70.0])}
+        figure = self.draw(
+            plots.panels,
+            [
+                plots.Panel(
+                    curves, "H", "points", True, {"linear": ([16], [1])}
+                ),
+                plots.Panel(curves, "H", "bytes"),
+            ],
+        )
+        left, right = figure.axes
+        self.assertLen(left.lines, 3)
+        self.assertLen(right.lines, 2)
+        self.assertAllEqual(left.lines[0].get_xydata(), [[16, 100], [64, 50]])
+        self.assertEqual((left.get_xscale(), left.get_yscale()), ("log",) * 2)
+        self.assertEqual(
+            [t.get_text() for t in left.get_xticklabels()], ["16", "64"]
+        )
+        self.assertEqual(
+            (right.get_xscale(), right.get_ylabel()), ("linear", "bytes")
+        )
+        self.assertIsNotNone(left.get_legend())
+        self.assertIsNone(right.get_legend())
+
+    def test_nothing_to_draw_is_told(self):
+        for content in ([], [plots.Panel({}, "x", "y")]):
+            with self.assertRaisesRegex(ValueError, "panels with curves, got"):
+                plots.panels(content, self.path)
+
+
 class CurvesTest(FigureTest):
     def test_lines_hold_the_metrics_and_the_legend_the_last_values(self):
         rows = [

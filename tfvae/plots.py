@@ -14,7 +14,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -157,6 +157,81 @@ def _limit_transient(
         )
     else:
         axes.margins(y=0.1)
+
+
+class Panel(NamedTuple):
+    """What `panels` draws side by side."""
+
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    """Places and values by label."""
+    x_label: str
+    y_label: str
+    is_logarithmic: bool = False
+    """Whether both axes are."""
+    references: Mapping[str, tuple[Sequence[float], Sequence[float]]] = {}
+    """Curves to compare with, drawn as grey dashes."""
+
+
+def panels(
+    content: Sequence[Panel], path: PathLike, *, title: str | None = None
+) -> None:
+    """Draws curves in panels side by side; all have the first one's legend.
+
+    Args:
+        content: The panels.
+        path: File to write.
+        title: Title of the figure, or None.
+
+    Raises:
+        ValueError: If there is nothing to draw.
+    """
+    if not content or not all(panel.curves for panel in content):
+        raise ValueError(
+            f"`content` must be panels with curves, got {content!r}"
+        )
+    figure, grid = _figure(4.4 * len(content), 3.6, 1, len(content))
+    for axes, panel in zip(grid[0], content, strict=True):
+        _draw_panel(axes, panel)
+    grid[0][0].legend(frameon=False, fontsize=8)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left")
+    _save(figure, path)
+
+
+def _draw_panel(axes: Axes, panel: Panel) -> None:
+    for colour, (label, (places, values)) in zip(
+        itertools.cycle(_COLOURS), panel.curves.items(), strict=False
+    ):
+        axes.plot(
+            places,
+            values,
+            color=colour,
+            linewidth=1.6,
+            marker="o",
+            markersize=3,
+            label=label,
+        )
+    for label, (places, values) in panel.references.items():
+        axes.plot(
+            places,
+            values,
+            color=_GREY,
+            linestyle="--",
+            linewidth=1.2,
+            label=label,
+        )
+    if panel.is_logarithmic:
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        ticks = sorted(
+            {x for places, _ in panel.curves.values() for x in places}
+        )
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_xticks([], minor=True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel(panel.x_label)
+    axes.set_ylabel(panel.y_label)
+    _decorate(axes, None)
 
 
 def latent_usage(

@@ -1,16 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Measures how fast a configuration trains, beside another program or not.
+r"""Measures how fast a configuration trains, how well, in how much memory.
 
 Usage:
   python tools/benchmark.py --gin_file=gin/quickstart.gin \
       --run_dir=runs/benchmark
-  python tools/benchmark.py --gin_param="IMAGE='house.png'" \
-      --gin_file=gin/papers/ecml2022_tvae/house_noise25.gin \
-      --compare="python other.py" --run_dir=runs/benchmark
+  python tools/benchmark.py --gin_file=gin/benchmarks/house25.gin \
+      --gin_param="IMAGE='house.png'" --run_dir=runs/benchmark \
+      --compare="other=python other.py house.png"
+  python tools/benchmark.py --mode=scaling --gin_file=gin/quickstart.gin \
+      --gin_param="benchmark.latents=(16, 64)" --run_dir=runs/benchmark
 
-Prints a table and writes benchmark.json: data points per second of whole EM
-epochs, medians, and the most memory used. The command to compare with prints
-a JSON line with "per_second" for each of its epochs; both run in turn.
+--mode=speed    data points a second of EM epochs, bound after each, memory
+--mode=quality  seconds until a bound is reached; with benchmark.num_points=None
+                and a picture whose original is known, a PSNR, too
+--mode=scaling  data points a second and bytes for numbers of latents and
+                states, and the exponents that the cost grows with
+--mode=profile  where the time of a step goes, and its share of the roofline
+
+Ours, the plain form that the tests check it with, and each program of
+--compare run in turn, each in a process of its own. Such a program prints a
+JSON line an epoch with "per_second", and "bound" and "seconds" where it knows
+them; the first epoch compiles, and does not count for speed. A table is
+printed; benchmark_<mode>.json and figures are in the run folder. Parameters,
+as in --gin_param=benchmark.epochs=5: num_points, epochs, repeats, latents,
+states.
 """
 
 from __future__ import annotations
@@ -20,11 +33,22 @@ import sys
 import console
 from absl import flags
 
+_MODES = ["speed", "quality", "scaling", "profile"]
+
 
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this tool."""
-    flags.DEFINE_string(
-        "compare", None, "Command to run beside ours.", flag_values=values
+    flags.DEFINE_enum(
+        "mode", None, _MODES, "What to measure; speed.", flag_values=values
+    )
+    flags.DEFINE_multi_string(
+        "compare",
+        None,
+        "Program to run beside ours, as name=command. Repeatable.",
+        flag_values=values,
+    )
+    flags.DEFINE_boolean(
+        "plain", None, "Run the plain form, too; true.", flag_values=values
     )
 
 
@@ -33,7 +57,8 @@ def main(values: flags.FlagValues) -> None:
     from tfvae.runners import config
     from tfvae.runners.benchmark import benchmark
 
-    bindings = console.bindings(values, {"compare": "benchmark.compare"})
+    names = ("mode", "compare", "plain")
+    bindings = console.bindings(values, {k: f"benchmark.{k}" for k in names})
     config.load(console.gin_files(values), bindings)
     benchmark(console.run_dir(values))
 

@@ -17,7 +17,14 @@ from absl.testing import parameterized
 from tfvae.data import images
 
 # A process has one tool; here gin must know all before the first one runs.
-from tfvae.runners import config, denoise, evaluate, export, train  # noqa: F401
+from tfvae.runners import (  # noqa: F401
+    benchmark,
+    config,
+    denoise,
+    evaluate,
+    export,
+    train,
+)
 
 TOOLS = pathlib.Path(console.__file__).parent
 NAMES = sorted(
@@ -161,6 +168,8 @@ class ToolsTest(tf.test.TestCase, parameterized.TestCase):
         ("train", ["--gin_file=data/array_file.gin"], "`DATA` must be given"),
         ("evaluate", ["--run_dir=/nowhere"], "`run_dir` must be the folder"),
         ("export", ["--run_dir=/nowhere"], "`run_dir` must be the folder"),
+        ("benchmark", ["--mode=spede"], "value should be one of <speed"),
+        ("benchmark", [_BARS], "`--run_dir` must be given"),
         ("denoise", [], "`--image` must be given"),
         ("denoise", ["--gin_file=runs/denoise.gin"], "`IMAGE` must be given"),
     )
@@ -242,6 +251,29 @@ class ToolsTest(tf.test.TestCase, parameterized.TestCase):
         found = config.bindings(config.text())
         self.assertEqual(found["experiment.data"], "@corrupted_image()")
         self.assertEqual(found[expected[0]], expected[1])
+
+    def test_benchmark_takes_its_flags(self):
+        with mock.patch("tfvae.runners.benchmark.benchmark") as called:
+            code, _, err = _call(
+                *("benchmark", _BARS, "--mode=quality", "--noplain"),
+                *("--compare=a=run 'it' --epochs=3", "--compare=b=other"),
+                f"--run_dir={self.folder}",
+            )
+        self.assertEqual(code, 0, err)
+        called.assert_called_once_with(str(self.folder))
+        self.assertEqual(config.value("benchmark.mode"), "quality")
+        self.assertIs(config.value("benchmark.plain"), False)
+        self.assertEqual(
+            config.value("benchmark.compare"),
+            ["a=run 'it' --epochs=3", "b=other"],
+        )
+
+    def test_benchmark_refuses_a_command_without_a_name(self):
+        self._assert_told(
+            "benchmark",
+            [_BARS, "--compare=run it", f"--run_dir={self.folder}"],
+            "`compare` must be name=command",
+        )
 
     def test_more_epochs_of_a_picture_keep_its_cycle(self):
         (self.folder / "checkpoints").mkdir()

@@ -1,185 +1,413 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures how fast a configuration trains, and in how much memory."""
+"""Measures how fast a configuration trains, how well, and in how much memory.
+
+Whatever is measured runs in a process of its own (`worker`), in turn with what
+it is measured against: the plain form that the tests keep as the oracle of the
+fast one, and any other program (`programs`).
+"""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
+import pathlib
 import platform
-import resource
 import statistics
-import subprocess
+import sys
 import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gin
 
-import tfvae.checkpoints
-from tfvae.callbacks import Observation
-from tfvae.runners import config
-from tfvae.runners.experiment import Experiment, experiment, fit
+import tfvae.runners.experiment  # noqa: F401 (configurations name it)
+from tfvae.ops import bits
+from tfvae.runners import config, programs, quality, scaling
+from tfvae.runners.programs import Output, Program
 from tfvae.runners.run_directory import RunDirectory, versions
+from tfvae.runners.tables import cell, print_table
+
+OURS, PLAIN = "tfvae", "plain"
+_PROFILED_STEPS = 50
+_SHOWN_OPERATIONS = 15
 
 
-class Measurement(NamedTuple):
-    """A few epochs, one after the other."""
+class Settings(NamedTuple):
+    """What the modes have in common; see `benchmark`."""
 
-    per_second: list[float]
-    """Data points per second of each epoch."""
-    peak_memory_mb: float
-    """The most memory that the process has ever had, MB."""
+    run: RunDirectory
+    num_points: int | None
+    epochs: int
+    repeats: int
+    others: list[Program]
+    with_plain: bool
+    latents: Sequence[int]
+    states: Sequence[int]
 
 
 @gin.configurable
 def benchmark(
     run_dir: str | os.PathLike[str],
     *,
-    num_points: int = 4000,
+    mode: str = "speed",
+    num_points: int | None = 4000,
     epochs: int = 3,
     repeats: int = 3,
-    compare: str | None = None,
+    compare: Sequence[str] | None = None,
+    plain: bool = True,
+    latents: Sequence[int] = (16, 64, 256, 1024),
+    states: Sequence[int] = (16, 64, 256),
 ) -> dict[str, Any]:
-    """Times whole EM epochs of the configured experiment.
+    """Measures the training of the configured experiment.
 
-    An epoch is E-step and M-step for every data point, through the same loop
-    as training. The first one of each repeat compiles, and does not count.
-    With `compare`, both are run in turn, so that whatever else the machine
-    does falls on both alike.
+    Modes: "speed" (data points a second of whole EM epochs, the bound after
+    each, memory), "quality" (seconds to reach a bound and, where the data are
+    all patches of a picture whose original is known, a PSNR), "scaling" (cost
+    against the numbers of latents and of states), and "profile" (where a
+    step's time goes). An epoch is E-step and M-step for every data point,
+    through the same loop as training.
 
     Args:
-      run_dir: Folder for benchmark.json.
-      num_points: Train on so many data points, evenly spaced.
-      epochs: Epochs that count in each repeat.
-      repeats: How often to begin anew.
-      compare: A shell command that prints a JSON line with "per_second" for
-        each epoch. Its first line does not count either.
+      run_dir: Folder for benchmark_<mode>.json and the figures.
+      mode: What to measure.
+      num_points: Train on so many data points, evenly spaced; None for all.
+      epochs: Epochs in each repeat, after a first one, which compiles and
+        counts for "quality" alone.
+      repeats: How often each program is run, in turn with the others.
+      compare: Programs to measure beside ours in "speed" and "quality", each
+        `name=command`; see `programs` for what they have to print.
+      plain: Whether to measure the plain form, too.
+      latents: Numbers of latents for "scaling".
+      states: Numbers of states for "scaling".
 
     Returns:
-      The settings and the measurements, medians over all epochs that count.
+      The settings and the measurements, as in the JSON file.
 
     Raises:
-      ValueError: If a number is less than 1.
-      RuntimeError: If the command fails, or prints no second JSON line.
+      ValueError: If a value is out of range.
+      RuntimeError: If a program fails or does not print what it has to.
     """
-    if min(num_points, epochs, repeats) < 1:
+    if mode not in MODES:
+        raise ValueError(f"`mode` must be one of {[*MODES]!r}, got {mode!r}.")
+    sizes = [epochs, repeats, *latents, *states]
+    if num_points is not None:
+        sizes.append(num_points)
+    if min(sizes) < 1 or not latents or not states:
         raise ValueError(
-            "`num_points`, `epochs` and `repeats` must be at least 1, got "
-            f"{num_points!r}, {epochs!r} and {repeats!r}."
+            "`num_points`, `epochs`, `repeats`, `latents` and `states` must "
+            f"be at least 1, got {num_points!r}, {epochs!r}, {repeats!r}, "
+            f"{latents!r} and {states!r}."
         )
-    run = RunDirectory(run_dir)
-    with run.locked():
-        ours, theirs = [], []
-        for _ in range(repeats):
-            parts = experiment(max_points=num_points)
-            ours.append(_train(parts, epochs + 1))
-            if compare is not None:
-                theirs.append(_run_command(compare))
-        result = {**_describe(parts), "tfvae": _summarise(ours)}
-        if compare is not None:
-            result["compared"] = {"command": compare, **_summarise(theirs)}
-            result["ratio"] = (
-                result["tfvae"]["per_second"] / result["compared"]["per_second"]
-            )
-        path = run.write_json("benchmark.json", result)
-    _print_table(result)
+    others = programs.parse(compare or ())
+    names = [OURS, PLAIN, *(one.name for one in others)]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"`compare` must have names of its own beside {OURS!r} and "
+            f"{PLAIN!r}, got {names[2:]!r}."
+        )
+    settings = Settings(
+        RunDirectory(run_dir),
+        num_points,
+        epochs,
+        repeats,
+        others,
+        plain,
+        latents,
+        states,
+    )
+    with settings.run.locked():
+        result = {
+            "mode": mode,
+            **MODES[mode](settings),
+            "cores": os.cpu_count(),
+            "machine": platform.machine(),
+            "config": config.text(),
+            "versions": versions(),
+        }
+        path = settings.run.write_json(f"benchmark_{mode}.json", result)
     print(f"wrote {path}")
     return result
 
 
-def _train(parts: Experiment, epochs: int) -> Measurement:
-    """Trains in a folder that goes away; the first epoch does not count."""
-    with tempfile.TemporaryDirectory() as folder:
-        rows = fit(
-            RunDirectory(folder),
-            parts,
-            lambda epoch: Observation({}, {}),
-            epochs=epochs,
-            observe_every=epochs,
-            checkpoint_every=epochs,
-        )
-    num_data = parts.observations.num_data
-    return Measurement(
-        [num_data / row["seconds"] for row in rows[1:]],
-        _peak_memory_mb(resource.RUSAGE_SELF),
-    )
+# Speed and memory.
 
 
-def _run_command(command: str) -> Measurement:
-    """Runs an outside command and reads the speed of its epochs."""
-    ended = subprocess.run(
-        command, shell=True, capture_output=True, text=True, check=False
-    )
-    if ended.returncode:
-        raise RuntimeError(
-            f"`compare` must be a command that succeeds, got exit code "
-            f"{ended.returncode} from {command!r}: {ended.stderr[-500:]}"
-        )
-    found = []
-    for line in ended.stdout.splitlines():
-        try:
-            found.append(float(json.loads(line)["per_second"]))
-        except (ValueError, TypeError, KeyError):
-            continue
-    if len(found) < 2:
-        raise RuntimeError(
-            '`compare` must print a JSON line with "per_second" for each of '
-            f"at least two epochs, got {len(found)} from {command!r}."
-        )
-    return Measurement(found[1:], _peak_memory_mb(resource.RUSAGE_CHILDREN))
+def _speed(settings: Settings) -> dict[str, Any]:
+    outputs, left_out = _measure(settings, {"epochs": settings.epochs + 1})
+    facts = outputs[OURS][0].facts
+    rows = {name: _summary(each) for name, each in outputs.items()}
+    for row in rows.values():
+        row["ratio"] = rows[OURS]["per_second"] / row["per_second"]
+    result = {
+        "facts": facts,
+        "state_store_formula_bytes": _formula_bytes(facts),
+        "programs": rows,
+        "left_out": left_out,
+    }
+    _print_speed(result)
+    return result
 
 
-def _peak_memory_mb(who: int) -> float:
-    return resource.getrusage(who).ru_maxrss / 1024.0
-
-
-def _summarise(rounds: list[Measurement]) -> dict[str, Any]:
-    every = [speed for one in rounds for speed in one.per_second]
+def _summary(outputs: Sequence[Output]) -> dict[str, Any]:
+    """Returns what several calls of a program took; see `benchmark`."""
+    rounds = [
+        [row["per_second"] for row in output.epochs[1:]] for output in outputs
+    ]
+    every = [speed for one in rounds for speed in one]
+    startups = [
+        output.seconds - sum(row["seconds"] for row in output.epochs)
+        for output in outputs
+        if all("seconds" in row for row in output.epochs)
+    ]
     return {
         "per_second": statistics.median(every),
         "slowest": min(every),
         "fastest": max(every),
-        "rounds": [one.per_second for one in rounds],
-        "peak_memory_mb": max(one.peak_memory_mb for one in rounds),
+        "rounds": rounds,
+        "bounds": [row.get("bound") for row in outputs[0].epochs],
+        "peak_memory_mb": max(output.peak_memory_mb for output in outputs),
+        "startup_seconds": statistics.median(startups) if startups else None,
     }
 
 
-def _describe(parts: Experiment) -> dict[str, Any]:
-    """Returns what was measured on what."""
-    model, data = parts.model, parts.observations
-    states = model.states
-    return {
-        "data": data.name,
-        "num_data": data.num_data,
-        "num_observed": data.num_observed,
-        "num_latents": model.num_latents,
-        "num_states": model.num_states,
-        "batch_size": config.value("fit.batch_size"),
-        "state_store_mb": 0.0
-        if states is None
-        else sum(v.value.numpy().nbytes for v in states.weights) / 2**20,
-        "checkpoint_mb": tfvae.checkpoints.checkpoint_bytes(model) / 2**20,
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "config": config.text(),
-        "versions": versions(),
-    }
+def _formula_bytes(facts: Mapping[str, Any]) -> int:
+    """Returns N S (W + 4), the bytes of packed states and log-joints."""
+    if facts["num_states"] == 2 ** facts["num_latents"]:
+        return 0  # All states, which need not be stored.
+    packed_size = bits.packed_size(facts["num_latents"])
+    return facts["num_data"] * facts["num_states"] * (packed_size + 4)
 
 
-def _print_table(result: dict[str, Any]) -> None:
+def _print_speed(result: Mapping[str, Any]) -> None:
+    facts, rows = result["facts"], result["programs"]
+    _print_facts(facts)
     print(
-        f"{result['data']}: {result['num_data']:,} points of "
-        f"{result['num_observed']:,} dimensions, {result['num_latents']} "
-        f"latents, {result['num_states']} states; states take "
-        f"{result['state_store_mb']:.1f} MB, a checkpoint "
-        f"{result['checkpoint_mb']:.1f} MB"
+        f"state store: {facts['state_store_bytes']:,} bytes, "
+        f"N S ceil(H/8) + 4 N S = {result['state_store_formula_bytes']:,}; a "
+        f"checkpoint: {facts['checkpoint_bytes']:,} bytes"
     )
-    print(f"{'':10}{'points/s':>10}{'slowest':>10}{'fastest':>10}{'MB':>8}")
-    for name in ("tfvae", "compared"):
-        if name in result:
-            row = result[name]
-            print(
-                f"{name:10}{row['per_second']:10.0f}{row['slowest']:10.0f}"
-                f"{row['fastest']:10.0f}{row['peak_memory_mb']:8.0f}"
-            )
-    if "ratio" in result:
-        print(f"tfvae is {result['ratio']:.2f} times as fast")
+    print()
+    print_table(
+        ["program", "points/s", "slowest", "fastest", "tfvae is", "peak MB"],
+        [
+            [
+                name,
+                f"{row['per_second']:,.0f}",
+                f"{row['slowest']:,.0f}",
+                f"{row['fastest']:,.0f}",
+                f"{row['ratio']:.2f} x",
+                f"{row['peak_memory_mb']:,.0f}",
+            ]
+            for name, row in rows.items()
+        ],
+    )
+    print("\nbound after each epoch, nats a data point")
+    bounds = itertools.zip_longest(*(row["bounds"] for row in rows.values()))
+    print_table(
+        ["epoch", *rows],
+        [
+            [str(number), *(cell(bound, ".3f") for bound in each)]
+            for number, each in enumerate(bounds, 1)
+        ],
+    )
+    _print_left_out(result["left_out"])
+
+
+# Time to quality.
+
+
+def _quality(settings: Settings) -> dict[str, Any]:
+    outputs, left_out = _measure(
+        settings, {"epochs": settings.epochs + 1, "observe": True}
+    )
+    facts = outputs[OURS][0].facts
+    curves = {
+        name: quality.curve(each, facts["num_data"])
+        for name, each in outputs.items()
+    }
+    _print_facts(facts)
+    figure = settings.run.path / "quality.png"
+    found = quality.tell(curves, OURS, figure, facts["data"])
+    _print_left_out(left_out)
+    return {"facts": facts, "curves": curves, **found, "left_out": left_out}
+
+
+# Cost against size.
+
+
+def _scaling(settings: Settings) -> dict[str, Any]:
+    cells = {
+        f"H={num_latents} S={num_states}": (num_latents, num_states)
+        for num_states in settings.states
+        for num_latents in settings.latents
+    }
+    with _worker_config() as path:
+        outputs, _ = programs.alternate(
+            [
+                _worker(
+                    name,
+                    path,
+                    epochs=settings.epochs + 1,
+                    num_points=settings.num_points,
+                    bindings=[
+                        f"TVAE.num_latents = {num_latents}",
+                        f"TVAE.num_states = {num_states}",
+                    ],
+                )
+                for name, (num_latents, num_states) in cells.items()
+            ],
+            settings.repeats,
+        )
+    grid = []
+    for each in outputs.values():
+        found = _summary(each)
+        facts = each[0].facts
+        grid.append(
+            {
+                "latents": facts["num_latents"],
+                "states": facts["num_states"],
+                "per_second": found["per_second"],
+                "seconds": 1.0 / found["per_second"],
+                "state_store_bytes": facts["state_store_bytes"],
+                "state_store_formula_bytes": _formula_bytes(facts),
+                "peak_memory_mb": found["peak_memory_mb"],
+                "bound": found["bounds"][-1],
+            }
+        )
+    facts = {**facts, "num_latents": None, "num_states": None}
+    return {
+        "facts": facts,
+        "grid": grid,
+        **scaling.tell(grid, settings.run.path / "scaling.png", facts["data"]),
+    }
+
+
+# Where the time goes.
+
+
+def _profile(settings: Settings) -> dict[str, Any]:
+    with _worker_config() as path:
+        output = programs.run(
+            _worker(
+                OURS,
+                path,
+                profile={
+                    "num_points": settings.num_points,
+                    "epochs": settings.epochs + 1,
+                    "steps": _PROFILED_STEPS,
+                },
+            ),
+            min_epochs=0,
+        )
+    found = output.facts.pop("profile")
+    _print_facts(output.facts)
+    _print_profile(found)
+    return {"facts": output.facts, **found}
+
+
+def _print_profile(found: Mapping[str, Any]) -> None:
+    step, e_step = found["step_ms"], found["e_step_ms"]
+    decoded = found["decoded"]
+    print(
+        f"a step of the training loop: {found['loop_ms']:.2f} ms, of which "
+        f"{step:.2f} ms in TensorFlow: E-step {e_step:.2f} ms, M-step "
+        f"{step - e_step:.2f} ms"
+    )
+    print(
+        f"states decoded in a step: {decoded['e_states']:,.0f} by the E-step, "
+        f"{decoded['m_states']:,.0f} by the M-step, {decoded['ones']:.1f} ones "
+        "each\n"
+    )
+    operations = found["operations"]
+    total = sum(row["ms"] for row in operations) or 1.0
+    print_table(
+        ["operation", "ms", "share", "calls"],
+        [
+            [
+                row["type"],
+                f"{row['ms']:.3f}",
+                f"{row['ms'] / total:.1%}",
+                f"{row['calls']:.1f}",
+            ]
+            for row in operations[:_SHOWN_OPERATIONS]
+        ],
+    )
+    print(f"all operations: {total:.2f} ms, summed over threads\n")
+    if found["flops"] is None:
+        print("the arithmetic of such a decoder is not counted")
+        return
+    print_table(
+        ["arithmetic of a step", "MFLOP"],
+        [
+            [name, f"{flops / 1e6:,.2f}"]
+            for name, flops in found["flops"].items()
+        ],
+    )
+    print(
+        f"matrix products reach {found['matmul_gflops']:,.0f} GFLOP/s here, at "
+        f"which a step would take {found['ideal_ms']:.3f} ms: it has "
+        f"{found['roofline_share']:.1%} of the roofline"
+    )
+
+
+# What the modes share.
+
+
+def _measure(
+    settings: Settings, train: dict[str, Any]
+) -> tuple[dict[str, list[Output]], dict[str, str]]:
+    """Runs ours, the plain form and the others in turn."""
+    with _worker_config() as path:
+        train = {"num_points": settings.num_points, **train}
+        found = [_worker(OURS, path, **train)]
+        if settings.with_plain:
+            plain = _worker(PLAIN, path, **train, plain=True)
+            found.append(plain._replace(is_optional=True))
+        return programs.alternate([*found, *settings.others], settings.repeats)
+
+
+@contextlib.contextmanager
+def _worker_config() -> Iterator[pathlib.Path]:
+    """Writes the configuration for workers to read."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "config.gin"
+        path.write_text(config.text(), encoding="utf-8")
+        yield path
+
+
+def _worker(name: str, path: pathlib.Path, **settings: Any) -> Program:
+    """Returns the program that trains with our code, this very copy of it."""
+    root = pathlib.Path(__file__).parents[2]
+    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return Program(
+        name,
+        [
+            "/usr/bin/env",
+            f"PYTHONPATH={os.pathsep.join(paths)}",
+            *(sys.executable, "-m", "tfvae.runners.worker"),
+            *(str(path), json.dumps(settings)),
+        ],
+    )
+
+
+def _print_facts(facts: Mapping[str, Any]) -> None:
+    print(
+        f"\n{facts['data']}: N = {facts['num_data']:,} points of D = "
+        f"{facts['num_observed']:,}, H = {facts['num_latents']} latents, S = "
+        f"{facts['num_states']} states, batches of {facts['batch_size']}"
+    )
+
+
+def _print_left_out(left_out: Mapping[str, str]) -> None:
+    for name, reason in left_out.items():
+        print(f"left out: {name}, as {reason}")
+
+
+MODES: dict[str, Callable[[Settings], dict[str, Any]]] = {
+    "speed": _speed,
+    "quality": _quality,
+    "scaling": _scaling,
+    "profile": _profile,
+}
