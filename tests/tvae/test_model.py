@@ -233,6 +233,12 @@ class GenerationTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(means.shape, (*leading, 3))
         self.assertAllClose(means, tiny.means(model, states), rtol=1e-5)
 
+    def test_states_that_are_not_binary_are_told(self):
+        with self.assertRaisesRegex(
+            ValueError, "`states` must be zeros and ones, got values from 0 to"
+        ):
+            tiny.shared().decode(np.linspace(0.0, 0.9, 4))
+
     def test_states_of_wrong_width_are_told(self):
         with self.assertRaisesRegex(
             ValueError, r"`states` must have shape \[..., 4\], got \(2, 5\)"

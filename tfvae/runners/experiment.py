@@ -23,7 +23,7 @@ from tfvae.resources import check_disk_space
 from tfvae.restoration import Restoration
 from tfvae.runners import config
 from tfvae.runners.run_directory import RunDirectory
-from tfvae.tvae import TVAE
+from tfvae.tvae import TVAE, Explore
 
 Observer = Callable[[int], tfvae.callbacks.Observation]
 """Given the number of complete epochs, returns what it saw of the run."""
@@ -342,6 +342,7 @@ def _callbacks(
     """Returns all callbacks of a run, in the order that they rely on."""
     return [
         tfvae.callbacks.StopWhenDiverged(),
+        Explore(),
         observe,
         table,
         tfvae.callbacks.TensorBoardLog(

@@ -2,6 +2,7 @@
 """TVAE: binary latents, no encoder, posteriors evolved per data point."""
 
 from tfvae.tvae.evolution import Evolution
+from tfvae.tvae.exploration import Exploration, Explore
 from tfvae.tvae.model import TVAE, Inference
 from tfvae.tvae.operators import (
     Crossover,
@@ -19,6 +20,8 @@ __all__ = [
     "Crossover",
     "Elite",
     "Evolution",
+    "Exploration",
+    "Explore",
     "Fitness",
     "Inference",
     "RandFlip",

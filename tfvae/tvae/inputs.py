@@ -139,6 +139,35 @@ def as_index(index: Any, num_data: int) -> tf.Tensor:
         return tf.identity(index)
 
 
+def as_states(states: Any, num_latents: int) -> tf.Tensor:
+    """Returns states as a tensor, checked as far as a graph can.
+
+    Args:
+      states: Zeros and ones `[..., H]`.
+      num_latents: H.
+
+    Returns:
+      float32 `[..., H]`.
+
+    Raises:
+      ValueError: If the shape is wrong or, outside of graphs, other values
+        are among them.
+    """
+    states = tf.convert_to_tensor(states, tf.float32)
+    if states.shape[-1] != num_latents:
+        raise ValueError(
+            f"`states` must have shape [..., {num_latents}], got "
+            f"{tuple(states.shape)!r}"
+        )
+    is_binary = tf.equal(states * (1.0 - states), 0.0)
+    if tf.executing_eagerly() and not tf.reduce_all(is_binary):
+        raise ValueError(
+            "`states` must be zeros and ones, got values from "
+            f"{tf.reduce_min(states):g} to {tf.reduce_max(states):g}"
+        )
+    return states
+
+
 def _shape_error(shape: Sequence[int | None], num_observed: int) -> ValueError:
     return ValueError(
         f"`x` must have shape [N, {num_observed}], as the decoder has "
@@ -173,11 +202,16 @@ def check_sizes(
             "`num_m_states` must be from 1 to `num_states` = "
             f"{num_states}, got {num_m_states!r}"
         )
-    if num_states == most and num_m_states not in (None, num_states):
-        problems.append(
-            "`num_m_states` must be None where the states are all "
-            f"2**num_latents = {num_states}, got {num_m_states!r}"
-        )
+    if num_states == most:
+        for name, value, neutral in (
+            ("num_m_states", num_m_states, num_states),
+            ("max_dropped_mass", max_dropped_mass, 0.0),
+        ):
+            if value not in (None, neutral):
+                problems.append(
+                    f"`{name}` must be None where the states are all "
+                    f"2**num_latents = {num_states}, got {value!r}"
+                )
     if max_dropped_mass is not None and not 0.0 <= max_dropped_mass < 1.0:
         problems.append(
             "`max_dropped_mass` must be in [0, 1) or None, got "

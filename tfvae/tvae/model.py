@@ -13,6 +13,7 @@ import tensorflow as tf
 from tfvae import likelihoods
 from tfvae.ops import bits, densities, random, truncated
 from tfvae.tvae import evolution as evolution_lib
+from tfvae.tvae import exploration as exploration_lib
 from tfvae.tvae import inputs, joint, prior
 from tfvae.tvae import states as states_lib
 
@@ -84,6 +85,7 @@ class TVAE(keras.Model):
       states: `StateStore` of the training data, None without `num_data` or
         with S = 2**H.
       prior: The prior of the states.
+      best_parameters: What exploration has found, None without it.
       likelihood: The observation model.
       decoder: The decoder network.
     """
@@ -101,6 +103,7 @@ class TVAE(keras.Model):
         m_batch_size: int | None = None,
         inference_steps: int = 100,
         inference_tolerance: float = 1e-3,
+        exploration: exploration_lib.Exploration | None = None,
         seed: int = 0,
         **kwargs: Any,
     ):
@@ -126,6 +129,8 @@ class TVAE(keras.Model):
           inference_steps: The most E-steps that unseen data gets.
           inference_tolerance: Nats a data point and step; inference ends when
             the bound gains less.
+          exploration: How training leaves local optima, with the callback
+            `Explore`; None for not at all.
           seed: Of everything random in the model but the decoder's own
             initial weights.
           **kwargs: Of `keras.Model`.
@@ -159,6 +164,7 @@ class TVAE(keras.Model):
         self.m_batch_size = m_batch_size
         self.inference_steps = inference_steps
         self.inference_tolerance = inference_tolerance
+        self.exploration = exploration
         self.seed = seed
 
         self.prior = prior.BernoulliPrior(num_latents, name="prior")
@@ -200,6 +206,11 @@ class TVAE(keras.Model):
             )
         self.num_observed = self.likelihood.num_observed(outputs[-1])
         self._joint = joint.Joint(self.prior, self.decoder, self.likelihood)
+        self.best_parameters = None
+        if self.exploration is not None:
+            self.best_parameters = exploration_lib.BestParameters(
+                exploration_lib.parameters(self), name="best_parameters"
+            )
         data = tf.TensorSpec([None, self.num_observed], tf.float32)
         self._infer = tf.function(
             self._infer_batch,
@@ -234,6 +245,7 @@ class TVAE(keras.Model):
             "m_batch_size": self.m_batch_size,
             "inference_steps": self.inference_steps,
             "inference_tolerance": self.inference_tolerance,
+            "exploration": serialize(self.exploration),
             "seed": self.seed,
         }
 
@@ -242,7 +254,7 @@ class TVAE(keras.Model):
         cls, config: dict[str, Any], custom_objects: Any = None
     ) -> TVAE:
         config = dict(config)
-        for name in ("decoder", "likelihood", "evolution"):
+        for name in ("decoder", "likelihood", "evolution", "exploration"):
             config[name] = keras.saving.deserialize_keras_object(
                 config[name], custom_objects
             )
@@ -276,9 +288,11 @@ class TVAE(keras.Model):
     def make_train_function(self, force: bool = False) -> Any:
         """Builds the optimizer first, as Keras does in the first step.
 
-        A step that creates variables is traced, and compiled, twice.
+        A step that creates variables is traced twice.
         """
         inputs.check_compiled(self.get_compile_config())
+        if self.best_parameters is not None:
+            self.best_parameters.check_watched()
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
@@ -637,13 +651,12 @@ class TVAE(keras.Model):
     # Generation.
 
     def decode(self, states: np.ndarray | tf.Tensor) -> tf.Tensor:
-        """Returns the mean of p(x | s): states `[..., H]` to `[..., D]`."""
-        states = tf.convert_to_tensor(states, tf.float32)
-        if states.shape[-1] != self.num_latents:
-            raise ValueError(
-                f"`states` must have shape [..., {self.num_latents}], got "
-                f"{tuple(states.shape)!r}"
-            )
+        """Returns the mean of p(x | s): states `[..., H]` to `[..., D]`.
+
+        Raises:
+          ValueError: If there are not H of them, or not all are 0 or 1.
+        """
+        states = inputs.as_states(states, self.num_latents)
         return self.likelihood.mean(self._joint.decode(states))
 
     def sample(
