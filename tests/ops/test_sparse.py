@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
@@ -19,7 +21,7 @@ EMPTY_ROWS = (
 )
 
 
-def _states_and_matrix(empty=(), shape=(7, 30, 4), density=0.2):
+def _states_and_matrix(empty=(), shape=(7, 200, 4), density=0.02):
     num_states, num_latents, size = shape
     rng = np.random.default_rng(0)
     states = (rng.random((num_states, num_latents)) < density).astype("f")
@@ -48,10 +50,19 @@ class SumRowsTest(tf.test.TestCase, parameterized.TestCase):
         total = sparse.sum_rows(tf.constant(states), tf.constant(matrix))
         self.assertAllClose(total, states @ matrix, rtol=1e-4, atol=1e-5)
 
+    @parameterized.parameters((0.02, True), (0.2, False))
+    def test_rows_are_added_where_ones_are_few(self, density, adds_rows):
+        states, matrix = _states_and_matrix(density=density)
+        with mock.patch.object(
+            tf.sparse, "segment_sum", wraps=tf.sparse.segment_sum
+        ) as added:
+            sparse.sum_rows(tf.constant(states), tf.constant(matrix))
+        self.assertEqual(added.called, adds_rows)
+
     def test_unknown_number_of_states_in_a_graph_gives_the_same(self):
         states, matrix = _states_and_matrix([5, 6])
 
-        @tf.function(input_signature=[tf.TensorSpec([None, 30], tf.float32)])
+        @tf.function(input_signature=[tf.TensorSpec([None, 200], tf.float32)])
         def product(states):
             total = sparse.sum_rows(states, tf.constant(matrix))
             self.assertEqual(total.shape.as_list(), [None, 4])
