@@ -22,7 +22,7 @@ OPTIONS = (
 
 def _states(num_latents, num_states=9):
     rng = np.random.default_rng(0)
-    states = rng.random((num_states, num_latents)) < 0.05
+    states = rng.random((num_states, num_latents)) < 0.02
     states[[0, -1]] = False
     return tf.constant(states, tf.float32)
 
@@ -58,6 +58,23 @@ class BinaryDenseTest(tf.test.TestCase, parameterized.TestCase):
         for found, expected in zip(*results, strict=True):
             self.assertEqual(found.shape, expected.shape)
             self.assertAllClose(found, expected, rtol=1e-4, atol=1e-5)
+
+    @parameterized.parameters(SMALL, LARGE)
+    def test_half_precision_is_that_of_a_dense_layer(self, num_latents):
+        layer, dense = (
+            kind(4, dtype="mixed_bfloat16")
+            for kind in (binary.BinaryDense, keras.layers.Dense)
+        )
+        states = _states(num_latents)
+        for one in (layer, dense):
+            one.build(states.shape)
+        dense.set_weights(layer.get_weights())
+        self.assertEqual(layer(states).dtype, tf.bfloat16)
+        self.assertAllClose(
+            tf.cast(layer(states), tf.float32),
+            tf.cast(dense(states), tf.float32),
+            atol=0.02,
+        )
 
     @parameterized.parameters(SMALL, LARGE)
     def test_unknown_batch_size_in_a_graph_gives_the_same(self, num_latents):

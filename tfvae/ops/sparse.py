@@ -24,7 +24,7 @@ def sum_rows(states: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
     Returns:
       `[K, F]`, differentiable in `matrix`.
     """
-    num_ones = tf.reduce_sum(states)
+    num_ones = tf.reduce_sum(tf.cast(states, tf.float32))
     num_entries = tf.cast(tf.size(states), tf.float32)
     are_few = ENTRIES_PER_ROW * num_ones <= num_entries
 
