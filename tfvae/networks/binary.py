@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from tfvae.ops import sparse
 
-# From so many inputs on, summing rows beats a matrix product on a CPU.
+# From so many inputs on, summing rows beats a matrix product on a CPU, if at
+# most one in `sparse.ENTRIES_PER_ROW` is a one.
 MIN_SPARSE_INPUTS = 256
 
 
@@ -17,7 +18,7 @@ class BinaryDense(keras.layers.Dense):
     """A dense layer whose inputs `[b, H]` are zeros and ones, mostly zeros.
 
     The same function as `keras.layers.Dense`; wide layers sum the rows of
-    their kernel that a state asks for.
+    their kernel that a state asks for, where states have few ones.
     """
 
     def call(self, states: tf.Tensor) -> tf.Tensor:

@@ -71,6 +71,7 @@ class ConvDecoder(keras.layers.Layer):
             BinaryDense(
                 small[0] * small[1] * dense_filters,
                 activation,
+                dtype=self.dtype_policy,
                 name="dense",
             ),
             keras.layers.Reshape((*small, dense_filters), name="map"),
@@ -81,6 +82,7 @@ class ConvDecoder(keras.layers.Layer):
                     strides=2,
                     padding="same",
                     activation=activation,
+                    dtype=self.dtype_policy,
                     name=f"double_{i}",
                 )
                 for i, size in enumerate(self.filters)
@@ -89,6 +91,7 @@ class ConvDecoder(keras.layers.Layer):
                 channels * self._num_heads,
                 kernel_size,
                 padding="same",
+                dtype=self.dtype_policy,
                 name="channels",
             ),
         ]

@@ -56,7 +56,11 @@ class FullyConnectedDecoder(keras.layers.Layer):
         kinds = [BinaryDense] + [keras.layers.Dense] * len(self.hidden)
         self.layers = [
             dense(
-                size, act, kernel_initializer="glorot_normal", name=f"dense_{i}"
+                size,
+                act,
+                kernel_initializer="glorot_normal",
+                dtype=self.dtype_policy,
+                name=f"dense_{i}",
             )
             for i, (dense, size, act) in enumerate(
                 zip(kinds, sizes, activations, strict=True)

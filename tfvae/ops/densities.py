@@ -100,6 +100,10 @@ def gaussian_features(
 ) -> Features:
     """Returns features of log N(x; mean, variance I); see the module.
 
+    The square is written out, so that rounding costs some 1e-7 of the squared
+    distance from the mean of all data over the variance, in nats: nothing for
+    noisy data, but tens of nats once the variance is a millionth of theirs.
+
     Args:
       x: `[B, D]`.
       observed: `[B, D]`.

@@ -48,7 +48,7 @@ def effective_states(log_joints: tf.Tensor) -> tf.Tensor:
     return 1.0 / tf.reduce_sum(tf.square(posterior_weights(log_joints)), -1)
 
 
-def dropped_mass(log_joints: tf.Tensor, num_kept: int) -> tf.Tensor:
+def dropped_mass(log_joints: tf.Tensor, num_kept: int | tf.Tensor) -> tf.Tensor:
     """Returns the posterior mass outside the `num_kept` first states, `[B]`.
 
     Args:

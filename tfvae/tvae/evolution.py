@@ -32,7 +32,7 @@ from tfvae.tvae import operators
 OwnLogJoint = Callable[[tf.Tensor], tf.Tensor]
 """`states uint8 [B, K, W] -> log-joints [B, K]`, each with its data point."""
 
-Features = Callable[[tf.Tensor], tf.Tensor]
+StateFeatures = Callable[[tf.Tensor], tf.Tensor]
 """`states uint8 [U, W] -> features [U, K]`, whose products with the features
 `[B, K]` of data points are log-joints."""
 
@@ -81,7 +81,7 @@ class SharedCandidates:
     one matrix product.
     """
 
-    def __init__(self, data_features: tf.Tensor, state_features: Features):
+    def __init__(self, data_features: tf.Tensor, state_features: StateFeatures):
         """Creates an empty set.
 
         Args:

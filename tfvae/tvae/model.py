@@ -61,10 +61,13 @@ class TVAE(keras.Model):
     Train it like any Keras model, on data `[N, D]` and the data's indices,
     which address the states; NaN marks missing entries:
 
-        model = tfvae.TVAE(decoder, num_latents=64, num_data=len(x))
+        model = tfvae.TVAE(
+            decoder, num_latents=512, num_data=len(x), num_states=16,
+            m_batch_size=128,
+        )
         model.adapt(x)
         model.compile(keras.optimizers.Adam(1e-3))
-        model.fit(x, np.arange(len(x)), batch_size=128, epochs=50)
+        model.fit(x, np.arange(len(x)), batch_size=2048, epochs=30)
         x_hat = model.stored_reconstruction(x, np.arange(len(x)))
 
     `evaluate(x)` and `predict(x)` treat `x` as unseen: they evolve fresh
@@ -123,8 +126,9 @@ class TVAE(keras.Model):
             for all S, as with S = 2**H always.
           max_dropped_mass: The posterior mass outside the M-step's states
             that a batch may have on average; M is then the smallest that
-            keeps to it, and at most `num_m_states`. A mass m lowers the bound
-            that the M-step climbs by -log(1 - m).
+            keeps to it, and at most `num_m_states`. A mass m lowers a data
+            point's bound that the M-step climbs by -log(1 - m), which the M
+            best of S keep to at most log(S / M).
           m_batch_size: Data points of a gradient step; None for the batch.
           inference_steps: The most E-steps that unseen data gets.
           inference_tolerance: Nats a data point and step; inference ends when
