@@ -27,14 +27,14 @@ class ReadmeTest(tf.test.TestCase):
         program, operator = re.findall(r"```python\n(.*?)```", README, re.S)
         # A smaller picture, and less of it:.
         program = program.replace("140, 100, 100)", "140, 48, 48)")
-        program = program.replace("epochs=10", "epochs=8")
+        program = program.replace("epochs=10", "epochs=20")
         names = {}
         exec(compile(operator + program, "README.md", "exec"), names)
         score = names["task"].score(names["restored"])
         self.assertGreater(score["psnr"], 22.0)
         # The operator works, survives a file, and is known to gin.
         tfvae, decoder = names["tfvae"], names["decoder"]
-        settings = {"num_latents": 64, "num_data": len(names["x"])}
+        settings = {"num_latents": 256, "num_data": len(names["x"])}
         model = tfvae.TVAE(
             decoder,
             **settings,

@@ -223,12 +223,12 @@ class ToolsTest(tf.test.TestCase, parameterized.TestCase):
         (
             "image_as_a_parameter",
             ["--gin_param=IMAGE='camera'"],
-            ("fit.epochs", "48"),
+            ("fit.epochs", "32"),
         ),
         (
             "file_with_data",
             ["--gin_file=quickstart.gin"],
-            ("fit.epochs", "24"),
+            ("fit.epochs", "12"),
         ),
         (
             "epochs_are_one_cycle",

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -115,14 +116,33 @@ def _trained(cls, case, shared, epochs=3):
     return model, history
 
 
+# Cases whose own candidates are tested by default; the rest is slow.
+OWN_BY_DEFAULT = ("small", "more_than_64_latents", "sparse_first_layer")
+
+
 class PlainTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.named_parameters(*CASES.items())
+    def test_training_equals_the_slow_form(self, case):
+        self._assert_training_equals_the_slow_form(case, shared=True)
+
     @parameterized.named_parameters(
-        (f"{name}_{'shared' if shared else 'own'}", case, shared)
-        for name, case in CASES.items()
-        for shared in (True, False)
-        if shared or name != "all_states"
+        (name, CASES[name]) for name in OWN_BY_DEFAULT
     )
-    def test_training_equals_the_slow_form(self, case, shared):
+    def test_training_with_own_candidates_equals_the_slow_form(self, case):
+        self._assert_training_equals_the_slow_form(case, shared=False)
+
+    @parameterized.named_parameters(
+        item
+        for item in CASES.items()
+        if item[0] not in ("all_states", *OWN_BY_DEFAULT)
+    )
+    @pytest.mark.slow  # A minute for what the cases before are samples of.
+    def test_training_with_own_candidates_equals_the_slow_form_elsewhere(
+        self, case
+    ):
+        self._assert_training_equals_the_slow_form(case, shared=False)
+
+    def _assert_training_equals_the_slow_form(self, case, shared):
         model, history = _trained(tvae.TVAE, case, shared)
         plain, expected = _trained(PlainTVAE, case, shared)
         self.assertEqual(set(history), set(expected))
