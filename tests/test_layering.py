@@ -14,16 +14,19 @@ ROOT = pathlib.Path(__file__).parents[1]
 # A component is a module or a package directly below tfvae. It imports
 # components of lower levels and itself, nothing else of tfvae.
 LEVELS = {
+    "inputs": 0,
     "ops": 0,
     "resources": 0,
-    "types": 0,
+    "settings": 0,
     "data": 1,
     "likelihoods": 1,
     "networks": 1,
     "plots": 1,
     "priors": 1,
     "schedules": 1,
+    "metrics": 2,
     "tvae": 2,
+    "vae": 2,
     "callbacks": 3,
     "checkpoints": 3,
     "restoration": 3,

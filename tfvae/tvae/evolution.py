@@ -18,15 +18,13 @@ point its own children alone: `OwnCandidates`.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Protocol
 
-import gin
-import keras
 import tensorflow as tf
 
 from tfvae.ops import bits, random, truncated
+from tfvae.settings import Settings, saved_settings
 from tfvae.tvae import operators
 
 OwnLogJoint = Callable[[tf.Tensor], tf.Tensor]
@@ -124,10 +122,8 @@ class SharedCandidates:
 GAIN_MEMORY = 4.0
 
 
-@gin.register
-@keras.saving.register_keras_serializable("tfvae")
-@dataclasses.dataclass(frozen=True)
-class Evolution(operators.Settings):
+@saved_settings
+class Evolution(Settings):
     """What one E-step tries: operators and budget.
 
     Attributes:

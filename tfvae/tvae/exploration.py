@@ -18,18 +18,16 @@ take 1 for the rare one. So a latent that is on in most data is renamed.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import gin
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tfvae.ops import bits, random
-from tfvae.tvae import operators
+from tfvae.settings import Settings, saved_settings
 
 if TYPE_CHECKING:
     from tfvae.tvae.model import TVAE
@@ -40,10 +38,8 @@ _PERTURBATION = 1000
 _NUM_SEEDS = 2**23
 
 
-@gin.register
-@keras.saving.register_keras_serializable("tfvae")
-@dataclasses.dataclass(frozen=True)
-class Exploration(operators.Settings):
+@saved_settings
+class Exploration(Settings):
     """When, and how far, a TVAE leaves the optimum that it is in.
 
     Attributes:

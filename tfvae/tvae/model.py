@@ -10,11 +10,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfvae import likelihoods
+from tfvae import inputs, likelihoods
 from tfvae.ops import bits, densities, random, truncated
+from tfvae.tvae import checks, joint, prior
 from tfvae.tvae import evolution as evolution_lib
 from tfvae.tvae import exploration as exploration_lib
-from tfvae.tvae import inputs, joint, prior
 from tfvae.tvae import states as states_lib
 
 # Enumerating more states than 2**20 takes too long to be meant.
@@ -146,7 +146,7 @@ class TVAE(keras.Model):
         self.supports_jit = False  # Keras then warns, and does without XLA.
         if evolution is None:
             evolution = evolution_lib.default_evolution(num_states, num_latents)
-        inputs.check_sizes(
+        checks.check_sizes(
             num_latents,
             num_data,
             num_states,
@@ -362,7 +362,7 @@ class TVAE(keras.Model):
                 "TVAE must be trained on (x, index) with the index of each "
                 "data point, as in fit(x, np.arange(len(x))), got no index"
             )
-        return self._as_batch(x), inputs.as_index(index, self.num_data)
+        return self._as_batch(x), checks.as_index(index, self.num_data)
 
     def _states_or_raise(self) -> states_lib.StateStore:
         if self.states is None:
@@ -620,7 +620,7 @@ class TVAE(keras.Model):
         batch = self._as_batch(x)
         if self.is_exhaustive:
             return self(batch)
-        index = inputs.as_index(index, self.num_data)
+        index = checks.as_index(index, self.num_data)
         packed = self._states_or_raise().gather(index).packed
         log_joints = self._joint.own(*densities.split_missing(batch))(packed)
         return self._joint.mean(packed, truncated.posterior_weights(log_joints))
@@ -660,7 +660,7 @@ class TVAE(keras.Model):
         Raises:
           ValueError: If there are not H of them, or not all are 0 or 1.
         """
-        states = inputs.as_states(states, self.num_latents)
+        states = checks.as_states(states, self.num_latents)
         return self.likelihood.mean(self._joint.decode(states))
 
     def sample(

@@ -12,16 +12,13 @@ well.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any
 
-import gin
-import keras
 import numpy as np
 import tensorflow as tf
 
 from tfvae.ops import bits, random
+from tfvae.settings import Settings, saved_settings
 
 ParentSelection = Callable[[tf.Tensor, tf.Tensor, int], tf.Tensor]
 """`(seed, log_joints [B, K], num_parents) -> int32 index [B, P]`."""
@@ -31,39 +28,10 @@ Variation = Callable[[tf.Tensor, tf.Tensor, int, tf.Tensor, int], tf.Tensor]
 -> children uint8 [B, K, W]`."""
 
 
-class Settings:
-    """Gives a frozen dataclass the `get_config` that Keras saves it by."""
-
-    def get_config(self) -> dict[str, Any]:
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        return {
-            field.name: keras.saving.serialize_keras_object(
-                getattr(self, field.name)
-            )
-            for field in fields
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Any:
-        return cls(
-            **{
-                name: keras.saving.deserialize_keras_object(value)
-                for name, value in config.items()
-            }
-        )
-
-
-def _operator(cls: type) -> Any:
-    """Makes a class of settings an operator for gin and Keras files."""
-    cls = dataclasses.dataclass(frozen=True)(cls)
-    cls = keras.saving.register_keras_serializable("tfvae")(cls)
-    return gin.register(cls)
-
-
 # Parent selection.
 
 
-@_operator
+@saved_settings
 class Fitness(Settings):
     """Draws parents in proportion to shifted fitness, with replacement.
 
@@ -80,7 +48,7 @@ class Fitness(Settings):
         return random.categorical(seed, shifted, num_parents)
 
 
-@_operator
+@saved_settings
 class Elite(Settings):
     """Takes the best states as parents."""
 
@@ -90,7 +58,7 @@ class Elite(Settings):
         return tf.math.top_k(log_joints, num_parents).indices
 
 
-@_operator
+@saved_settings
 class Softmax(Settings):
     """Draws parents in proportion to exp(lj / temperature).
 
@@ -115,7 +83,7 @@ class Softmax(Settings):
         return random.categorical(seed, weights, num_parents)
 
 
-@_operator
+@saved_settings
 class Uniform(Settings):
     """Draws different parents, every set of them equally likely."""
 
@@ -130,7 +98,7 @@ class Uniform(Settings):
 # Variation.
 
 
-@_operator
+@saved_settings
 class RandFlip(Settings):
     """Flips one bit in each child; siblings flip different bits."""
 
@@ -149,7 +117,7 @@ class RandFlip(Settings):
         return _flip(parents, flips)
 
 
-@_operator
+@saved_settings
 class SparseFlip(Settings):
     """Flips each bit independently, towards the prior's number of ones.
 
@@ -227,7 +195,7 @@ def sparse_flip_probs(
     return tf.minimum(prob_zero, 1.0), tf.minimum(prob_one, 1.0)
 
 
-@_operator
+@saved_settings
 class Crossover(Settings):
     """Joins every ordered pair of parents at a cut point.
 

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of what only a TVAE is handed: indices, states, sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+
+def as_index(index: Any, num_data: int) -> tf.Tensor:
+    """Returns data indices as a tensor, checked as far as a graph can.
+
+    Args:
+      index: Integers `[B]` or `[B, 1]`.
+      num_data: N.
+
+    Returns:
+      int32 `[B]`. Indices outside 0 .. N - 1 raise
+      tf.errors.InvalidArgumentError when the tensor is computed.
+
+    Raises:
+      TypeError: If `index` are no integers.
+    """
+    index = tf.convert_to_tensor(index)
+    if not index.dtype.is_integer:
+        raise TypeError(f"`index` must be integers, got {index.dtype.name}")
+    index = tf.reshape(tf.cast(index, tf.int32), [-1])
+    in_range = tf.debugging.Assert(
+        tf.reduce_all((index >= 0) & (index < num_data)),
+        [f"index must be in [0, num_data = {num_data}), got", index],
+    )
+    with tf.control_dependencies([in_range]):
+        return tf.identity(index)
+
+
+def as_states(states: Any, num_latents: int) -> tf.Tensor:
+    """Returns states as a tensor, checked as far as a graph can.
+
+    Args:
+      states: Zeros and ones `[..., H]`.
+      num_latents: H.
+
+    Returns:
+      float32 `[..., H]`.
+
+    Raises:
+      ValueError: If the shape is wrong or, outside of graphs, other values
+        are among them.
+    """
+    states = tf.convert_to_tensor(states, tf.float32)
+    if states.shape[-1] != num_latents:
+        raise ValueError(
+            f"`states` must have shape [..., {num_latents}], got "
+            f"{tuple(states.shape)!r}"
+        )
+    is_binary = tf.equal(states * (1.0 - states), 0.0)
+    if tf.executing_eagerly() and not tf.reduce_all(is_binary):
+        raise ValueError(
+            "`states` must be zeros and ones, got values from "
+            f"{tf.reduce_min(states):g} to {tf.reduce_max(states):g}"
+        )
+    return states
+
+
+def check_sizes(
+    num_latents: int,
+    num_data: int,
+    num_states: int,
+    num_m_states: int | None,
+    max_dropped_mass: float | None,
+    m_batch_size: int | None,
+) -> None:
+    """Raises ValueError that names every size that does not fit."""
+    problems = []
+    if num_latents < 1:
+        problems.append(
+            f"`num_latents` must be at least 1, got {num_latents!r}"
+        )
+    if num_data < 0:
+        problems.append(f"`num_data` must not be negative, got {num_data!r}")
+    most = 2 ** max(num_latents, 1)
+    if not 1 <= num_states <= most:
+        problems.append(
+            "`num_states` must be from 1 to 2**num_latents = "
+            f"{most}, got {num_states!r}"
+        )
+    if num_m_states is not None and not 1 <= num_m_states <= num_states:
+        problems.append(
+            "`num_m_states` must be from 1 to `num_states` = "
+            f"{num_states}, got {num_m_states!r}"
+        )
+    if num_states == most:
+        for name, value, neutral in (
+            ("num_m_states", num_m_states, num_states),
+            ("max_dropped_mass", max_dropped_mass, 0.0),
+        ):
+            if value not in (None, neutral):
+                problems.append(
+                    f"`{name}` must be None where the states are all "
+                    f"2**num_latents = {num_states}, got {value!r}"
+                )
+    if max_dropped_mass is not None and not 0.0 <= max_dropped_mass < 1.0:
+        problems.append(
+            "`max_dropped_mass` must be in [0, 1) or None, got "
+            f"{max_dropped_mass!r}"
+        )
+    if m_batch_size is not None and m_batch_size < 1:
+        problems.append(
+            f"`m_batch_size` must be at least 1 or None, got {m_batch_size!r}"
+        )
+    if problems:
+        raise ValueError("; ".join(problems))
