@@ -25,8 +25,8 @@ def _readme() -> str:
 setuptools.setup(
     name="tfvae",
     version=_version(),
-    description="Variational autoencoders in TensorFlow, beginning with TVAE: "
-    "binary latents trained by evolution instead of an encoder.",
+    description="Variational autoencoders in TensorFlow whose usual parts have been "
+    "replaced: no encoder, random encoders, flow priors.",
     long_description=_readme(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
@@ -41,15 +41,20 @@ setuptools.setup(
         "keras>=3.15,<3.16",
         "matplotlib>=3.10,<3.12",
         "numpy>=2.1,<2.5",
+        "pandas>=2.2,<4",
         "pillow>=11,<14",
         "psutil>=6,<8",
         "scikit-image>=0.25,<0.27",
+        "scikit-learn>=1.6,<1.10",
         "scipy>=1.14,<1.18",
+        "statsmodels>=0.14.4,<0.16",
         # tf.summary lives here; TensorFlow no longer asks for it.
         "tensorboard>=2.20,<2.22",
         "tensorflow>=2.21,<2.22",
         "tensorflow-datasets>=4.9.9,<4.10",
         "tensorflow-probability>=0.25,<0.26",
+        # TensorFlow Probability imports it, but does not ask for it.
+        "tf-keras>=2.21,<2.22",
         "tifffile>=2024.8,<2028",
         "tqdm>=4.66,<5",
     ],

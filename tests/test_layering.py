@@ -38,7 +38,9 @@ LEVELS = {
 FENCED_IMPORTS = {
     "absl.flags": ("tools/",),
     "matplotlib": ("tfvae/plots.py",),
+    "sklearn": ("tfvae/data/digits.py",),
     "tensorflow_datasets": ("tfvae/data/tfds.py",),
+    "tensorflow_probability": ("tfvae/priors/",),
 }
 FENCED_CALLS = {
     "gin.clear_config": ("tfvae/runners/config.py",),

@@ -196,6 +196,31 @@ class IdxImagesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllEqual(data.test, self.images[:3].reshape(3, 6))
         self.assertIsNone(arrays.idx_images(self.folder, num_test=0).test)
 
+    @parameterized.parameters("", ".gz")
+    def test_labels_are_read_where_they_are(self, suffix):
+        labels = np.array([3, 1, 4, 1, 5, 9, 2], np.uint8)
+        pack = gzip.compress if suffix else bytes
+        self._write("train-images-idx3-ubyte", _idx(self.images))
+        self._write("t10k-images-idx3-ubyte", _idx(self.images[:2]))
+        self._write("train-labels-idx1-ubyte" + suffix, pack(_idx(labels)))
+        data = arrays.idx_images(self.folder, num_train=4)
+        self.assertAllEqual(data.train_labels, labels[:4])
+        self.assertIsNone(data.test_labels)
+        self._write("t10k-labels-idx1-ubyte" + suffix, pack(_idx(labels[:2])))
+        data = arrays.idx_images(self.folder)
+        self.assertAllEqual(data.train_labels, labels)
+        self.assertAllEqual(data.test_labels, labels[:2])
+        self.assertIsNone(arrays.idx_images(self.folder, num_test=0).test)
+
+    @parameterized.parameters((6,), (8,), (7, 1))
+    def test_refuses_other_than_one_label_an_image(self, *shape):
+        self._write("train-images-idx3-ubyte", _idx(self.images))
+        self._write("train-labels-idx1-ubyte", _idx(np.zeros(shape, np.uint8)))
+        with self.assertRaisesRegex(
+            ValueError, r"`directory` must have as many labels as.*\(7\), got"
+        ):
+            arrays.idx_images(self.folder)
+
     def test_test_images_are_optional(self):
         self._write("train-images-idx3-ubyte", _idx(self.images))
         self.assertIsNone(arrays.idx_images(self.folder).test)
@@ -249,6 +274,9 @@ class IdxImagesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(data.train.shape, (1000, 784))
         self.assertEqual(data.test.shape, (10_000, 784))
         self.assertEqual(data.name, "fashion-mnist")
+        # The published test set has 1000 images of each of the ten classes.
+        self.assertAllEqual(np.bincount(data.test_labels), [1000] * 10)
+        self.assertLen(data.train_labels, 1000)
         # Mean of the whole training set is 0.2860; of an image, its standard
         # deviation is about 0.13, so four standard errors are 0.016.
         self.assertAllClose(data.train.mean(), 0.286, atol=0.016)

@@ -21,6 +21,14 @@ SOURCES = {
     "idx_images": {"directory": "."},
     "image_files": {"path": "*.png"},
     "image_patches": {"num_patches": 20, "patch": (4, 4)},
+    "resplit_images": {
+        "data": data.Observations(
+            name="x", train=np.eye(16), event_shape=(4, 4)
+        ),
+        "num_train": 8,
+        "size": (5, 6),
+    },
+    "sklearn_digits": {},
     "tfds_images": {"name": "prepared", "data_dir": "."},
 }
 

@@ -37,6 +37,62 @@ class ObservationsTest(tf.test.TestCase, parameterized.TestCase):
         data = source.Observations(name="x", train=array)
         self.assertAllEqual(np.isnan(data.train), np.isnan(array))
 
+    def test_labels_become_int64_of_each_part(self):
+        data = source.Observations(
+            name="x",
+            train=_points(4),
+            test=_points(2),
+            validation=_points(3).astype(np.float64),
+            train_labels=np.array([3, 1, 0, 2], np.uint8),
+            test_labels=[5, 6],
+        )
+        self.assertAllEqual(data.train_labels, [3, 1, 0, 2])
+        self.assertAllEqual(data.test_labels, [5, 6])
+        self.assertDTypeEqual(data.train_labels, np.int64)
+        self.assertDTypeEqual(data.validation, np.float32)
+
+    @parameterized.named_parameters(
+        (
+            "floats",
+            {"train_labels": np.zeros(3)},
+            TypeError,
+            r"`train_labels` must be.*integers, got dtype float64",
+        ),
+        (
+            "count",
+            {"train_labels": np.zeros(2, int)},
+            ValueError,
+            r"`train_labels` must have shape \(3,\).*got shape \(2,\)",
+        ),
+        (
+            "one_hot",
+            {"train_labels": np.eye(3, dtype=int)},
+            ValueError,
+            r"`train_labels`.*\(3, 3\)",
+        ),
+        (
+            "no_test",
+            {"test_labels": np.zeros(3, int)},
+            ValueError,
+            r"`test_labels` must have shape \(0,\)",
+        ),
+        (
+            "validation",
+            {"validation": np.zeros((2, 4))},
+            ValueError,
+            r"`validation` must have as many.*\(2, 4\)",
+        ),
+        (
+            "infinite",
+            {"validation": np.full((2, 3), np.inf)},
+            ValueError,
+            r"`validation` must be finite",
+        ),
+    )
+    def test_refuses_labels_and_validation(self, fields, error, message):
+        with self.assertRaisesRegex(error, message):
+            source.Observations(name="x", train=_points(3), **fields)
+
     @parameterized.named_parameters(
         ("rank", np.zeros((2, 2, 2)), ValueError, r"`train`.*\(2, 2, 2\)"),
         ("empty", np.zeros((0, 2)), ValueError, r"`train`.*\(0, 2\)"),
@@ -171,6 +227,85 @@ class IndexedBatchesTest(tf.test.TestCase, parameterized.TestCase):
     def test_refuses(self, points, batch_size, start_epoch, message):
         with self.assertRaisesRegex(ValueError, message):
             source.indexed_batches(points, batch_size, 0, start_epoch)
+
+
+class BatchesWithTest(tf.test.TestCase, parameterized.TestCase):
+    def _on_disk(self, features):
+        path = self.create_tempfile().full_path
+        mapped = np.memmap(path, features.dtype, "w+", shape=features.shape)
+        mapped[:] = features
+        mapped.flush()
+        return np.memmap(path, features.dtype, "r", shape=features.shape)
+
+    @parameterized.product(shape=((), (5,), (2, 3)), in_memory=(True, False))
+    def test_order_is_that_of_indexed_batches(self, shape, in_memory):
+        points = _points(11)
+        features = np.random.default_rng(1).normal(size=(11, *shape))
+        features = features.astype(np.float32)
+        source_of_rows = features if in_memory else self._on_disk(features)
+        batches = _take(source.batches_with(points, source_of_rows, 4, 7), 9)
+        for (values, rows), (expected, index) in zip(
+            batches, _take(source.indexed_batches(points, 4, 7), 9), strict=True
+        ):
+            self.assertAllEqual(values, expected)
+            self.assertAllEqual(rows, features[index])
+
+    @parameterized.product(epoch=(1, 5), in_memory=(True, False))
+    def test_starting_later_continues_exactly(self, epoch, in_memory):
+        points = _points(10)
+        features = np.arange(20, dtype=np.float32).reshape(10, 2)
+        features = features if in_memory else self._on_disk(features)
+        unbroken = _take(source.batches_with(points, features, 4, 2), 3 * 7)
+        resumed = _take(source.batches_with(points, features, 4, 2, epoch), 6)
+        for expected, batch in zip(
+            unbroken[3 * epoch :], resumed, strict=False
+        ):
+            self.assertAllEqual(expected[0], batch[0])
+            self.assertAllEqual(expected[1], batch[1])
+
+    def test_rows_are_read_from_disk_in_ascending_order(self):
+        read = []
+
+        class Spy(np.memmap):
+            def __getitem__(self, key):
+                if isinstance(key, np.ndarray):
+                    read.append(key.copy())
+                return super().__getitem__(key)
+
+        features = self._on_disk(np.arange(40.0)).view(Spy)
+        _take(source.batches_with(_points(40), features, 16), 3)
+        self.assertGreaterEqual(len(read), 3)
+        for rows in read:
+            self.assertAllEqual(rows, np.sort(rows))
+
+    @parameterized.product(
+        dtype=(np.uint8, np.int64, np.float16, np.float64),
+        in_memory=(True, False),
+    )
+    def test_types_and_shapes_are_known_to_keras(self, dtype, in_memory):
+        features = np.arange(10).reshape(5, 2).astype(dtype)
+        features = features if in_memory else self._on_disk(features)
+        dataset = source.batches_with(_points(5), features, 5)
+        values, rows = dataset.element_spec
+        self.assertEqual((values.dtype, rows.dtype), (tf.float32, tf.float32))
+        self.assertEqual(values.shape.as_list(), [None, 3])
+        self.assertEqual(rows.shape.as_list(), [None, 2])
+        found = _take(dataset, 1)[0][1]
+        self.assertAllEqual(np.sort(found, axis=None), np.arange(10))
+
+    @parameterized.named_parameters(
+        (
+            "count",
+            np.zeros((2, 1)),
+            1,
+            r"`features` must have the 3 rows.*2, 1",
+        ),
+        ("scalar", np.array(1.0), 1, r"`features` must have.*got shape \(\)"),
+        ("batch", np.zeros((3, 1)), 0, r"`batch_size` must be at least 1"),
+    )
+    def test_refuses(self, features, batch_size, message):
+        with self.assertRaisesRegex(ValueError, message):
+            source.batches_with(_points(3), features, batch_size)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import tensorflow as tf
 import tensorflow_datasets
 from absl.testing import parameterized
 
-from tfvae.data import tfds
+from tfvae.data import splits, tfds
 
 DEBIAN_FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
 
@@ -73,6 +73,27 @@ class ManualPictures(TinyPictures):
     def _split_generators(self, dl_manager):
         start = int((dl_manager.manual_dir / "start.txt").read_text())
         return {"train": self._generate_examples(start, start + 2)}
+
+
+class LabelledPictures(TinyPictures):
+    """Pictures as SVHN's: 32 x 32 in three colours, each with a class."""
+
+    def _info(self):
+        features = tensorflow_datasets.features
+        return tensorflow_datasets.core.DatasetInfo(
+            builder=self,
+            features=features.FeaturesDict(
+                {
+                    "image": features.Image(shape=(32, 32, 3)),
+                    "label": features.ClassLabel(num_classes=10),
+                }
+            ),
+        )
+
+    def _generate_examples(self, start, stop):
+        for index in range(start, stop):
+            picture = np.full((32, 32, 3), 20 * index, np.uint8)
+            yield index, {"image": picture, "label": index % 10}
 
 
 class TfdsImagesTest(tf.test.TestCase, parameterized.TestCase):
@@ -138,6 +159,30 @@ class TfdsImagesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(data.value_range, (-6.0, 6.0))
         number = self._tiny(feature="number")
         self.assertEqual(number.train.shape, (7, 1))
+
+    def test_labels_are_those_of_the_pictures(self):
+        data = self._tiny("labelled_pictures", scale=1.0)
+        self.assertEqual(data.event_shape, (32, 32, 3))
+        self.assertAllEqual(data.train[:, 0], 20 * data.train_labels)
+        self.assertAllEqual(data.test[:, 0], 20 * data.test_labels)
+        self.assertAllEqual(np.sort(data.test_labels), [7, 8, 9])
+        again = tfds.tfds_images(
+            "labelled_pictures", data_dir=self.folder, test_split=None
+        )
+        self.assertAllEqual(again.train_labels, data.train_labels)
+        self.assertIsNone(again.test_labels)
+        self.assertIsNone(self._tiny().train_labels)
+
+    def test_pictures_may_be_split_anew(self):
+        data = splits.resplit_images(
+            self._tiny("labelled_pictures"),
+            num_train=5,
+            num_validation=2,
+            size=(32, 32),
+        )
+        self.assertEqual(data.train.shape, (5, 3072))
+        self.assertEqual(data.validation.shape, (2, 3072))
+        self.assertAllClose(data.test[:, 0] * 255, 20 * data.test_labels)
 
     @parameterized.named_parameters(
         ("split", {"split": "none"}, r"`split` must be.*\['test', 'train'\]"),
@@ -241,6 +286,7 @@ class TfdsImagesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(data.train.shape, (60_000, 784))
         self.assertEqual(data.test.shape, (10_000, 784))
         self.assertAllClose(data.train.mean(), 0.2860, atol=1e-4)
+        self.assertAllEqual(np.bincount(data.train_labels), [6000] * 10)
         socket.getaddrinfo.assert_not_called()
 
 

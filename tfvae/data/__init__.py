@@ -2,6 +2,7 @@
 """Data sources: callables that return `Observations`."""
 
 from tfvae.data.arrays import array_file, idx_images
+from tfvae.data.digits import sklearn_digits
 from tfvae.data.generated import bar_features, bars
 from tfvae.data.image_sources import image_files, image_patches
 from tfvae.data.images import (
@@ -16,7 +17,13 @@ from tfvae.data.images import (
     resize_image,
     write_image,
 )
-from tfvae.data.source import Observations, indexed_batches, split_test
+from tfvae.data.source import (
+    Observations,
+    batches_with,
+    indexed_batches,
+    split_test,
+)
+from tfvae.data.splits import resplit_images
 from tfvae.data.tfds import tfds_images
 
 __all__ = [
@@ -26,6 +33,7 @@ __all__ = [
     "array_file",
     "bar_features",
     "bars",
+    "batches_with",
     "crop_image",
     "drop_pixels",
     "embedded_image",
@@ -37,6 +45,8 @@ __all__ = [
     "read_image",
     "read_mask",
     "resize_image",
+    "resplit_images",
+    "sklearn_digits",
     "split_test",
     "tfds_images",
     "write_image",

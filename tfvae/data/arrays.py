@@ -166,17 +166,20 @@ def idx_images(
 
     Args:
         directory: Folder with `train-images-idx3-ubyte` and, for testing,
-            `t10k-images-idx3-ubyte`, each with or without `.gz`.
+            `t10k-images-idx3-ubyte`, each with or without `.gz`. Labels, in
+            files with `labels-idx1` in place of `images-idx3`, are read if
+            they are there.
         num_train: Use only that many training images, the first ones.
         num_test: Use only that many test images, the first ones.
         scale: Factor from 0..255 to the model's values.
 
     Returns:
-        The images, of shape `[height, width, 1]` each.
+        The images, of shape `[height, width, 1]` each, and their labels.
 
     Raises:
         FileNotFoundError: If the training images are not there.
-        ValueError: If a file is not in this format or cut short.
+        ValueError: If a file is not in this format or cut short, or there are
+            not as many labels as images.
     """
     train_file = _find_idx(directory, "train-images-idx3-ubyte")
     test_file = _find_idx(directory, "t10k-images-idx3-ubyte")
@@ -187,17 +190,38 @@ def idx_images(
         )
     if not scale > 0.0 or not math.isfinite(scale):
         raise ValueError(f"`scale` must be positive and finite, got {scale!r}")
-    train = _first("num_train", read_idx(train_file), num_train)
-    test = None
+    train, train_labels = _read_part(train_file, "num_train", num_train)
+    test, test_labels = None, None
     if test_file is not None and num_test != 0:
-        test = _first("num_test", read_idx(test_file), num_test)
+        test, test_labels = _read_part(test_file, "num_test", num_test)
     return Observations(
         name=pathlib.Path(directory).resolve().name,
         train=_flatten(train, scale),
         test=None if test is None else _flatten(test, scale),
         event_shape=(*train.shape[1:], 1),
         value_range=(0.0, 255.0 * scale),
+        train_labels=train_labels,
+        test_labels=test_labels,
     )
+
+
+def _read_part(
+    image_file: str, argument: str, count: int | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Images `[n, height, width]` and, if there are any, labels `[n]`."""
+    images = read_idx(image_file)
+    first = _first(argument, images, count)
+    directory, name = os.path.split(image_file.removesuffix(".gz"))
+    path = _find_idx(directory, name.replace("images-idx3", "labels-idx1"))
+    if path is None:
+        return first, None
+    labels = read_idx(path)
+    if labels.shape != (len(images),):
+        raise ValueError(
+            f"`directory` must have as many labels as images ({len(images)}), "
+            f"got shape {labels.shape!r} in {path!r}"
+        )
+    return first, labels[: len(first)]
 
 
 def _find_idx(directory: str, name: str) -> str | None:

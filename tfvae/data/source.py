@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -29,6 +30,10 @@ class Observations:
             (bars only), or None.
         log_likelihood: Mean log-likelihood of a training point under the
             generating parameters, in nats, or None when unknown.
+        train_labels: `[N]` int64, the class of each training point, or None.
+        test_labels: `[N_test]` int64, that of each test point, or None.
+        validation: `[N_val, D]` float32, points held out to watch training
+            by, so that the test points are left for its end, or None.
     """
 
     name: str
@@ -38,6 +43,9 @@ class Observations:
     value_range: tuple[float, float] = (0.0, 1.0)
     features: np.ndarray | None = None
     log_likelihood: float | None = None
+    train_labels: np.ndarray | None = None
+    test_labels: np.ndarray | None = None
+    validation: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Checks every field, and stores arrays as contiguous float32."""
@@ -55,28 +63,18 @@ class Observations:
                 "`value_range` must be two finite numbers, the smaller one "
                 f"first, got {self.value_range!r}"
             )
+        test = _matching("test", self.test, train)
         for field, value in (
             ("train", train),
-            ("test", self._matching("test", self.test, train)),
-            ("features", self._matching("features", self.features, train)),
+            ("test", test),
+            ("validation", _matching("validation", self.validation, train)),
+            ("features", _matching("features", self.features, train)),
+            ("train_labels", _labels("train", self.train_labels, train)),
+            ("test_labels", _labels("test", self.test_labels, test)),
             ("event_shape", shape),
             ("value_range", (low, high)),
         ):
             object.__setattr__(self, field, value)
-
-    @staticmethod
-    def _matching(
-        name: str, array: np.ndarray | None, train: np.ndarray
-    ) -> np.ndarray | None:
-        if array is None:
-            return None
-        points = _as_points(name, array)
-        if points.shape[1] != train.shape[1]:
-            raise ValueError(
-                f"`{name}` must have as many columns as `train` "
-                f"({train.shape[1]}), got shape {points.shape!r}"
-            )
-        return points
 
     @property
     def num_data(self) -> int:
@@ -87,6 +85,40 @@ class Observations:
     def num_observed(self) -> int:
         """Number of observed dimensions, D."""
         return self.train.shape[1]
+
+
+def _matching(
+    name: str, array: np.ndarray | None, train: np.ndarray
+) -> np.ndarray | None:
+    if array is None:
+        return None
+    points = _as_points(name, array)
+    if points.shape[1] != train.shape[1]:
+        raise ValueError(
+            f"`{name}` must have as many columns as `train` "
+            f"({train.shape[1]}), got shape {points.shape!r}"
+        )
+    return points
+
+
+def _labels(
+    name: str, array: np.ndarray | None, points: np.ndarray | None
+) -> np.ndarray | None:
+    if array is None:
+        return None
+    labels = np.asarray(array)
+    if labels.dtype.kind not in "ui":
+        raise TypeError(
+            f"`{name}_labels` must be an array of integers, got dtype "
+            f"{labels.dtype}"
+        )
+    num_points = 0 if points is None else len(points)
+    if labels.shape != (num_points,):
+        raise ValueError(
+            f"`{name}_labels` must have shape ({num_points},), one label for "
+            f"each row of `{name}`, got shape {labels.shape!r}"
+        )
+    return np.ascontiguousarray(labels, dtype=np.int64)
 
 
 def _as_points(name: str, array: np.ndarray) -> np.ndarray:
@@ -191,20 +223,100 @@ def indexed_batches(
     Raises:
         ValueError: If an argument is out of range.
     """
+    table = _table(points)
+
+    def gather(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.gather(table, index), index
+
+    return _shuffled_batches(len(points), batch_size, seed, start_epoch, gather)
+
+
+def batches_with(
+    points: np.ndarray,
+    features: np.ndarray,
+    batch_size: int,
+    seed: int = 0,
+    start_epoch: int = 0,
+) -> tf.data.Dataset:
+    """Endless batches of data points together with what is known of each.
+
+    The order is that of `indexed_batches`. Features that are an `np.memmap`
+    may be larger than memory: each batch reads its own rows, in ascending
+    order.
+
+    Args:
+        points: `[N, D]` float32; NaN marks a missing entry.
+        features: `[N, ...]`, numbers of any type.
+        batch_size: Points per batch, B; the last batch of an epoch holds
+            the remainder. An epoch has ceil(N / B) batches.
+        seed: Seed of the order.
+        start_epoch: Epoch to begin with.
+
+    Returns:
+        An infinite dataset of `(points [b, D], features [b, ...])`, both
+        float32.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+    table = _table(points)
+    if features.ndim < 1 or len(features) != len(points):
+        raise ValueError(
+            f"`features` must have the {len(points)} rows of `points`, got "
+            f"shape {features.shape!r}"
+        )
+    rows = _row_reader(features)
+
+    def gather(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.gather(table, index), tf.cast(rows(index), tf.float32)
+
+    return _shuffled_batches(len(points), batch_size, seed, start_epoch, gather)
+
+
+def _table(points: np.ndarray) -> tf.Tensor:
     points = np.asarray(points)
     if points.ndim != 2 or 0 in points.shape:
         raise ValueError(
             "`points` must have shape [points, dimensions], neither of them "
             f"zero, got shape {points.shape!r}"
         )
+    return tf.convert_to_tensor(points, dtype=tf.float32)
+
+
+def _row_reader(features: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns the function from row numbers `[b]` to rows `[b, ...]`."""
+    if not isinstance(features, np.memmap):
+        in_memory = tf.convert_to_tensor(features)
+        return lambda index: tf.gather(in_memory, index)
+
+    def read(index: np.ndarray) -> np.ndarray:
+        # A disk reads ahead, so ascending order is what it does best.
+        order = np.argsort(index)
+        rows = np.empty((len(index), *features.shape[1:]), features.dtype)
+        rows[order] = features[index[order]]
+        return rows
+
+    def read_in_graph(index: tf.Tensor) -> tf.Tensor:
+        rows = tf.numpy_function(read, [index], features.dtype)
+        return tf.ensure_shape(rows, [None, *features.shape[1:]])
+
+    return read_in_graph
+
+
+def _shuffled_batches(
+    num_data: int,
+    batch_size: int,
+    seed: int,
+    start_epoch: int,
+    gather: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
+) -> tf.data.Dataset:
+    """The endless dataset of `gather(index)` for the index of each batch."""
     if batch_size < 1 or start_epoch < 0:
         raise ValueError(
             "`batch_size` must be at least 1 and `start_epoch` at least 0, "
             f"got {batch_size!r} and {start_epoch!r}"
         )
-    num_data = points.shape[0]
     steps = math.ceil(num_data / batch_size)
-    table = tf.convert_to_tensor(points, dtype=tf.float32)
 
     def batches_of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         # Sorting random 32-bit keys permutes uniformly up to ties, which are
@@ -222,8 +334,7 @@ def indexed_batches(
 
         def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             start = step * batch_size
-            index = order[start : start + batch_size]
-            return tf.gather(table, index), index
+            return gather(order[start : start + batch_size])
 
         return tf.data.Dataset.range(steps).map(batch)
 

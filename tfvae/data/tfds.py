@@ -19,6 +19,7 @@ import tensorflow as tf
 from tfvae.data.source import Observations, occurring_range
 
 _READ_BATCH = 1024
+_LABEL = "label"
 
 
 @gin.register
@@ -57,7 +58,8 @@ def tfds_images(
         download: Whether the data may be downloaded.
 
     Returns:
-        The flattened, scaled data points.
+        The flattened, scaled data points; where the data set has a feature
+        "label" that is a class, the labels as well.
 
     Raises:
         FileNotFoundError: If the data is not there and may not be
@@ -71,18 +73,23 @@ def tfds_images(
     builder = _make_builder(name, data_dir)
     if not _is_prepared(builder):
         _prepare(builder, name, manual_dir, download)
-    train = _read(builder, "split", split, feature, size)
-    test = None
+    train, train_labels = _read(builder, "split", split, feature, size)
+    test, test_labels = None, None
     if test_split is not None:
-        test = _read(builder, "test_split", test_split, feature, size)
+        test, test_labels = _read(
+            builder, "test_split", test_split, feature, size
+        )
 
     is_8_bit = builder.info.features[feature].np_dtype == np.uint8
     if scale is None:
         scale = 1.0 / 255.0 if is_8_bit else 1.0
     event_shape = train.shape[1:] or (1,)
-    train = train.reshape(len(train), -1) * np.float32(scale)
+    # In place: there may be gigabytes of them.
+    train = train.reshape(len(train), -1)
+    train *= np.float32(scale)
     if test is not None:
-        test = test.reshape(len(test), -1) * np.float32(scale)
+        test = test.reshape(len(test), -1)
+        test *= np.float32(scale)
     limits = (0.0, 255.0 * scale) if is_8_bit else occurring_range(train)
     return Observations(
         name=name.replace("/", "_").replace(":", "_"),
@@ -90,6 +97,8 @@ def tfds_images(
         test=test,
         event_shape=event_shape,
         value_range=limits,
+        train_labels=train_labels,
+        test_labels=test_labels,
     )
 
 
@@ -212,28 +221,39 @@ def _check_feature(
         )
 
 
+def _has_labels(builder: Any) -> bool:
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    return _LABEL in features and isinstance(
+        features[_LABEL], tfds.features.ClassLabel
+    )
+
+
 def _read(
     builder: Any,
     argument: str,
     split: str,
     feature: str,
     size: tuple[int, int] | None,
-) -> np.ndarray:
-    """All examples of a split, `[N, ...]` float32, unscaled."""
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """All examples of a split, `[N, ...]` float32, unscaled, and labels."""
     import tensorflow_datasets as tfds
 
     _check_feature(builder.info.features, feature, size)
+    has_labels = _has_labels(builder)
 
-    def prepare(example: dict[str, tf.Tensor]) -> tf.Tensor:
+    def prepare(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         value = tf.cast(example[feature], tf.float32)
-        if size is None:
-            return value
-        return tf.image.resize(value, size, antialias=True)
+        if size is not None:
+            value = tf.image.resize(value, size, antialias=True)
+        return (value, example[_LABEL]) if has_labels else (value,)
 
+    wanted = {feature, _LABEL} if has_labels else {feature}
     try:
         examples = builder.as_dataset(
             split=split,
-            decoders=tfds.decode.PartialDecoding({feature: True}),
+            decoders=tfds.decode.PartialDecoding(dict.fromkeys(wanted, True)),
             shuffle_files=False,
         )
     except (ValueError, KeyError) as error:
@@ -245,4 +265,7 @@ def _read(
     parts = list(batches.as_numpy_iterator())
     if not parts:
         raise ValueError(f"`{argument}` must not be empty, got {split!r}")
-    return np.concatenate(parts)
+    values = np.concatenate([part[0] for part in parts])
+    if not has_labels:
+        return values, None
+    return values, np.concatenate([part[1] for part in parts])
