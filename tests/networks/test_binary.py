@@ -59,6 +59,27 @@ class BinaryDenseTest(tf.test.TestCase, parameterized.TestCase):
             self.assertEqual(found.shape, expected.shape)
             self.assertAllClose(found, expected, rtol=1e-4, atol=1e-5)
 
+    @parameterized.product(
+        num_latents=(SMALL, LARGE),
+        leading=((9,), (3, 3)),
+        kind=("binary", "real"),
+    )
+    def test_any_inputs_have_the_values_and_gradients_of_a_dense_layer(
+        self, num_latents, leading, kind
+    ):
+        inputs = tf.reshape(_states(num_latents), [*leading, num_latents])
+        if kind == "real":
+            inputs *= 0.3
+        results = []
+        for layer in _pair(num_latents, {"activation": "tanh"}):
+            with tf.GradientTape() as tape:
+                tape.watch(inputs)
+                outputs = layer(inputs, training=True)
+                loss = tf.reduce_sum(tf.square(outputs + 0.1))
+            results.append([outputs, tape.gradient(loss, inputs)])
+        for found, expected in zip(*results, strict=True):
+            self.assertAllClose(found, expected, rtol=1e-4, atol=1e-5)
+
     @parameterized.parameters(SMALL, LARGE)
     def test_half_precision_is_that_of_a_dense_layer(self, num_latents):
         layer, dense = (

@@ -59,6 +59,51 @@ class SumRowsTest(tf.test.TestCase, parameterized.TestCase):
             sparse.sum_rows(tf.constant(states), tf.constant(matrix))
         self.assertEqual(added.called, adds_rows)
 
+    @parameterized.parameters(2.0, -1.0, 0.5, 1.0 + 2.0**-23, 1e-30, np.inf)
+    def test_a_single_entry_that_is_no_bit_counts_as_it_is(self, entry):
+        states, matrix = _states_and_matrix()
+        states[3, 5] = entry
+        slope = np.random.default_rng(1).normal(size=(7, 4)).astype(np.float32)
+        variable = tf.Variable(matrix)
+        with tf.GradientTape() as tape:
+            total = sparse.sum_rows(tf.constant(states), variable)
+            loss = tf.reduce_sum(slope * total)
+        with np.errstate(invalid="ignore"):
+            expected = states @ matrix
+            of_matrix = states.T @ slope
+        self.assertAllClose(total, expected, rtol=1e-5, atol=1e-6)
+        gradient = tf.convert_to_tensor(tape.gradient(loss, variable))
+        self.assertAllClose(gradient, of_matrix, rtol=1e-5, atol=1e-6)
+
+    @parameterized.parameters(1.0, 0.01, 1e-4)
+    def test_real_numbers_give_the_product(self, scale):
+        rng = np.random.default_rng(0)
+        states = scale * rng.normal(size=(9, 300)).astype(np.float32)
+        _, matrix = _states_and_matrix(shape=(9, 300, 4))
+        total = sparse.sum_rows(tf.constant(states), tf.constant(matrix))
+        self.assertAllClose(total / scale, states / scale @ matrix, atol=1e-4)
+
+    @parameterized.parameters((0.02, True), (0.02, False), (1.0, True))
+    def test_states_have_a_gradient_where_it_is_asked_for(self, density, asked):
+        states, matrix = _states_and_matrix(density=density)
+        states = tf.constant(states)
+        slope = np.random.default_rng(1).normal(size=(7, 4)).astype(np.float32)
+
+        @tf.function
+        def gradient():
+            with tf.GradientTape() as tape:
+                tape.watch(states)
+                total = sparse.sum_rows(
+                    states, tf.constant(matrix), with_state_gradient=asked
+                )
+                loss = tf.reduce_sum(slope * total)
+            return tape.gradient(loss, states)
+
+        if not asked:
+            self.assertIsNone(gradient())
+        else:
+            self.assertAllClose(gradient(), slope @ matrix.T, rtol=1e-5)
+
     def test_unknown_number_of_states_in_a_graph_gives_the_same(self):
         states, matrix = _states_and_matrix([5, 6])
 

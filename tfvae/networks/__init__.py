@@ -1,7 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoder networks; any Keras layer of the same shapes does as well."""
+"""Encoder and decoder networks; any Keras network of the same shapes does."""
 
-from tfvae.networks.conv import ConvDecoder
-from tfvae.networks.fc import FullyConnectedDecoder
+from tfvae.networks.conv import ConvDecoder, conv_encoder
+from tfvae.networks.fc import FullyConnectedDecoder, fully_connected_encoder
+from tfvae.networks.random import (
+    RandomConvFeatures,
+    RandomFeatures,
+    random_conv_features,
+    random_features,
+)
+from tfvae.networks.upsampling import UpsampledConv2D, upsampling_decoder
 
-__all__ = ["ConvDecoder", "FullyConnectedDecoder"]
+__all__ = [
+    "ConvDecoder",
+    "FullyConnectedDecoder",
+    "RandomConvFeatures",
+    "RandomFeatures",
+    "UpsampledConv2D",
+    "conv_encoder",
+    "fully_connected_encoder",
+    "random_conv_features",
+    "random_features",
+    "upsampling_decoder",
+]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,127 @@ import keras
 import tensorflow as tf
 
 from tfvae.networks.binary import BinaryDense
+from tfvae.networks.fc import Activation, Initializer, as_config
+
+
+@gin.register
+def conv_encoder(
+    num_outputs: int,
+    image_shape: Sequence[int],
+    filters: Sequence[int] | None = None,
+    activation: Activation = "leaky_relu",
+    kernel_initializer: Initializer = "glorot_uniform",
+) -> keras.Sequential:
+    """Returns convolutions from flat images to `[b, num_outputs]`.
+
+    Each 3 x 3 convolution is followed by a pooling that halves the sides, the
+    last one is linear and without padding: 32 x 32 pixels become 16 x 16,
+    8 x 8, 4 x 4, and 2 x 2 of `num_outputs / 4` channels, which are flattened
+    channel by channel. So the first half of the outputs is the first half of
+    the channels, as means and log-variances need it.
+
+    The activation comes after the maximum is taken. For increasing functions
+    that is the same network, at a quarter of their cost.
+
+    Args:
+      num_outputs: Size of the output, a multiple of the last map's pixels.
+      image_shape: (h, w, c) of the images, pixels. Zeros below and on the
+        right make the sides multiples of 2 to the number of halvings.
+      filters: Channels before each halving, image side first. None for 4, 8,
+        16 and so on, until 3 or 4 pixels of the shorter side are left.
+      activation: Of all but the last convolution.
+      kernel_initializer: Of all kernels; biases start at zero.
+
+    Raises:
+      ValueError: If there is no last map, or outputs do not fill it.
+    """
+    height, width, channels = check_image_shape(image_shape)
+    kernel_initializer = as_config(kernel_initializer)
+    if filters is None:
+        filters = [4 * 2**i for i in range(num_halvings(image_shape))]
+    last_map = _last_map(image_shape, len(filters))
+    pixels = last_map[0] * last_map[1]
+    check_multiple(num_outputs, pixels, f"the pixels of its {last_map} map")
+    scale = 2 ** len(filters)
+    excess = ((0, -height % scale), (0, -width % scale))
+    layers = [
+        keras.layers.Input((height * width * channels,)),
+        keras.layers.Reshape((height, width, channels), name="image"),
+    ]
+    if excess != ((0, 0), (0, 0)):
+        layers.append(keras.layers.ZeroPadding2D(excess, name="pad"))
+    for i, size in enumerate(filters):
+        layers += [
+            keras.layers.Conv2D(
+                size,
+                3,
+                padding="same",
+                kernel_initializer=kernel_initializer,
+                name=f"conv_{i}",
+            ),
+            keras.layers.MaxPooling2D(2, name=f"halve_{i}"),
+            keras.layers.Activation(activation, name=f"activation_{i}"),
+        ]
+    last = keras.layers.Conv2D(
+        num_outputs // pixels,
+        3,
+        kernel_initializer=kernel_initializer,
+        name="channels",
+    )
+    return keras.Sequential(
+        [*layers, last, *channel_by_channel()], name="conv_encoder"
+    )
+
+
+def channel_by_channel() -> list[keras.layers.Layer]:
+    """Returns layers that flatten maps, one channel after the other."""
+    return [
+        keras.layers.Permute((3, 1, 2), name="channels_first"),
+        keras.layers.Flatten(name="outputs"),
+    ]
+
+
+def _last_map(image_shape: Sequence[int], num_halvings: int) -> tuple[int, int]:
+    """Returns the sides that an unpadded convolution leaves after halvings."""
+    scale = 2**num_halvings
+    height, width = (math.ceil(side / scale) - 2 for side in image_shape[:2])
+    if min(height, width) < 1:
+        raise ValueError(
+            f"`image_shape` must have sides over {2 * scale} pixels where "
+            f"they are halved {num_halvings} times, got {tuple(image_shape)!r}"
+        )
+    return height, width
+
+
+def num_halvings(image_shape: Sequence[int]) -> int:
+    """Returns how often sides are halved until the shorter one is 4 or less."""
+    return max(1, math.ceil(math.log2(min(image_shape[:2]) / 4)))
+
+
+def check_image_shape(image_shape: Sequence[int]) -> tuple[int, int, int]:
+    """Returns (h, w, c), or raises a ValueError where it is something else."""
+    shape = tuple(image_shape)
+    if len(shape) != 3 or not all(map(_is_positive_integer, shape)):
+        raise ValueError(
+            "`image_shape` must be height, width and channels, integers over "
+            f"0, got {image_shape!r}"
+        )
+    height, width, channels = map(int, shape)
+    return height, width, channels
+
+
+def check_multiple(
+    value: int, unit: int, meaning: str, name: str = "num_outputs"
+) -> None:
+    """Raises a ValueError if a number is no positive multiple of a unit."""
+    if not _is_positive_integer(value) or value % unit:
+        raise ValueError(
+            f"`{name}` must be a multiple of {unit}, {meaning}, got {value!r}"
+        )
+
+
+def _is_positive_integer(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and int(value) > 0
 
 
 @gin.register
@@ -50,16 +172,13 @@ class ConvDecoder(keras.layers.Layer):
           ValueError: If the outputs do not make whole images.
         """
         super().__init__(**kwargs)
-        height, width, channels = image_shape
+        self.image_shape = check_image_shape(image_shape)
+        height, width, channels = self.image_shape
         per_image = height * width * channels
-        if num_outputs % per_image:
-            raise ValueError(
-                f"`num_outputs` must be a multiple of {per_image}, the size "
-                f"of `image_shape` = {tuple(image_shape)!r}, got "
-                f"{num_outputs!r}"
-            )
+        check_multiple(
+            num_outputs, per_image, f"the size of {self.image_shape} images"
+        )
         self.num_outputs = num_outputs
-        self.image_shape = tuple(image_shape)
         self.filters = tuple(filters)
         self.dense_filters = dense_filters
         self.kernel_size = kernel_size

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import gin
 import keras
@@ -12,21 +12,83 @@ import tensorflow as tf
 
 from tfvae.networks.binary import BinaryDense
 
+Activation: TypeAlias = str | Callable[[tf.Tensor], tf.Tensor]
+"""Anything that Keras takes for one and can serialise.
+
+`"leaky_relu"` has slope 0.2 below zero; PyTorch's default, 0.01, is
+`keras.layers.LeakyReLU(0.01)`.
+"""
+
+Initializer: TypeAlias = str | dict[str, Any] | keras.Initializer
+"""Anything that Keras takes for one: a name, a configuration, an object.
+
+Layers have a copy each, so that without a seed they draw different weights.
+"""
+
+
+@gin.register
+def fully_connected_encoder(
+    num_outputs: int,
+    num_observed: int,
+    hidden: Sequence[int] = (256, 128, 64),
+    activation: Activation = "leaky_relu",
+    kernel_initializer: Initializer = "glorot_uniform",
+) -> keras.Sequential:
+    """Returns dense layers from `[b, D]` to `[b, num_outputs]`, linear at last.
+
+    Args:
+      num_outputs: Size of the output.
+      num_observed: D.
+      hidden: Sizes of the hidden layers, data side first.
+      activation: Of the hidden layers.
+      kernel_initializer: Of all kernels; biases start at zero.
+
+    Raises:
+      ValueError: If a size is not a positive integer.
+    """
+    _check_sizes(
+        num_outputs=num_outputs, num_observed=num_observed, hidden=hidden
+    )
+    kernel_initializer = as_config(kernel_initializer)
+    sizes = [*hidden, num_outputs]
+    activations = [activation] * len(hidden) + [None]
+    return keras.Sequential(
+        [
+            keras.layers.Input((num_observed,)),
+            *(
+                keras.layers.Dense(
+                    size,
+                    act,
+                    kernel_initializer=kernel_initializer,
+                    name=f"dense_{i}",
+                )
+                for i, (size, act) in enumerate(
+                    zip(sizes, activations, strict=True)
+                )
+            ),
+        ],
+        name="fully_connected_encoder",
+    )
+
 
 @gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class FullyConnectedDecoder(keras.layers.Layer):
     """Dense layers from `[b, H]` to `[b, num_outputs]`.
 
-    Weights start Xavier normal and biases at zero, as published for TVAE.
+    Weights start Xavier normal and biases at zero, as published for TVAE. The
+    decoder published with random encoders has
+    `hidden=(128, 256, 512, 1024), activation="leaky_relu",
+    kernel_initializer="glorot_uniform"`.
     """
 
     def __init__(
         self,
         num_outputs: int,
         hidden: Sequence[int] = (64,),
-        activation: str = "relu",
-        output_activation: str | None = None,
+        activation: Activation = "relu",
+        output_activation: Activation | None = None,
+        kernel_initializer: Initializer = "glorot_normal",
         **kwargs: Any,
     ):
         """Creates the layers.
@@ -34,31 +96,29 @@ class FullyConnectedDecoder(keras.layers.Layer):
         Args:
           num_outputs: Size of the output.
           hidden: Sizes of the hidden layers, latent side first.
-          activation: Keras name of the hidden layers' activation.
-          output_activation: Keras name of the last layer's; None for linear.
+          activation: Of the hidden layers.
+          output_activation: Of the last layer; None for linear.
+          kernel_initializer: Of all kernels; biases start at zero.
           **kwargs: Of `keras.layers.Layer`.
 
         Raises:
           ValueError: If a size is not a positive integer.
         """
         super().__init__(**kwargs)
+        _check_sizes(num_outputs=num_outputs, hidden=hidden)
         sizes = [*hidden, num_outputs]
-        if any(not isinstance(n, int) or n < 1 for n in sizes):
-            raise ValueError(
-                "`hidden` and `num_outputs` must be positive integers, got "
-                f"{list(hidden)!r} and {num_outputs!r}"
-            )
         self.num_outputs = num_outputs
         self.hidden = tuple(hidden)
-        self.activation = activation
-        self.output_activation = output_activation
-        activations = [activation] * len(self.hidden) + [output_activation]
+        self.activation = keras.activations.get(activation)
+        self.output_activation = keras.activations.get(output_activation)
+        self.kernel_initializer = as_config(kernel_initializer)
+        activations = [self.activation] * len(hidden) + [self.output_activation]
         kinds = [BinaryDense] + [keras.layers.Dense] * len(self.hidden)
         self.layers = [
             dense(
                 size,
                 act,
-                kernel_initializer="glorot_normal",
+                kernel_initializer=self.kernel_initializer,
                 dtype=self.dtype_policy,
                 name=f"dense_{i}",
             )
@@ -84,10 +144,28 @@ class FullyConnectedDecoder(keras.layers.Layer):
         return (*input_shape[:-1], self.num_outputs)
 
     def get_config(self) -> dict[str, Any]:
+        serialize = keras.activations.serialize
         return {
             **super().get_config(),
             "num_outputs": self.num_outputs,
             "hidden": list(self.hidden),
-            "activation": self.activation,
-            "output_activation": self.output_activation,
+            "activation": serialize(self.activation),
+            "output_activation": serialize(self.output_activation),
+            "kernel_initializer": self.kernel_initializer,
         }
+
+
+def as_config(initializer: Initializer) -> str | dict[str, Any]:
+    """Returns what Keras makes new initializers of."""
+    if isinstance(initializer, (str, dict)):
+        return initializer
+    return keras.initializers.serialize(initializer)
+
+
+def _check_sizes(**sizes: int | Sequence[int]) -> None:
+    """Raises a ValueError if a size is not a positive integer."""
+    for name, value in sizes.items():
+        numbers = [value] if not isinstance(value, Sequence) else value
+        if any(not isinstance(n, int) or n < 1 for n in numbers):
+            noun = "an integer" if numbers is not value else "integers"
+            raise ValueError(f"`{name}` must be {noun} over 0, got {value!r}")

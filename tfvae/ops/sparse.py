@@ -3,41 +3,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 # A row that is added costs as much as so many entries of a matrix product.
 ENTRIES_PER_ROW = 32
 
 
-def sum_rows(states: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+def sum_rows(
+    states: tf.Tensor,
+    matrix: tf.Tensor,
+    *,
+    with_state_gradient: bool = False,
+) -> tf.Tensor:
     """Returns the product of states and a matrix, as sums of its rows.
 
     A state with few ones is the sum of few rows, whatever H is; its cost, and
     that of the gradient, is K times the mean number of ones, not K H. Where
-    more than one in `ENTRIES_PER_ROW` entries is a one, and where none is, it
-    is the matrix product.
+    more than one in `ENTRIES_PER_ROW` entries is a one, where none is, and
+    where an entry is neither zero nor one, it is the matrix product.
 
     Args:
-      states: `[K, H]` of zeros and ones.
+      states: `[K, H]`, any real numbers.
       matrix: `[H, F]`.
+      with_state_gradient: Whether states have a gradient too; without, they
+        are constants.
 
     Returns:
       `[K, F]`, differentiable in `matrix`.
     """
-    num_ones = tf.reduce_sum(tf.cast(states, tf.float32))
-    num_entries = tf.cast(tf.size(states), tf.float32)
+    constant = tf.stop_gradient(states)
+    # The number of ones, if all others are zeros; counting what is not zero
+    # would take three passes instead of one.
+    num_ones = tf.square(
+        tf.math.reduce_euclidean_norm(tf.cast(constant, tf.float32))
+    )
+    num_entries = tf.cast(tf.size(constant), tf.float32)
     are_few = ENTRIES_PER_ROW * num_ones <= num_entries
 
+    # Without any ones TensorFlow's gradient of the sums would be whatever is in
+    # memory; the product's is zero.
+    are_sums, places = tf.cond(
+        are_few & (num_ones > 0.0),
+        lambda: _find_ones(constant),
+        lambda: (tf.constant(False), tf.zeros([0, 2], tf.int64)),
+    )
+
     def add_rows() -> tf.Tensor:
-        places = tf.where(states)  # [number of ones, 2], row by row
         return tf.sparse.segment_sum(
             matrix, places[:, 1], places[:, 0], num_segments=tf.shape(states)[0]
         )
 
-    # Without any ones TensorFlow's gradient of the sums would be whatever is in
-    # memory; the product's is zero.
-    return tf.cond(
-        are_few & (num_ones > 0.0),
-        add_rows,
-        lambda: tf.matmul(states, matrix),
-    )
+    total = tf.cond(are_sums, add_rows, lambda: tf.matmul(constant, matrix))
+    if with_state_gradient:
+        total = _with_state_gradient(total, states, matrix)
+    return total
+
+
+def _find_ones(states: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns whether all that is not zero is a one, and where that is."""
+    places = tf.where(states)  # [number of nonzeros, 2], row by row
+    values = tf.gather_nd(states, places)
+    return tf.reduce_all(tf.equal(values, tf.ones([], values.dtype))), places
+
+
+@tf.custom_gradient
+def _with_state_gradient(
+    total: tf.Tensor, states: tf.Tensor, matrix: tf.Tensor
+) -> tuple[tf.Tensor, Callable[..., tuple]]:
+    """Returns `total`, which has the gradient of a product in its states.
+
+    A graph that does not ask for that gradient does not compute it.
+    """
+
+    def gradient(slope: tf.Tensor) -> tuple:
+        return slope, tf.matmul(slope, matrix, transpose_b=True), None
+
+    return tf.identity(total), gradient

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Single layers of random weights, "random kitchen sinks".
+
+Reference: Rahimi and Recht, 2007, "Random features for large-scale kernel
+machines"; Morrow et al., 2017, "Convolutional kitchen sinks for transcription
+factor binding site prediction" (patches of a sequence).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import gin
+import keras
+import tensorflow as tf
+
+from tfvae.networks.conv import (
+    channel_by_channel,
+    check_image_shape,
+    check_multiple,
+)
+
+_KERNELS = ("linear", "gaussian", "laplacian")
+
+
+@gin.register
+def random_features(
+    num_outputs: int,
+    num_observed: int,
+    kernel: str = "linear",
+    scale: float = 1.0,
+    seed: int | None = None,
+) -> keras.Sequential:
+    """Returns random features of data, `[b, D]` to `[b, num_outputs]`.
+
+    Args:
+      num_outputs: Number of features.
+      num_observed: D.
+      kernel: As of `RandomFeatures`.
+      scale: As of `RandomFeatures`.
+      seed: As of `RandomFeatures`.
+    """
+    features = RandomFeatures(num_outputs, kernel, scale, seed, name="features")
+    return keras.Sequential(
+        [keras.layers.Input((num_observed,)), features], name="random_features"
+    )
+
+
+@gin.register
+def random_conv_features(
+    num_outputs: int,
+    image_shape: Sequence[int],
+    kernel: str = "linear",
+    scale: float = 1.0,
+    seed: int | None = None,
+) -> keras.Sequential:
+    """Returns random features of the quarters of flat images.
+
+    A single convolution whose kernel is a quarter of the image, and so is its
+    stride: 16 x 16 pixels for 32 x 32. It ends in a map of 2 x 2, which is
+    flattened channel by channel.
+
+    Args:
+      num_outputs: Size of the output, a multiple of 4.
+      image_shape: (h, w, c) of the images, pixels; odd sides are padded by
+        zeros below and on the right.
+      kernel: As of `RandomFeatures`, of the quarters.
+      scale: As of `RandomFeatures`.
+      seed: As of `RandomFeatures`.
+
+    Raises:
+      ValueError: If the outputs do not fill the map, or there is none.
+    """
+    height, width, channels = check_image_shape(image_shape)
+    if min(height, width) < 2:
+        raise ValueError(
+            "`image_shape` must have sides of at least 2 pixels, got "
+            f"{tuple(image_shape)!r}"
+        )
+    check_multiple(num_outputs, 4, "the pixels of its 2 x 2 map")
+    features = RandomConvFeatures(
+        num_outputs // 4,
+        (math.ceil(height / 2), math.ceil(width / 2)),
+        kernel,
+        scale,
+        seed,
+        name="features",
+    )
+    return keras.Sequential(
+        [
+            keras.layers.Input((height * width * channels,)),
+            keras.layers.Reshape((height, width, channels), name="image"),
+            features,
+            *channel_by_channel(),
+        ],
+        name="random_conv_features",
+    )
+
+
+@keras.saving.register_keras_serializable("tfvae")
+class RandomFeatures(keras.layers.Layer):
+    """Features `[..., D]` to `[..., n]` that are drawn, not learned.
+
+    With weights w and offsets b, one of each for every feature:
+
+    * "linear": w.x / scale, Xavier uniform w and b = 0, as published with
+      random encoders;
+    * "gaussian": sqrt(2 / n) cos(w.x / scale + b), normal w and b uniform on
+      [0, 2 pi), whose inner products approximate exp(-|x - y|_2**2 / (2
+      scale**2)), with a standard error of at most sqrt(1.5 / n);
+    * "laplacian": the same with Cauchy w, for exp(-|x - y|_1 / scale).
+
+    A layer like any other one, which trains unless its `trainable` is False.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        kernel: str = "linear",
+        scale: float = 1.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        """Creates the layer.
+
+        Args:
+          num_features: n.
+          kernel: "linear", "gaussian" or "laplacian".
+          scale: Length scale of the kernel, in units of the inputs.
+          seed: Of the draw; None takes one from Keras's global seed.
+          **kwargs: Of `keras.layers.Layer`.
+
+        Raises:
+          ValueError: If there is no such kernel, or nothing to draw.
+        """
+        super().__init__(**kwargs)
+        if not isinstance(num_features, int) or num_features < 1:
+            raise ValueError(
+                "`num_features` must be an integer over 0, got "
+                f"{num_features!r}"
+            )
+        if kernel not in _KERNELS:
+            raise ValueError(
+                f"`kernel` must be one of {', '.join(_KERNELS)}, got {kernel!r}"
+            )
+        if not scale > 0.0:
+            raise ValueError(f"`scale` must be over 0, got {scale!r}")
+        self.num_features = num_features
+        self.kernel = kernel
+        self.scale = scale
+        self.seed = seed
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        # One generator for both: equal seeds would make offsets depend on
+        # weights.
+        generator = keras.random.SeedGenerator(self.seed)
+        weights = {
+            "linear": keras.initializers.GlorotUniform(generator),
+            "gaussian": keras.initializers.RandomNormal(0.0, 1.0, generator),
+            "laplacian": _Cauchy(generator),
+        }
+        offsets = keras.initializers.RandomUniform(
+            0.0, 2.0 * math.pi, generator
+        )
+        self.projection = self.add_weight(
+            name="projection",
+            shape=self._projection_shape(input_shape),
+            initializer=weights[self.kernel],
+        )
+        self.offsets = self.add_weight(
+            name="offsets",
+            shape=(self.num_features,),
+            initializer="zeros" if self.kernel == "linear" else offsets,
+        )
+        self.built = True
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        projected = self._project(inputs / self.scale) + self.offsets
+        if self.kernel == "linear":
+            return projected
+        return math.sqrt(2.0 / self.num_features) * tf.cos(projected)
+
+    def compute_output_shape(
+        self, input_shape: Sequence[int | None]
+    ) -> tuple[int | None, ...]:
+        return (*input_shape[:-1], self.num_features)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_features": self.num_features,
+            "kernel": self.kernel,
+            "scale": self.scale,
+            "seed": self.seed,
+        }
+
+    def _projection_shape(
+        self, input_shape: Sequence[int | None]
+    ) -> tuple[int | None, ...]:
+        return (input_shape[-1], self.num_features)
+
+    def _project(self, inputs: tf.Tensor) -> tf.Tensor:
+        return tf.tensordot(inputs, tf.convert_to_tensor(self.projection), 1)
+
+
+@keras.saving.register_keras_serializable("tfvae")
+class RandomConvFeatures(RandomFeatures):
+    """Random features of the patches of maps, `[b, h, w, c]` to `[b, ., ., n]`.
+
+    Patches lie side by side; at the place of each are its `RandomFeatures`.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        patch_size: Sequence[int],
+        kernel: str = "linear",
+        scale: float = 1.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        """Creates the layer.
+
+        Args:
+          num_features: n, of each patch.
+          patch_size: Height and width of a patch, pixels: kernel and stride of
+            a convolution, padded to whole patches.
+          kernel: As of `RandomFeatures`, of patches.
+          scale: As of `RandomFeatures`.
+          seed: As of `RandomFeatures`.
+          **kwargs: Of `keras.layers.Layer`.
+        """
+        super().__init__(num_features, kernel, scale, seed, **kwargs)
+        self.patch_size = tuple(patch_size)
+
+    def compute_output_shape(
+        self, input_shape: Sequence[int | None]
+    ) -> tuple[int | None, ...]:
+        sides = [
+            None if side is None else math.ceil(side / patch)
+            for side, patch in zip(
+                input_shape[1:3], self.patch_size, strict=True
+            )
+        ]
+        return (input_shape[0], *sides, self.num_features)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "patch_size": list(self.patch_size)}
+
+    def _projection_shape(
+        self, input_shape: Sequence[int | None]
+    ) -> tuple[int | None, ...]:
+        return (*self.patch_size, input_shape[-1], self.num_features)
+
+    def _project(self, inputs: tf.Tensor) -> tf.Tensor:
+        weights = tf.convert_to_tensor(self.projection)
+        return tf.nn.conv2d(inputs, weights, self.patch_size, "SAME")
+
+
+class _Cauchy(keras.initializers.Initializer):
+    """Draws from the standard Cauchy distribution."""
+
+    def __init__(self, generator: keras.random.SeedGenerator):
+        self._generator = generator
+
+    def __call__(
+        self, shape: Sequence[int], dtype: str | None = None
+    ) -> tf.Tensor:
+        uniform = keras.random.uniform(shape, dtype=dtype, seed=self._generator)
+        return tf.tan(math.pi * (uniform - 0.5))
