@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Posteriors of latents, as tensors that know their densities.
+
+Plain tuples of parameters: what is made of them inside a training step is
+differentiable in them, and nothing is stored.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from tfvae.ops import random
+
+
+class DiagonalGaussian(NamedTuple):
+    """N(z; mean, diag(exp(log_variance))).
+
+    Attributes:
+      mean: float32 `[..., M]`.
+      log_variance: float32 that broadcasts against `mean`; a scalar for one
+        variance of all.
+    """
+
+    mean: tf.Tensor
+    log_variance: tf.Tensor
+
+    def sample(
+        self, seed: tf.Tensor, num_samples: int | tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Draws z, differentiable in the parameters.
+
+        Args:
+          seed: `[2]` int32.
+          num_samples: K; None for one draw without a dimension of its own.
+
+        Returns:
+          `[..., M]` or `[K, ..., M]`.
+        """
+        shape = _sample_shape(self.mean, num_samples)
+        noise = random.normal(seed, shape)
+        return self.mean + tf.exp(0.5 * self.log_variance) * noise
+
+    @property
+    def mode(self) -> tf.Tensor:
+        """The likeliest z, `[..., M]`."""
+        return self.mean
+
+    def log_prob(self, latents: tf.Tensor) -> tf.Tensor:
+        """Returns log q(z), nats, summed over latents, `[...]`."""
+        scaled = tf.math.squared_difference(latents, self.mean) * tf.exp(
+            -self.log_variance
+        )
+        per_latent = math.log(2.0 * math.pi) + self.log_variance + scaled
+        return -0.5 * tf.reduce_sum(per_latent, -1)
+
+    def entropy(self) -> tf.Tensor:
+        """Returns the differential entropy, nats, `[...]`."""
+        per_latent = 1.0 + math.log(2.0 * math.pi) + self.log_variance
+        return 0.5 * tf.reduce_sum(
+            tf.broadcast_to(per_latent, tf.shape(self.mean)), -1
+        )
+
+    def kl_from_standard_normal(self) -> tf.Tensor:
+        """Returns KL(q || N(0, I)), nats, `[...]`.
+
+        Reference: Kingma and Welling, 2014, "Auto-encoding variational
+        Bayes", appendix B.
+        """
+        # E_q log q - E_q log p = -H(q) + (log 2 pi + mean**2 + variance) / 2.
+        variance = tf.exp(self.log_variance)
+        per_latent = tf.square(self.mean) + variance - 1.0 - self.log_variance
+        return 0.5 * tf.reduce_sum(per_latent, -1)
+
+
+class IndependentBernoulli(NamedTuple):
+    """prod_h Bern(s_h; sigmoid(logits_h)).
+
+    Attributes:
+      logits: float32 `[..., H]`.
+    """
+
+    logits: tf.Tensor
+
+    @property
+    def mean(self) -> tf.Tensor:
+        """Probabilities of a one, `[..., H]`."""
+        return tf.sigmoid(self.logits)
+
+    @property
+    def mode(self) -> tf.Tensor:
+        """The likeliest state, float32 `[..., H]`."""
+        return tf.cast(self.logits > 0.0, tf.float32)
+
+    def sample(
+        self, seed: tf.Tensor, num_samples: int | tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Draws binary states as float32, without gradient.
+
+        Args:
+          seed: `[2]` int32.
+          num_samples: K; None for one draw without a dimension of its own.
+
+        Returns:
+          `[..., H]` or `[K, ..., H]`.
+        """
+        draws = random.uniform(seed, _sample_shape(self.logits, num_samples))
+        return tf.cast(draws < self.mean, tf.float32)
+
+    def relaxed_sample(
+        self, seed: tf.Tensor, temperature: float | tf.Tensor
+    ) -> tf.Tensor:
+        """Draws from the relaxed Bernoulli, on (0, 1), differentiable.
+
+        Reference: Maddison, Mnih and Teh, 2017, "The concrete distribution",
+        section 3.1 (binary case); Jang, Gu and Poole, 2017, "Categorical
+        reparameterization with Gumbel-softmax".
+
+        Args:
+          seed: `[2]` int32.
+          temperature: Scalar over 0; at 0 the draws would be binary.
+
+        Returns:
+          `[..., H]`.
+        """
+        # Uniforms are multiples of 2**-23; half a step keeps logits finite.
+        draws = random.uniform(seed, tf.shape(self.logits)) + 2.0**-24
+        noise = tf.math.log(draws) - tf.math.log1p(-draws)  # logistic
+        return tf.sigmoid((self.logits + noise) / temperature)
+
+    def log_prob(self, states: tf.Tensor) -> tf.Tensor:
+        """Returns log q(s), nats, summed over latents, `[...]`."""
+        per_latent = states * self.logits - tf.nn.softplus(self.logits)
+        return tf.reduce_sum(per_latent, -1)
+
+    def entropy(self) -> tf.Tensor:
+        """Returns the entropy, nats, `[...]`."""
+        # -p log p - (1 - p) log(1 - p) = softplus(l) - p l.
+        per_latent = tf.nn.softplus(self.logits) - self.mean * self.logits
+        return tf.reduce_sum(per_latent, -1)
+
+
+def _sample_shape(
+    parameters: tf.Tensor, num_samples: int | tf.Tensor | None
+) -> tf.Tensor:
+    shape = tf.shape(parameters)
+    if num_samples is None:
+        return shape
+    return tf.concat([[num_samples], shape], 0)

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Priors of latents; any subclass of `Prior` does as well."""
+
+from tfvae.priors.base import Prior, PriorParts
+from tfvae.priors.bernoulli import IndependentBernoulliPrior
+from tfvae.priors.ex_post import FitHistory, fit_prior
+from tfvae.priors.mixture import GaussianMixturePrior
+from tfvae.priors.realnvp import RealNVPPrior
+from tfvae.priors.standard_normal import StandardNormalPrior
+from tfvae.priors.vampprior import VampPrior
+
+__all__ = [
+    "FitHistory",
+    "GaussianMixturePrior",
+    "IndependentBernoulliPrior",
+    "Prior",
+    "PriorParts",
+    "RealNVPPrior",
+    "StandardNormalPrior",
+    "VampPrior",
+    "fit_prior",
+]

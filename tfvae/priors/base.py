@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What models ask of a prior p(z)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfvae.ops.distributions import DiagonalGaussian, IndependentBernoulli
+
+
+class PriorParts(NamedTuple):
+    """The two summands of log p(z), for objectives that weigh them apart.
+
+    Attributes:
+      base_log_prob: `[...]`, log-density of what z is mapped to, nats.
+      log_det: `[...]`, log |det| of the map's Jacobian; 0 without a map.
+    """
+
+    base_log_prob: tf.Tensor
+    log_det: tf.Tensor
+
+
+class Prior(keras.layers.Layer):
+    """A distribution of latents, trained by gradient if it has weights.
+
+    A new prior is a subclass with `log_prob` and `sample`; the conformance
+    tests pick it up. Its weights exist when the constructor returns (those
+    that depend on the model: when `connect` does), and distributions are made
+    from them at each call: one that is kept would be neither trained nor
+    saved.
+
+    Attributes:
+      num_latents: M.
+    """
+
+    def __init__(self, num_latents: int, **kwargs: Any):
+        """Creates the prior.
+
+        Args:
+          num_latents: M.
+          **kwargs: Of `keras.layers.Layer`.
+
+        Raises:
+          ValueError: If `num_latents` is not a positive integer.
+        """
+        super().__init__(**kwargs)
+        check_counts(num_latents=num_latents)
+        self.num_latents = num_latents
+        self.built = True
+
+    def log_prob(self, latents: tf.Tensor) -> tf.Tensor:
+        """Returns log p(z), nats, `[..., M]` to `[...]`."""
+        raise NotImplementedError
+
+    def sample(
+        self, seed: tf.Tensor, num_samples: int | tf.Tensor
+    ) -> tf.Tensor:
+        """Draws z.
+
+        Args:
+          seed: `[2]` int32; the same seed gives the same draws.
+          num_samples: N.
+
+        Returns:
+          `[N, M]`.
+        """
+        raise NotImplementedError
+
+    def log_prob_parts(self, latents: tf.Tensor) -> PriorParts:
+        """Returns log p(z), `[..., M]` to `[...]`, in its two summands."""
+        log_prob = self.log_prob(latents)
+        return PriorParts(log_prob, tf.zeros_like(log_prob))
+
+    def kl_divergence(
+        self, posterior: DiagonalGaussian | IndependentBernoulli
+    ) -> tf.Tensor | None:
+        """Returns KL(q || p), nats, `[...]`; None where it must be sampled."""
+        return None
+
+    def connect(
+        self,
+        posterior_of: Callable[[tf.Tensor], DiagonalGaussian],
+        num_observed: int,
+    ) -> None:
+        """Lets a prior that is made of posteriors see the encoder.
+
+        A model calls it once, in its constructor, before weights are loaded.
+
+        Args:
+          posterior_of: The encoder, from `[K, D]` to posteriors of `[K, M]`.
+          num_observed: D.
+        """
+
+    def adapt(self, latents: np.ndarray, seed: int = 0) -> None:
+        """Sets a start for training on known latents, `[N, M]`."""
+
+    def adapt_inputs(self, x: np.ndarray, seed: int = 0) -> None:
+        """Sets what initially depends on the data, `[N, D]`, NaN missing."""
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "num_latents": self.num_latents}
+
+
+def check_counts(minimum: int = 1, **counts: int) -> None:
+    """Raises ValueError for a count that is no integer of at least `minimum`.
+
+    Args:
+      minimum: The least that is allowed.
+      **counts: By the names they have for the caller.
+    """
+    for name, count in counts.items():
+        if not isinstance(count, int) or count < minimum:
+            raise ValueError(
+                f"`{name}` must be an integer of at least {minimum}, got "
+                f"{count!r}"
+            )

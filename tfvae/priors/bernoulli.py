@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The prior of binary latents that gradient trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gin
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfvae.ops.distributions import DiagonalGaussian, IndependentBernoulli
+from tfvae.priors.base import Prior
+
+
+@gin.register
+@keras.saving.register_keras_serializable("tfvae")
+class IndependentBernoulliPrior(Prior):
+    """p(s) = prod_h Bern(s_h; sigmoid(logits_h)), with logits 0 at the start.
+
+    States between 0 and 1, as relaxed posteriors draw them, get the value of
+    the same formula, which is linear in them.
+
+    Attributes:
+      logits: float32 weight `[H]`.
+    """
+
+    def __init__(self, num_latents: int, **kwargs: Any):
+        """Creates the prior.
+
+        Args:
+          num_latents: H.
+          **kwargs: Of `keras.layers.Layer`.
+        """
+        super().__init__(num_latents, **kwargs)
+        self.logits = self.add_weight(
+            shape=(num_latents,), initializer="zeros", name="logits"
+        )
+
+    def log_prob(self, latents: tf.Tensor) -> tf.Tensor:
+        return IndependentBernoulli(self.logits.value).log_prob(latents)
+
+    def sample(
+        self, seed: tf.Tensor, num_samples: int | tf.Tensor
+    ) -> tf.Tensor:
+        return IndependentBernoulli(self.logits.value).sample(seed, num_samples)
+
+    def kl_divergence(
+        self, posterior: DiagonalGaussian | IndependentBernoulli
+    ) -> tf.Tensor | None:
+        if not isinstance(posterior, IndependentBernoulli):
+            return None
+        # log p is linear in s, so its mean is its value at the mean.
+        return -posterior.entropy() - self.log_prob(posterior.mean)
+
+    def adapt(self, latents: np.ndarray, seed: int = 0) -> None:
+        """Sets the probabilities to the share of ones among `[N, H]`."""
+        # One half of a one and of a zero more keep the logits finite.
+        ones = np.sum(latents, axis=0, dtype=np.float64) + 0.5
+        zeros = len(latents) + 1.0 - ones
+        self.logits.assign(np.log(ones / zeros))

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A normalizing flow of affine couplings as the prior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gin
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfvae.ops import random
+from tfvae.ops.distributions import DiagonalGaussian
+from tfvae.priors.base import Prior, PriorParts, check_counts
+
+# What adapts to latents that do not vary divides by no less than this.
+MIN_SCALE = 1e-6
+
+
+@gin.register
+@keras.saving.register_keras_serializable("tfvae")
+class RealNVPPrior(Prior):
+    """RealNVP: latents are mapped to a standard normal by invertible steps.
+
+    One flow is a coupling, y = [z_a, z_b exp(s(z_a)) + t(z_a)] with z_a the
+    first half of the latents, and then a permutation. s and t are separate
+    networks: dense layers, all hidden ones followed by a leaky ReLU. The last
+    one starts at zero, so that the prior starts as a standard normal; from
+    another start six flows without bounds soon leave the finite numbers.
+
+    The defaults are those of the thesis that the `Thesis` objective is from.
+    It says that both networks end in tanh. Its counts of weights hold for any
+    last activation, its regularisation terms show that log-scales have the
+    bound 1, and neither tells whether shifts have one: both have it here.
+    Without bounds two flows fit 16 latents of Fashion-MNIST better by 1 to 4
+    nats, six by less than one.
+
+    Reference: Dinh, Sohl-Dickstein and Bengio, 2017, "Density estimation
+    using Real NVP", section 3.
+
+    Example:
+      >>> prior = RealNVPPrior(16, num_flows=6)
+      >>> prior.log_prob(prior.sample(tf.constant([0, 1]), 100))
+
+    Attributes:
+      scale_nets: For each flow, `[b, M // 2]` to `[b, M - M // 2]`.
+      shift_nets: Likewise.
+      offset: float32 weight `[M]`, not trained; see `adapt`.
+      scale: float32 weight `[M]`, not trained.
+    """
+
+    def __init__(
+        self,
+        num_latents: int,
+        num_flows: int = 2,
+        hidden: Sequence[int] = (64, 64),
+        log_scale_bound: float | None = 1.0,
+        shift_bound: float | None = 1.0,
+        permutation: str = "swap",
+        seed: int = 0,
+        **kwargs: Any,
+    ):
+        """Creates the networks.
+
+        Args:
+          num_latents: M, at least 2.
+          num_flows: Couplings, each followed by a permutation. One leaves
+            half of the latents as they are.
+          hidden: Sizes of each network's hidden layers, input side first.
+          log_scale_bound: s stays within this of 0, by a tanh; None for no
+            bound.
+          shift_bound: The same of t.
+          permutation: "swap" exchanges the halves, as published; "random"
+            takes another order for each flow, which fits better by some
+            tenths of a nat.
+          seed: Of the random orders.
+          **kwargs: Of `keras.layers.Layer`.
+
+        Raises:
+          ValueError: If an argument is not as described.
+        """
+        super().__init__(num_latents, **kwargs)
+        check_counts(minimum=2, num_latents=num_latents)
+        check_counts(num_flows=num_flows)
+        for size in hidden:
+            check_counts(hidden=size)
+        _check_bounds(log_scale_bound=log_scale_bound, shift_bound=shift_bound)
+        if permutation not in ("swap", "random"):
+            raise ValueError(
+                f"`permutation` must be 'swap' or 'random', got {permutation!r}"
+            )
+        self.num_flows = num_flows
+        self.hidden = tuple(hidden)
+        self.log_scale_bound = log_scale_bound
+        self.shift_bound = shift_bound
+        self.permutation = permutation
+        self.seed = seed
+        # Tuples: checkpoints of TensorFlow do not see what lists hold.
+        flows = range(num_flows)
+        self.scale_nets = tuple(self._make_net(f"scale_{i}") for i in flows)
+        self.shift_nets = tuple(self._make_net(f"shift_{i}") for i in flows)
+        self.offset = self.add_weight(
+            shape=(num_latents,),
+            initializer="zeros",
+            trainable=False,
+            name="offset",
+        )
+        self.scale = self.add_weight(
+            shape=(num_latents,),
+            initializer="ones",
+            trainable=False,
+            name="scale",
+        )
+
+    def log_prob(self, latents: tf.Tensor) -> tf.Tensor:
+        parts = self.log_prob_parts(latents)
+        return parts.base_log_prob + parts.log_det
+
+    def sample(
+        self, seed: tf.Tensor, num_samples: int | tf.Tensor
+    ) -> tf.Tensor:
+        base = random.normal(seed, [num_samples, self.num_latents])
+        return self.bijector().inverse(base)
+
+    def log_prob_parts(self, latents: tf.Tensor) -> PriorParts:
+        flat = tf.reshape(latents, [-1, self.num_latents])
+        bijector = self._bijector(one_input=True)
+        base = bijector.forward(flat)
+        log_det = bijector.forward_log_det_jacobian(flat, event_ndims=1)
+        normal = DiagonalGaussian(tf.zeros_like(base), tf.constant(0.0))
+        shape = tf.shape(latents)[:-1]
+        return PriorParts(
+            tf.reshape(normal.log_prob(base), shape),
+            tf.reshape(log_det, shape),
+        )
+
+    def bijector(self) -> tfp.bijectors.Bijector:
+        """Returns the map of latents to normal draws, `[b, M]` to `[b, M]`.
+
+        It is made of the weights of this moment: make it anew when they have
+        changed, and inside of the gradient tape.
+        """
+        return self._bijector(one_input=False)
+
+    def adapt(self, latents: np.ndarray, seed: int = 0) -> None:
+        """Lets the flows see latents whose mean is 0 and deviation 1.
+
+        Bounded couplings can not reach far: without this, two of them lost
+        10 nats on the 16 means of a random encoder, which are narrow.
+
+        Args:
+          latents: `[N, M]`.
+          seed: Not used.
+        """
+        self.offset.assign(np.mean(latents, axis=0, dtype=np.float64))
+        std = np.std(latents, axis=0, dtype=np.float64)
+        self.scale.assign(np.maximum(std, MIN_SCALE))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_flows": self.num_flows,
+            "hidden": list(self.hidden),
+            "log_scale_bound": self.log_scale_bound,
+            "shift_bound": self.shift_bound,
+            "permutation": self.permutation,
+            "seed": self.seed,
+        }
+
+    @property
+    def _num_kept(self) -> int:
+        """How many latents one coupling leaves as they are."""
+        return self.num_latents // 2
+
+    def _make_net(self, name: str) -> keras.Sequential:
+        layers = [keras.layers.Dense(n, "leaky_relu") for n in self.hidden]
+        last = keras.layers.Dense(
+            self.num_latents - self._num_kept, kernel_initializer="zeros"
+        )
+        net = keras.Sequential([*layers, last], name=name)
+        net.build((None, self._num_kept))
+        return net
+
+    def _bijector(self, one_input: bool) -> tfp.bijectors.Bijector:
+        """As `bijector`; with `one_input` it is for one tensor only.
+
+        The map and its determinant then share what the networks return, which
+        they would evaluate twice: its training steps take a tenth less time.
+        """
+        steps = [
+            tfp.bijectors.Shift(-self.offset.value),
+            tfp.bijectors.Scale(1.0 / self.scale.value),
+        ]
+        for flow, order in enumerate(self._orders()):
+            affine = self._affine_of(flow)
+            steps += [
+                tfp.bijectors.RealNVP(
+                    num_masked=self._num_kept,
+                    bijector_fn=_once(affine) if one_input else affine,
+                ),
+                tfp.bijectors.Permute(order),
+            ]
+        return tfp.bijectors.Chain(steps[::-1])
+
+    def _affine_of(self, flow: int) -> Callable[..., tfp.bijectors.Bijector]:
+        scale_net, shift_net = self.scale_nets[flow], self.shift_nets[flow]
+
+        def affine(kept: tf.Tensor, _: int) -> tfp.bijectors.Bijector:
+            log_scale = _bounded(scale_net(kept), self.log_scale_bound)
+            shift = _bounded(shift_net(kept), self.shift_bound)
+            return tfp.bijectors.Chain(
+                [
+                    tfp.bijectors.Shift(shift),
+                    tfp.bijectors.Scale(log_scale=log_scale),
+                ]
+            )
+
+        return affine
+
+    def _orders(self) -> list[np.ndarray]:
+        """Returns, for each flow, where its outputs are taken from, `[M]`."""
+        if self.permutation == "swap":
+            index = np.arange(self.num_latents)
+            return [np.roll(index, -self._num_kept)] * self.num_flows
+        # The stream of this old generator is fixed for ever, and a prior that
+        # was saved relies on it.
+        rng = np.random.RandomState(self.seed)
+        return [
+            rng.permutation(self.num_latents) for _ in range(self.num_flows)
+        ]
+
+
+def _check_bounds(**bounds: float | None) -> None:
+    for name, bound in bounds.items():
+        if bound is not None and not bound > 0.0:
+            raise ValueError(
+                f"`{name}` must be positive or None, got {bound!r}"
+            )
+
+
+def _bounded(values: tf.Tensor, bound: float | None) -> tf.Tensor:
+    return values if bound is None else bound * tf.tanh(values / bound)
+
+
+def _once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns what `function` returned at the first call, at each call."""
+    results: list[Any] = []
+
+    def first_result(*args: Any) -> Any:
+        if not results:
+            results.append(function(*args))
+        return results[0]
+
+    return first_result

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The prior without parameters."""
+
+from __future__ import annotations
+
+import gin
+import keras
+import tensorflow as tf
+
+from tfvae.ops import random
+from tfvae.ops.distributions import DiagonalGaussian, IndependentBernoulli
+from tfvae.priors.base import Prior
+
+
+@gin.register
+@keras.saving.register_keras_serializable("tfvae")
+class StandardNormalPrior(Prior):
+    """p(z) = N(z; 0, I).
+
+    Example:
+      >>> StandardNormalPrior(16).log_prob(tf.zeros([2, 16]))
+    """
+
+    def log_prob(self, latents: tf.Tensor) -> tf.Tensor:
+        standard = DiagonalGaussian(tf.zeros_like(latents), tf.constant(0.0))
+        return standard.log_prob(latents)
+
+    def sample(
+        self, seed: tf.Tensor, num_samples: int | tf.Tensor
+    ) -> tf.Tensor:
+        return random.normal(seed, [num_samples, self.num_latents])
+
+    def kl_divergence(
+        self, posterior: DiagonalGaussian | IndependentBernoulli
+    ) -> tf.Tensor | None:
+        if isinstance(posterior, DiagonalGaussian):
+            return posterior.kl_from_standard_normal()
+        return None

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mixture of the posteriors of trained inputs as the prior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gin
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfvae.ops.distributions import DiagonalGaussian
+from tfvae.priors.base import Prior, check_counts
+from tfvae.priors.mixture import mixture_log_prob, mixture_sample
+
+
+@gin.register
+@keras.saving.register_keras_serializable("tfvae")
+class VampPrior(Prior):
+    """p(z) = sum_k q(z | u_k) / K, where the pseudo-inputs u_k are trained.
+
+    A model connects it to its encoder, which the gradient of the prior
+    reaches as well. Pseudo-inputs start uniform on [0, 1], or as data points
+    by `adapt_inputs`; unlike those of the publication they are not kept to
+    the range of pixels, because data may have any.
+
+    Reference: Tomczak and Welling, 2018, "VAE with a VampPrior", section 2.
+
+    Attributes:
+      num_pseudo_inputs: K.
+      pseudo_inputs: float32 weight `[K, D]`, there once it is connected.
+    """
+
+    def __init__(
+        self, num_latents: int, num_pseudo_inputs: int = 500, **kwargs: Any
+    ):
+        """Creates the prior; it has no weights before `connect`.
+
+        Args:
+          num_latents: M.
+          num_pseudo_inputs: K.
+          **kwargs: Of `keras.layers.Layer`.
+        """
+        super().__init__(num_latents, **kwargs)
+        check_counts(num_pseudo_inputs=num_pseudo_inputs)
+        self.num_pseudo_inputs = num_pseudo_inputs
+        self.pseudo_inputs: keras.Variable | None = None
+        self._posterior_of: Callable[[tf.Tensor], DiagonalGaussian] | None
+        self._posterior_of = None
+
+    def connect(
+        self,
+        posterior_of: Callable[[tf.Tensor], DiagonalGaussian],
+        num_observed: int,
+    ) -> None:
+        check_counts(num_observed=num_observed)
+        if self.pseudo_inputs is None:
+            self.pseudo_inputs = self.add_weight(
+                shape=(self.num_pseudo_inputs, num_observed),
+                initializer=keras.initializers.RandomUniform(0.0, 1.0),
+                name="pseudo_inputs",
+            )
+        elif self.pseudo_inputs.shape[1] != num_observed:
+            raise ValueError(
+                "`num_observed` must be that of the pseudo-inputs, "
+                f"{self.pseudo_inputs.shape[1]}, got {num_observed!r}"
+            )
+
+        def connected(inputs: tf.Tensor) -> DiagonalGaussian:
+            return posterior_of(inputs)
+
+        # A function around it: if it is a layer, it is the model's, and Keras
+        # would take an attribute's weights for weights of the prior.
+        self._posterior_of = connected
+
+    def components(self) -> DiagonalGaussian:
+        """Returns the posteriors of the pseudo-inputs, `[K, M]`."""
+        if self._posterior_of is None or self.pseudo_inputs is None:
+            raise RuntimeError(
+                "VampPrior must see an encoder before it is used: make it the "
+                "prior of a model, or call `connect`"
+            )
+        return self._posterior_of(self.pseudo_inputs.value)
+
+    def log_prob(self, latents: tf.Tensor) -> tf.Tensor:
+        return mixture_log_prob(
+            latents, tf.zeros([self.num_pseudo_inputs]), self.components()
+        )
+
+    def sample(
+        self, seed: tf.Tensor, num_samples: int | tf.Tensor
+    ) -> tf.Tensor:
+        return mixture_sample(
+            seed,
+            num_samples,
+            tf.zeros([self.num_pseudo_inputs]),
+            self.components(),
+        )
+
+    def adapt_inputs(self, x: np.ndarray, seed: int = 0) -> None:
+        """Makes data points, drawn from `[N, D]`, the pseudo-inputs.
+
+        Args:
+          x: Data; what is missing (NaN) is replaced by its column's mean.
+          seed: Of the choice, without replacement if N suffices.
+
+        Raises:
+          RuntimeError: If the prior is not connected.
+        """
+        if self.pseudo_inputs is None:
+            raise RuntimeError("`connect` must be called before `adapt_inputs`")
+        rng = np.random.default_rng(seed)
+        few = len(x) < self.num_pseudo_inputs
+        rows = x[rng.choice(len(x), self.num_pseudo_inputs, replace=few)]
+        missing = np.isnan(rows)
+        if missing.any():
+            means = np.nanmean(x, axis=0)
+            rows = np.where(missing, means, rows)
+        self.pseudo_inputs.assign(rows)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_pseudo_inputs": self.num_pseudo_inputs,
+        }
