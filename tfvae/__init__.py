@@ -10,7 +10,23 @@ from tfvae.likelihoods import (
     DiagonalGaussianLikelihood,
     GaussianLikelihood,
 )
-from tfvae.networks import ConvDecoder, FullyConnectedDecoder
+from tfvae.networks import (
+    ConvDecoder,
+    FullyConnectedDecoder,
+    conv_encoder,
+    fully_connected_encoder,
+    random_conv_features,
+    random_features,
+    upsampling_decoder,
+)
+from tfvae.priors import (
+    GaussianMixturePrior,
+    IndependentBernoulliPrior,
+    RealNVPPrior,
+    StandardNormalPrior,
+    VampPrior,
+    fit_prior,
+)
 from tfvae.restoration import Restoration, corrupted_image
 from tfvae.schedules import TriangularCyclical
 from tfvae.serving import export_saved_model
@@ -27,31 +43,66 @@ from tfvae.tvae import (
     SparseFlip,
     Uniform,
 )
+from tfvae.vae import (
+    VAE,
+    Elbo,
+    Encoder,
+    GaussianPosterior,
+    RelaxedBernoulliPosterior,
+    Thesis,
+    frozen_features,
+    learnable,
+    non_learnable,
+    partially_non_learnable,
+    random_kitchen_sinks,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "TVAE",
     "BernoulliLikelihood",
     "ConvDecoder",
     "Crossover",
     "DiagonalGaussianLikelihood",
+    "Elbo",
     "Elite",
+    "Encoder",
     "Evolution",
     "Exploration",
     "Explore",
     "Fitness",
     "FullyConnectedDecoder",
     "GaussianLikelihood",
+    "GaussianMixturePrior",
+    "GaussianPosterior",
+    "IndependentBernoulliPrior",
     "Observations",
     "RandFlip",
+    "RealNVPPrior",
+    "RelaxedBernoulliPosterior",
     "Restoration",
     "Softmax",
     "SparseFlip",
+    "StandardNormalPrior",
+    "TVAE",
+    "Thesis",
     "TriangularCyclical",
     "Uniform",
+    "VAE",
+    "VampPrior",
     "__version__",
+    "conv_encoder",
     "corrupted_image",
     "export_saved_model",
+    "fit_prior",
+    "frozen_features",
+    "fully_connected_encoder",
     "indexed_batches",
+    "learnable",
+    "non_learnable",
+    "partially_non_learnable",
+    "random_conv_features",
+    "random_features",
+    "random_kitchen_sinks",
+    "upsampling_decoder",
 ]

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The importance-weighted bound, one draw at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import tensorflow as tf
+
+
+def importance_weighted_bound(
+    log_weight: Callable[[tf.Tensor], tf.Tensor],
+    batch_size: int | tf.Tensor,
+    num_samples: int | tf.Tensor,
+) -> tf.Tensor:
+    """Returns log 1/K sum_k p(x, z_k) / q(z_k | x), a lower bound on log p(x).
+
+    It is the evidence lower bound for K = 1, never falls on average as K
+    grows, and tends to log p(x). Memory does not grow with K.
+
+    Reference: Burda, Grosse and Salakhutdinov, 2016, "Importance weighted
+    autoencoders", equation 8 and theorem 1.
+
+    Args:
+      log_weight: From the number of the draw, int32 scalar, to log p(x, z_k) -
+        log q(z_k | x), `[B]`, each time for another z_k.
+      batch_size: B.
+      num_samples: K, at least 1.
+
+    Returns:
+      `[B]`, nats.
+    """
+
+    def advance(
+        draw: tf.Tensor, total: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        pair = tf.stack([total, log_weight(draw)])
+        return draw + 1, tf.reduce_logsumexp(pair, 0)
+
+    num_samples = tf.cast(num_samples, tf.int32)
+    nothing = tf.fill([batch_size], -math.inf)
+    _, total = tf.while_loop(
+        lambda draw, _: draw < num_samples,
+        advance,
+        (tf.constant(0), nothing),
+        shape_invariants=(tf.TensorShape([]), tf.TensorShape([None])),
+        parallel_iterations=1,
+    )
+    return total - tf.math.log(tf.cast(num_samples, tf.float32))

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Amortised VAEs, made of an encoder, a prior, a decoder and a likelihood."""
+
+from tfvae.vae.encoders import (
+    Encoder,
+    frozen_features,
+    learnable,
+    non_learnable,
+    partially_non_learnable,
+    random_kitchen_sinks,
+)
+from tfvae.vae.model import VAE
+from tfvae.vae.objectives import Elbo, Terms, Thesis
+from tfvae.vae.posteriors import GaussianPosterior, RelaxedBernoulliPosterior
+
+__all__ = [
+    "VAE",
+    "Elbo",
+    "Encoder",
+    "GaussianPosterior",
+    "RelaxedBernoulliPosterior",
+    "Terms",
+    "Thesis",
+    "frozen_features",
+    "learnable",
+    "non_learnable",
+    "partially_non_learnable",
+    "random_kitchen_sinks",
+]

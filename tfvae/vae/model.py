@@ -1,0 +1,474 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The amortised VAE as a Keras model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gin
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfvae import inputs, likelihoods
+from tfvae.data import batches_with, indexed_batches
+from tfvae.ops import densities, elbo, random
+from tfvae.priors import Prior
+from tfvae.vae import encoders, objectives
+from tfvae.vae.posteriors import Distribution
+
+# What the random streams of a model are for.
+_TRAINING, _EVALUATION, _SAMPLING = range(3)
+
+
+@gin.register
+@keras.saving.register_keras_serializable("tfvae")
+class VAE(keras.Model):
+    """An amortised VAE: x -> q(z | x), z ~ p(z), x ~ p(x | decoder(z)).
+
+    Its parts are arguments, and any of one kind goes with any of another:
+
+        model = tfvae.VAE(
+            tfvae.learnable(network, num_latents=16),
+            decoder,
+            tfvae.RealNVPPrior(16, num_flows=6),
+        )
+        model.adapt(x)
+        model.compile(keras.optimizers.Adam(1e-3))
+        model.fit(x, batch_size=256, epochs=50)
+        bound = model.log_likelihood_bound(x_test, num_samples=128)
+
+    What an encoder has frozen need not be computed in every epoch again:
+
+        model.fit(x, tfvae.frozen_features(model.encoder, x), batch_size=256)
+
+    Data are `[N, D]`, NaN where missing: encoders see zeros there, and the
+    likelihood leaves those entries out. The loss is the objective's. Whatever
+    that is, `fit` and `evaluate` also log the evidence lower bound (`bound`),
+    its parts (`log_likelihood`, `kl`) and the squared error summed over the
+    entries of a data point, all of them means over data points with one draw
+    of z each. Callbacks that watch the bound need to be told that more is
+    better (`mode="max"`).
+
+    A likelihood's noise is set in closed form to the best for each batch, so it
+    calibrates the decoder (Rybkin, Daniilidis and Levine, 2021, "Simple and
+    effective VAE training with calibrated decoders").
+
+    Reference: Kingma and Welling, 2014, "Auto-encoding variational Bayes".
+
+    Attributes:
+      encoder: Gives q(z | x).
+      decoder: The decoder network.
+      prior: p(z).
+      likelihood: The observation model.
+      objective: What training minimises.
+      num_latents: M.
+      num_observed: D.
+    """
+
+    def __init__(
+        self,
+        encoder: encoders.Encoder,
+        decoder: keras.layers.Layer,
+        prior: Prior,
+        likelihood: likelihoods.Likelihood | None = None,
+        *,
+        objective: objectives.Objective | None = None,
+        seed: int = 0,
+        **kwargs: Any,
+    ):
+        """Creates the model.
+
+        Args:
+          encoder: Gives q(z | x) for data `[b, D]`.
+          decoder: Keras layer or model from `[b, M]` to `[b, outputs]`; it is
+            the likelihood that says what the outputs mean.
+          prior: p(z) of M latents.
+          likelihood: Observation model; None for `GaussianLikelihood()`.
+          objective: What training minimises; None for `Elbo()`.
+          seed: Of everything random but the parts' initial weights.
+          **kwargs: Of `keras.Model`.
+
+        Raises:
+          ValueError: If the parts do not fit each other.
+        """
+        super().__init__(**kwargs)
+        self.encoder = encoder
+        self.decoder = decoder
+        self.prior = prior
+        self.likelihood = likelihood or likelihoods.GaussianLikelihood()
+        self.objective = objective or objectives.Elbo()
+        self.seed = seed
+        self.num_latents = encoder.num_latents
+        self.num_observed = encoder.num_observed
+        if prior.num_latents != self.num_latents:
+            raise ValueError(
+                f"`prior` must have the encoder's {self.num_latents} latents, "
+                f"got {prior.num_latents}"
+            )
+        self._iteration = self.add_weight(
+            shape=(),
+            initializer="zeros",
+            dtype="int64",
+            trainable=False,
+            name="iteration",
+        )
+        self._means = {
+            name: keras.metrics.Mean(name=name)
+            for name in (
+                "loss",
+                "bound",
+                "log_likelihood",
+                "kl",
+                "squared_error",
+                "regularization",
+                *self.likelihood.monitored(),
+            )
+        }
+        self.build((None, self.num_observed))
+
+    def build(self, input_shape: Any = None) -> None:
+        """Builds the decoder, and what a prior learns of the encoder."""
+        if not self.decoder.built:
+            self.decoder.build((None, self.num_latents))
+        outputs = self.decoder.compute_output_shape((None, self.num_latents))
+        found = self.likelihood.num_observed(outputs[-1])
+        if len(outputs) != 2 or found != self.num_observed:
+            raise ValueError(
+                "`decoder` must map [b, M] to outputs of the encoder's "
+                f"{self.num_observed} observed dimensions, got output shape "
+                f"{tuple(outputs)!r}"
+            )
+        self.prior.connect(self.encoder, self.num_observed)
+        self._bound = tf.function(
+            self._bound_of_batch,
+            input_signature=[
+                tf.TensorSpec([None, self.num_observed], tf.float32),
+                tf.TensorSpec([], tf.int32),
+                tf.TensorSpec([2], tf.int32),
+            ],
+        )
+        self.built = True
+
+    def get_config(self) -> dict[str, Any]:
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "encoder": serialize(self.encoder),
+            "decoder": serialize(self.decoder),
+            "prior": serialize(self.prior),
+            "likelihood": serialize(self.likelihood),
+            "objective": serialize(self.objective),
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: Any = None
+    ) -> VAE:
+        config = dict(config)
+        parts = ("encoder", "decoder", "prior", "likelihood", "objective")
+        for name in parts:
+            config[name] = keras.saving.deserialize_keras_object(
+                config[name], custom_objects
+            )
+        return cls(**config)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return list(self._means.values())
+
+    def adapt(self, x: np.ndarray) -> None:
+        """Sets what likelihood and prior take from data before training.
+
+        Args:
+          x: `[N, D]`, NaN where missing.
+
+        Raises:
+          ValueError: If `x` has a wrong shape, infinite values, rows without
+            any observed value, or values outside the likelihood's support.
+        """
+        x = inputs.check_data(x, self.num_observed)
+        self.likelihood.validate(x)
+        self.likelihood.adapt(x)
+        self.prior.adapt_inputs(x, self.seed)
+
+    def batches(
+        self,
+        x: np.ndarray,
+        batch_size: int,
+        seed: int = 0,
+        start_epoch: int = 0,
+        **cache: Any,
+    ) -> tf.data.Dataset:
+        """Returns endless batches to fit, frozen features computed once.
+
+        Args:
+          x: `[N, D]`, NaN where missing.
+          batch_size: B; the last batch of an epoch has the rest.
+          seed: Of the order.
+          start_epoch: Epoch to begin with.
+          **cache: Of `frozen_features`, such as where large ones go.
+        """
+        features = encoders.frozen_features(self.encoder, x, **cache)
+        if features is None:
+            batches = indexed_batches(x, batch_size, seed, start_epoch)
+            return batches.map(lambda data, index: data)
+        return batches_with(x, features, batch_size, seed, start_epoch)
+
+    # Training.
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Builds the optimizer first, as Keras does in the first step.
+
+        A step that creates variables is traced twice.
+        """
+        inputs.check_compiled(self.get_compile_config())
+        if not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """One gradient step on a batch, then the noise in closed form.
+
+        Args:
+          data: `x` `[B, D]`; or `(x, features)` with what the encoder's frozen
+            part makes of x, or None; or both with weights `[B]` of the data
+            points.
+
+        Returns:
+          The metrics' running means.
+        """
+        batch, features, weight = keras.utils.unpack_x_y_sample_weight(data)
+        x, observed = densities.split_missing(self._as_batch(batch))
+        step = self._iteration.value
+        seed = random.make_seed(self.seed, _TRAINING, step, _replica())
+        noise = self.likelihood.monitored()
+        with tf.GradientTape() as tape:
+            if features is None:
+                features = self.encoder.features(x)
+            posterior = self.encoder.posterior_of_features(features, True)
+            latents = self.encoder.posterior.training_sample(
+                posterior, seed, step
+            )
+            outputs = self.decode_outputs(latents, training=True)
+            terms = self._terms(x, observed, posterior, latents, outputs)
+            loss, values = self._loss(terms, step, weight)
+            strategy = tf.distribute.get_strategy()
+            share = (loss + sum(self.losses)) / strategy.num_replicas_in_sync
+        variables = self.trainable_variables
+        self.optimizer.apply(tape.gradient(share, variables), variables)
+        self.likelihood.accumulate(
+            x[:, None],
+            observed[:, None],
+            outputs[:, None],
+            tf.ones_like(x[:, :1]),
+        )
+        self.likelihood.maximise(tf.constant(True))
+        self._iteration.assign_add(1)
+        return self._monitored(**values, **noise)
+
+    def _terms(
+        self,
+        x: tf.Tensor,
+        observed: tf.Tensor,
+        posterior: Distribution,
+        latents: tf.Tensor,
+        outputs: tf.Tensor,
+    ) -> objectives.Terms:
+        """Returns the terms of the bound for one draw of the latents."""
+        parts = self.prior.log_prob_parts(latents)
+        kl = self.prior.kl_divergence(posterior)
+        if kl is None:
+            # The entropy is exact, so only log p(z) is left to the draw.
+            kl = -posterior.entropy() - parts.base_log_prob - parts.log_det
+        return objectives.Terms(
+            self.likelihood.log_prob(x, observed, outputs),
+            densities.squared_error(x, observed, self.likelihood.mean(outputs)),
+            kl,
+            parts.log_det,
+        )
+
+    def _loss(
+        self,
+        terms: objectives.Terms,
+        step: tf.Tensor,
+        weight: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """Returns the mean loss, and what there is to log."""
+        distortion, regularization = self.objective(
+            terms, self.num_latents, step
+        )
+        losses = distortion - regularization
+        if weight is not None:
+            losses *= tf.cast(weight, losses.dtype)
+        values = {
+            "loss": losses,
+            "bound": terms.bound,
+            "log_likelihood": terms.log_likelihood,
+            "kl": terms.kl,
+            "squared_error": terms.squared_error,
+            "regularization": regularization,
+        }
+        return tf.reduce_mean(losses), values
+
+    def _monitored(self, **values: tf.Tensor) -> dict[str, tf.Tensor]:
+        for name, value in values.items():
+            self._means[name].update_state(value)
+        return {name: self._means[name].result() for name in values}
+
+    # Evaluation.
+
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """Logs the terms of a batch, with one draw of the latents.
+
+        Args:
+          data: `x` `[B, D]`, or a tuple that starts with it.
+
+        Returns:
+          The metrics' running means.
+        """
+        batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        x, observed = densities.split_missing(self._as_batch(batch))
+        posterior = self.encoder(x)
+        # Other noise for each batch, and the same for each evaluation.
+        count = tf.cast(self._means["loss"].count, tf.int32)
+        seed = random.make_seed(self.seed, _EVALUATION, count, _replica())
+        latents = posterior.sample(seed)
+        outputs = self.decode_outputs(latents)
+        terms = self._terms(x, observed, posterior, latents, outputs)
+        _, values = self._loss(terms, self._iteration.value)
+        return self._monitored(**values)
+
+    def predict_step(self, data: Any) -> tf.Tensor:
+        """Returns the reconstruction of a batch."""
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        return self(x)
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Reconstructs: the mean of p(x | z) at the mode of q(z | x).
+
+        Args:
+          x: `[B, D]`, NaN where missing.
+
+        Returns:
+          `[B, D]`.
+        """
+        x, _ = densities.split_missing(self._as_batch(x))
+        return self.likelihood.mean(self.decode_outputs(self.encoder(x).mode))
+
+    def log_likelihood_bound(
+        self,
+        x: np.ndarray | tf.Tensor,
+        num_samples: int | tf.Tensor = 128,
+        seed: int | tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """Returns the importance-weighted bound on log p(x), nats.
+
+        Reference: Burda, Grosse and Salakhutdinov, 2016, "Importance weighted
+        autoencoders".
+
+        Args:
+          x: One batch `[B, D]`, NaN where missing.
+          num_samples: K, draws of z for each data point; the bound rises with
+            it, and is the evidence lower bound for K = 1.
+          seed: Of the draws; None for the model's.
+
+        Returns:
+          `[B]`.
+        """
+        seed = self.seed if seed is None else seed
+        return self._bound(
+            self._as_batch(self._checked(x)),
+            tf.cast(num_samples, tf.int32),
+            random.make_seed(seed, _EVALUATION),
+        )
+
+    def _bound_of_batch(
+        self, x: tf.Tensor, num_samples: tf.Tensor, seed: tf.Tensor
+    ) -> tf.Tensor:
+        x, observed = densities.split_missing(x)
+        posterior = self.encoder(x)
+
+        def log_weight(draw: tf.Tensor) -> tf.Tensor:
+            latents = posterior.sample(random.make_seed(seed, draw))
+            outputs = self.decode_outputs(latents)
+            log_joint = self.likelihood.log_prob(x, observed, outputs)
+            log_joint += self.prior.log_prob(latents)
+            return log_joint - posterior.log_prob(latents)
+
+        return elbo.importance_weighted_bound(
+            log_weight, tf.shape(x)[0], num_samples
+        )
+
+    def encode(self, x: np.ndarray | tf.Tensor) -> Distribution:
+        """Returns q(z | x) of one batch, a distribution of `[B, M]`."""
+        x, _ = densities.split_missing(self._as_batch(self._checked(x)))
+        return self.encoder(x)
+
+    def reconstruct(self, x: np.ndarray | tf.Tensor) -> tf.Tensor:
+        """Returns what `call` does, for one batch of checked data."""
+        return self(self._checked(x))
+
+    # Generation.
+
+    def decode(self, latents: np.ndarray | tf.Tensor) -> tf.Tensor:
+        """Returns the mean of p(x | z): `[..., M]` to `[..., D]`."""
+        latents = tf.convert_to_tensor(latents, tf.float32)
+        if latents.shape[-1] != self.num_latents:
+            raise ValueError(
+                f"`latents` must have shape [..., {self.num_latents}], got "
+                f"{tuple(latents.shape)!r}"
+            )
+        return self.likelihood.mean(self.decode_outputs(latents))
+
+    def sample(
+        self,
+        num_samples: int | tf.Tensor,
+        seed: int | tf.Tensor = 0,
+        mean: bool = False,
+    ) -> tf.Tensor:
+        """Draws observations: z ~ p(z), then x ~ p(x | z).
+
+        Args:
+          num_samples: How many.
+          seed: Of the draws.
+          mean: Whether to return E[x | z] instead of drawing x.
+
+        Returns:
+          float32 `[num_samples, D]`.
+        """
+        seed = random.make_seed(seed, _SAMPLING)
+        latents = self.prior.sample(random.make_seed(seed, 0), num_samples)
+        outputs = self.decode_outputs(latents)
+        if mean:
+            return self.likelihood.mean(outputs)
+        return self.likelihood.sample(random.make_seed(seed, 1), outputs)
+
+    def decode_outputs(
+        self, latents: tf.Tensor, training: bool = False
+    ) -> tf.Tensor:
+        """Returns decoder outputs, `[..., M]` to float32 `[..., O]`."""
+        flat = tf.reshape(latents, [-1, self.num_latents])
+        outputs = tf.cast(self.decoder(flat, training=training), tf.float32)
+        if latents.shape.rank == 2:
+            return outputs
+        shape = tf.concat([tf.shape(latents)[:-1], [outputs.shape[-1]]], 0)
+        return tf.reshape(outputs, shape)
+
+    def _checked(self, x: Any) -> np.ndarray | tf.Tensor:
+        """Checks data outside of graphs, where errors can be told well."""
+        if not tf.executing_eagerly():
+            return x
+        x = inputs.check_data(x, self.num_observed)
+        self.likelihood.validate(x)
+        return x
+
+    def _as_batch(self, x: Any) -> tf.Tensor:
+        return inputs.as_batch(x, self.num_observed, self.likelihood.support)
+
+
+def _replica() -> int | tf.Tensor:
+    """Returns the number of this replica, lest all draw the same noise."""
+    context = tf.distribute.get_replica_context()
+    return 0 if context is None else context.replica_id_in_sync_group

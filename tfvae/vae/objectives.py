@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a VAE is trained for: an error, less a term that shapes the latents.
+
+An objective is a callable from the terms of a batch to a distortion and a
+regularization, whose difference is the loss. A new one is a class like these.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, Protocol
+
+import tensorflow as tf
+
+from tfvae.settings import Settings, saved_settings
+
+
+class Terms(NamedTuple):
+    """The parts of the bound of each data point of a batch.
+
+    Attributes:
+      log_likelihood: `[B]`, E_q log p(x | z), nats.
+      squared_error: `[B]`, E_q of the squared error, summed over entries.
+      kl: `[B]`, E_q[log q(z | x) - log p(z)], nats.
+      log_det: `[B]`, the share of E_q log p(z) that is the log-determinant
+        of a flow; 0 for priors without one.
+    """
+
+    log_likelihood: tf.Tensor
+    squared_error: tf.Tensor
+    kl: tf.Tensor
+    log_det: tf.Tensor
+
+    @property
+    def bound(self) -> tf.Tensor:
+        """The lower bound on log p(x), nats, `[B]`."""
+        return self.log_likelihood - self.kl
+
+
+class Objective(Protocol):
+    """What a VAE asks of its objective."""
+
+    def __call__(
+        self, terms: Terms, num_latents: int, step: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns distortion and regularization; the loss is the difference.
+
+        Args:
+          terms: Of a batch.
+          num_latents: M.
+          step: int64 scalar, the training steps so far.
+
+        Returns:
+          Two tensors `[B]`.
+        """
+
+
+@saved_settings
+class Elbo(Settings):
+    """The evidence lower bound, in nats, every term a sum over dimensions.
+
+    Reference: Kingma and Welling, 2014, "Auto-encoding variational Bayes",
+    equation 3; `beta`: Higgins et al., 2017, "beta-VAE"; warm-up: Sonderby et
+    al., 2016, "Ladder variational autoencoders", section 2.3.
+
+    Attributes:
+      beta: Factor of the KL term; 1 for the bound itself, 0 for a regularised
+        autoencoder whose prior is fitted afterwards.
+      warm_up_steps: Training steps in which the factor grows from 0 to `beta`
+        in a straight line.
+    """
+
+    beta: float = 1.0
+    warm_up_steps: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if not 0.0 <= self.beta < math.inf or self.warm_up_steps < 0:
+            raise ValueError(
+                "`beta` and `warm_up_steps` must not be negative, got "
+                f"{self.beta!r} and {self.warm_up_steps!r}"
+            )
+
+    def __call__(
+        self, terms: Terms, num_latents: int, step: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        factor = tf.constant(self.beta)
+        if self.warm_up_steps:
+            done = tf.cast(step, tf.float32) / float(self.warm_up_steps)
+            factor *= tf.minimum(done, 1.0)
+        return -terms.log_likelihood, -factor * terms.kl
+
+
+@saved_settings
+class Thesis(Settings):
+    """What the published tables of the 24 models report as negative ELBO.
+
+    The distortion is the squared error summed over pixels. The regularization
+    averages the Gaussian terms over the M latents, but sums the flow's
+    log-determinant, which so weighs M times what it should against the density
+    that it belongs to. It is no bound on anything: bounded scales saturate, for
+    their log-determinant then grows by one for each latent that a flow
+    transforms, whereas the density that falls is divided by M. It is here to
+    reproduce the tables, and for nothing else.
+
+    How that was read from the published numbers is in docs/random_encoders.md.
+    """
+
+    def __call__(
+        self, terms: Terms, num_latents: int, step: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        gaussian = -(terms.kl + terms.log_det) / num_latents
+        return terms.squared_error, gaussian + terms.log_det

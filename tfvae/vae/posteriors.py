@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Families of q(z | x): what an encoder's outputs mean.
+
+A family turns outputs into a distribution of `tfvae.ops.distributions`, and
+says how it is sampled in training. A new one is a class with these methods.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+from tfvae.ops.distributions import DiagonalGaussian, IndependentBernoulli
+from tfvae.settings import Settings, saved_settings
+
+Distribution = DiagonalGaussian | IndependentBernoulli
+
+
+class Posterior(Protocol):
+    """What a VAE asks of its family of posteriors."""
+
+    def num_outputs(self, num_latents: int) -> int:
+        """Returns how many encoder outputs M latents take."""
+
+    def num_latents(self, num_outputs: int) -> int:
+        """Returns M for an encoder with `num_outputs` outputs."""
+
+    def distribution(self, outputs: tf.Tensor) -> Distribution:
+        """Returns q(z | x) for encoder outputs `[..., num_outputs]`."""
+
+    def training_sample(
+        self, distribution: Any, seed: tf.Tensor, step: tf.Tensor
+    ) -> tf.Tensor:
+        """Draws latents, `[..., M]`, that gradients flow through.
+
+        Args:
+          distribution: What `distribution` returned.
+          seed: `[2]` int32.
+          step: int64 scalar, the training steps so far.
+        """
+
+
+@saved_settings
+class GaussianPosterior(Settings):
+    """N(mean(x), diag(variance(x))), or one fixed variance for all.
+
+    Attributes:
+      variance: The fixed variance, with an encoder of M outputs; None for an
+        encoder of 2 M, means first, then log-variances.
+    """
+
+    variance: float | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the variance."""
+        if self.variance is not None and not 0.0 < self.variance < math.inf:
+            raise ValueError(
+                "`variance` must be positive and finite, or None, got "
+                f"{self.variance!r}"
+            )
+
+    def num_outputs(self, num_latents: int) -> int:
+        return num_latents if self.variance is not None else 2 * num_latents
+
+    def num_latents(self, num_outputs: int) -> int:
+        if self.variance is not None:
+            return num_outputs
+        if num_outputs % 2:
+            raise ValueError(
+                "`network` must have an even number of outputs (means, then "
+                f"log-variances), got {num_outputs}"
+            )
+        return num_outputs // 2
+
+    def distribution(self, outputs: tf.Tensor) -> DiagonalGaussian:
+        if self.variance is not None:
+            return DiagonalGaussian(
+                outputs, tf.constant(math.log(self.variance))
+            )
+        return DiagonalGaussian(*tf.split(outputs, 2, -1))
+
+    def training_sample(
+        self, distribution: DiagonalGaussian, seed: tf.Tensor, step: tf.Tensor
+    ) -> tf.Tensor:
+        return distribution.sample(seed)
+
+
+@saved_settings
+class RelaxedBernoulliPosterior(Settings):
+    """Binary latents, relaxed to (0, 1) in training.
+
+    The temperature falls from the first to the last value, by the same factor
+    in every step. Outside of training the latents are binary.
+
+    Reference: Maddison, Mnih and Teh, 2017, "The concrete distribution"; Jang,
+    Gu and Poole, 2017, "Categorical reparameterization with Gumbel-softmax".
+
+    Attributes:
+      first_temperature: In the first training step.
+      last_temperature: After `annealing_steps`.
+      annealing_steps: Training steps from the one to the other.
+    """
+
+    first_temperature: float = 1.0
+    last_temperature: float = 0.3
+    annealing_steps: int = 5000
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if not 0.0 < self.last_temperature <= self.first_temperature:
+            raise ValueError(
+                "`last_temperature` must be positive and at most "
+                f"`first_temperature`, got {self.last_temperature!r} and "
+                f"{self.first_temperature!r}"
+            )
+        if self.annealing_steps < 1:
+            raise ValueError(
+                "`annealing_steps` must be at least 1, got "
+                f"{self.annealing_steps!r}"
+            )
+
+    def num_outputs(self, num_latents: int) -> int:
+        return num_latents
+
+    def num_latents(self, num_outputs: int) -> int:
+        return num_outputs
+
+    def distribution(self, outputs: tf.Tensor) -> IndependentBernoulli:
+        return IndependentBernoulli(outputs)
+
+    def temperature(self, step: tf.Tensor) -> tf.Tensor:
+        """Returns the temperature of a training step, a scalar."""
+        done = tf.cast(step, tf.float32) / float(self.annealing_steps)
+        ratio = self.last_temperature / self.first_temperature
+        return self.first_temperature * ratio ** tf.minimum(done, 1.0)
+
+    def training_sample(
+        self,
+        distribution: IndependentBernoulli,
+        seed: tf.Tensor,
+        step: tf.Tensor,
+    ) -> tf.Tensor:
+        return distribution.relaxed_sample(seed, self.temperature(step))
