@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exports of VAEs; what does not depend on the model is in test_serving."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import textwrap
+from unittest import mock
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+
+from tests.vae import tiny
+from tfvae import likelihoods, priors, serving, vae
+
+D, M = tiny.NUM_OBSERVED, tiny.NUM_LATENTS
+
+
+def _flow():
+    prior = priors.RealNVPPrior(M, num_flows=2, hidden=(4,))
+    return tiny.make("learnable", prior=prior)
+
+
+def _binary():
+    encoder = vae.learnable(
+        tiny.network, M, posterior=vae.RelaxedBernoulliPosterior()
+    )
+    return tiny.make(
+        encoder=encoder,
+        prior=priors.IndependentBernoulliPrior(M),
+        likelihood=likelihoods.BernoulliLikelihood(),
+    )
+
+
+VARIANTS = {
+    "normal": lambda: tiny.make("random_kitchen_sinks", seed=5),
+    "flow": _flow,
+    "mixture": lambda: tiny.make(
+        "non_learnable", prior=priors.GaussianMixturePrior(M, num_components=3)
+    ),
+    "vamp": lambda: tiny.make(
+        "partially_non_learnable",
+        prior=priors.VampPrior(M, num_pseudo_inputs=3),
+    ),
+    "binary": _binary,
+}
+# The others' exports skip the check, which takes as long as the rest; their
+# outputs are compared below.
+CHECKED = "flow"
+
+
+def _new_model(variant):
+    model = VARIANTS[variant]()
+    rng = np.random.default_rng(1)
+    # No weight keeps a value that it also would have if it were forgotten.
+    for weight in _float_variables(model.encoder, model.decoder, model.prior):
+        weight.assign_add(rng.uniform(0.1, 0.5, weight.shape))
+    return model
+
+
+def _float_variables(*parts):
+    # By identity: a prior may hold on to the encoder.
+    variables = {
+        id(variable): variable for part in parts for variable in part.variables
+    }
+    return [
+        variable
+        for variable in variables.values()
+        if keras.backend.is_float_dtype(variable.dtype)
+    ]
+
+
+@functools.cache
+def _exported(variant):
+    """A model, the path of its export and the export loaded."""
+    model = _new_model(variant)
+    folder = tempfile.mkdtemp(dir=os.environ.get("TEST_TMPDIR"))
+    path = pathlib.Path(folder) / "models" / "1"
+    check = serving.check_saved_model if variant == CHECKED else mock.Mock()
+    with mock.patch.object(serving, "check_saved_model", check):
+        serving.export_saved_model(model, path, event_shape=(3, 2))
+    return model, path, tf.saved_model.load(path)
+
+
+def _data(batch_size):
+    x = tiny.data(batch_size, batch_size)
+    x[0, :2] = np.nan
+    x[-1, 4:] = np.nan
+    return x
+
+
+every_variant = parameterized.product(
+    variant=tuple(VARIANTS), batch_size=(1, 4)
+)
+
+
+class SignaturesTest(tf.test.TestCase, parameterized.TestCase):
+    """What an export returns is what the model in memory does."""
+
+    @every_variant
+    def test_bound_and_reconstruction_equal_those_of_the_model(
+        self, variant, batch_size
+    ):
+        model, _, loaded = _exported(variant)
+        x = _data(batch_size)
+        found = loaded.reconstruct(x, 3, 7)
+        bound = model.log_likelihood_bound(x, 3, 7)
+        self.assertAllClose(found["mean"], model.reconstruct(x))
+        self.assertAllClose(found["bound"], bound)
+        alone = loaded.log_likelihood_bound(x, 3, 7)["bound"]
+        self.assertAllClose(alone, bound)
+
+    @parameterized.parameters(*VARIANTS)
+    def test_default_equals_the_defaults_of_the_model(self, variant):
+        model, _, loaded = _exported(variant)
+        x = _data(4)
+        found = loaded.serving_default(x)
+        self.assertAllClose(found["mean"], model.reconstruct(x))
+        self.assertAllClose(found["bound"], model.log_likelihood_bound(x))
+
+    @every_variant
+    def test_sample_and_decode_equal_those_of_the_model(
+        self, variant, batch_size
+    ):
+        model, _, loaded = _exported(variant)
+        found = loaded.sample(batch_size, 8)
+        mean = model.sample(batch_size, 8, mean=True)
+        self.assertAllClose(found["observations"], model.sample(batch_size, 8))
+        self.assertAllClose(found["mean"], mean)
+        latents = np.random.default_rng(0).normal(size=(batch_size, M))
+        latents = latents.astype(np.float32)
+        mean = loaded.decode(latents)["mean"]
+        self.assertAllClose(mean, model.decode(latents))
+
+    @parameterized.product(
+        variant=sorted(VARIANTS.keys() - {"binary"}), batch_size=(1, 4)
+    )
+    def test_encode_gives_mean_and_variance(self, variant, batch_size):
+        model, _, loaded = _exported(variant)
+        x = _data(batch_size)
+        found = loaded.encode(x)
+        posterior = model.encode(x)
+        self.assertAllClose(found["mean"], posterior.mean)
+        variance = np.exp(posterior.log_variance) * np.ones((batch_size, M))
+        self.assertAllClose(found["variance"], variance)
+        # For Gaussians, the mode that reconstructions decode is the mean.
+        mean = loaded.decode(found["mean"])["mean"]
+        self.assertAllClose(mean, model.reconstruct(x))
+
+    @parameterized.parameters(1, 4)
+    def test_encode_gives_probabilities_of_binary_latents(self, batch_size):
+        model, _, loaded = _exported("binary")
+        x = _data(batch_size)
+        found = loaded.encode(x)
+        self.assertCountEqual(found, ["probs"])
+        self.assertAllClose(found["probs"], model.encode(x).mean)
+
+    def test_seed_and_number_of_samples_take_effect(self):
+        _, _, loaded = _exported("flow")
+        x = np.repeat(_data(1), 300, 0)
+        one, other, many = (
+            loaded.log_likelihood_bound(x, num_samples, seed)["bound"]
+            for num_samples, seed in ((1, 0), (1, 1), (30, 0))
+        )
+        self.assertNotAllClose(one, other)
+        # Burda et al., 2016, theorem 1.
+        self.assertGreater(np.mean(many), np.mean(one))
+        draws = (loaded.sample(4, seed)["mean"] for seed in (0, 1))
+        self.assertNotAllClose(*draws)
+
+    def test_empty_batches_are_answered(self):
+        _, _, loaded = _exported("flow")
+        found = loaded.reconstruct(np.zeros((0, D), np.float32), 3, 0)
+        self.assertEqual(found["mean"].shape, (0, D))
+        self.assertEqual(loaded.sample(0, 0)["mean"].shape, (0, D))
+
+
+class ContentTest(tf.test.TestCase, parameterized.TestCase):
+    """What is in the exported folder."""
+
+    @parameterized.parameters(*VARIANTS)
+    def test_every_weight_of_the_parts_is_there_and_no_other(self, variant):
+        model, _, loaded = _exported(variant)
+        found = [weight.numpy() for weight in loaded.weights]
+        parts = (model.encoder, model.decoder, model.prior)
+        for variable in _float_variables(*parts):
+            matches = [np.array_equal(variable, value) for value in found]
+            self.assertIn(True, matches, variable.path)
+            found.pop(matches.index(True))
+        # What is left is the likelihood's.
+        kept = [variable.numpy() for variable in model.likelihood.variables]
+        for value in found:
+            self.assertTrue(any(np.array_equal(value, one) for one in kept))
+
+    @parameterized.named_parameters(
+        (
+            "encode",
+            {"data": (None, D)},
+            {"mean": (None, M), "variance": (None, M)},
+        ),
+        ("decode", {"latents": (None, M)}, {"mean": (None, D)}),
+        (
+            "reconstruct",
+            {"data": (None, D), "num_samples": (), "seed": ()},
+            {"mean": (None, D), "bound": (None,)},
+        ),
+        (
+            "sample",
+            {"num_samples": (), "seed": ()},
+            {"observations": (None, D), "mean": (None, D)},
+        ),
+        (
+            "log_likelihood_bound",
+            {"data": (None, D), "num_samples": (), "seed": ()},
+            {"bound": (None,)},
+        ),
+        (
+            "serving_default",
+            {"data": (None, D)},
+            {"mean": (None, D), "bound": (None,)},
+        ),
+    )
+    def test_names_and_shapes_are_told_by(self, inputs, outputs):
+        name = self.id().rpartition("_told_by_")[2]
+        for variant in ("normal", "flow"):
+            signature = _exported(variant)[2].signatures[name]
+            specs = signature.structured_input_signature[1]
+            self.assertEqual(_shapes(specs), inputs)
+            self.assertEqual(_shapes(signature.structured_outputs), outputs)
+
+    def test_metadata_tell_the_parts(self):
+        _, path, _ = _exported("vamp")
+        metadata = json.loads((path / serving.METADATA_FILE).read_text())
+        expected = {
+            "model": "VAE",
+            "prior": "VampPrior",
+            "encoder": {
+                "posterior": "GaussianPosterior",
+                "has_frozen_part": True,
+                "has_trained_part": True,
+            },
+            "likelihood": "GaussianLikelihood",
+            "num_latents": M,
+            "num_observed": D,
+            "num_samples": serving.DEFAULT_NUM_SAMPLES,
+            "event_shape": [3, 2],
+            "support": [None, None],
+            "seed": 0,
+        }
+        self.assertEqual({**metadata, **expected}, metadata)
+        self.assertEqual(metadata["versions"]["keras"], keras.__version__)
+
+
+def _shapes(specs):
+    return {name: tuple(spec.shape) for name, spec in specs.items()}
+
+
+class BadRequestTest(tf.test.TestCase, parameterized.TestCase):
+    """What a server would answer to wrong inputs."""
+
+    @parameterized.named_parameters(
+        ("narrow", np.zeros((2, 1), np.float32), r"\[2,1\].*\[\?,6\]"),
+        ("infinite", np.full((2, D), np.inf, np.float32), "infinite values"),
+        ("outside", np.full((2, D), 255.0, np.float32), r"in \[0, 1\]"),
+        ("empty", np.full((2, D), np.nan, np.float32), "without any observed"),
+    )
+    def test_data_raise(self, data, message):
+        signatures = _exported("binary")[2].signatures
+        for name in ("serving_default", "encode"):
+            with self.assertRaisesRegex(
+                tf.errors.InvalidArgumentError, message
+            ):
+                signatures[name](data=tf.constant(data))
+
+    @parameterized.named_parameters(
+        (
+            "decode",
+            {"latents": np.zeros((2, 3), np.float32)},
+            r"\[2,3\].*\[\?,2\]",
+        ),
+        (
+            "log_likelihood_bound",
+            {"data": _data(2), "num_samples": 0, "seed": 0},
+            "num_samples must be at least 1",
+        ),
+        (
+            "sample",
+            {"num_samples": -2, "seed": 0},
+            "num_samples must not be negative",
+        ),
+    )
+    def test_arguments_raise_in(self, inputs, message):
+        name = self.id().rpartition("_raise_in_")[2]
+        signature = _exported("flow")[2].signatures[name]
+        inputs = {key: tf.constant(value) for key, value in inputs.items()}
+        with self.assertRaisesRegex(tf.errors.InvalidArgumentError, message):
+            signature(**inputs)
+
+
+class CheckTest(tf.test.TestCase, parameterized.TestCase):
+    """What does not pass for an export, or for a model."""
+
+    def test_other_weights_of_the_prior_do_not_pass_the_check(self):
+        _, path, _ = _exported("flow")
+        other = _new_model("flow")
+        for weight in other.prior.trainable_variables:
+            weight.assign_add(0.2 * tf.ones(weight.shape))
+        with self.assertRaisesRegex(RuntimeError, "`bound` off by"):
+            serving.check_saved_model(path, other)
+
+    @parameterized.parameters("m", keras.Model, None)
+    def test_what_is_no_model_raises(self, model):
+        with self.assertRaisesRegex(
+            TypeError, "`model` must be a TVAE or a VAE, got "
+        ):
+            serving.export_saved_model(model, "nowhere")
+
+
+_ELSEWHERE = """
+    import sys
+
+    for name in ("gin", "tensorflow_probability", "tf_keras", "tfvae"):
+        sys.modules[name] = None  # Importing it is an ImportError.
+
+    import numpy as np
+    import tensorflow as tf
+
+    _, data, found, *paths = sys.argv
+    three, seven = tf.constant(3), tf.constant(7)
+    outputs = {}
+    for path in paths:
+        signatures = tf.saved_model.load(path).signatures
+        outputs[path + "bound"] = signatures["log_likelihood_bound"](
+            data=tf.constant(np.load(data)), num_samples=three, seed=seven
+        )["bound"]
+        outputs[path + "mean"] = signatures["sample"](
+            num_samples=three, seed=seven
+        )["mean"]
+    np.savez(found, **outputs)
+"""
+
+
+class ElsewhereTest(tf.test.TestCase):
+    """Exports run where tfvae is not installed."""
+
+    def test_runs_in_python_without_the_library(self):
+        folder = pathlib.Path(self.create_tempdir().full_path)
+        script, x, found = (
+            folder / name for name in ("run.py", "x.npy", "found.npz")
+        )
+        script.write_text(textwrap.dedent(_ELSEWHERE))
+        np.save(x, _data(3))
+        exports = [_exported(variant)[:2] for variant in ("flow", "vamp")]
+        paths = [path for _, path in exports]
+        command = [sys.executable, script, x, found, *paths]
+        subprocess.run(command, check=True, cwd=folder)
+        with np.load(found) as outputs:
+            for model, path in exports:
+                bound = model.log_likelihood_bound(_data(3), 3, 7)
+                self.assertAllClose(outputs[f"{path}bound"], bound)
+                mean = model.sample(3, 7, mean=True)
+                self.assertAllClose(outputs[f"{path}mean"], mean)
+
+
+if __name__ == "__main__":
+    tf.test.main()

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is exported of each kind of model."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+import tensorflow as tf
+
+from tfvae.ops import bits
+from tfvae.ops.distributions import DiagonalGaussian, IndependentBernoulli
+from tfvae.tvae import TVAE, Inference
+from tfvae.vae import VAE
+
+DEFAULT_SIGNATURE = "serving_default"
+
+# Draws for the bound of a VAE's default signature, as many as
+# `VAE.log_likelihood_bound` takes by default.
+DEFAULT_NUM_SAMPLES = 128
+
+Outputs = dict[str, tf.Tensor]
+
+_Model = TypeVar("_Model", TVAE, VAE)
+
+# What `VAE.encode` finds, by names for clients.
+_PARAMETERS: dict[type, Callable[[Any], Outputs]] = {
+    DiagonalGaussian: lambda posterior: {
+        "mean": posterior.mean,
+        "variance": tf.broadcast_to(
+            tf.exp(posterior.log_variance), tf.shape(posterior.mean)
+        ),
+    },
+    IndependentBernoulli: lambda posterior: {"probs": posterior.mean},
+}
+
+
+class Signature(NamedTuple):
+    """A function of an export.
+
+    Attributes:
+      function: From tensors to outputs by name.
+      inputs: What it takes, in order.
+    """
+
+    function: Callable[..., Outputs]
+    inputs: list[tf.TensorSpec]
+
+
+class Endpoints(abc.ABC, Generic[_Model]):
+    """What clients can call of a model, and what they are told about it.
+
+    Another kind of model is a subclass and its entry in `_KINDS`.
+    """
+
+    def __init__(self, model: _Model):
+        """Creates the endpoints.
+
+        Args:
+          model: What they compute with.
+        """
+        self._model: _Model = model
+
+    @abc.abstractmethod
+    def signatures(self) -> dict[str, Signature]:
+        """Returns the signatures by name, `DEFAULT_SIGNATURE` among them."""
+
+    @abc.abstractmethod
+    def probes(self) -> dict[str, dict[str, Any]]:
+        """Returns arguments of signatures, by which an export is checked.
+
+        They are to be cheap to compute. What is not among them only has to be
+        there.
+        """
+
+    @abc.abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """Returns what clients may have to know that not all models have."""
+
+    def sample(self, num_samples: tf.Tensor, seed: tf.Tensor) -> Outputs:
+        num_samples = _at_least(0, num_samples, "must not be negative")
+        return {
+            "observations": self._model.sample(num_samples, seed),
+            "mean": self._model.sample(num_samples, seed, mean=True),
+        }
+
+    def _as_data(self, data: tf.Tensor) -> tf.Tensor:
+        # The runtime does not hold clients to a signature's shapes, and a
+        # wrong width might broadcast.
+        return tf.ensure_shape(data, [None, self._model.num_observed])
+
+    def _data_spec(self) -> tf.TensorSpec:
+        shape = [None, self._model.num_observed]
+        return tf.TensorSpec(shape, tf.float32, "data")
+
+
+class TVAEEndpoints(Endpoints[TVAE]):
+    """Evolutionary inference, decoding and sampling of a TVAE."""
+
+    def signatures(self) -> dict[str, Signature]:
+        data = self._data_spec()
+        shape = [None, self._model.num_latents]
+        states = tf.TensorSpec(shape, tf.float32, "states")
+        max_steps, seed = _scalars("max_steps", "seed")
+        unseen = [data, max_steps, seed]
+        return {
+            DEFAULT_SIGNATURE: Signature(self.reconstruct_by_default, [data]),
+            "encode": Signature(self.encode, unseen),
+            "decode": Signature(self.decode, [states]),
+            "reconstruct": Signature(self.reconstruct, unseen),
+            "sample": Signature(self.sample, _scalars("num_samples", "seed")),
+            "log_likelihood_bound": Signature(
+                self.log_likelihood_bound, unseen
+            ),
+        }
+
+    def probes(self) -> dict[str, dict[str, Any]]:
+        batch = _with_missing(self._model.sample(2))
+        unseen = {"data": batch, "max_steps": 1, "seed": 1}
+        states = np.eye(2, self._model.num_latents, dtype=np.float32)
+        # Inference by default may take long; it is `reconstruct` with
+        # constants.
+        return {
+            "decode": {"states": states},
+            "encode": unseen,
+            "log_likelihood_bound": unseen,
+            "reconstruct": unseen,
+            "sample": {"num_samples": 2, "seed": 1},
+        }
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "model": "TVAE",
+            "num_states": self._model.num_states,
+            "inference_steps": self._model.inference_steps,
+            "inference_tolerance": self._model.inference_tolerance,
+        }
+
+    def encode(
+        self, data: tf.Tensor, max_steps: tf.Tensor, seed: tf.Tensor
+    ) -> Outputs:
+        inference = self._infer(data, max_steps, seed)
+        states = bits.unpack(inference.packed, self._model.num_latents)
+        return {"states": states, **inference._asdict()}
+
+    def reconstruct(
+        self, data: tf.Tensor, max_steps: tf.Tensor, seed: tf.Tensor
+    ) -> Outputs:
+        inference = self._infer(data, max_steps, seed)
+        return {
+            "mean": self._model.posterior_mean(inference),
+            "bound": inference.bound,
+        }
+
+    def reconstruct_by_default(self, data: tf.Tensor) -> Outputs:
+        model = self._model
+        return self.reconstruct(data, model.inference_steps, model.seed)
+
+    def log_likelihood_bound(
+        self, data: tf.Tensor, max_steps: tf.Tensor, seed: tf.Tensor
+    ) -> Outputs:
+        return {"bound": self._infer(data, max_steps, seed).bound}
+
+    def decode(self, states: tf.Tensor) -> Outputs:
+        states = tf.ensure_shape(states, [None, self._model.num_latents])
+        return {"mean": self._model.decode(states)}
+
+    def _infer(
+        self, data: tf.Tensor, max_steps: tf.Tensor, seed: tf.Tensor
+    ) -> Inference:
+        data = self._as_data(data)
+        return self._model.infer(data, seed=seed, max_steps=max_steps)
+
+
+class VAEEndpoints(Endpoints[VAE]):
+    """Encoding, decoding, sampling and the bound of an amortised VAE."""
+
+    def signatures(self) -> dict[str, Signature]:
+        data = self._data_spec()
+        shape = [None, self._model.num_latents]
+        latents = tf.TensorSpec(shape, tf.float32, "latents")
+        num_samples, seed = _scalars("num_samples", "seed")
+        drawn = [data, num_samples, seed]
+        return {
+            DEFAULT_SIGNATURE: Signature(self.reconstruct_by_default, [data]),
+            "encode": Signature(self.encode, [data]),
+            "decode": Signature(self.decode, [latents]),
+            "reconstruct": Signature(self.reconstruct, drawn),
+            "sample": Signature(self.sample, [num_samples, seed]),
+            "log_likelihood_bound": Signature(self.log_likelihood_bound, drawn),
+        }
+
+    def probes(self) -> dict[str, dict[str, Any]]:
+        latents = np.eye(2, self._model.num_latents, dtype=np.float32)
+        # Of latents that any prior may have: its own draws may be extreme.
+        batch = _with_missing(self._model.decode(latents))
+        drawn = {"data": batch, "num_samples": 2, "seed": 1}
+        return {
+            DEFAULT_SIGNATURE: {"data": batch},
+            "decode": {"latents": latents},
+            "encode": {"data": batch},
+            "log_likelihood_bound": drawn,
+            "reconstruct": drawn,
+            "sample": {"num_samples": 2, "seed": 1},
+        }
+
+    def facts(self) -> dict[str, Any]:
+        encoder = self._model.encoder
+        return {
+            "model": "VAE",
+            "prior": type(self._model.prior).__name__,
+            "encoder": {
+                "posterior": type(encoder.posterior).__name__,
+                "has_frozen_part": encoder.frozen is not None,
+                "has_trained_part": encoder.trained is not None,
+            },
+            "num_samples": DEFAULT_NUM_SAMPLES,
+        }
+
+    def encode(self, data: tf.Tensor) -> Outputs:
+        posterior = self._model.encode(self._as_data(data))
+        return _PARAMETERS[type(posterior)](posterior)
+
+    def reconstruct(
+        self, data: tf.Tensor, num_samples: tf.Tensor, seed: tf.Tensor
+    ) -> Outputs:
+        return {
+            "mean": self._model.reconstruct(self._as_data(data)),
+            **self.log_likelihood_bound(data, num_samples, seed),
+        }
+
+    def reconstruct_by_default(self, data: tf.Tensor) -> Outputs:
+        return self.reconstruct(data, DEFAULT_NUM_SAMPLES, self._model.seed)
+
+    def log_likelihood_bound(
+        self, data: tf.Tensor, num_samples: tf.Tensor, seed: tf.Tensor
+    ) -> Outputs:
+        num_samples = _at_least(1, num_samples, "must be at least 1")
+        bound = self._model.log_likelihood_bound(
+            self._as_data(data), num_samples, seed
+        )
+        return {"bound": bound}
+
+    def decode(self, latents: tf.Tensor) -> Outputs:
+        latents = tf.ensure_shape(latents, [None, self._model.num_latents])
+        return {"mean": self._model.decode(latents)}
+
+
+_KINDS: dict[type, type[Endpoints]] = {TVAE: TVAEEndpoints, VAE: VAEEndpoints}
+
+
+def endpoints_of(model: TVAE | VAE) -> Endpoints:
+    """Returns the endpoints of a model.
+
+    Raises:
+      TypeError: If there are none for its kind.
+    """
+    for kind, endpoints in _KINDS.items():
+        if isinstance(model, kind):
+            return endpoints(model)
+    kinds = " or a ".join(kind.__name__ for kind in _KINDS)
+    raise TypeError(f"`model` must be a {kinds}, got {model!r}")
+
+
+def _scalars(*names: str) -> list[tf.TensorSpec]:
+    return [tf.TensorSpec([], tf.int32, name) for name in names]
+
+
+def _with_missing(batch: tf.Tensor) -> np.ndarray:
+    """Returns a batch with one entry missing, if there is another one."""
+    data = batch.numpy()
+    if data.shape[1] > 1:
+        data[0, 0] = np.nan
+    return data
+
+
+def _at_least(minimum: int, num_samples: tf.Tensor, rule: str) -> tf.Tensor:
+    """Returns `num_samples`, which fails to be computed if it is less."""
+    is_valid = tf.debugging.Assert(
+        tf.greater_equal(num_samples, minimum),
+        [f"num_samples {rule}, got", num_samples],
+    )
+    with tf.control_dependencies([is_valid]):
+        return tf.identity(num_samples)
