@@ -14,6 +14,7 @@ from absl.testing import parameterized
 from tfvae.data import images
 from tfvae.runners import config
 from tfvae.runners.denoise import denoise
+from tfvae.runners.studies import grid, study
 from tfvae.runners.train import train
 
 GIN = pathlib.Path(__file__).parents[1] / "gin"
@@ -28,7 +29,15 @@ FRAGMENTS = [
     or name.split("/")[-1].startswith("base")
     or name in ("runs/train.gin", "runs/denoise.gin")
 ]
-RUNS = [name for name in FILES if name not in FRAGMENTS]
+# What tools/reproduce.py takes, and what only such files name.
+STUDIED = [
+    name
+    for name in FILES
+    if name.startswith(("papers/thesis2021_random_encoders/", "studies/"))
+]
+PARTS_OF_STUDIES = ("base.gin", "factors.gin", "fc.gin", "conv.gin")
+STUDIES = [n for n in STUDIED if n.split("/")[-1] not in PARTS_OF_STUDIES]
+RUNS = [name for name in FILES if name not in {*FRAGMENTS, *STUDIED}]
 
 # The published table: decoder sizes (latents first), S, P, C, G, smallest and
 # largest learning rate, half cycle in epochs, batch size, epochs.
@@ -72,11 +81,15 @@ REQUIRED = [
 def _load(name, *params):
     """Loads a file, giving those of the required values that it uses."""
     text = "\n".join((GIN / one).read_text() for one in _included(GIN / name))
+    given = [*text.splitlines(), *params]
     needed = [
         one
         for one in REQUIRED
-        if f"{one.split()[0]} = %gin.REQUIRED" in text
-        and not any(param.startswith(one.split()[0] + " ") for param in params)
+        if f"{one.split()[0]} = %gin.REQUIRED" in given
+        and not any(
+            line.startswith(one.split()[0] + " = ") and "%" not in line
+            for line in given
+        )
     ]
     config.load([name], [*needed, *params])
 
@@ -151,6 +164,25 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
         for name, value in PICTURES.get(row, {}).items():
             self.assertEqual(config.value(f"corrupted_image.{name}"), value)
 
+    @parameterized.parameters(*STUDIES)
+    def test_every_cell_of_a_study_has_a_configuration(self, name):
+        _load(name)
+        factors = config.value("study.factors")
+        base = self.folder / "base.gin"
+        base.write_text(study._without_study(config.text()))
+        texts = {
+            one.name: self._cell_text(base, factors, one.levels)
+            for one in grid.cells(
+                factors, 1, exclude=config.value("study.exclude") or ()
+            )
+        }
+        self.assertLen(set(texts.values()), len(texts))
+
+    def _cell_text(self, base, factors, levels):
+        files, bindings = grid.files_and_bindings(factors, levels)
+        config.load([base, *files], bindings)
+        return config.text()
+
     def _tiny_data(self, name):
         """Returns bindings that give a run little of its kind of data."""
         rng = np.random.default_rng(0)
@@ -163,6 +195,12 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
         if "@image_patches()" in text:
             np.save(path, rng.uniform(0, 255, (20, 20, 1)))
             return [f"IMAGES = ['{path}']", "image_patches.num_patches = 20"]
+        if "@resplit_images()" in text:
+            return [
+                "resplit_images.num_train = 20",
+                "resplit_images.num_validation = 0",
+                "resplit_images.num_test = 4",
+            ]
         if "@bars()" in text:
             return ["bars.num_data = 20", "bars.num_test = 0"]
         if "@image_files()" in text:

@@ -319,6 +319,7 @@ def image_grid(
     *,
     title: str | None = "samples from the model",
     value_range: tuple[float, float] | None = None,
+    per_row: int | None = None,
 ) -> None:
     """Draws data points as tiles on a common scale.
 
@@ -328,11 +329,12 @@ def image_grid(
         path: File to write.
         title: Title of the figure, or None.
         value_range: See `feature_sheet`.
+        per_row: Tiles of a row; None for what fits a page.
 
     Raises:
         ValueError: If the shapes do not fit together.
     """
-    _sheet(samples, event_shape, path, title, value_range)
+    _sheet(samples, event_shape, path, title, value_range, per_row)
 
 
 def reconstructions(
@@ -388,6 +390,30 @@ def reconstructions(
     if title:
         figure.suptitle(title, x=0.01, ha="left")
     _save(figure, path)
+
+
+def tiles(
+    points: np.ndarray,
+    event_shape: Sequence[int],
+    per_row: int,
+    value_range: tuple[float, float],
+) -> np.ndarray:
+    """Puts data points side by side, for pictures that are put together.
+
+    Args:
+        points: `[K, D]`; NaN entries are marked as missing.
+        event_shape: Shape of one data point.
+        per_row: Tiles of a row.
+        value_range: What is drawn black and white.
+
+    Returns:
+        `[h, w, 3]` on 0..1.
+
+    Raises:
+        ValueError: If the shapes do not fit together.
+    """
+    shape = _tile_shape(points, event_shape)
+    return _canvas(points, shape, value_range, per_row)
 
 
 def restoration_panel(
@@ -509,6 +535,7 @@ def _sheet(
     path: PathLike,
     title: str | None,
     value_range: tuple[float, float] | None,
+    per_row: int | None = None,
 ) -> None:
     points = np.asarray(points)
     shape = _tile_shape(points, event_shape)
@@ -516,8 +543,8 @@ def _sheet(
     total = len(points)
     points = points[:_MAX_TILES]
     # Tiles in about 3 : 2, or one below the other if they are strips.
-    per_row = math.ceil(math.sqrt(1.5 * len(points) * shape[0] / shape[1]))
-    per_row = max(1, min(per_row, len(points)))
+    fitting = math.ceil(math.sqrt(1.5 * len(points) * shape[0] / shape[1]))
+    per_row = max(1, min(per_row or fitting, len(points)))
     canvas = _canvas(points, shape, limits, per_row)
     width = 7.2
     height = (width - 0.8) * canvas.shape[0] / canvas.shape[1]
@@ -646,3 +673,59 @@ def _save(figure: Figure, path: PathLike) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def sheet_of_pictures(
+    pictures: Mapping[tuple[str, str], np.ndarray],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    path: PathLike,
+    *,
+    title: str | None = None,
+) -> None:
+    """Draws finished pictures in a table with labels.
+
+    Args:
+        pictures: `[height, width, 1 or 3]` on 0..1 each, by row and column;
+            the place of one that is missing stays empty.
+        rows: Labels, from top to bottom.
+        columns: Labels, from left to right.
+        path: File to write.
+        title: Title of the figure, or None.
+
+    Raises:
+        ValueError: If there is no picture of any row and column.
+    """
+    shapes = [
+        pictures[place].shape
+        for place in itertools.product(rows, columns)
+        if place in pictures
+    ]
+    if not shapes:
+        raise ValueError(
+            "`pictures` must have some of the rows and columns, got "
+            f"{sorted(pictures)!r}"
+        )
+    ratio = max(shape[0] / shape[1] for shape in shapes)
+    width = max(10.0 / len(columns), 2.0)
+    figure, grid = _figure(
+        width * len(columns) + 1.2,
+        width * ratio * len(rows) + 0.12 * len(rows) + 0.5,
+        len(rows),
+        len(columns),
+    )
+    for (i, row), (j, column) in itertools.product(
+        enumerate(rows), enumerate(columns)
+    ):
+        axes = grid[i][j]
+        picture = pictures.get((row, column))
+        if picture is None:
+            picture = np.ones((*shapes[0][:2], 3))
+        _show(axes, _as_rgb(np.asarray(picture), (0.0, 1.0)))
+        if i == 0:
+            axes.set_title(column)
+        if j == 0:
+            axes.set_ylabel(row, rotation=0, ha="right", va="center")
+    if title:
+        figure.suptitle(title, x=0.01, ha="left")
+    _save(figure, path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Trains a TVAE on data points, or goes on with an interrupted run.
+r"""Trains a model on data points, or goes on with an interrupted run.
 
 Usage:
   python tools/train.py --gin_file=gin/runs/bars.gin --run_dir=runs/bars

@@ -20,10 +20,13 @@ import keras
 
 import tfvae.data
 import tfvae.likelihoods
+import tfvae.metrics
 import tfvae.networks
+import tfvae.priors
 import tfvae.restoration
 import tfvae.schedules
-import tfvae.tvae  # noqa: F401 (these register their names with gin)
+import tfvae.tvae
+import tfvae.vae  # noqa: F401 (these register their names with gin)
 
 _GIN_FOLDER = pathlib.Path(__file__).parents[2] / "gin"
 # More epochs extend a run; other values that have an influence make it another.

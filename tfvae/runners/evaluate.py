@@ -12,10 +12,6 @@ import numpy as np
 from tfvae.runners import report
 from tfvae.runners.experiment import experiment
 from tfvae.runners.run_directory import RunDirectory
-from tfvae.tvae.model import MAX_ENUMERATED_LATENTS
-
-# Entries of the decoded states of all points: minutes on one core.
-_MAX_ENUMERATED_ENTRIES = 2**34
 
 
 @gin.configurable
@@ -23,6 +19,8 @@ def evaluate(
     run_dir: str | os.PathLike[str], *, num_points: int | None = 1000
 ) -> dict[str, Any]:
     """Infers data points that the model has not seen, at fixed parameters.
+
+    The bound of a `VAE` is the importance-weighted one of 128 draws.
 
     Args:
       run_dir: Folder of a run that has a checkpoint.
@@ -58,9 +56,9 @@ def evaluate(
                 "points_of_split": num_all,
                 "bound": float(np.mean(bounds, dtype=np.float64)),
             }
-            if _can_enumerate(model.num_latents, points):
+            if report.can_enumerate(model, points):
                 figures["log_likelihood"] = float(
-                    np.mean(model.log_likelihood(points))
+                    np.mean(report.log_likelihood(model, points))
                 )
             error = np.nanmean((reconstructed - points) ** 2)
             figures["reconstruction_rmse"] = float(np.sqrt(error))
@@ -80,14 +78,6 @@ def evaluate(
     report.print_figures(figures)
     print(f"wrote {path}")
     return figures
-
-
-def _can_enumerate(num_latents: int, points: np.ndarray) -> bool:
-    """Whether to enumerate all states takes minutes at most."""
-    return (
-        num_latents <= MAX_ENUMERATED_LATENTS
-        and points.size * 2**num_latents <= _MAX_ENUMERATED_ENTRIES
-    )
 
 
 def _evenly(points: np.ndarray, count: int | None) -> np.ndarray:

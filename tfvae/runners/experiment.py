@@ -19,11 +19,17 @@ import tfvae.checkpoints
 import tfvae.schedules
 from tfvae.data import Observations, indexed_batches
 from tfvae.likelihoods import GaussianLikelihood, Likelihood
+from tfvae.priors import Prior
 from tfvae.resources import check_disk_space
 from tfvae.restoration import Restoration
 from tfvae.runners import config
 from tfvae.runners.run_directory import RunDirectory
 from tfvae.tvae import TVAE, Explore
+from tfvae.vae import VAE, Elbo, Encoder, learnable
+from tfvae.vae.objectives import Objective
+
+Model = TVAE | VAE
+"""What can be trained on data points."""
 
 Observer = Callable[[int], tfvae.callbacks.Observation]
 """Given the number of complete epochs, returns what it saw of the run."""
@@ -32,7 +38,7 @@ Observer = Callable[[int], tfvae.callbacks.Observation]
 class Experiment(NamedTuple):
     """A model and its data, ready to be trained or restored."""
 
-    model: TVAE
+    model: Model
     observations: Observations
     restoration: Restoration | None
     """The picture whose patches the observations are, if there is one."""
@@ -43,7 +49,7 @@ class Experiment(NamedTuple):
 def experiment(
     *,
     data: Observations | Restoration = gin.REQUIRED,
-    model: Callable[..., TVAE] = TVAE,
+    model: Callable[..., Model] = TVAE,
     decoder: Callable[..., keras.layers.Layer] = gin.REQUIRED,
     likelihood: Callable[[], Likelihood] = GaussianLikelihood,
     seed: int = 0,
@@ -100,6 +106,43 @@ def experiment(
         except ValueError as err:
             raise ValueError(f"test data: {err}.") from err
     return Experiment(built, observations, restoration, seed)
+
+
+@gin.register
+def vae(
+    decoder: keras.layers.Layer,
+    likelihood: Likelihood,
+    num_data: int,
+    seed: int,
+    *,
+    network: Callable[[int], keras.Model],
+    prior: Callable[[int], Prior],
+    num_latents: int,
+    encoder: Callable[..., Encoder] = learnable,
+    objective: Objective | None = None,
+) -> VAE:
+    """Builds an amortised VAE, for `experiment.model`.
+
+    Args:
+      decoder: The decoder.
+      likelihood: The observation model.
+      num_data: Not used; TVAEs need it.
+      seed: Of the model's random draws.
+      network: Called with the number of the encoder's outputs.
+      prior: Called with the number of latents.
+      num_latents: M.
+      encoder: Policy that says how much of the network trains, called with
+        the network and the number of latents.
+      objective: What training minimises; None for the bound.
+    """
+    return VAE(
+        encoder(network, num_latents),
+        decoder,
+        prior(num_latents),
+        likelihood,
+        objective=objective or Elbo(),
+        seed=seed,
+    )
 
 
 def _thinned(observations: Observations, max_points: int) -> Observations:
@@ -218,7 +261,7 @@ def fit(
     if start < epochs:
         _announce(parts, start, epochs, steps)
         with run.our_errors():
-            callbacks = _callbacks(run, observe, table, saver)
+            callbacks = _callbacks(run, parts.model, observe, table, saver)
             _train(parts, start, epochs, batch_size, callbacks)
     return table.rows
 
@@ -241,8 +284,10 @@ def _compile(
 ) -> None:
     """Prepares a model for training; see `fit`."""
     num_data, m_batch_size = parts.observations.num_data, batch_size
-    if parts.model.m_batch_size is not None:
-        m_batch_size = min(batch_size, parts.model.m_batch_size)
+    # TVAEs may take several gradient steps a batch.
+    asked = getattr(parts.model, "m_batch_size", None)
+    if asked is not None:
+        m_batch_size = min(batch_size, asked)
     num_whole, rest = divmod(num_data, batch_size)
     gradient_steps = num_whole * math.ceil(batch_size / m_batch_size)
     gradient_steps += math.ceil(rest / m_batch_size)
@@ -308,7 +353,7 @@ def _resume(
     return restored.epoch, restored.extra["rows"]
 
 
-def _check_room(run: RunDirectory, model: TVAE, num_checkpoints: int) -> None:
+def _check_room(run: RunDirectory, model: Model, num_checkpoints: int) -> None:
     """Raises an OSError where the disk can not hold so many checkpoints."""
     check_disk_space(
         run.path,
@@ -335,14 +380,16 @@ def _saver(
 
 def _callbacks(
     run: RunDirectory,
+    model: Model,
     observe: tfvae.callbacks.Observe,
     table: tfvae.callbacks.MetricsTable,
     saver: tfvae.checkpoints.SaveCheckpoints,
 ) -> list[keras.callbacks.Callback]:
     """Returns all callbacks of a run, in the order that they rely on."""
+    explore = [Explore()] if isinstance(model, TVAE) else []
     return [
         tfvae.callbacks.StopWhenDiverged(),
-        Explore(),
+        *explore,
         observe,
         table,
         tfvae.callbacks.TensorBoardLog(
@@ -362,8 +409,12 @@ def _train(
 ) -> None:
     """Trains the compiled model from epoch `start` to `epochs`."""
     data = parts.observations
-    parts.model.fit(
-        indexed_batches(data.train, batch_size, parts.seed, start),
+    order = (data.train, batch_size, parts.seed, start)
+    model = parts.model
+    model.fit(
+        indexed_batches(*order)
+        if isinstance(model, TVAE)
+        else model.batches(*order),
         steps_per_epoch=math.ceil(data.num_data / batch_size),
         initial_epoch=start,
         epochs=epochs,
@@ -376,11 +427,13 @@ def _train(
 def _announce(parts: Experiment, start: int, epochs: int, steps: int) -> None:
     """Prints what is about to be trained."""
     data, model = parts.observations, parts.model
+    states = ""
+    if isinstance(model, TVAE):
+        states = f", {model.num_states} states each"
     action = f"resuming after epoch {start}" if start else "training"
     print(
         f"{data.name}: {data.num_data:,} data points of "
-        f"{data.num_observed:,} dimensions, {model.num_latents} latents, "
-        f"{model.num_states} states each; {action}, {epochs} epochs of "
-        f"{steps:,} steps",
+        f"{data.num_observed:,} dimensions, {model.num_latents} latents"
+        f"{states}; {action}, {epochs} epochs of {steps:,} steps",
         flush=True,
     )

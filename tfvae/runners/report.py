@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,30 +12,43 @@ import tqdm
 
 from tfvae import plots, serving
 from tfvae.data import images
-from tfvae.runners.experiment import Experiment
+from tfvae.ops import bits, densities, random
+from tfvae.priors import IndependentBernoulliPrior
+from tfvae.runners.experiment import Experiment, Model
 from tfvae.runners.run_directory import RunDirectory
-from tfvae.tvae import TVAE
+from tfvae.tvae.joint import Joint
+from tfvae.tvae.model import MAX_ENUMERATED_LATENTS
+from tfvae.tvae.prior import BernoulliPrior
+from tfvae.vae import VAE
 
 _BATCH_SIZE = 256
 _NUM_SAMPLES = 64
 _NUM_PAIRS = 12
+# Entries of the decoded states of all points: minutes on one core.
+_MAX_ENUMERATED_ENTRIES = 2**34
+# Pictures between two generated ones, and how many pairs of those.
+_NUM_BETWEEN = 6
+_NUM_INTERPOLATIONS = 8
 
 
-def mean_bound(model: TVAE, points: np.ndarray) -> float:
+def mean_bound(model: Model, points: np.ndarray, **settings: Any) -> float:
     """Returns the mean bound on log p of unseen points, nats.
 
     Args:
       model: The model.
       points: `[N, D]`, NaN where missing.
+      **settings: Of the model's `log_likelihood_bound`.
     """
     bounds = [
-        model.log_likelihood_bound(points[i : i + _BATCH_SIZE]).numpy()
+        model.log_likelihood_bound(
+            points[i : i + _BATCH_SIZE], **settings
+        ).numpy()
         for i in range(0, len(points), _BATCH_SIZE)
     ]
     return float(np.mean(np.concatenate(bounds), dtype=np.float64))
 
 
-def reconstructions(model: TVAE, points: np.ndarray) -> np.ndarray:
+def reconstructions(model: Model, points: np.ndarray) -> np.ndarray:
     """Returns the posterior means of unseen points, `[N, D]`."""
     return np.concatenate(
         [
@@ -45,7 +58,7 @@ def reconstructions(model: TVAE, points: np.ndarray) -> np.ndarray:
     )
 
 
-def inferred(model: TVAE, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def inferred(model: Model, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Infers unseen points once, with a progress bar on a terminal.
 
     Args:
@@ -56,7 +69,7 @@ def inferred(model: TVAE, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       Their bounds on log p, nats, `[N]`, and posterior means, `[N, D]`.
     """
     print(f"inferring {len(points):,} data points", flush=True)
-    mean = tf.function(model.posterior_mean)
+    infer = _inference(model)
     bounds, means = [], []
     with tqdm.tqdm(
         total=len(points),
@@ -67,11 +80,75 @@ def inferred(model: TVAE, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ) as bar:
         for i in range(0, len(points), _BATCH_SIZE):
             batch = points[i : i + _BATCH_SIZE]
-            inference = model.infer(batch)
-            bounds.append(inference.bound.numpy())
-            means.append(mean(inference).numpy())
+            bound, mean = infer(batch)
+            bounds.append(bound.numpy())
+            means.append(mean.numpy())
             bar.update(len(batch))
     return np.concatenate(bounds), np.concatenate(means)
+
+
+def _inference(
+    model: Model,
+) -> Callable[[np.ndarray], tuple[tf.Tensor, tf.Tensor]]:
+    """Returns a function from a batch to its bounds and posterior means."""
+    if isinstance(model, VAE):
+        return lambda batch: (
+            model.log_likelihood_bound(batch),
+            model.reconstruct(batch),
+        )
+    posterior_mean = tf.function(model.posterior_mean)
+
+    def infer(batch: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
+        inference = model.infer(batch)
+        return inference.bound, posterior_mean(inference)
+
+    return infer
+
+
+def can_enumerate(model: Model, points: np.ndarray) -> bool:
+    """Whether to enumerate all binary states takes minutes at most."""
+    if not isinstance(model.prior, BernoulliPrior | IndependentBernoulliPrior):
+        return False
+    return (
+        model.num_latents <= MAX_ENUMERATED_LATENTS
+        and points.size * 2**model.num_latents <= _MAX_ENUMERATED_ENTRIES
+    )
+
+
+def log_likelihood(model: Model, points: np.ndarray) -> np.ndarray:
+    """Returns log p(x), nats, by enumeration of all binary states.
+
+    Args:
+      model: The model; its latents are binary.
+      points: `[N, D]`, NaN where missing.
+
+    Returns:
+      `[N]`.
+    """
+    joint = Joint(model.prior, model.decoder, model.likelihood)
+    enumerate_batch = tf.function(joint.enumerate)
+    return np.concatenate(
+        [
+            enumerate_batch(
+                *densities.split_missing(points[i : i + _BATCH_SIZE])
+            )
+            for i in range(0, len(points), _BATCH_SIZE)
+        ]
+    )
+
+
+def mean_active(model: Model, points: np.ndarray) -> float:
+    """Returns the posterior mean of the number of active binary latents.
+
+    Args:
+      model: The model; its latents are binary.
+      points: `[N, D]`, NaN where missing.
+    """
+    if isinstance(model, VAE):
+        return float(np.mean(np.sum(model.encode(points).mean, -1)))
+    inference = model.infer(points)
+    num_ones = np.sum(bits.unpack(inference.packed, model.num_latents), -1)
+    return float(np.mean(np.sum(inference.weights * num_ones, -1)))
 
 
 def draw(
@@ -101,16 +178,46 @@ def draw(
         )
 
 
-def draw_model(run: RunDirectory, parts: Experiment) -> None:
-    """Draws features, most used first, latent usage, and samples."""
+def draw_model(run: RunDirectory, parts: Experiment) -> list[str]:
+    """Draws samples, and what the latents do; returns the figures' names."""
     model, shape = parts.model, parts.observations.event_shape
     run.figures.mkdir(exist_ok=True)
+    samples = model.sample(_NUM_SAMPLES, seed=parts.seed, mean=True).numpy()
+    plots.image_grid(samples, shape, run.figures / "samples.png")
+    if isinstance(model, VAE):
+        plots.image_grid(
+            interpolations(model, parts.seed),
+            shape,
+            run.figures / "interpolations.png",
+            title="between two samples each",
+            per_row=_NUM_BETWEEN + 2,
+        )
+        return ["samples", "interpolations"]
     usage = model.prior_probs.numpy()
     features = model.singleton_means().numpy()[np.argsort(-usage)]
     plots.feature_sheet(features, shape, run.figures / "features.png")
     plots.latent_usage(usage, run.figures / "latent_usage.png")
-    samples = model.sample(_NUM_SAMPLES, seed=parts.seed, mean=True).numpy()
-    plots.image_grid(samples, shape, run.figures / "samples.png")
+    return ["features", "samples"]
+
+
+def interpolations(model: VAE, seed: int) -> np.ndarray:
+    """Decodes straight lines between two latents drawn from the prior.
+
+    Args:
+      model: The model.
+      seed: Of the draws.
+
+    Returns:
+      `[8 * 8, D]`: eight lines, each from one generated data point over six
+      to another.
+    """
+    ends = model.prior.sample(
+        random.make_seed(seed, 0), 2 * _NUM_INTERPOLATIONS
+    )
+    first, last = tf.split(ends[:, None], 2)
+    share = tf.linspace(0.0, 1.0, _NUM_BETWEEN + 2)[None, :, None]
+    latents = first + share * (last - first)
+    return model.decode(tf.reshape(latents, [-1, model.num_latents])).numpy()
 
 
 def read_figures(run: RunDirectory, *names: str) -> dict[str, np.ndarray]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains a TVAE on data points."""
+"""Trains a model on data points."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tfvae.callbacks import Observation
 from tfvae.runners import report
 from tfvae.runners.experiment import Experiment, experiment, fit
 from tfvae.runners.run_directory import RunDirectory
+from tfvae.tvae import TVAE
 
 # A singleton mean is a generating feature when no entry is further from it,
 # as a share of the feature's own range.
@@ -86,8 +87,8 @@ class _Observer:
             scalars["test_bound"] = report.mean_bound(
                 self._parts.model, self._test
             )
-        report.draw_model(self._run, self._parts)
-        images = report.read_figures(self._run, "features", "samples")
+        drawn = report.draw_model(self._run, self._parts)
+        images = report.read_figures(self._run, *drawn)
         return Observation(scalars, images)
 
 
@@ -97,7 +98,7 @@ def _final_figures(parts: Experiment) -> dict[str, Any]:
     final: dict[str, Any] = {"data": data.name}
     if data.log_likelihood is not None:
         final["generator_log_likelihood"] = data.log_likelihood
-    if data.features is not None:
+    if data.features is not None and isinstance(model, TVAE):
         final["features_found"] = features_found(
             model.singleton_means().numpy(), data.features
         )

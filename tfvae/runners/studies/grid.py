@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cells of a study: one level of each factor, and a repetition."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+Factors = Mapping[str, Mapping[str, Sequence[str]]]
+"""Factor -> level -> gin files, and bindings like `fit.epochs = 3`."""
+
+# No hyphen: it stands between the levels in the name of a cell.
+_LEVEL = re.compile(r"[A-Za-z0-9_.+]+")
+
+
+class Cell(NamedTuple):
+    """One training of a study."""
+
+    levels: dict[str, str]
+    """The level of each factor."""
+    repetition: int
+    """From 0; repetitions of the same levels differ in their seed."""
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """As its folder is called, such as `conv-flow6-NL-thesis-0`."""
+        return "-".join([*self.levels.values(), str(self.repetition)])
+
+
+def cells(
+    factors: Factors,
+    repetitions: int,
+    *,
+    seed: int = 0,
+    exclude: Sequence[Mapping[str, str]] = (),
+) -> list[Cell]:
+    """Lists the cells of a study, one whole repetition after the other.
+
+    Args:
+      factors: What is varied.
+      repetitions: How often each combination of levels is trained.
+      seed: Of the first repetition; the others count on from it.
+      exclude: Combinations to leave out, such as `{"layer": "fc"}`: what
+        agrees with all levels of one of them.
+
+    Raises:
+      TypeError: If `factors` is not a mapping of mappings of lists of text.
+      ValueError: If there is no cell, or a name is not allowed.
+    """
+    _check(factors, repetitions, seed, exclude)
+    combinations = [
+        dict(zip(factors, levels, strict=True))
+        for levels in itertools.product(*factors.values())
+    ]
+    kept = [
+        one
+        for one in combinations
+        if not any(rule.items() <= one.items() for rule in exclude)
+    ]
+    if not kept:
+        raise ValueError(
+            "`study.exclude` must leave something to train, got "
+            f"{list(exclude)!r}."
+        )
+    return [
+        Cell(levels, repetition, seed + repetition)
+        for repetition in range(repetitions)
+        for levels in kept
+    ]
+
+
+def files_and_bindings(
+    factors: Factors, levels: Mapping[str, str]
+) -> tuple[list[str], list[str]]:
+    """Returns the gin files and the bindings of a combination of levels."""
+    parts = [part for name in factors for part in factors[name][levels[name]]]
+    return (
+        [part for part in parts if "=" not in part],
+        [part for part in parts if "=" in part],
+    )
+
+
+def _check(
+    factors: Factors,
+    repetitions: int,
+    seed: int,
+    exclude: Sequence[Mapping[str, str]],
+) -> None:
+    if not isinstance(factors, Mapping) or not factors:
+        raise TypeError(
+            "`study.factors` must be a dictionary of factors, such as "
+            "{'size': {'small': ['model.width = 8'], ...}}, got "
+            f"{factors!r}."
+        )
+    for name, levels in factors.items():
+        _check_factor(name, levels)
+    for name, value, least in (
+        ("repetitions", repetitions, 1),
+        ("seed", seed, 0),
+    ):
+        if not isinstance(value, int) or value < least:
+            raise ValueError(
+                f"`study.{name}` must be an integer of at least {least}, got "
+                f"{value!r}."
+            )
+    for rule in exclude:
+        for name, level in rule.items():
+            if level not in factors.get(name, ()):
+                raise ValueError(
+                    "`study.exclude` must name factors and levels of the "
+                    f"study, got {name!r}: {level!r}."
+                )
+
+
+def _check_factor(name: str, levels: Mapping[str, Sequence[str]]) -> None:
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(
+            f"`study.factors` must have names like `encoder`, got {name!r}."
+        )
+    if not isinstance(levels, Mapping) or not levels:
+        raise TypeError(
+            f"`study.factors` must have a dictionary of levels for {name!r}, "
+            f"got {levels!r}."
+        )
+    for level, parts in levels.items():
+        if not isinstance(level, str) or not _LEVEL.fullmatch(level):
+            raise ValueError(
+                f"`study.factors` must have levels of {name!r} of letters, "
+                f"digits and _.+ only, got {level!r}."
+            )
+        if isinstance(parts, str) or not all(
+            isinstance(part, str) for part in parts
+        ):
+            raise TypeError(
+                f"`study.factors` must have a list of gin files and bindings "
+                f"for {name!r}: {level!r}, got {parts!r}."
+            )
