@@ -461,6 +461,21 @@ class GaussianTest(tf.test.TestCase, parameterized.TestCase):
         noise_std = likelihood.monitored()["noise_std"]
         self.assertAllClose(noise_std, np.nanstd(data))
 
+    def test_fixed_variance_stays(self):
+        likelihood = likelihoods.GaussianLikelihood(
+            0.5, standardize=False, is_fixed=True
+        )
+        x, outputs = tf.constant([[1.0, 2.0]]), tf.constant([[0.5, 4.0]])
+        ones = tf.ones_like(x)
+        found = likelihood.log_prob(x, ones, outputs)
+        # Half a unit of variance: the squared error, and D / 2 log pi.
+        self.assertAllClose(found, [-4.25 - np.log(np.pi)])
+        likelihood.accumulate(
+            x[:, None], ones[:, None], outputs[:, None], tf.ones([1, 1])
+        )
+        likelihood.maximise(tf.constant(True))
+        self.assertAllEqual(likelihood.variance, 0.5)
+
     def test_adapt_keeps_a_variance_that_was_given(self):
         likelihood = likelihoods.GaussianLikelihood(initial_variance=0.01)
         likelihood.adapt(7.0 * _data((50, 3)))

@@ -178,6 +178,8 @@ class GaussianLikelihood(_StandardizedLikelihood):
         self,
         initial_variance: float | None = None,
         standardize: bool = True,
+        *,
+        is_fixed: bool = False,
         **kwargs: Any,
     ):
         """Creates the likelihood.
@@ -187,6 +189,9 @@ class GaussianLikelihood(_StandardizedLikelihood):
             of the data given to `adapt` (and 1 without it).
           standardize: Whether decoder outputs are in units of the data's
             standard deviation about their mean, or in the data's own.
+          is_fixed: Whether the variance stays where it starts. With a
+            variance of 1 / 2 the log-likelihood is the negative squared
+            error, but for a constant.
           **kwargs: Of `keras.layers.Layer`.
 
         Raises:
@@ -199,6 +204,7 @@ class GaussianLikelihood(_StandardizedLikelihood):
                 f"{initial_variance!r}"
             )
         self.initial_variance = initial_variance
+        self.is_fixed = is_fixed
         start = 1.0 if initial_variance is None else initial_variance
         self.variance = self._add_scalar("variance", start)
         # Sums over millions of entries: float64.
@@ -210,6 +216,7 @@ class GaussianLikelihood(_StandardizedLikelihood):
         return {
             **super().get_config(),
             "initial_variance": self.initial_variance,
+            "is_fixed": self.is_fixed,
         }
 
     def adapt(self, x: np.ndarray) -> None:
@@ -270,6 +277,8 @@ class GaussianLikelihood(_StandardizedLikelihood):
         self._entry_sum.assign_add(tf.cast(tf.reduce_sum(observed), tf.float64))
 
     def maximise(self, pass_done: tf.Tensor) -> None:
+        if self.is_fixed:
+            return
         # d F / d variance = 0 at the mean squared error over observed entries.
         error, entries = self._error_sum.value, self._entry_sum.value
         best = tf.cast(error / tf.maximum(entries, 1.0), tf.float32)

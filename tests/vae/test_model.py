@@ -259,6 +259,21 @@ class TrainingTest(tf.test.TestCase, parameterized.TestCase):
             vae.VAE(encoder, tiny.decoder(5), priors.StandardNormalPrior(M))
 
 
+class ExPostTest(tf.test.TestCase):
+    def test_prior_fitted_after_training_gives_latents_more_probability(self):
+        rng = np.random.default_rng(0)
+        x = rng.random((400, D)).astype(np.float32)
+        model = tiny.make("non_learnable", objective=vae.Elbo(beta=0.0))
+        fitted = model.with_fitted_prior(
+            priors.GaussianMixturePrior(M, num_components=2), x, epochs=20
+        )
+        self.assertGreater(
+            np.mean(fitted.log_likelihood_bound(x, 1)),
+            np.mean(model.log_likelihood_bound(x, 1)) + 1.0,
+        )
+        self.assertIs(fitted.decoder, model.decoder)
+
+
 PRIORS = {
     "normal": lambda: priors.StandardNormalPrior(M),
     "flow": lambda: priors.RealNVPPrior(M, num_flows=2, hidden=(4,)),

@@ -13,12 +13,14 @@ import tensorflow as tf
 from tfvae import inputs, likelihoods
 from tfvae.data import batches_with, indexed_batches
 from tfvae.ops import densities, elbo, random
-from tfvae.priors import Prior
+from tfvae.priors import Prior, fit_prior
 from tfvae.vae import encoders, objectives
 from tfvae.vae.posteriors import Distribution
 
 # What the random streams of a model are for.
-_TRAINING, _EVALUATION, _SAMPLING = range(3)
+_TRAINING, _EVALUATION, _SAMPLING, _FITTING = range(4)
+# Data points that are encoded at a time.
+_BATCH = 1024
 
 
 @gin.register
@@ -192,6 +194,47 @@ class VAE(keras.Model):
         self.likelihood.validate(x)
         self.likelihood.adapt(x)
         self.prior.adapt_inputs(x, self.seed)
+
+    def with_fitted_prior(
+        self, prior: Prior, x: np.ndarray, **settings: Any
+    ) -> VAE:
+        """Fits a prior to the latents of data, after training.
+
+        Ex-post density estimation: train without a prior, `Elbo(beta=0)`, or
+        with a simple one, then sample from what the encoder really makes.
+
+        Reference: Ghosh, Sajjadi, Vergari, Black and Schoelkopf, 2020, "From
+        variational to deterministic autoencoders", section 4.
+
+        Args:
+          prior: The prior to fit.
+          x: `[N, D]`, NaN where missing.
+          **settings: Of `tfvae.priors.fit_prior`.
+
+        Returns:
+          A model of the same encoder, decoder and likelihood, and the prior.
+        """
+        fitted = VAE(
+            self.encoder,
+            self.decoder,
+            prior,
+            self.likelihood,
+            objective=self.objective,
+            seed=self.seed,
+        )
+        x = inputs.check_data(x, self.num_observed)
+        prior.adapt_inputs(x, self.seed)
+        sample = tf.function(
+            lambda batch, seed: self.encoder(
+                densities.split_missing(batch)[0]
+            ).sample(seed)
+        )
+        latents = [
+            sample(x[i : i + _BATCH], random.make_seed(self.seed, _FITTING, i))
+            for i in range(0, len(x), _BATCH)
+        ]
+        fit_prior(prior, np.concatenate(latents), **settings)
+        return fitted
 
     def batches(
         self,
