@@ -110,8 +110,13 @@ class Likelihood(keras.layers.Layer):
           weights: `[B, M]`, posterior weights of the M states.
         """
 
-    def maximise(self, pass_done: tf.Tensor) -> None:
-        """Updates in closed form and clears the sums where `pass_done`."""
+    def maximise(self, pass_done: tf.Tensor, kept: float = 0.0) -> None:
+        """Updates in closed form where `pass_done`.
+
+        Args:
+          pass_done: Scalar, whether to do anything.
+          kept: Share of the sums that the next pass begins with.
+        """
 
     def monitored(self) -> dict[str, tf.Tensor]:
         """Returns scalars worth a column in the training log."""
@@ -276,7 +281,7 @@ class GaussianLikelihood(_StandardizedLikelihood):
         self._error_sum.assign_add(tf.cast(expected_error, tf.float64))
         self._entry_sum.assign_add(tf.cast(tf.reduce_sum(observed), tf.float64))
 
-    def maximise(self, pass_done: tf.Tensor) -> None:
+    def maximise(self, pass_done: tf.Tensor, kept: float = 0.0) -> None:
         if self.is_fixed:
             return
         # d F / d variance = 0 at the mean squared error over observed entries.
@@ -285,8 +290,8 @@ class GaussianLikelihood(_StandardizedLikelihood):
         best = tf.maximum(best, MIN_VARIANCE)
         self.variance.assign(tf.where(pass_done, best, self.variance.value))
         for total in (self._error_sum, self._entry_sum):
-            nothing = tf.zeros_like(total.value)
-            total.assign(tf.where(pass_done, nothing, total.value))
+            rest = kept * total.value
+            total.assign(tf.where(pass_done, rest, total.value))
 
     def monitored(self) -> dict[str, tf.Tensor]:
         return {"noise_std": tf.sqrt(self.variance.value)}

@@ -308,6 +308,8 @@ class VerdictsTest(parameterized.TestCase):
         (1.3, 0.01, "refuted"),
         (0.7, 0.01, "refuted"),
         (1.0, 0.3, "undecided"),
+        # Other than the same for sure, but by no more than the margin.
+        (1.098, 0.003, "undecided"),
     )
     def test_equality_is_equivalence_within_the_margin(
         self, ratio, noise, decision

@@ -24,7 +24,8 @@ class VampPrior(Prior):
     A model connects it to its encoder, which the gradient of the prior
     reaches as well. Pseudo-inputs start uniform on [0, 1], or as data points
     by `adapt_inputs`; unlike those of the publication they are not kept to
-    the range of pixels, because data may have any.
+    the range of pixels, because data may have any. It is no prior for frozen
+    encoders of a tiny variance: their posteriors do not reach each other.
 
     Reference: Tomczak and Welling, 2018, "VAE with a VampPrior", section 2.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,8 @@ from tfvae.metrics import (
     sample_distances,
 )
 from tfvae.networks.counting import num_parameters, sum_of_dimensions
-from tfvae.runners import report
+from tfvae.priors import Prior
+from tfvae.runners import config, report
 from tfvae.runners.experiment import Experiment, Model, experiment, fit
 from tfvae.runners.run_directory import RunDirectory
 from tfvae.vae import VAE
@@ -31,14 +33,15 @@ _NUM_RECONSTRUCTIONS = 8
 _NUM_SAMPLES = 64
 _GENERATED_AT_ONCE = 1000
 _NUM_KERNEL_SUBSETS = 20
-# Of this process, by folder and number of images.
-_references: dict[tuple[pathlib.Path, int], Reference] = {}
+# Of this process, by images and settings of what computes features.
+_references: dict[tuple[object, ...], Reference] = {}
 
 
 @gin.configurable("cell")
 def run_cell(
     path: str | os.PathLike[str],
     *,
+    fitted_prior: Callable[[int], Prior] | None = None,
     reference: Callable[[], Observations] | None = None,
     features: Callable[..., FeatureExtractor] = ClassifierFeatures,
     num_generated: int = 10_000,
@@ -50,6 +53,8 @@ def run_cell(
     Args:
       path: Folder of the cell. What cells have in common, such as the
         features of the reference images, goes to its parent's parent.
+      fitted_prior: Prior that takes the place of the trained one, fitted after
+        training; called with the number of latents.
       reference: Gives the images that generated ones are compared with, the
         same for all cells; None for no comparison.
       features: Makes what computes the features that they are compared by,
@@ -69,6 +74,9 @@ def run_cell(
     with run.locked():
         parts = experiment()
         rows = fit(run, parts, lambda epoch: Observation({}, {}))
+        if isinstance(parts.model, VAE):
+            model = _finished(parts.model, parts.observations, fitted_prior)
+            parts = parts._replace(model=model)
         model = parts.model
         figures = {
             "epochs": len(rows),
@@ -89,6 +97,21 @@ def run_cell(
             )
         _draw(run, parts)
     return figures
+
+
+def _finished(
+    model: VAE,
+    data: Observations,
+    fitted_prior: Callable[[int], Prior] | None,
+) -> VAE:
+    """Returns the model with its noise, and maybe another prior, fitted."""
+    model.calibrate(data.train)
+    if fitted_prior is None:
+        return model
+    prior = fitted_prior(model.num_latents)
+    fitted = model.with_fitted_prior(prior, data.train)
+    fitted.compile()
+    return fitted
 
 
 def _typical_seconds(rows: list[dict[str, float]]) -> float:
@@ -126,7 +149,7 @@ def _test_figures(
     figures["test_tight_bound"] = report.mean_bound(model, points, **settings)
     if report.can_enumerate(model, points):
         exact = report.log_likelihood(model, points)
-        figures["test_log_likelihood"] = float(np.mean(exact))
+        figures["test_exact_log_likelihood"] = float(np.mean(exact))
         figures["test_active"] = report.mean_active(model, points)
     return figures
 
@@ -169,11 +192,16 @@ def _reference(
     num_images: int,
 ) -> Reference:
     """Returns the features of real images, computed once in a process."""
-    key = (folder, num_images)
+    data = make()
+    images = data.train[:num_images]
+    settings = [
+        f"{name} = {value}"
+        for name, value in config.bindings(config.text()).items()
+        if "Features." in name or name == "cell.features"
+    ]
+    key = (zlib.crc32(images.data), *settings)
     if key not in _references:
-        data = make()
-        extractor = features(data, folder)
-        _references[key] = Reference.of(extractor, data.train[:num_images])
+        _references[key] = Reference.of(features(data, folder), images)
     return _references[key]
 
 

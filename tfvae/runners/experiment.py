@@ -72,7 +72,8 @@ def experiment(
       The parts.
 
     Raises:
-      TypeError: If `data` is neither.
+      TypeError: If `data` is neither, or a picture is to be restored by
+        another model than a TVAE.
       ValueError: If `max_points` is less than 1, `seed` is not an integer
         from 0 to 2**32 - 1, or data are outside the likelihood's support.
     """
@@ -99,6 +100,11 @@ def experiment(
         num_data=observations.num_data,
         seed=seed,
     )
+    if restoration is not None and not isinstance(built, TVAE):
+        raise TypeError(
+            "`experiment.model` must be @TVAE for a picture to restore, got "
+            f"{type(built).__name__}."
+        )
     built.adapt(observations.train)
     if observations.test is not None:
         try:
@@ -262,7 +268,8 @@ def fit(
         _announce(parts, start, epochs, steps)
         with run.our_errors():
             callbacks = _callbacks(run, parts.model, observe, table, saver)
-            _train(parts, start, epochs, batch_size, callbacks)
+            _train(run, parts, start, epochs, batch_size, callbacks)
+        run.features.unlink(missing_ok=True)
     return table.rows
 
 
@@ -401,6 +408,7 @@ def _callbacks(
 
 
 def _train(
+    run: RunDirectory,
     parts: Experiment,
     start: int,
     epochs: int,
@@ -414,7 +422,7 @@ def _train(
     model.fit(
         indexed_batches(*order)
         if isinstance(model, TVAE)
-        else model.batches(*order),
+        else model.batches(*order, path=run.features),
         steps_per_epoch=math.ceil(data.num_data / batch_size),
         initial_epoch=start,
         epochs=epochs,

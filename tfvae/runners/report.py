@@ -12,7 +12,7 @@ import tqdm
 
 from tfvae import plots, serving
 from tfvae.data import images
-from tfvae.ops import bits, densities, random
+from tfvae.ops import bits, densities, random, truncated
 from tfvae.priors import IndependentBernoulliPrior
 from tfvae.runners.experiment import Experiment, Model
 from tfvae.runners.run_directory import RunDirectory
@@ -138,17 +138,28 @@ def log_likelihood(model: Model, points: np.ndarray) -> np.ndarray:
 
 
 def mean_active(model: Model, points: np.ndarray) -> float:
-    """Returns the posterior mean of the number of active binary latents.
+    """Returns the exact posterior mean of the number of active latents.
 
     Args:
-      model: The model; its latents are binary.
+      model: The model; its latents are binary, and few.
       points: `[N, D]`, NaN where missing.
     """
-    if isinstance(model, VAE):
-        return float(np.mean(np.sum(model.encode(points).mean, -1)))
-    inference = model.infer(points)
-    num_ones = np.sum(bits.unpack(inference.packed, model.num_latents), -1)
-    return float(np.mean(np.sum(inference.weights * num_ones, -1)))
+    joint = Joint(model.prior, model.decoder, model.likelihood)
+    states = tf.constant(bits.all_states(model.num_latents))
+    weigh = tf.function(
+        lambda x, observed: truncated.posterior_weights(
+            joint.log_prob_pairs(x, observed, states)
+        )
+    )
+    num_ones = tf.reduce_sum(states, -1)
+    means = [
+        tf.linalg.matvec(
+            weigh(*densities.split_missing(points[i : i + _BATCH_SIZE])),
+            num_ones,
+        )
+        for i in range(0, len(points), _BATCH_SIZE)
+    ]
+    return float(np.mean(np.concatenate(means)))
 
 
 def draw(
@@ -162,7 +173,7 @@ def draw(
         references = {"generating parameters": data.log_likelihood}
     plots.curves(
         rows,
-        ["bound", "test_bound"],
+        ["bound", "test_bound", "validation_bound"],
         run.figures / "bound.png",
         references=references,
     )

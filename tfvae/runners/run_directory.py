@@ -59,6 +59,8 @@ class RunDirectory:
         self.tensorboard = self.path / "tensorboard"
         self.saved_model = self.path / "saved_model"
         self.error_log = self.path / "error.log"
+        # While it trains, where they are too large for memory.
+        self.features = self.path / "features.npy"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

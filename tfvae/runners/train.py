@@ -36,7 +36,8 @@ def train(
     Args:
       run_dir: Folder of the run, see `RunDirectory`.
       num_test_points: How many held-out points to infer when the run is
-        observed, for the column "test_bound"; inference takes long, and
+        observed, for the column "test_bound" ("validation_bound" where the data
+        have points for that); inference takes long, and
         tools/evaluate.py does more of it.
       export: Whether to write a SavedModel at the end.
 
@@ -78,14 +79,17 @@ class _Observer:
     ) -> None:
         self._run = run
         self._parts = parts
-        test = parts.observations.test
-        self._test = None if test is None else test[:num_test_points]
+        data = parts.observations
+        watched = "test" if data.validation is None else "validation"
+        points = getattr(data, watched)
+        self._column = f"{watched}_bound"
+        self._points = None if points is None else points[:num_test_points]
 
     def __call__(self, epoch: int) -> Observation:
         scalars = {}
-        if self._test is not None and len(self._test):
-            scalars["test_bound"] = report.mean_bound(
-                self._parts.model, self._test
+        if self._points is not None and len(self._points):
+            scalars[self._column] = report.mean_bound(
+                self._parts.model, self._points
             )
         drawn = report.draw_model(self._run, self._parts)
         images = report.read_figures(self._run, *drawn)

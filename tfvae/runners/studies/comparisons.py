@@ -48,9 +48,15 @@ def pairs(
     table = table.reindex(columns=list(levels)).dropna()
     if table.empty:
         return table
-    grouped = table.groupby(level=REPETITION)
-    counts = grouped.size()
-    return grouped.mean()[counts == counts.max()]
+    counts = table.groupby(level=REPETITION).size()
+    kept = counts.index[counts == counts.max()]
+    table = table.loc[table.index.isin(kept, level=REPETITION)]
+    if others:  # The same models in all of them.
+        models = table.groupby(level=list(others)).size()
+        complete = models.index[models == len(kept)]
+        own = table.index.droplevel(REPETITION)
+        table = table.loc[own.isin(complete)]
+    return table.groupby(level=REPETITION).mean()
 
 
 def where(frame: pd.DataFrame, levels: Mapping[str, str]) -> pd.DataFrame:
@@ -80,6 +86,12 @@ def p_within(differences: np.ndarray, low: float, high: float) -> float:
     """Returns the p value for a mean within limits: two one-sided tests."""
     values = np.asarray(differences, np.float64)
     return max(p_less(values, high), p_less(-values, -low))
+
+
+def p_outside(differences: np.ndarray, low: float, high: float) -> float:
+    """Returns the p value for a mean outside of limits, on either side."""
+    values = np.asarray(differences, np.float64)
+    return min(1.0, 2.0 * min(p_less(values, low), p_less(-values, -high)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -341,14 +341,15 @@ def _decide_equal(
 ) -> tuple[str, list[float], list[float]]:
     """Judges whether all relative changes are within a margin.
 
-    For all to be so, each has to be at level `ALPHA`, without a correction.
+    For all to be so, each has to be at level `ALPHA`, without a correction;
+    one that is outside of the margin, corrected, refutes it.
     """
     p_same = [comparisons.p_within(one, -margin, margin) for one in changes]
     p_other = comparisons.holm([comparisons.p_different(d) for d in changes])
-    is_refuted = any(
-        other < ALPHA and same >= ALPHA
-        for same, other in zip(p_same, p_other, strict=True)
+    p_outside = comparisons.holm(
+        [comparisons.p_outside(one, -margin, margin) for one in changes]
     )
+    is_refuted = any(p < ALPHA for p in p_outside)
     decision = _decision(all(p < ALPHA for p in p_same), is_refuted)
     return _with_reason(decision, p_same), p_same, p_other
 

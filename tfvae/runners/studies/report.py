@@ -92,7 +92,10 @@ def _head(found: Results) -> str:
             f'Columns "published" are those of the thesis ({layout.published}, '
             "5 repetitions of its own training, data and measures). Its "
             "negative ELBO and regularization term are shown for its own "
-            "objective only; its Fréchet distance uses another network.\n"
+            "objective only; its Fréchet distance uses another network. "
+            "Seconds are those of epochs that read features of frozen layers "
+            "from a cache, which the thesis had not, while other cells "
+            "trained beside, with one thread each.\n"
         )
     if found.errors:
         lines.append(f"{len(found.errors)} cells failed:\n")

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from tfvae.runners.studies import comparisons
@@ -192,7 +193,7 @@ def duel(
     lines = []
     for key, part in frame.groupby(others, sort=False):
         means = part.groupby(factor)[metric].mean().to_dict()
-        if len(means) < len(levels):
+        if len(means) < len(levels) or np.isnan(list(means.values())).any():
             continue
         wins[min(means, key=means.__getitem__)] += 1
         first, second = levels[:2]
