@@ -24,7 +24,7 @@ class ReadmeTest(tf.test.TestCase):
             self.assertTrue((ROOT / name).exists(), name)
 
     def test_program_denoises_and_operator_works(self):
-        program, operator = re.findall(r"```python\n(.*?)```", README, re.S)
+        program, operator, _ = _programs()
         # A smaller picture, and less of it:.
         program = program.replace("140, 100, 100)", "140, 48, 48)")
         program = program.replace("epochs=10", "epochs=20")
@@ -46,6 +46,17 @@ class ReadmeTest(tf.test.TestCase):
         model.save(path)
         loaded = names["keras"].models.load_model(path)
         self.assertIs(loaded.evolution.variation, names["invert"])
+
+    def test_program_trains_a_vae(self):
+        program = _programs()[2].replace("epochs=30", "epochs=1")
+        program = program.replace("num_train=1297", "num_train=100, num_test=9")
+        names = {}
+        exec(compile(program, "README.md", "exec"), names)
+        self.assertEqual(names["images"].shape, [64, 1024])
+
+
+def _programs():
+    return re.findall(r"```python\n(.*?)```", README, re.S)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,10 @@ _SEPARATOR = (0.72, 0.77, 0.82)  # between tiles; no grey, as tiles may be
 _LABELS = {
     "bound": ("training data", "bound on log p(x) / nats per data point"),
     "test_bound": ("test data", "bound on log p(x) / nats per data point"),
+    "validation_bound": (
+        "validation data",
+        "bound on log p(x) / nats per data point",
+    ),
     "psnr": ("PSNR", "PSNR / dB"),
     "ssim": ("SSIM", "SSIM"),
     "noise_std": ("noise", "standard deviation of the noise"),

@@ -25,7 +25,8 @@ class PoolTest(parameterized.TestCase):
         for job in jobs:
             job.path.mkdir(exist_ok=True)
         command = [sys.executable, str(_STUB), str(self.folder)]
-        return pool.run(jobs, command, num_workers, self.folder / "log.txt")
+        log = self.folder / "log.txt"
+        return pool.run(jobs, command, num_workers, log, jobs_per_process=9)
 
     def _processes(self, names):
         return [
@@ -43,6 +44,14 @@ class PoolTest(parameterized.TestCase):
         processes = self._processes(names)
         self.assertLen(processes, 8)
         self.assertLessEqual(len(set(processes)), num_workers)
+
+    def test_process_gives_way_to_another_before_it_grows(self):
+        names = [f"job{i:02d}" for i in range(20)]
+        outcomes = [*self._run(names, 1)]
+        self.assertEqual([one.job.name for one in outcomes], names)
+        processes = self._processes(names)
+        counts = [processes.count(one) for one in dict.fromkeys(processes)]
+        self.assertEqual(counts, [9, 9, 2])
 
     def test_nothing_to_do_starts_nothing(self):
         self.assertEmpty([*self._run([])])

@@ -194,7 +194,12 @@ def draw_model(run: RunDirectory, parts: Experiment) -> list[str]:
     model, shape = parts.model, parts.observations.event_shape
     run.figures.mkdir(exist_ok=True)
     samples = model.sample(_NUM_SAMPLES, seed=parts.seed, mean=True).numpy()
-    plots.image_grid(samples, shape, run.figures / "samples.png")
+    plots.image_grid(
+        samples,
+        shape,
+        run.figures / "samples.png",
+        per_row=8 if isinstance(model, VAE) else None,
+    )
     if isinstance(model, VAE):
         plots.image_grid(
             interpolations(model, parts.seed),

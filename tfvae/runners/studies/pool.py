@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs for processes that stay, one job at a time each.
+"""Jobs for processes that stay for many of them, one at a time each.
 
 A process says `{"ready": true}` when it can work. Then it reads one JSON line
 a job, with its "name" and "path", and answers each with a JSON line that has
@@ -64,6 +64,7 @@ class _Process:
                 start_new_session=True,
             )
         self.job: Job | None = None
+        self.num_done = 0
         self.started = 0.0
 
     @property
@@ -90,6 +91,7 @@ class _Process:
         """Takes the job back."""
         assert self.job is not None
         job, self.job = self.job, None
+        self.num_done += 1
         return Outcome(job, time.perf_counter() - self.started, error, is_lost)
 
     def end(self, grace_seconds: float = 0.0) -> str:
@@ -120,6 +122,8 @@ def run(
     num_workers: int,
     log: pathlib.Path,
     environment: Mapping[str, str] | None = None,
+    *,
+    jobs_per_process: int = 16,
 ) -> Iterator[Outcome]:
     """Yields what becomes of each job, in the order that they end.
 
@@ -132,6 +136,8 @@ def run(
       num_workers: The most processes at a time.
       log: File that gets what processes write to standard error.
       environment: Variables that they have beside ours.
+      jobs_per_process: After so many jobs another process takes the place of
+        one: TensorFlow keeps some 50 MB of each model that was trained.
 
     Raises:
       RuntimeError: If a process ends before it can work.
@@ -166,10 +172,12 @@ def run(
         outcome = None
         if process.job is not None:
             outcome = process.outcome(said["error"])
-        if waiting:
+        if waiting and process.num_done < jobs_per_process:
             process.give(waiting.popleft())
-        else:
-            stop(process)
+            return outcome
+        stop(process)
+        if waiting:
+            start()
         return outcome
 
     try:
