@@ -24,14 +24,15 @@ LEVELS = {
     "plots": 1,
     "priors": 1,
     "schedules": 1,
+    "latent_model": 2,
     "metrics": 2,
-    "tvae": 2,
-    "vae": 2,
-    "callbacks": 3,
-    "checkpoints": 3,
-    "restoration": 3,
-    "serving": 3,
-    "runners": 4,
+    "tvae": 3,
+    "vae": 3,
+    "callbacks": 4,
+    "checkpoints": 4,
+    "restoration": 4,
+    "serving": 4,
+    "runners": 5,
 }
 
 # What is fenced -> the path prefixes below the root that may use it.

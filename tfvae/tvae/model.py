@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfvae import inputs, likelihoods
+from tfvae import likelihoods
+from tfvae.latent_model import LatentModel
 from tfvae.ops import bits, densities, random, truncated
 from tfvae.tvae import checks, joint, prior
 from tfvae.tvae import evolution as evolution_lib
@@ -47,7 +48,7 @@ class Inference(NamedTuple):
 
 @gin.register
 @keras.saving.register_keras_serializable("tfvae")
-class TVAE(keras.Model):
+class TVAE(LatentModel):
     """A VAE with binary latents and no encoder.
 
     The model is s ~ Bern(pi), x ~ p(x | decoder(s)). The posterior of each
@@ -172,30 +173,15 @@ class TVAE(keras.Model):
         self.seed = seed
 
         self.prior = prior.BernoulliPrior(num_latents, name="prior")
-        self._iteration = self.add_weight(
-            shape=(),
-            initializer="zeros",
-            dtype="int64",
-            trainable=False,
-            name="iteration",
-        )
         self.states = None
         if num_data and not self.is_exhaustive:
             self.states = states_lib.StateStore(
                 num_data, num_states, num_latents, name="states"
             )
             self.states.initialize(random.make_seed(seed, _INITIAL))
-        self._means = {
-            name: keras.metrics.Mean(name=name)
-            for name in (
-                "bound",
-                "active",
-                "effective_states",
-                "dropped_mass",
-                "replaced",
-                *self.likelihood.monitored(),
-            )
-        }
+        self._count_and_monitor(
+            ("bound", "active", "effective_states", "dropped_mass", "replaced")
+        )
         self.build((None, None))
 
     def build(self, input_shape: Any = None) -> None:
@@ -269,36 +255,12 @@ class TVAE(keras.Model):
         """float32 weight `[H]`, pi."""
         return self.prior.probs
 
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        return list(self._means.values())
-
-    def adapt(self, x: np.ndarray) -> None:
-        """Sets what the likelihood takes from data before training.
-
-        Args:
-          x: `[N, D]`, NaN where missing.
-
-        Raises:
-          ValueError: If `x` has a wrong shape, infinite values, rows without
-            any observed value, or values outside the likelihood's support.
-        """
-        x = inputs.check_data(x, self.num_observed)
-        self.likelihood.validate(x)
-        self.likelihood.adapt(x)
-
     # Training.
 
     def make_train_function(self, force: bool = False) -> Any:
-        """Builds the optimizer first, as Keras does in the first step.
-
-        A step that creates variables is traced twice.
-        """
-        inputs.check_compiled(self.get_compile_config())
+        """Makes sure that exploration is looked after, then Keras's own."""
         if self.best_parameters is not None:
             self.best_parameters.check_watched()
-        if not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
@@ -344,10 +306,6 @@ class TVAE(keras.Model):
             return most
         num_kept = truncated.num_kept(log_joints, self.max_dropped_mass)
         return tf.minimum(num_kept, most)
-
-    def _monitor(self, **values: tf.Tensor) -> None:
-        for name, value in values.items():
-            self._means[name].update_state(value)
 
     def _unpack_training_data(self, data: Any) -> tuple[tf.Tensor, tf.Tensor]:
         x, index, weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -474,11 +432,6 @@ class TVAE(keras.Model):
         self._monitor(bound=self._infer_default(self._as_batch(x)).bound)
         return {"bound": self._means["bound"].result()}
 
-    def predict_step(self, data: Any) -> tf.Tensor:
-        """Returns the posterior mean of the observation of unseen data."""
-        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        return self(x)
-
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Reconstructs a batch of unseen data.
 
@@ -582,10 +535,6 @@ class TVAE(keras.Model):
         """Returns sum_s q(s) E[x | s] of what `infer` returned, `[B, D]`."""
         return self._joint.mean(inference.packed, inference.weights)
 
-    def reconstruct(self, x: np.ndarray | tf.Tensor) -> tf.Tensor:
-        """Returns the posterior mean of one batch of unseen data, `[B, D]`."""
-        return self(self._checked(x))
-
     def stored_reconstruction(
         self, x: np.ndarray | tf.Tensor, index: np.ndarray | tf.Tensor
     ) -> np.ndarray:
@@ -685,14 +634,3 @@ class TVAE(keras.Model):
     def singleton_means(self) -> tf.Tensor:
         """Returns what each latent draws alone, E[x | e_h]: `[H, D]`."""
         return self.decode(np.eye(self.num_latents, dtype=np.float32))
-
-    def _checked(self, x: Any) -> np.ndarray | tf.Tensor:
-        """Checks data outside of graphs, where errors can be told well."""
-        if not tf.executing_eagerly():
-            return x
-        x = inputs.check_data(x, self.num_observed)
-        self.likelihood.validate(x)
-        return x
-
-    def _as_batch(self, x: Any) -> tf.Tensor:
-        return inputs.as_batch(x, self.num_observed, self.likelihood.support)

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfvae import inputs, likelihoods
 from tfvae.data import batches_with, indexed_batches
+from tfvae.latent_model import LatentModel
 from tfvae.ops import densities, elbo, random
 from tfvae.priors import Prior, fit_prior
 from tfvae.vae import encoders, objectives
@@ -27,7 +28,7 @@ _BATCH = 1024
 
 @gin.register
 @keras.saving.register_keras_serializable("tfvae")
-class VAE(keras.Model):
+class VAE(LatentModel):
     """An amortised VAE: x -> q(z | x), z ~ p(z), x ~ p(x | decoder(z)).
 
     Its parts are arguments, and any of one kind goes with any of another:
@@ -114,25 +115,16 @@ class VAE(keras.Model):
                 f"`prior` must have the encoder's {self.num_latents} latents, "
                 f"got {prior.num_latents}"
             )
-        self._iteration = self.add_weight(
-            shape=(),
-            initializer="zeros",
-            dtype="int64",
-            trainable=False,
-            name="iteration",
-        )
-        self._means = {
-            name: keras.metrics.Mean(name=name)
-            for name in (
+        self._count_and_monitor(
+            (
                 "loss",
                 "bound",
                 "log_likelihood",
                 "kl",
                 "squared_error",
                 "regularization",
-                *self.likelihood.monitored(),
             )
-        }
+        )
         self.build((None, self.num_observed))
 
     def build(self, input_shape: Any = None) -> None:
@@ -182,24 +174,11 @@ class VAE(keras.Model):
             )
         return cls(**config)
 
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        return list(self._means.values())
-
     def adapt(self, x: np.ndarray) -> None:
-        """Sets what likelihood and prior take from data before training.
-
-        Args:
-          x: `[N, D]`, NaN where missing.
-
-        Raises:
-          ValueError: If `x` has a wrong shape, infinite values, rows without
-            any observed value, or values outside the likelihood's support.
-        """
-        x = inputs.check_data(x, self.num_observed)
-        self.likelihood.validate(x)
-        self.likelihood.adapt(x)
-        self.prior.adapt_inputs(x, self.seed)
+        super().adapt(x)
+        self.prior.adapt_inputs(
+            inputs.check_data(x, self.num_observed), self.seed
+        )
 
     def calibrate(self, x: np.ndarray) -> None:
         """Sets the likelihood's noise to the best for data, in closed form.
@@ -302,16 +281,6 @@ class VAE(keras.Model):
 
     # Training.
 
-    def make_train_function(self, force: bool = False) -> Any:
-        """Builds the optimizer first, as Keras does in the first step.
-
-        A step that creates variables is traced twice.
-        """
-        inputs.check_compiled(self.get_compile_config())
-        if not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
-        return super().make_train_function(force)
-
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One gradient step on a batch, then the noise in closed form.
 
@@ -345,7 +314,7 @@ class VAE(keras.Model):
         self._add_to_noise(x, observed, outputs)
         self.likelihood.maximise(tf.constant(True), _KEPT)
         self._iteration.assign_add(1)
-        return self._monitored(**values, **noise)
+        return self._monitor(**values, **noise)
 
     def _terms(
         self,
@@ -391,11 +360,6 @@ class VAE(keras.Model):
         }
         return tf.reduce_mean(losses), values
 
-    def _monitored(self, **values: tf.Tensor) -> dict[str, tf.Tensor]:
-        for name, value in values.items():
-            self._means[name].update_state(value)
-        return {name: self._means[name].result() for name in values}
-
     # Evaluation.
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
@@ -417,12 +381,7 @@ class VAE(keras.Model):
         outputs = self.decode_outputs(latents)
         terms = self._terms(x, observed, posterior, latents, outputs)
         _, values = self._loss(terms, self._iteration.value)
-        return self._monitored(**values)
-
-    def predict_step(self, data: Any) -> tf.Tensor:
-        """Returns the reconstruction of a batch."""
-        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        return self(x)
+        return self._monitor(**values)
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Reconstructs: the mean of p(x | z) at the mode of q(z | x).
@@ -485,10 +444,6 @@ class VAE(keras.Model):
         x, _ = densities.split_missing(self._as_batch(self._checked(x)))
         return self.encoder(x)
 
-    def reconstruct(self, x: np.ndarray | tf.Tensor) -> tf.Tensor:
-        """Returns what `call` does, for one batch of checked data."""
-        return self(self._checked(x))
-
     # Generation.
 
     def decode(self, latents: np.ndarray | tf.Tensor) -> tf.Tensor:
@@ -534,17 +489,6 @@ class VAE(keras.Model):
             return outputs
         shape = tf.concat([tf.shape(latents)[:-1], [outputs.shape[-1]]], 0)
         return tf.reshape(outputs, shape)
-
-    def _checked(self, x: Any) -> np.ndarray | tf.Tensor:
-        """Checks data outside of graphs, where errors can be told well."""
-        if not tf.executing_eagerly():
-            return x
-        x = inputs.check_data(x, self.num_observed)
-        self.likelihood.validate(x)
-        return x
-
-    def _as_batch(self, x: Any) -> tf.Tensor:
-        return inputs.as_batch(x, self.num_observed, self.likelihood.support)
 
 
 def _replica() -> int | tf.Tensor:
