@@ -15,8 +15,9 @@ lint:
 type:
 	$(PYTHON) -m mypy
 
+# A process for each processor; files stay whole, as their tests share models.
 test:
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest --numprocesses=logical --dist=loadfile
 
 slow:
 	$(PYTHON) -m pytest -m slow

@@ -64,6 +64,7 @@ setuptools.setup(
         "test": [
             "mypy>=2.4,<2.5",
             "pytest>=9.0,<10",
+            "pytest-xdist>=3.8,<4",
             "ruff>=0.17.5,<0.18",
         ],
     },
