@@ -9,6 +9,8 @@ Usage:
       --compare="other=python other.py house.png"
   python tools/benchmark.py --mode=scaling --gin_file=gin/quickstart.gin \
       --gin_param="benchmark.latents=(16, 64)" --run_dir=runs/benchmark
+  python tools/benchmark.py --mode=epochs --run_dir=runs/epochs \
+      --gin_param="epoch_times.torch_python='torch_env/bin/python'"
 
 --mode=speed    data points a second of EM epochs, bound after each, memory
 --mode=quality  seconds until a bound is reached; with benchmark.num_points=None
@@ -16,6 +18,9 @@ Usage:
 --mode=scaling  data points a second and bytes for numbers of latents and
                 states, and the exponents that the cost grows with
 --mode=profile  where the time of a step goes, and its share of the roofline
+--mode=epochs   seconds per epoch of VAEs with learnable, partly and wholly
+                random encoders, without and with cached features, and of the
+                first in PyTorch; parameters are those of epoch_times
 
 Ours, the plain form that the tests check it with, and each program of
 --compare run in turn, each in a process of its own. Such a program prints a
@@ -23,7 +28,7 @@ JSON line an epoch with "per_second", and "bound" and "seconds" where it knows
 them; the first epoch compiles, and does not count for speed. A table is
 printed; benchmark_<mode>.json and figures are in the run folder. Parameters,
 as in --gin_param=benchmark.epochs=5: num_points, epochs, repeats, latents,
-states.
+states. Mode epochs takes turns by epochs, and writes a Markdown table, too.
 """
 
 from __future__ import annotations
@@ -33,7 +38,7 @@ import sys
 import console
 from absl import flags
 
-_MODES = ["speed", "quality", "scaling", "profile"]
+_MODES = ["speed", "quality", "scaling", "profile", "epochs"]
 
 
 def define(values: flags.FlagValues) -> None:
@@ -54,9 +59,15 @@ def define(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     """Runs the tool."""
-    from tfvae.runners import config
+    from tfvae.runners import config, epoch_times
     from tfvae.runners.benchmark import benchmark
 
+    if values.mode == "epochs":
+        files = [epoch_times.GIN_FILE, *values.gin_file]
+        overrides = console.bindings(values)
+        config.load(files, [*epoch_times.BINDINGS, *overrides])
+        epoch_times.epoch_times(console.run_dir(values), overrides)
+        return
     names = ("mode", "compare", "plain")
     bindings = console.bindings(values, {k: f"benchmark.{k}" for k in names})
     config.load(console.gin_files(values), bindings)

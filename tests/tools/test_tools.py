@@ -21,10 +21,12 @@ from tfvae.runners import (  # noqa: F401
     benchmark,
     config,
     denoise,
+    epoch_times,
     evaluate,
     export,
     train,
 )
+from tfvae.runners.studies import study  # noqa: F401
 
 TOOLS = pathlib.Path(console.__file__).parent
 NAMES = sorted(
@@ -267,6 +269,19 @@ class ToolsTest(tf.test.TestCase, parameterized.TestCase):
             config.value("benchmark.compare"),
             ["a=run 'it' --epochs=3", "b=other"],
         )
+
+    def test_benchmark_of_epochs_has_a_configuration_of_its_own(self):
+        param = "epoch_times.rounds=2"
+        with mock.patch("tfvae.runners.epoch_times.epoch_times") as called:
+            code, _, err = _call(
+                *("benchmark", "--mode=epochs", "--seed=3"),
+                *(f"--gin_param={param}", f"--run_dir={self.folder}"),
+            )
+        self.assertEqual(code, 0, err)
+        overrides = [param, "experiment.seed = 3"]
+        called.assert_called_once_with(str(self.folder), overrides)
+        self.assertEqual(config.value("epoch_times.rounds"), 2)
+        self.assertIn("encoder", config.value("study.factors"))
 
     def test_benchmark_refuses_a_command_without_a_name(self):
         self._assert_told(
