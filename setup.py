@@ -25,8 +25,8 @@ def _readme() -> str:
 setuptools.setup(
     name="tfvae",
     version=_version(),
-    description="Variational autoencoders in TensorFlow whose usual parts have been "
-    "replaced: no encoder, random encoders, flow priors.",
+    description="Variational autoencoders in TensorFlow whose usual parts have "
+    "been replaced: no encoder, random encoders, flow priors.",
     long_description=_readme(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
