@@ -235,13 +235,8 @@ def _started(
             if layer == "fc" and "--channels_last" in flags:
                 continue
             argv = [*theirs(settings, layer, prior, folder), *flags]
-            log = folder / f"{name}.txt"
-            process = stack.enter_context(
-                PinnedProcess(argv, settings.cores, log)
-            )
             try:
-                process.read("facts")
-                programs[name] = process, "epoch"
+                programs[name] = start(argv), "epoch"
             except RuntimeError as err:
                 left_out[name] = str(err)
         yield programs, left_out
