@@ -21,6 +21,7 @@ LEVELS = {
     "data": 1,
     "likelihoods": 1,
     "networks": 1,
+    "optimizers": 1,
     "plots": 1,
     "priors": 1,
     "schedules": 1,

@@ -19,6 +19,7 @@ from tfvae.networks import (
     random_features,
     upsampling_decoder,
 )
+from tfvae.optimizers import FusedAdam
 from tfvae.priors import (
     GaussianMixturePrior,
     IndependentBernoulliPrior,
@@ -72,6 +73,7 @@ __all__ = [
     "Explore",
     "Fitness",
     "FullyConnectedDecoder",
+    "FusedAdam",
     "GaussianLikelihood",
     "GaussianMixturePrior",
     "GaussianPosterior",

@@ -24,6 +24,7 @@ import tfvae.runners.studies.study  # noqa: F401 (configurations name them)
 from tfvae.data import batches_with, indexed_batches
 from tfvae.networks.counting import num_parameters
 from tfvae.ops import densities
+from tfvae.optimizers import FusedAdam
 from tfvae.runners import config
 from tfvae.runners.experiment import experiment
 from tfvae.vae import VAE
@@ -86,7 +87,7 @@ def program(
         batches = indexed_batches(x, batch_size).map(lambda data, index: data)
     steps = math.ceil(len(x) / batch_size)
     trained.compile(
-        keras.optimizers.Adam(_LEARNING_RATE),
+        FusedAdam(_LEARNING_RATE),
         steps_per_execution=math.gcd(steps, settings["steps_per_execution"]),
     )
     return trained, _epoch(trained, batches, steps)

@@ -19,6 +19,7 @@ import tfvae.checkpoints
 import tfvae.schedules
 from tfvae.data import Observations, indexed_batches
 from tfvae.likelihoods import GaussianLikelihood, Likelihood
+from tfvae.optimizers import FusedAdam
 from tfvae.priors import Prior
 from tfvae.resources import check_disk_space
 from tfvae.restoration import Restoration
@@ -181,7 +182,7 @@ def cyclical_adam(
       max_learning_rate: In the middle of a cycle.
       half_cycle_epochs: Epochs from the one to the other.
     """
-    return keras.optimizers.Adam(
+    return FusedAdam(
         tfvae.schedules.TriangularCyclical(
             min_learning_rate,
             max_learning_rate,
@@ -200,7 +201,7 @@ def constant_adam(
       steps_per_epoch: Not used.
       learning_rate: The learning rate.
     """
-    return keras.optimizers.Adam(learning_rate)
+    return FusedAdam(learning_rate)
 
 
 @gin.configurable
