@@ -9,12 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 from tests.runners import small
-from tfvae.runners import config
-from tfvae.runners import evaluate as module
+from tfvae.runners import config, report
 from tfvae.runners.denoise import denoise
 from tfvae.runners.evaluate import evaluate
 from tfvae.runners.export import export
 from tfvae.runners.train import train
+from tfvae.tvae.prior import BernoulliPrior
 
 
 class EvaluateTest(tf.test.TestCase):
@@ -50,10 +50,16 @@ class EvaluateTest(tf.test.TestCase):
 
     def test_enumeration_is_left_out_where_it_takes_long(self):
         few, many = np.zeros((2, 16)), np.zeros((1000, 3072))
-        self.assertTrue(module._can_enumerate(8, few))
-        self.assertTrue(module._can_enumerate(20, few))
-        self.assertFalse(module._can_enumerate(21, few))
-        self.assertFalse(module._can_enumerate(20, many))
+
+        def can(num_latents, points):
+            prior = BernoulliPrior(num_latents)
+            model = mock.Mock(num_latents=num_latents, prior=prior)
+            return report.can_enumerate(model, points)
+
+        self.assertTrue(can(8, few))
+        self.assertTrue(can(20, few))
+        self.assertFalse(can(21, few))
+        self.assertFalse(can(20, many))
 
     def test_restored_picture_is_scored(self):
         small.load_picture("fit.epochs = 1", "denoise.export = False")
