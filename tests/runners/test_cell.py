@@ -11,6 +11,7 @@ from absl.testing import parameterized
 
 from tests.runners import small
 from tfvae.runners import cell, config
+from tfvae.runners.denoise import denoise
 from tfvae.runners.evaluate import evaluate
 from tfvae.runners.studies import grid, study  # noqa: F401
 from tfvae.runners.train import train
@@ -93,6 +94,22 @@ class CellTest(tf.test.TestCase, parameterized.TestCase):
 
 
 class VAERunTest(tf.test.TestCase):
+    def test_part_that_is_no_function_is_told(self):
+        config.load(["runs/digits.gin"], ["vae.prior = 3"])
+        with self.assertRaisesRegex(TypeError, "`vae.prior` must be a .*got 3"):
+            train(self.create_tempdir().full_path)
+
+    def test_picture_to_restore_asks_for_a_tvae(self):
+        small.load_picture(
+            "experiment.model = @vae",
+            "vae.network = @fully_connected_encoder",
+            "fully_connected_encoder.num_observed = 16",
+            "vae.prior = @StandardNormalPrior",
+            "vae.num_latents = 2",
+        )
+        with self.assertRaisesRegex(TypeError, "must be @TVAE for a picture"):
+            denoise(self.create_tempdir().full_path)
+
     def test_run_is_trained_resumed_evaluated_and_exported(self):
         folder = pathlib.Path(self.create_tempdir().full_path)
         levels = {

@@ -141,7 +141,20 @@ def vae(
       encoder: Policy that says how much of the network trains, called with
         the network and the number of latents.
       objective: What training minimises; None for the bound.
+
+    Raises:
+      TypeError: If a part is not a function that makes one.
     """
+    for name, part in (
+        ("encoder", encoder),
+        ("network", network),
+        ("prior", prior),
+    ):
+        if not callable(part):
+            raise TypeError(
+                f"`vae.{name}` must be a function that makes one, such as "
+                f"@learnable, @conv_encoder or @RealNVPPrior, got {part!r}."
+            )
     return VAE(
         encoder(network, num_latents),
         decoder,
