@@ -215,9 +215,7 @@ class Saving:
         saved = (1.0 - table[less] / table[more]).to_numpy()
         low, high = 0.5 * self.share, 1.5 * self.share
         inside = comparisons.p_within(saved, low, high)
-        outside = 2.0 * min(
-            comparisons.p_less(saved, low), comparisons.p_less(-saved, -high)
-        )
+        outside = comparisons.p_outside(saved, low, high)
         decision = _with_reason(
             _decision(inside < ALPHA, outside < ALPHA), [inside]
         )
