@@ -28,8 +28,8 @@ class PlainTVAE(tvae.TVAE):
     """
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        batch, index = self._unpack_training_data(data)
-        x, observed = densities.split_missing(batch)
+        batch, index, _ = keras.utils.unpack_x_y_sample_weight(data)
+        x, observed = densities.split_missing(self._as_batch(batch))
         noise = self.likelihood.monitored()
         if self.is_exhaustive:
             every = tf.constant(bits.all_states(self.num_latents))

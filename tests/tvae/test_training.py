@@ -130,10 +130,59 @@ class DecoderInTrainingTest(tf.test.TestCase):
             with self.assertRaisesRegex(ValueError, "left out of compile"):
                 model.fit(tiny.data(), tiny.INDEX, verbose=0)
 
-    def test_sample_weights_are_refused(self):
-        model = _compiled(tiny.make())
-        with self.assertRaisesRegex(ValueError, "`sample_weight` must be None"):
-            model.train_step((tiny.data(), tiny.INDEX, np.ones(11)))
+
+class WeightsTest(tf.test.TestCase, parameterized.TestCase):
+    def _trained(self, x, index, weights=None, **settings):
+        """A model after a step, and the store's packed states."""
+        model = _compiled(
+            tiny.make(num_data=5, **settings), keras.optimizers.SGD(0.1)
+        )
+        model.train_step((x, np.asarray(index), weights))
+        return model
+
+    @parameterized.parameters("gaussian", "diagonal", "bernoulli")
+    def test_a_point_drawn_twice_is_one_of_weight_two(self, likelihood):
+        x = tiny.data()
+        twice = self._trained(
+            x[[0, 2, 0, 1, 0]], [0, 2, 0, 1, 0], likelihood=likelihood
+        )
+        # Three points that make up a pass of five together.
+        weighted = self._trained(
+            x[[0, 2, 1]],
+            [0, 2, 1],
+            np.array([3.0, 1.0, 1.0]) * 3 / 5,
+            likelihood=likelihood,
+        )
+        for one, other in zip(
+            twice.trainable_variables, weighted.trainable_variables, strict=True
+        ):
+            self.assertAllClose(one, other, atol=1e-6)
+        self.assertAllEqual(twice.states.packed, weighted.states.packed)
+
+    def test_closed_forms_are_those_of_the_repeated_points(self):
+        x = tiny.data()
+        drawn = [0, 2, 0, 1, 0]
+        # With all 16 states nothing is evolved, and rows need no store.
+        model = self._trained(x[drawn], drawn, num_states=16)
+        plain = self._trained(x[drawn], [0, 1, 2, 3, 4], num_states=16)
+        self.assertAllClose(model.prior_probs, plain.prior_probs, atol=1e-6)
+        self.assertAllClose(
+            model.likelihood.variance, plain.likelihood.variance, rtol=1e-6
+        )
+
+    def test_weights_of_zero_leave_points_out(self):
+        x = tiny.data()
+        weights = np.array([5.0, 0.0, 0.0, 0.0, 0.0])
+        model = self._trained(x[:5], [0, 1, 2, 3, 4], weights, num_states=16)
+        alone = self._trained(x[[0] * 5], [0] * 5, num_states=16)
+        self.assertAllClose(model.prior_probs, alone.prior_probs, atol=1e-6)
+        self.assertAllClose(
+            model.likelihood.variance, alone.likelihood.variance, rtol=1e-6
+        )
+        for one, other in zip(
+            model.trainable_variables, alone.trainable_variables, strict=True
+        ):
+            self.assertAllClose(one, other, atol=1e-6)
 
 
 class ClosedFormTest(tf.test.TestCase, parameterized.TestCase):

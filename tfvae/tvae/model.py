@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfvae import likelihoods
 from tfvae.latent_model import LatentModel
 from tfvae.ops import bits, densities, random, truncated
-from tfvae.tvae import checks, joint, prior
+from tfvae.tvae import checks, draws, joint, prior
 from tfvae.tvae import evolution as evolution_lib
 from tfvae.tvae import exploration as exploration_lib
 from tfvae.tvae import states as states_lib
@@ -267,7 +267,9 @@ class TVAE(LatentModel):
         """One EM step on a batch: E-step, gradient step, sums for the pass.
 
         Args:
-          data: `(x, index)`: `[B, D]` and int `[B]`.
+          data: `(x, index)`: `[B, D]` and int `[B]`; or both with weights
+            `[B]` of the data points, whose mean over a pass has to be 1.
+            What is drawn twice counts twice.
 
         Returns:
           The metrics' running means.
@@ -277,20 +279,21 @@ class TVAE(LatentModel):
                 "TVAE must be trained in one replica: its states belong to "
                 "data points and are not synchronised between replicas"
             )
-        batch, index = self._unpack_training_data(data)
-        x, observed = densities.split_missing(batch)
+        drawn = self._unpack_training_data(data)
+        x, observed = densities.split_missing(drawn.x)
         noise = self.likelihood.monitored()
         if self.is_exhaustive:
             every = tf.constant(bits.all_states(self.num_latents))
             log_joints = self._joint.log_prob_pairs(x, observed, every)
             num_kept = self.num_states
-            self._m_steps(x, observed, None)
+            self._m_steps(x, observed, None, drawn)
         else:
-            evolved = self._e_step(x, observed, index)
+            evolved = self._e_step(x, observed, drawn.index)
             log_joints = evolved.log_joints
             num_kept = self._num_kept(log_joints)
-            self._m_steps(x, observed, evolved.packed[:, :num_kept])
+            self._m_steps(x, observed, evolved.packed[:, :num_kept], drawn)
         self._iteration.assign_add(1)
+        log_joints = drawn.per_draw(log_joints)
         self._monitor(
             bound=truncated.free_energy(log_joints),
             effective_states=truncated.effective_states(log_joints),
@@ -307,12 +310,8 @@ class TVAE(LatentModel):
         num_kept = truncated.num_kept(log_joints, self.max_dropped_mass)
         return tf.minimum(num_kept, most)
 
-    def _unpack_training_data(self, data: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        x, index, weight = keras.utils.unpack_x_y_sample_weight(data)
-        if weight is not None:
-            raise ValueError(
-                "`sample_weight` must be None: every data point counts once"
-            )
+    def _unpack_training_data(self, data: Any) -> draws.Draws:
+        x, index, weights = keras.utils.unpack_x_y_sample_weight(data)
         if not self.num_data:
             raise RuntimeError(_NO_DATA)
         if index is None:
@@ -320,7 +319,8 @@ class TVAE(LatentModel):
                 "TVAE must be trained on (x, index) with the index of each "
                 "data point, as in fit(x, np.arange(len(x))), got no index"
             )
-        return self._as_batch(x), checks.as_index(index, self.num_data)
+        index = checks.as_index(index, self.num_data)
+        return draws.distinct_draws(self._as_batch(x), index, weights)
 
     def _states_or_raise(self) -> states_lib.StateStore:
         if self.states is None:
@@ -349,20 +349,30 @@ class TVAE(LatentModel):
         return evolved
 
     def _m_steps(
-        self, x: tf.Tensor, observed: tf.Tensor, packed: tf.Tensor | None
+        self,
+        x: tf.Tensor,
+        observed: tf.Tensor,
+        packed: tf.Tensor | None,
+        drawn: draws.Draws,
     ) -> None:
         """Improves the parameters, one gradient step an M-step batch.
 
         Args:
-          x: `[B, D]`.
-          observed: `[B, D]`.
-          packed: uint8 `[B, M, W]`, each data point's states; None for all
+          x: `[U, D]`.
+          observed: `[U, D]`.
+          packed: uint8 `[U, M, W]`, each data point's states; None for all
             2**H.
+          drawn: What counts how much.
         """
+        step_weights = drawn.step_weights()
 
         def step(part: slice) -> None:
             own = None if packed is None else packed[part]
-            self._m_step(x[part], observed[part], own)
+            self._m_step(
+                (x[part], observed[part], own),
+                (drawn.weights[part], step_weights[part]),
+                tf.reduce_sum(drawn.counts[part]),
+            )
 
         size = self.m_batch_size
         if size is None:
@@ -381,9 +391,20 @@ class TVAE(LatentModel):
         )
 
     def _m_step(
-        self, x: tf.Tensor, observed: tf.Tensor, packed: tf.Tensor | None
+        self,
+        points: tuple[tf.Tensor, tf.Tensor, tf.Tensor | None],
+        both_weights: tuple[tf.Tensor, tf.Tensor],
+        num_draws: tf.Tensor,
     ) -> None:
-        """One gradient step, and its share of the closed-form updates."""
+        """One gradient step, and its share of the closed-form updates.
+
+        Args:
+          points: x, what of it is observed, and the states, see `_m_steps`.
+          both_weights: `[U]` each, those of sums over a pass and those of the
+            mean over a step.
+          num_draws: Scalar int32, how many draws the points stand for.
+        """
+        (x, observed, packed), (weights, step_weights) = points, both_weights
         if packed is None:
             states = tf.constant(bits.all_states(self.num_latents))
             index = tf.range(self.num_states)[None]  # [1, K]: as of everyone
@@ -395,27 +416,29 @@ class TVAE(LatentModel):
             )
             # q is the maximiser of the bound on these states, so the bound's
             # gradient is the expected log-joint's.
-            loss = -tf.reduce_mean(truncated.free_energy(log_joints))
+            bounds = truncated.free_energy(log_joints)
+            loss = -tf.reduce_mean(step_weights * bounds)
             loss += sum(self.decoder.losses)
         variables = self.trainable_variables
         self.optimizer.apply(tape.gradient(loss, variables), variables)
 
-        weights = truncated.posterior_weights(log_joints)  # [B, M]
-        index = tf.broadcast_to(index, tf.shape(weights))
+        q = truncated.posterior_weights(log_joints)  # [U, M]
+        index = tf.broadcast_to(index, tf.shape(q))
         # What all data points together give to each distinct state.
         totals = tf.math.unsorted_segment_sum(
-            weights, index, tf.shape(states)[0]
+            weights[:, None] * q, index, tf.shape(states)[0]
         )
         ones = tf.linalg.matvec(states, totals, transpose_a=True)
-        self.prior.accumulate(ones, tf.shape(x)[0])
+        self.prior.accumulate(ones, num_draws)
+        # Weights of entries: those of the data points where observed.
         self.likelihood.accumulate(
-            x[:, None], observed[:, None], outputs, weights
+            x[:, None], (weights[:, None] * observed)[:, None], outputs, q
         )
         pass_done = self.prior.visits.value >= self.num_data
         self.likelihood.maximise(pass_done)
         self.prior.maximise(pass_done)
         num_ones = tf.gather(tf.reduce_sum(states, -1), index)
-        self._monitor(active=tf.reduce_sum(weights * num_ones, -1))
+        self._monitor(active=tf.reduce_sum(q * num_ones, -1))
 
     # Unseen data.
 

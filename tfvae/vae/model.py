@@ -205,9 +205,16 @@ class VAE(LatentModel):
         self._add_to_noise(x, observed, outputs)
 
     def _add_to_noise(
-        self, x: tf.Tensor, observed: tf.Tensor, outputs: tf.Tensor
+        self,
+        x: tf.Tensor,
+        observed: tf.Tensor,
+        outputs: tf.Tensor,
+        weight: tf.Tensor | None = None,
     ) -> None:
         """Adds data points with one state of weight 1 each."""
+        if weight is not None:
+            # Weights of entries: those of the data points where observed.
+            observed *= tf.reshape(tf.cast(weight, tf.float32), [-1, 1])
         self.likelihood.accumulate(
             x[:, None],
             observed[:, None],
@@ -311,7 +318,7 @@ class VAE(LatentModel):
             share = (loss + sum(self.losses)) / strategy.num_replicas_in_sync
         variables = self.trainable_variables
         self.optimizer.apply(tape.gradient(share, variables), variables)
-        self._add_to_noise(x, observed, outputs)
+        self._add_to_noise(x, observed, outputs, weight)
         self.likelihood.maximise(tf.constant(True), _KEPT)
         self._iteration.assign_add(1)
         return self._monitor(**values, **noise)
@@ -349,7 +356,11 @@ class VAE(LatentModel):
         )
         losses = distortion - regularization
         if weight is not None:
-            losses *= tf.cast(weight, losses.dtype)
+            weight = tf.reshape(tf.cast(weight, losses.dtype), [-1])
+            losses = weight * losses
+            if not getattr(self.objective, "weighs_distortion", True):
+                shared = tf.reduce_mean(weight)
+                losses = shared * distortion - weight * regularization
         values = {
             "loss": losses,
             "bound": terms.bound,
