@@ -44,6 +44,44 @@ class FormulaTest(tf.test.TestCase, parameterized.TestCase):
         # -1 / 16 without a flow; -(-8 + 16) / 16 + 16 with one.
         self.assertAllClose(found, [-0.0625, 15.5])
 
+    def test_geometric_beta_grows_as_published(self):
+        # The published loop, a step at a time.
+        objective, factor = vae.GeometricBeta(), 1e-6
+        expected = []
+        for step in range(3000):
+            if step > 1000 and step % 10 == 0:
+                factor = min(factor * 1.1, 10.0)
+            expected.append(factor)
+        found = objective.factor(tf.range(3000, dtype=tf.int64))
+        self.assertAllClose(found, expected, rtol=1e-6, atol=0.0)
+        self.assertEqual(found[2690], tf.reduce_max(found[:2700]))
+        self.assertAllEqual(found[2700:], [10.0] * 300)
+
+    @parameterized.parameters((0, 0.5), (7, 0.5), (8, 1.5), (14, 4.0))
+    def test_geometric_beta_weighs_the_kl(self, step, factor):
+        objective = vae.GeometricBeta(0.5, 4.0, 3.0, 5, 3)
+        distortion, found = objective(TERMS, M, tf.constant(step))
+        self.assertAllClose(distortion, [3.0, 5.0])
+        self.assertAllClose(found, [-factor, 8.0 * factor])
+
+    def test_geometric_beta_stays_finite_and_is_saved(self):
+        objective = vae.GeometricBeta(0.5, 4.0, 3.0, 5, 3)
+        self.assertEqual(objective.factor(tf.constant(2**40)), 4.0)
+        copy = keras.saving.deserialize_keras_object(
+            keras.saving.serialize_keras_object(objective)
+        )
+        self.assertEqual(copy, objective)
+
+    @parameterized.parameters(
+        ({"first": 0.0}, "`first` must be positive .* got 0.0 and 10.0"),
+        ({"last": 1e-7}, "`first` must be positive .* got 1e-06 and 1e-07"),
+        ({"growth": 1.0}, "`growth` must be over 1, got 1.0"),
+        ({"growth_steps": 0}, "`growth_steps` at least 1, got 1000 and 0"),
+    )
+    def test_wrong_geometric_beta_is_told(self, settings, message):
+        with self.assertRaisesRegex(ValueError, message):
+            vae.GeometricBeta(**settings)
+
     def test_bound_is_the_difference(self):
         self.assertAllClose(TERMS.bound, [-4.0, 3.0])
 

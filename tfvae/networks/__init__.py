@@ -9,6 +9,8 @@ from tfvae.networks.random import (
     random_conv_features,
     random_features,
 )
+from tfvae.networks.sequences import sequence_decoder, sequence_encoder
+from tfvae.networks.strided import strided_conv_decoder, strided_conv_encoder
 from tfvae.networks.upsampling import UpsampledConv2D, upsampling_decoder
 
 __all__ = [
@@ -21,5 +23,9 @@ __all__ = [
     "fully_connected_encoder",
     "random_conv_features",
     "random_features",
+    "sequence_decoder",
+    "sequence_encoder",
+    "strided_conv_decoder",
+    "strided_conv_encoder",
     "upsampling_decoder",
 ]

@@ -76,7 +76,7 @@ def upsampling_decoder(
             keras.layers.Reshape((-1, *small), name="channels_first"),
             keras.layers.Permute((2, 3, 1), name="map"),
             *_convolutions(sizes, activation, as_config(kernel_initializer)),
-            *_heads((height, width, channels), num_heads, scale),
+            *flat_images((height, width, channels), num_heads, scale),
         ],
         name="upsampling_decoder",
     )
@@ -109,7 +109,7 @@ def _convolutions(
     return [first, *doublings]
 
 
-def _heads(
+def flat_images(
     image_shape: tuple[int, int, int], num_heads: int, scale: int
 ) -> list[keras.layers.Layer]:
     """Returns layers that crop maps and flatten one head after the other."""

@@ -10,7 +10,7 @@ from tfvae.vae.encoders import (
     random_kitchen_sinks,
 )
 from tfvae.vae.model import VAE
-from tfvae.vae.objectives import Elbo, Terms, Thesis
+from tfvae.vae.objectives import Elbo, GeometricBeta, Terms, Thesis
 from tfvae.vae.posteriors import GaussianPosterior, RelaxedBernoulliPosterior
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Elbo",
     "Encoder",
     "GaussianPosterior",
+    "GeometricBeta",
     "RelaxedBernoulliPosterior",
     "Terms",
     "Thesis",

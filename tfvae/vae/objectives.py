@@ -68,10 +68,15 @@ class Elbo(Settings):
         autoencoder whose prior is fitted afterwards.
       warm_up_steps: Training steps in which the factor grows from 0 to `beta`
         in a straight line.
+      weighs_distortion: Whether weights of data points apply to the whole
+        loss. If not, the error of a batch has their mean for a factor, as in
+        the code published with weighted retraining of expressions, and they
+        apply to the KL term alone.
     """
 
     beta: float = 1.0
     warm_up_steps: int = 0
+    weighs_distortion: bool = True
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -89,6 +94,66 @@ class Elbo(Settings):
             done = tf.cast(step, tf.float32) / float(self.warm_up_steps)
             factor *= tf.minimum(done, 1.0)
         return -terms.log_likelihood, -factor * terms.kl
+
+
+@saved_settings
+class GeometricBeta(Settings):
+    """The evidence lower bound whose KL term grows by a factor again and again.
+
+    Its factor is `first` for `constant_steps` training steps, then grows by
+    `growth` every `growth_steps`, until it is `last`. The defaults are those of
+    weighted retraining of images of squares, which later trains with
+    `Elbo(beta=10.0)`.
+
+    Reference: Tripp, Daxberger and Hernandez-Lobato, 2020, "Sample-efficient
+    optimization in the latent space of deep generative models via weighted
+    retraining".
+
+    Attributes:
+      first: Factor of the KL term at first.
+      last: Factor of the KL term that is not exceeded.
+      growth: What the factor is multiplied by, over 1.
+      constant_steps: Training steps before the growth.
+      growth_steps: Training steps from one multiplication to the next.
+    """
+
+    first: float = 1e-6
+    last: float = 10.0
+    growth: float = 1.1
+    constant_steps: int = 1000
+    growth_steps: int = 10
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if not 0.0 < self.first <= self.last < math.inf:
+            raise ValueError(
+                "`first` must be positive and at most `last`, got "
+                f"{self.first!r} and {self.last!r}"
+            )
+        if not 1.0 < self.growth < math.inf:
+            raise ValueError(f"`growth` must be over 1, got {self.growth!r}")
+        if self.constant_steps < 0 or self.growth_steps < 1:
+            raise ValueError(
+                "`constant_steps` must not be negative and `growth_steps` at "
+                f"least 1, got {self.constant_steps!r} and "
+                f"{self.growth_steps!r}"
+            )
+
+    def factor(self, step: tf.Tensor) -> tf.Tensor:
+        """Returns the factor of the KL term in a training step, a scalar."""
+        grown = tf.cast(step, tf.int64) - self.constant_steps
+        times = tf.maximum(grown, 0) // self.growth_steps
+        # More would exceed what a float can hold.
+        log_growth = math.log(self.growth)
+        enough = math.ceil(math.log(self.last / self.first) / log_growth)
+        times = tf.cast(tf.minimum(times, enough), tf.float64)
+        factor = self.first * tf.exp(times * log_growth)
+        return tf.cast(tf.minimum(factor, self.last), tf.float32)
+
+    def __call__(
+        self, terms: Terms, num_latents: int, step: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        return -terms.log_likelihood, -self.factor(step) * terms.kl
 
 
 @saved_settings

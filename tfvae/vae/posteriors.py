@@ -49,16 +49,26 @@ class GaussianPosterior(Settings):
     Attributes:
       variance: The fixed variance, with an encoder of M outputs; None for an
         encoder of 2 M, means first, then log-variances.
+      sampling_scale: Factor of the noise in training alone. With one below 1,
+        as grammar VAEs were published, decoders see latents closer to the
+        means than the KL term is told, down to those of an autoencoder at 0;
+        what is logged of training is no bound then.
     """
 
     variance: float | None = None
+    sampling_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        """Checks the variance."""
+        """Checks the values."""
         if self.variance is not None and not 0.0 < self.variance < math.inf:
             raise ValueError(
                 "`variance` must be positive and finite, or None, got "
                 f"{self.variance!r}"
+            )
+        if not 0.0 <= self.sampling_scale < math.inf:
+            raise ValueError(
+                "`sampling_scale` must be finite and not negative, got "
+                f"{self.sampling_scale!r}"
             )
 
     def num_outputs(self, num_latents: int) -> int:
@@ -84,7 +94,11 @@ class GaussianPosterior(Settings):
     def training_sample(
         self, distribution: DiagonalGaussian, seed: tf.Tensor, step: tf.Tensor
     ) -> tf.Tensor:
-        return distribution.sample(seed)
+        sample = distribution.sample(seed)
+        if self.sampling_scale == 1.0:
+            return sample
+        mean = distribution.mode
+        return mean + self.sampling_scale * (sample - mean)
 
 
 @saved_settings

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every observation model does, and what those of numbers share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# A variance below this is no noise model any more, and its inverse overflows.
+MIN_VARIANCE = 1e-8
+
+
+class Likelihood(keras.layers.Layer):
+    """What a latent-variable model asks of its observation model.
+
+    `x` and `observed` are as `densities.split_missing` returns them, with
+    shapes that broadcast against the decoder outputs' leading dimensions.
+
+    Attributes:
+      support: The least and the largest value that an entry of x may have.
+    """
+
+    support: tuple[float, float] = (-math.inf, math.inf)
+
+    def num_outputs(self, num_observed: int) -> int:
+        """Returns how many decoder outputs D observed dimensions take."""
+        return num_observed
+
+    def num_observed(self, num_outputs: int) -> int:
+        """Returns D for a decoder with `num_outputs` outputs."""
+        return num_outputs
+
+    def validate(self, x: np.ndarray) -> None:
+        """Raises ValueError if `x`, NaN missing, is outside the support."""
+        low, high = self.support
+        if np.any((x < low) | (x > high)):
+            raise ValueError(
+                f"`x` must be in [{low:g}, {high:g}] for "
+                f"{type(self).__name__}, got values from {np.nanmin(x):g} to "
+                f"{np.nanmax(x):g}"
+            )
+
+    def adapt(self, x: np.ndarray) -> None:
+        """Sets what initially depends on the data, `[N, D]`, NaN missing."""
+
+    def log_prob(
+        self, x: tf.Tensor, observed: tf.Tensor, outputs: tf.Tensor
+    ) -> tf.Tensor:
+        """Returns log p(x | s), nats, `[...]`."""
+        raise NotImplementedError
+
+    def features(
+        self, x: tf.Tensor, observed: tf.Tensor
+    ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        """Writes log p(x | s) of all pairs as products of features.
+
+        Only models that score every state with every data point need it, as
+        `TVAE` does whose candidates are shared.
+
+        Args:
+          x: `[B, D]`.
+          observed: `[B, D]`.
+
+        Returns:
+          Features of the data, `[B, K]`, and a function from decoder outputs
+          `[U, O]` to theirs, `[U, K]`.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no `features`; write them, or use "
+            "Evolution(shared=False)"
+        )
+
+    def mean(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Returns the mean of x given s, `[..., D]`."""
+        raise NotImplementedError
+
+    def sample(self, seed: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+        """Draws x given s, `[..., D]`."""
+        raise NotImplementedError
+
+    def accumulate(
+        self,
+        x: tf.Tensor,
+        observed: tf.Tensor,
+        outputs: tf.Tensor,
+        weights: tf.Tensor,
+    ) -> None:
+        """Adds a batch to the sums that the closed-form update needs.
+
+        Args:
+          x: `[B, 1, D]`.
+          observed: `[B, 1, D]`.
+          outputs: `[B, M, O]`.
+          weights: `[B, M]`, posterior weights of the M states.
+        """
+
+    def maximise(self, pass_done: tf.Tensor, kept: float = 0.0) -> None:
+        """Updates in closed form where `pass_done`.
+
+        Args:
+          pass_done: Scalar, whether to do anything.
+          kept: Share of the sums that the next pass begins with.
+        """
+
+    def monitored(self) -> dict[str, tf.Tensor]:
+        """Returns scalars worth a column in the training log."""
+        return {}
+
+
+class StandardizedLikelihood(Likelihood):
+    """A likelihood whose decoder outputs are in units of the data.
+
+    A mean is offset + scale * output. `adapt` sets the offset to the mean of
+    all data and the scale to their standard deviation, so that a fresh
+    decoder, with outputs around 0 and 1, starts where the data are and
+    optimisers meet the same problem whatever the data's units. Everything
+    seen from outside (bounds, noise, means) stays in the data's own units.
+
+    Attributes:
+      offset: Scalar weight; not trained.
+      scale: Scalar weight; not trained.
+    """
+
+    def __init__(self, standardize: bool = True, **kwargs: Any):
+        """Creates the likelihood.
+
+        Args:
+          standardize: Whether `adapt` sets offset and scale.
+          **kwargs: Of `keras.layers.Layer`.
+        """
+        super().__init__(**kwargs)
+        self.standardize = standardize
+        self.offset = self._add_scalar("offset", 0.0)
+        self.scale = self._add_scalar("scale", 1.0)
+
+    def _add_scalar(
+        self, name: str, value: float, dtype: str = "float32"
+    ) -> keras.Variable:
+        return self.add_weight(
+            shape=(),
+            initializer=keras.initializers.Constant(value),
+            dtype=dtype,
+            trainable=False,
+            name=name,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "standardize": self.standardize}
+
+    def adapt(self, x: np.ndarray) -> None:
+        if self.standardize:
+            self.offset.assign(np.nanmean(x, dtype=np.float64))
+            std = float(np.nanstd(x, dtype=np.float64))
+            self.scale.assign(max(std, MIN_VARIANCE**0.5))
+
+    def _to_outputs(self, x: tf.Tensor) -> tf.Tensor:
+        return (x - self.offset.value) / self.scale.value
+
+    def _from_outputs(self, outputs: tf.Tensor) -> tf.Tensor:
+        return self.offset.value + self.scale.value * outputs
