@@ -8,46 +8,14 @@ from unittest import mock
 
 import matplotlib
 import numpy as np
-import PIL.Image
 import tensorflow as tf
 from absl.testing import parameterized
 from matplotlib.figure import Figure
 
+from tests.plots.drawing import FigureTest
 from tfvae import plots
 from tfvae.data import images
-
-
-class FigureTest(tf.test.TestCase, parameterized.TestCase):
-    def setUp(self):
-        super().setUp()
-        self.folder = self.create_tempdir().full_path
-        self.path = os.path.join(self.folder, "figure.png")
-
-    def draw(self, function, *arguments, **options):
-        """Calls a function of `plots`; returns the figure that it wrote."""
-        written = []
-        original = Figure.savefig
-
-        def savefig(figure, *positional, **named):
-            written.append(figure)
-            return original(figure, *positional, **named)
-
-        with mock.patch.object(Figure, "savefig", savefig):
-            function(*arguments, self.path, **options)
-        with PIL.Image.open(self.path) as picture:
-            pixels = np.asarray(picture.convert("RGB"))
-        self.assertGreater(pixels.std(), 1.0)  # not blank
-        self.assertGreaterEqual(pixels.shape[1], 300)
-        self.assertLen(written, 1)
-        return written[0]
-
-    def titles(self, figure):
-        return [
-            axes.get_title(loc=loc)
-            for axes in figure.axes
-            for loc in ("left", "center")
-            if axes.get_title(loc=loc)
-        ]
+from tfvae.plots import figures, restoration, sheets
 
 
 class FileTest(FigureTest):
@@ -196,7 +164,7 @@ class SheetTest(FigureTest):
 
     def test_tiles_are_in_reading_order(self):
         points = np.arange(5.0)[:, None].repeat(4, axis=1) / 4
-        canvas = plots._canvas(points, (2, 2, 1), (0.0, 1.0), per_row=3)
+        canvas = sheets._canvas(points, (2, 2, 1), (0.0, 1.0), per_row=3)
         # Zoomed to 24 x 24 pixels with a line of one pixel between.
         self.assertEqual(canvas.shape, (49, 74, 3))
         for number in range(5):
@@ -204,20 +172,20 @@ class SheetTest(FigureTest):
             tile = canvas[top : top + 24, left : left + 24]
             self.assertAllEqual(tile, np.full(tile.shape, number / 4))
         self.assertAllEqual(canvas[25:, 50:], np.ones((24, 24, 3)))
-        self.assertAllEqual(canvas[0, 24], plots._SEPARATOR)
+        self.assertAllEqual(canvas[0, 24], sheets._SEPARATOR)
 
     def test_common_scale_ignores_outliers(self):
         points = np.random.default_rng(0).uniform(size=(100, 100))
         points[3, 4], points[5, 6], points[7, 8] = 1e9, -1e9, np.nan
-        low, high = plots._robust_range(points)
+        low, high = sheets._robust_range(points)
         self.assertAllClose([low, high], [0.0, 1.0], atol=0.02)
-        self.assertEqual(plots._robust_range(np.full((2, 2), np.nan)), (0, 1))
-        self.assertEqual(plots._robust_range(np.ones((2, 2))), (0.5, 1.5))
+        self.assertEqual(sheets._robust_range(np.full((2, 2), np.nan)), (0, 1))
+        self.assertEqual(sheets._robust_range(np.ones((2, 2))), (0.5, 1.5))
 
     def test_missing_entries_stand_out(self):
-        grey = plots._as_rgb(np.array([[[np.nan], [0.5]]]), (0.0, 1.0))
-        self.assertAllClose(grey[0], [plots._MISSING, [0.5] * 3])
-        colour = plots._as_rgb(np.array([[[np.nan, 0.5, 2.0]]]), (0.0, 1.0))
+        grey = figures.as_rgb(np.array([[[np.nan], [0.5]]]), (0.0, 1.0))
+        self.assertAllClose(grey[0], [figures.MISSING, [0.5] * 3])
+        colour = figures.as_rgb(np.array([[[np.nan, 0.5, 2.0]]]), (0.0, 1.0))
         self.assertAllClose(colour[0, 0], [0.0, 0.5, 1.0])
 
     def test_huge_sheets_are_cut_and_say_so(self):
@@ -285,7 +253,7 @@ class RestorationPanelTest(FigureTest):
         image[70:90, 100:120] = np.random.default_rng(0).uniform(
             0, 255, (20, 20, 1)
         )
-        top, left, size = plots._busiest_region(image)
+        top, left, size = restoration._busiest_region(image)
         self.assertEqual(size, 32)
         self.assertBetween(top, 90 - size, 70)
         self.assertBetween(left, 120 - size, 100)
