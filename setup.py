@@ -7,6 +7,11 @@ import re
 import setuptools
 
 _ROOT = pathlib.Path(__file__).parent
+_MOLECULES = (
+    "networkx>=3.4,<4",
+    "rdkit>=2026.3,<2027",
+    "selfies>=2.1,<3",
+)
 
 
 def _version() -> str:
@@ -59,9 +64,12 @@ setuptools.setup(
         "tqdm>=4.66,<5",
     ],
     extras_require={
+        # Molecules as SELFIES, and their scores.
+        "molecules": [*_MOLECULES],
         # A client that talks to TensorFlow Serving by gRPC.
         "serving": ["tensorflow-serving-api>=2.21,<2.22"],
         "test": [
+            *_MOLECULES,
             "mypy>=2.4,<2.5",
             "pytest>=9.0,<10",
             "pytest-xdist>=3.8,<4",

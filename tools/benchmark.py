@@ -11,6 +11,8 @@ Usage:
       --gin_param="benchmark.latents=(16, 64)" --run_dir=runs/benchmark
   python tools/benchmark.py --mode=epochs --run_dir=runs/epochs \
       --gin_param="epoch_times.torch_python='torch_env/bin/python'"
+  python tools/benchmark.py --mode=sampling --run_dir=runs/sampling \
+      --gin_param="sampling.torch_python='torch_env/bin/python'"
 
 --mode=speed    data points a second of EM epochs, bound after each, memory
 --mode=quality  seconds until a bound is reached; with benchmark.num_points=None
@@ -21,6 +23,8 @@ Usage:
 --mode=epochs   seconds per epoch of VAEs with learnable, partly and wholly
                 random encoders, without and with cached features, and of the
                 first in PyTorch; parameters are those of epoch_times
+--mode=sampling weighted batches a second, and the time to change all weights,
+                beside PyTorch's sampler; parameters are those of sampling
 
 Ours, the plain form that the tests check it with, and each program of
 --compare run in turn, each in a process of its own. Such a program prints a
@@ -38,7 +42,7 @@ import sys
 import console
 from absl import flags
 
-_MODES = ["speed", "quality", "scaling", "profile", "epochs"]
+_MODES = ["speed", "quality", "scaling", "profile", "epochs", "sampling"]
 
 
 def define(values: flags.FlagValues) -> None:
@@ -59,7 +63,7 @@ def define(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     """Runs the tool."""
-    from tfvae.runners import config, epoch_times
+    from tfvae.runners import config, epoch_times, sampling
     from tfvae.runners.benchmark import benchmark
 
     if values.mode == "epochs":
@@ -67,6 +71,10 @@ def main(values: flags.FlagValues) -> None:
         overrides = console.bindings(values)
         config.load(files, [*epoch_times.BINDINGS, *overrides])
         epoch_times.epoch_times(console.run_dir(values), overrides)
+        return
+    if values.mode == "sampling":
+        config.load(values.gin_file, console.bindings(values))
+        sampling.sampling(console.run_dir(values))
         return
     names = ("mode", "compare", "plain")
     bindings = console.bindings(values, {k: f"benchmark.{k}" for k in names})

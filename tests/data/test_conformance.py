@@ -21,6 +21,11 @@ SOURCES = {
     "idx_images": {"directory": "."},
     "image_files": {"path": "*.png"},
     "image_patches": {"num_patches": 20, "patch": (4, 4)},
+    "molecule_sequences": {
+        "path": "molecules.smi",
+        "num_steps": 4,
+        "num_symbols": 4,
+    },
     "resplit_images": {
         "data": data.Observations(
             name="x", train=np.eye(16), event_shape=(4, 4)
@@ -29,6 +34,7 @@ SOURCES = {
         "size": (5, 6),
     },
     "sklearn_digits": {},
+    "squares": {"side": 8, "max_size": 3, "columns": (1, 2)},
     "tfds_images": {"name": "prepared", "data_dir": "."},
 }
 
@@ -42,6 +48,8 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
         np.save("points.npy", np.random.default_rng(0).normal(size=(20, 3)))
         data.write_image("a.png", np.zeros((4, 4)))
         data.write_image("b.png", np.ones((4, 4)))
+        with open("molecules.smi", "w") as file:
+            file.write("CCO\nCCN\nCO\n")
         with open("train-images-idx3-ubyte", "wb") as file:
             sizes = np.array([2, 3, 4], ">u4").tobytes()
             file.write(bytes([0, 0, 8, 3]) + sizes + bytes(range(24)))

@@ -17,6 +17,7 @@ from tfvae.data.images import (
     resize_image,
     write_image,
 )
+from tfvae.data.molecules import molecule_file, molecule_sequences
 from tfvae.data.source import (
     Observations,
     batches_with,
@@ -24,11 +25,14 @@ from tfvae.data.source import (
     split_test,
 )
 from tfvae.data.splits import resplit_images
+from tfvae.data.squares import square_images, squares
 from tfvae.data.tfds import tfds_images
+from tfvae.data.weighted import WeightedBatches, loss_weighted_batches
 
 __all__ = [
     "EMBEDDED_IMAGES",
     "Observations",
+    "WeightedBatches",
     "add_noise",
     "array_file",
     "bar_features",
@@ -42,12 +46,17 @@ __all__ = [
     "image_patches",
     "indexed_batches",
     "load_image",
+    "molecule_file",
+    "molecule_sequences",
+    "loss_weighted_batches",
     "read_image",
     "read_mask",
     "resize_image",
     "resplit_images",
     "sklearn_digits",
     "split_test",
+    "square_images",
+    "squares",
     "tfds_images",
     "write_image",
 ]

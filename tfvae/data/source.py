@@ -34,6 +34,8 @@ class Observations:
         test_labels: `[N_test]` int64, that of each test point, or None.
         validation: `[N_val, D]` float32, points held out to watch training
             by, so that the test points are left for its end, or None.
+        weights: `[N]` float64, how often each training point is drawn, as
+            `WeightedBatches` draws; None for once an epoch each.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Observations:
     train_labels: np.ndarray | None = None
     test_labels: np.ndarray | None = None
     validation: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Checks every field, and stores arrays as contiguous float32."""
@@ -64,6 +67,9 @@ class Observations:
                 f"first, got {self.value_range!r}"
             )
         test = _matching("test", self.test, train)
+        weights = self.weights
+        if weights is not None:
+            weights = check_weights(weights, len(train))
         for field, value in (
             ("train", train),
             ("test", test),
@@ -73,6 +79,7 @@ class Observations:
             ("test_labels", _labels("test", self.test_labels, test)),
             ("event_shape", shape),
             ("value_range", (low, high)),
+            ("weights", weights),
         ):
             object.__setattr__(self, field, value)
 
@@ -85,6 +92,30 @@ class Observations:
     def num_observed(self) -> int:
         """Number of observed dimensions, D."""
         return self.train.shape[1]
+
+
+def check_weights(weights: np.ndarray, num_points: int) -> np.ndarray:
+    """Returns weights of data points as float64, or says what is wrong.
+
+    Raises:
+      ValueError: If there is not one for each point, or they are negative, not
+        finite or all zero.
+    """
+    weights = np.asarray(weights, np.float64)
+    if weights.shape != (num_points,):
+        raise ValueError(
+            f"`weights` must have shape ({num_points},), one for each point, "
+            f"got shape {weights.shape!r}"
+        )
+    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0.0)))
+    if wrong.size:
+        raise ValueError(
+            "`weights` must be finite and not negative, got "
+            f"{weights[wrong[0]]} at {wrong[0]}, one of {wrong.size} such"
+        )
+    if not weights.any():
+        raise ValueError("`weights` must not all be zero")
+    return weights
 
 
 def _matching(
@@ -223,12 +254,12 @@ def indexed_batches(
     Raises:
         ValueError: If an argument is out of range.
     """
-    table = _table(points)
+    table = point_table(points)
 
     def gather(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.gather(table, index), index
 
-    return _shuffled_batches(len(points), batch_size, seed, start_epoch, gather)
+    return shuffled_batches(len(points), batch_size, seed, start_epoch, gather)
 
 
 def batches_with(
@@ -259,7 +290,7 @@ def batches_with(
     Raises:
         ValueError: If an argument is out of range.
     """
-    table = _table(points)
+    table = point_table(points)
     if features.ndim < 1 or len(features) != len(points):
         raise ValueError(
             f"`features` must have the {len(points)} rows of `points`, got "
@@ -270,10 +301,11 @@ def batches_with(
     def gather(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.gather(table, index), tf.cast(rows(index), tf.float32)
 
-    return _shuffled_batches(len(points), batch_size, seed, start_epoch, gather)
+    return shuffled_batches(len(points), batch_size, seed, start_epoch, gather)
 
 
-def _table(points: np.ndarray) -> tf.Tensor:
+def point_table(points: np.ndarray) -> tf.Tensor:
+    """Returns data points `[N, D]` as a float32 tensor, once checked."""
     points = np.asarray(points)
     if points.ndim != 2 or 0 in points.shape:
         raise ValueError(
@@ -303,14 +335,14 @@ def _row_reader(features: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
     return read_in_graph
 
 
-def _shuffled_batches(
+def shuffled_batches(
     num_data: int,
     batch_size: int,
     seed: int,
     start_epoch: int,
-    gather: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
+    gather: Callable[[tf.Tensor], tuple[tf.Tensor | None, ...]],
 ) -> tf.data.Dataset:
-    """The endless dataset of `gather(index)` for the index of each batch."""
+    """Returns the endless dataset of `gather(index)`, index `[b]` a batch."""
     if batch_size < 1 or start_epoch < 0:
         raise ValueError(
             "`batch_size` must be at least 1 and `start_epoch` at least 0, "
@@ -332,7 +364,7 @@ def _shuffled_batches(
         )
         order = tf.argsort(keys, stable=True)
 
-        def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def batch(step: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
             start = step * batch_size
             return gather(order[start : start + batch_size])
 

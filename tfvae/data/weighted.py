@@ -1,0 +1,386 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Endless batches of data points of which some count more than others.
+
+There are two ways to let a weight count: to draw its data point more often
+(`WeightedBatches`), or to multiply its loss (`loss_weighted_batches`). The
+expected gradient is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfvae.data.source import (
+    check_weights,
+    point_table,
+    shuffled_batches,
+)
+from tfvae.ops import random
+
+# An operation on few numbers costs its call rather than its work, so that
+# many batches are drawn in one go; of large data points fewer, for memory.
+_CHUNK_BATCHES = 64
+_CHUNK_BYTES = 2**22
+_PHILOX = 1
+_MAX_DATA = 2**31 - 1  # Indices are int32.
+
+
+class WeightedBatches:
+    """Draws data points with replacement, in proportion to their weights.
+
+    A draw costs the same whatever N is. The batch of a step depends on the
+    data, the weights, the seed and the step alone, so that a run that was
+    stopped can go on as if it had not been.
+
+    Weights and data points are variables: when `replace` changes them, or
+    `start_step` is set, a dataset made before stays good, and nothing is
+    traced again. They count for the iterators made afterwards, and Keras's
+    `fit` makes one at each call; an older iterator may hold some batches
+    drawn before.
+
+        batches = WeightedBatches(points, weights, batch_size=32)
+        dataset = batches.dataset()
+        for weights in rounds:
+            batches.replace(weights)
+            model.fit(dataset, steps_per_epoch=100)
+            batches.start_step += 100
+
+    Attributes:
+      batch_size: Data points in each batch, B.
+      seed: Chooses the draws.
+      with_index: Whether batches come with the row numbers of their points.
+    """
+
+    def __init__(
+        self,
+        points: np.ndarray,
+        weights: np.ndarray,
+        batch_size: int,
+        seed: int = 0,
+        with_index: bool = False,
+    ) -> None:
+        """Makes the tables to draw from.
+
+        Args:
+          points: `[N, D]` float32; NaN marks a missing entry.
+          weights: `[N]`, not negative, not necessarily normalised.
+          batch_size: Data points in each batch, B.
+          seed: Chooses the draws; at most 64 bits.
+          with_index: Whether to yield the row numbers, too.
+
+        Raises:
+          ValueError: If an argument is out of range.
+        """
+        if batch_size < 1:
+            raise ValueError(
+                f"`batch_size` must be at least 1, got {batch_size!r}"
+            )
+        self.batch_size = batch_size
+        self.seed = seed
+        self.with_index = with_index
+        table = _checked_table(weights, len(points))
+        # As its own variables, where a distribution strategy would make copies.
+        with tf.init_scope(), tf.device("CPU:0"):
+            self._points = _variable(point_table(points))
+            self._table = _variable(_packed(table))
+            self._start_step = tf.Variable(0, dtype=tf.int64, trainable=False)
+
+    @property
+    def num_data(self) -> int:
+        """Number of data points, N."""
+        return int(tf.shape(self._table)[0])
+
+    @property
+    def start_step(self) -> int:
+        """The step whose batch comes first; see `dataset`."""
+        return int(self._start_step.numpy())
+
+    @start_step.setter
+    def start_step(self, step: int) -> None:
+        self._start_step.assign(_checked_step(step))
+
+    def replace(
+        self, weights: np.ndarray, points: np.ndarray | None = None
+    ) -> None:
+        """Changes all weights, and data points, at a cost of O(N).
+
+        Args:
+          weights: `[N]`, not negative, not necessarily normalised.
+          points: `[N, D]` to draw from now on, of which N may be another; None
+            for those of before.
+
+        Raises:
+          ValueError: If an argument is out of range; nothing is changed then.
+        """
+        if points is None:
+            table = _packed(_checked_table(weights, self.num_data))
+            self._table.assign(table)
+            return
+        values = point_table(points)
+        num_observed = self._points.shape[1]
+        if values.shape[1] != num_observed:
+            raise ValueError(
+                f"`points` must have {num_observed} columns as before, got "
+                f"shape {points.shape!r}"
+            )
+        table = _packed(_checked_table(weights, len(points)))
+        # In an order in which no row is drawn that is not there.
+        if len(points) < self.num_data:
+            self._table.assign(table)
+            self._points.assign(values)
+        else:
+            self._points.assign(values)
+            self._table.assign(table)
+
+    def dataset(
+        self, start_step: int | None = None, shard: tuple[int, int] = (0, 1)
+    ) -> tf.data.Dataset:
+        """Returns the endless dataset of batches.
+
+        Args:
+          start_step: The step of the first batch of every iterator; None for
+            what the property `start_step` is when an iterator begins.
+          shard: Number of an input pipeline, from 0, and how many there are.
+            Each draws on its own, from all data points.
+
+        Returns:
+          A dataset of `[B, D]` float32, or with `with_index` of
+          `(points [B, D] float32, index [B] int32)`.
+
+        Raises:
+          ValueError: If an argument is out of range.
+        """
+        number, count = shard
+        if not 0 <= number < count:
+            raise ValueError(
+                "`shard` must be a number from 0 and a greater count, got "
+                f"{shard!r}"
+            )
+        start: tf.Variable | tf.Tensor = self._start_step
+        if start_step is not None:
+            start = tf.constant(_checked_step(start_step), tf.int64)
+        num_observed = self._points.shape[1]
+        batch_bytes = self.batch_size * num_observed * 4
+        num_batches = min(max(_CHUNK_BYTES // batch_bytes, 1), _CHUNK_BATCHES)
+
+        def chunk(step: tf.Tensor) -> tf.Tensor | tuple[tf.Tensor, tf.Tensor]:
+            index = self.draw(step, num_batches, number)
+            # Rows are found faster by a list than by a matrix of indices.
+            points = tf.gather(self._points, tf.reshape(index, [-1]))
+            points = tf.reshape(points, [*index.shape, num_observed])
+            return (points, index) if self.with_index else points
+
+        def chunks(_: tf.Tensor) -> tf.data.Dataset:
+            # Reads a variable when an iterator begins, not here and now.
+            first = tf.identity(start)
+            return tf.data.Dataset.range(first, tf.int64.max, num_batches)
+
+        dataset = tf.data.Dataset.range(1).flat_map(chunks).map(chunk)
+        dataset = dataset.prefetch(2).unbatch()
+        return dataset.apply(
+            tf.data.experimental.assert_cardinality(
+                tf.data.experimental.INFINITE_CARDINALITY
+            )
+        )
+
+    def indices(self, step: int, shard_number: int = 0) -> np.ndarray:
+        """Returns the row numbers `[B]` int32 that are drawn at a step.
+
+        Args:
+          step: The step, from 0.
+          shard_number: Which input pipeline's; see `dataset`.
+
+        Raises:
+          ValueError: If the step is negative.
+        """
+        first = tf.constant(_checked_step(step), tf.int64)
+        return self.draw(first, 1, shard_number)[0].numpy()
+
+    def state(self) -> dict[str, int]:
+        """Returns what resuming needs beside data and weights, for JSON."""
+        return {"seed": self.seed, "start_step": self.start_step}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on at the step of a state.
+
+        Args:
+          state: Of the method `state`.
+
+        Raises:
+          ValueError: If it is that of another seed.
+        """
+        if state["seed"] != self.seed:
+            raise ValueError(
+                f"`state` must be of seed {self.seed}, got {state!r}"
+            )
+        self.start_step = state["start_step"]
+
+    def draw(
+        self, step: tf.Tensor, num_batches: int, shard_number: int = 0
+    ) -> tf.Tensor:
+        """Draws the row numbers of consecutive steps.
+
+        Args:
+          step: int64, the first of them.
+          num_batches: How many there are.
+          shard_number: Which input pipeline's; see `dataset`.
+
+        Returns:
+          int32 `[num_batches, B]`.
+        """
+        uniforms = _uniforms(
+            random.make_seed(self.seed, shard_number),
+            step,
+            num_batches,
+            self.batch_size,
+        )
+        num_data = tf.shape(self._table, out_type=tf.int64)[0]
+        places = tf.reshape(uniforms, [-1]) * tf.cast(num_data, tf.float64)
+        column = tf.cast(places, tf.int32)
+        height = tf.cast(places - tf.cast(column, tf.float64), tf.float32)
+        accept, alias = tf.unstack(tf.gather(self._table, column), axis=1)
+        accept = tf.bitcast(accept, tf.float32)
+        index = tf.where(height < accept, column, alias)
+        return tf.reshape(index, [num_batches, self.batch_size])
+
+
+class AliasTable(NamedTuple):
+    """What draws from N weights in constant time; see `alias_table`."""
+
+    accept: np.ndarray
+    """`[N]` float32, the probability that a column gives its own index."""
+    alias: np.ndarray
+    """`[N]` int32, the index that a column gives otherwise."""
+
+
+def alias_table(weights: np.ndarray) -> AliasTable:
+    """Returns columns of equal probability that give indices by their weights.
+
+    Scaled to a mean of 1, weights below 1 leave room in their columns, and
+    larger ones have an excess to fill it with. In the order of the indices,
+    room and excess are lined up by their cumulative sums, which is Vose's
+    algorithm without its loop; see Huebschle-Schneider and Sanders, 2019,
+    "Parallel weighted random sampling".
+
+    Args:
+      weights: `[N]` float64, checked.
+    """
+    # First by the largest, so that the sum of huge weights is no infinity.
+    scaled = weights / weights.max()
+    scaled *= len(scaled) / scaled.sum()
+    is_large = scaled >= 1.0
+    is_large[np.argmax(scaled)] = True  # Though rounding may find it below 1.
+    small, large = np.flatnonzero(~is_large), np.flatnonzero(is_large)
+    room = np.cumsum(1.0 - scaled[small])
+    excess = np.cumsum(np.maximum(scaled[large] - 1.0, 0.0))
+    accept = scaled.astype(np.float32)
+    alias = np.arange(len(scaled), dtype=np.int32)
+    # The first large one that is not used up when the room begins.
+    begins = np.concatenate([[0.0], room[:-1]])[: len(small)]
+    filler = np.searchsorted(excess, begins, side="right")
+    alias[small] = large[np.minimum(filler, len(large) - 1)]
+    # What a large one gave beyond its excess, to the last room that it filled,
+    # is room of its own column, which the next one fills.
+    last = np.searchsorted(begins, excess[:-1], side="left") - 1
+    ends = np.append(room, 0.0)[last]  # Position -1 if it filled none.
+    given = ends - excess[:-1]
+    accept[large[:-1]] = np.clip(1.0 - given, 0.0, 1.0)
+    alias[large[:-1]] = large[1:]
+    accept[large[-1]] = 1.0
+    return AliasTable(accept, alias)
+
+
+def _packed(table: AliasTable) -> np.ndarray:
+    """Returns both parts as int32 `[N, 2]`, side by side in memory.
+
+    Where the table is larger than the processor's cache, this halves the time.
+    """
+    return np.stack([table.accept.view(np.int32), table.alias], axis=1)
+
+
+def loss_weighted_batches(
+    points: np.ndarray,
+    weights: np.ndarray,
+    batch_size: int,
+    seed: int = 0,
+    start_epoch: int = 0,
+    with_index: bool = False,
+) -> tf.data.Dataset:
+    """Endless batches of data points with a weight for the loss of each.
+
+    The order is that of `indexed_batches`: each epoch visits every data point
+    once.
+
+    Args:
+      points: `[N, D]` float32; NaN marks a missing entry.
+      weights: `[N]`, not negative; they are scaled to a mean of 1.
+      batch_size: Points per batch, B; the last batch of an epoch holds the
+        remainder. An epoch has ceil(N / B) batches.
+      seed: Seed of the order.
+      start_epoch: Epoch to begin with.
+      with_index: Whether to yield the row numbers, too.
+
+    Returns:
+      An infinite dataset of `(points [b, D] float32, index [b] int32 or None,
+      weight [b] float32)`, which Keras takes for data, targets and
+      `sample_weight`.
+
+    Raises:
+      ValueError: If an argument is out of range.
+    """
+    table = point_table(points)
+    checked = check_weights(weights, len(points))
+    scaled = checked / checked.max()
+    scales = tf.constant(scaled / scaled.mean(), tf.float32)
+
+    def gather(
+        index: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor]:
+        kept = index if with_index else None
+        return tf.gather(table, index), kept, tf.gather(scales, index)
+
+    return shuffled_batches(len(points), batch_size, seed, start_epoch, gather)
+
+
+def _checked_table(weights: np.ndarray, num_data: int) -> AliasTable:
+    if num_data > _MAX_DATA:
+        raise ValueError(
+            f"`points` must be at most {_MAX_DATA} rows, got {num_data}"
+        )
+    return alias_table(check_weights(weights, num_data))
+
+
+def _checked_step(step: int) -> int:
+    if step < 0:
+        raise ValueError(f"`start_step` must be at least 0, got {step!r}")
+    return step
+
+
+def _variable(values: np.ndarray | tf.Tensor) -> tf.Variable:
+    """Returns a variable that takes values of any number of rows."""
+    return tf.Variable(values, trainable=False, shape=[None, *values.shape[1:]])
+
+
+def _uniforms(
+    seed: tf.Tensor, step: tf.Tensor, num_batches: int, batch_size: int
+) -> tf.Tensor:
+    """Draws `[num_batches, batch_size]` float64 on [0, 1) for steps.
+
+    They are one stream of Philox, in which each step has its place, so that it
+    does not matter with how many others a step is drawn.
+    """
+    # A count of the generator makes two numbers.
+    counts = (batch_size + 1) // 2
+    first = tf.cast(step * counts, tf.uint64)
+    numbers = tf.raw_ops.StatelessRandomUniformV2(
+        shape=[num_batches, 2 * counts],
+        key=tf.reshape(tf.bitcast(seed, tf.uint64), [1]),
+        counter=tf.stack([first, tf.zeros_like(first)]),
+        alg=_PHILOX,
+        dtype=tf.float64,
+    )
+    return numbers[:, :batch_size]

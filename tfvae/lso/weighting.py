@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much each data point counts in retraining, by its score.
+
+A weighting is a frozen object with a call `weighting(scores [N]) -> [N]`:
+larger scores are better, weights are float64 and sum to 1. It is asked anew
+in every round, for all data that there are then.
+
+Reference: Tripp, Daxberger and Hernandez-Lobato, 2020, "Sample-efficient
+optimization in the latent space of deep generative models via weighted
+retraining".
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import scipy.special
+
+from tfvae.data.source import check_weights
+from tfvae.settings import Settings, saved_settings
+
+# A weight above a whole number by less than this is rounding, and no reason
+# for one more copy.
+_ROUNDING = 1e-9
+
+
+class Weighting(Settings):
+    """The weights of data points, and which of them are kept.
+
+    A subclass is a `@saved_settings` class that implements `_weights`.
+    """
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """Returns the weights of all data points.
+
+        Args:
+          scores: `[N]`, larger is better.
+
+        Returns:
+          `[N]` float64, not negative; their sum is 1.
+
+        Raises:
+          ValueError: If there is no score, or one that is not finite.
+        """
+        return normalize(self._weights(check_scores(scores)))
+
+    def _weights(self, scores: np.ndarray) -> np.ndarray:
+        """Returns weights `[N]`, up to a factor, of checked scores `[N]`."""
+        raise NotImplementedError
+
+    def retain(
+        self, num_data: int, new_scores: np.ndarray
+    ) -> tuple[np.ndarray, int]:
+        """Chooses among new data points and old ones.
+
+        Args:
+          num_data: How many data points there are without the new ones.
+          new_scores: `[n]`, larger is better.
+
+        Returns:
+          The indices `[m]` int64 of the new data points to append, rising,
+          and how many of the oldest data points to drop.
+
+        Raises:
+          ValueError: If a score is not finite.
+        """
+        return np.arange(np.size(new_scores)), 0
+
+
+@saved_settings
+class Unweighted(Weighting):
+    """All data points count the same."""
+
+    def _weights(self, scores: np.ndarray) -> np.ndarray:
+        return np.ones_like(scores)
+
+
+@saved_settings
+class Rank(Weighting):
+    """Weights 1 / (k N + rank), where the best data point has rank 0.
+
+    Attributes:
+      k: Small values favour the best: 0 leaves them alone, infinity weights
+        all data points the same.
+    """
+
+    k: float = 1e-3
+
+    def __post_init__(self) -> None:
+        """Checks the value."""
+        if not self.k >= 0.0:
+            raise ValueError(f"`k` must be at least 0, got {self.k!r}")
+
+    def _weights(self, scores: np.ndarray) -> np.ndarray:
+        return rank_weights(scores, self.k)
+
+
+@saved_settings
+class CemPi(Weighting):
+    """Equal weights from a quantile of the scores on, none below.
+
+    The cross-entropy method with the probability of improvement.
+
+    Attributes:
+      quantile: Between 0 and 1.
+    """
+
+    quantile: float = 0.95
+
+    def __post_init__(self) -> None:
+        """Checks the value."""
+        _check_quantile(self.quantile)
+
+    def _weights(self, scores: np.ndarray) -> np.ndarray:
+        return improvement_weights(scores, self.quantile, 0.0)
+
+
+@saved_settings
+class DbAS(Weighting):
+    """Probability that a noisy score exceeds a quantile of the scores.
+
+    Reference: Brookes and Listgarten, 2018, "Design by adaptive sampling".
+
+    Attributes:
+      quantile: Between 0 and 1.
+      noise: Standard deviation of the noise; 0 makes this `CemPi`.
+    """
+
+    quantile: float = 0.95
+    noise: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        _check_quantile(self.quantile)
+        if not 0.0 <= self.noise < math.inf:
+            raise ValueError(
+                f"`noise` must be at least 0 and finite, got {self.noise!r}"
+            )
+
+    def _weights(self, scores: np.ndarray) -> np.ndarray:
+        return improvement_weights(scores, self.quantile, self.noise)
+
+
+@saved_settings
+class RWR(Weighting):
+    """Weights exp(alpha score), as in reward-weighted regression.
+
+    Attributes:
+      alpha: Inverse temperature, in inverse units of the scores; 0 weights
+        all data points the same.
+    """
+
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Checks the value."""
+        if not 0.0 <= self.alpha < math.inf:
+            raise ValueError(
+                f"`alpha` must be at least 0 and finite, got {self.alpha!r}"
+            )
+
+    def _weights(self, scores: np.ndarray) -> np.ndarray:
+        return exponential_weights(scores, self.alpha)
+
+
+@saved_settings
+class FB(Weighting):
+    """Equal weights; the best new data points replace the oldest ones.
+
+    Reference: Gupta and Zou, 2019, "Feedback GAN for DNA optimizes protein
+    functions", here with a VAE.
+
+    Attributes:
+      quantile: Of the new scores, from which on data points are appended.
+    """
+
+    quantile: float = 0.95
+
+    def __post_init__(self) -> None:
+        """Checks the value."""
+        _check_quantile(self.quantile)
+
+    def _weights(self, scores: np.ndarray) -> np.ndarray:
+        return np.ones_like(scores)
+
+    def retain(
+        self, num_data: int, new_scores: np.ndarray
+    ) -> tuple[np.ndarray, int]:
+        if np.size(new_scores) == 0:
+            return np.arange(0), 0
+        scores = check_scores(new_scores, "new_scores")
+        kept = np.flatnonzero(scores >= _quantile(scores, self.quantile))
+        return kept, max(min(len(kept), num_data - 1), 0)
+
+
+# Weights up to a factor, of checked scores.
+
+
+def ranks(scores: np.ndarray) -> np.ndarray:
+    """Returns how many scores are greater than each, `[N]` int64."""
+    order = np.argsort(-scores)
+    falling = scores[order]
+    is_first = np.concatenate([[True], falling[1:] != falling[:-1]])
+    # Those that tie have the rank of the first of them.
+    places = np.where(is_first, np.arange(len(scores)), 0)
+    result = np.empty(len(scores), np.int64)
+    result[order] = np.maximum.accumulate(places)
+    return result
+
+
+def rank_weights(scores: np.ndarray, k: float) -> np.ndarray:
+    """Returns k N / (k N + rank), 1 for the best; see `Rank`."""
+    offset = k * len(scores)
+    if offset == math.inf:
+        return np.ones(len(scores))
+    rank = ranks(scores)
+    if offset == 0.0:
+        return np.where(rank == 0, 1.0, 0.0)
+    return offset / (offset + rank)
+
+
+def improvement_weights(
+    scores: np.ndarray, quantile: float, noise: float
+) -> np.ndarray:
+    """Returns P(score + noise >= the quantile); see `DbAS` and `CemPi`."""
+    threshold = _quantile(scores, quantile)
+    if noise == 0.0:
+        return np.where(scores >= threshold, 1.0, 0.0)
+    with np.errstate(over="ignore"):
+        return scipy.special.ndtr((scores - threshold) / noise)
+
+
+def exponential_weights(scores: np.ndarray, alpha: float) -> np.ndarray:
+    """Returns exp(alpha (score - the largest)), 1 for the best; see `RWR`."""
+    with np.errstate(over="ignore", under="ignore"):
+        return np.exp(alpha * (scores - scores.max()))
+
+
+def _quantile(scores: np.ndarray, quantile: float) -> float:
+    # Interpolation may round beyond the largest, and would leave nothing.
+    return min(float(np.quantile(scores, quantile)), float(scores.max()))
+
+
+# What is done with weights.
+
+
+def normalize(weights: np.ndarray) -> np.ndarray:
+    """Returns checked weights `[N]` float64 that sum to 1.
+
+    Args:
+      weights: `[N]`, not negative.
+
+    Raises:
+      ValueError: If `check_weights` refuses them.
+    """
+    weights = check_weights(weights, np.size(weights))
+    # First by the largest, so that the sum of huge weights is no infinity.
+    weights = weights / weights.max()
+    return weights / weights.sum()
+
+
+def effective_sample_size(weights: np.ndarray) -> float:
+    """Returns (sum w)^2 / sum w^2, between 1 and N.
+
+    Args:
+      weights: `[N]`, not negative, not necessarily normalised.
+
+    Raises:
+      ValueError: If `check_weights` refuses them.
+    """
+    weights = normalize(weights)
+    return float(1.0 / np.square(weights).sum())
+
+
+def replicate(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Turns weights into copies of data points, with weights of at most 1.
+
+    Of weights scaled to a mean of 1, a data point of weight w has ceil(w)
+    copies, all of weight 1 but the last, which has the remainder. This lowers
+    the variance of stochastic gradients.
+
+    Args:
+      weights: `[N]`, not negative, not necessarily normalised.
+
+    Returns:
+      The index `[R]` int64 of the data point of each copy, rising, and the
+      weights `[R]` float64 of the copies. Those of weight 0 have no copy.
+
+    Raises:
+      ValueError: If `check_weights` refuses the weights.
+    """
+    weights = normalize(weights) * np.size(weights)
+    positive = np.where(weights > 0.0, 1.0, 0.0)
+    copies = np.maximum(np.ceil(weights - _ROUNDING), positive).astype(np.int64)
+    index = np.repeat(np.arange(len(weights)), copies)
+    result = np.ones(len(index))
+    has_copies = copies > 0
+    last = np.cumsum(copies[has_copies]) - 1
+    result[last] = weights[has_copies] - (copies[has_copies] - 1)
+    return index, result
+
+
+# Checks.
+
+
+def check_scores(scores: np.ndarray, name: str = "scores") -> np.ndarray:
+    """Returns scores as `[N]` float64.
+
+    Args:
+      scores: `[N]` numbers, N at least 1.
+      name: What errors call them.
+
+    Raises:
+      ValueError: If they are of another shape, or one is not finite.
+    """
+    scores = np.asarray(scores, np.float64)
+    if scores.ndim != 1 or len(scores) == 0:
+        raise ValueError(
+            f"`{name}` must have shape [N], N at least 1, got shape "
+            f"{scores.shape!r}"
+        )
+    wrong = np.flatnonzero(~np.isfinite(scores))
+    if wrong.size:
+        raise ValueError(
+            f"`{name}` must be finite, got {float(scores[wrong[0]])!r} for "
+            f"data point {wrong[0]} ({wrong.size} not finite in all)"
+        )
+    return scores
+
+
+def _check_quantile(quantile: float) -> None:
+    if not 0.0 <= quantile <= 1.0:
+        raise ValueError(
+            f"`quantile` must be between 0 and 1, got {quantile!r}"
+        )
