@@ -43,6 +43,11 @@ class LatentModel(keras.Model):
         }
 
     @property
+    def iteration(self) -> tf.Variable:
+        """Scalar int64, the training steps so far."""
+        return self._iteration.value
+
+    @property
     def metrics(self) -> list[keras.metrics.Metric]:
         return list(self._means.values())
 

@@ -112,6 +112,17 @@ class RankTest(tf.test.TestCase, parameterized.TestCase):
             weighting.Rank(k)(scores), _slow_rank_weights(scores, k), rtol=1e-12
         )
 
+    @parameterized.parameters(1e-3, 1.0)
+    def test_ties_are_broken_by_the_order_of_the_data_if_asked(self, k):
+        scores = np.round(_scores(200), 1)
+        # What is earlier counts as a little better.
+        nudged = scores - 1e-9 * np.arange(200)
+        self.assertAllClose(
+            weighting.Rank(k, breaks_ties=True)(scores),
+            weighting.Rank(k)(nudged),
+            rtol=1e-12,
+        )
+
     @parameterized.product(
         k=[1e-3, 1e-2, 1e-1, 1.0],
         num_data=[10_000, 100_000],

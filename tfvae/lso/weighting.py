@@ -83,9 +83,14 @@ class Rank(Weighting):
     Attributes:
       k: Small values favour the best: 0 leaves them alone, infinity weights
         all data points the same.
+      breaks_ties: Whether equal scores have ranks of their own, by the order
+        of the data, as in the published code. Equation 1 has them share one:
+        many data that tie for the best then weigh as much each as the best
+        alone would.
     """
 
     k: float = 1e-3
+    breaks_ties: bool = False
 
     def __post_init__(self) -> None:
         """Checks the value."""
@@ -93,7 +98,7 @@ class Rank(Weighting):
             raise ValueError(f"`k` must be at least 0, got {self.k!r}")
 
     def _weights(self, scores: np.ndarray) -> np.ndarray:
-        return rank_weights(scores, self.k)
+        return rank_weights(scores, self.k, self.breaks_ties)
 
 
 @saved_settings
@@ -209,12 +214,16 @@ def ranks(scores: np.ndarray) -> np.ndarray:
     return result
 
 
-def rank_weights(scores: np.ndarray, k: float) -> np.ndarray:
+def rank_weights(
+    scores: np.ndarray, k: float, breaks_ties: bool = False
+) -> np.ndarray:
     """Returns k N / (k N + rank), 1 for the best; see `Rank`."""
     offset = k * len(scores)
     if offset == math.inf:
         return np.ones(len(scores))
     rank = ranks(scores)
+    if breaks_ties:
+        rank = np.argsort(np.argsort(-scores, kind="stable"))
     if offset == 0.0:
         return np.where(rank == 0, 1.0, 0.0)
     return offset / (offset + rank)

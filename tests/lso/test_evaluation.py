@@ -1,0 +1,474 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import decimal
+import fractions
+import functools
+import importlib.util
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import gin
+import numpy as np
+import tensorflow as tf
+from absl.testing import absltest, parameterized
+
+from tests.lso import objectives
+from tfvae.lso import evaluation
+from tfvae.lso.evaluation import InProcess, ProcessPool, Result, evaluate_one
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def _results(evaluator, objective, inputs):
+    """Returns the results in the order of the inputs, and that of their end."""
+    results = {}
+
+    def done(i, result):
+        assert i not in results
+        results[i] = result
+
+    evaluator(objective, inputs, done)
+    return [results[i] for i in range(len(inputs))], list(results)
+
+
+def _wait_for(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _is_alive(process_id):
+    try:
+        # A zombie that nobody waits for has ended, too.
+        state = pathlib.Path(f"/proc/{process_id}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return state.rpartition(")")[2].split()[0] not in ("Z", "X")
+
+
+def _failing(error):
+    def objective(x):
+        raise error
+
+    return objective
+
+
+class WithoutText(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+class EvaluateOneTest(parameterized.TestCase):
+    @parameterized.parameters(
+        (3,),
+        (3.0,),
+        (np.float32(3),),
+        (np.int8(3),),
+        (np.array(3.0),),
+        (np.array([[3.0]]),),
+        (fractions.Fraction(3),),
+        (decimal.Decimal(3),),
+    )
+    def test_numbers_of_all_kinds_are_scores(self, value):
+        result = evaluate_one(lambda x: value, None)
+        self.assertEqual(result[:2], (3.0, None))
+        self.assertIs(type(result.score), float)
+
+    @parameterized.parameters((3.0,), ([[3.0]],))
+    def test_tensors_of_one_entry_are_scores(self, value):
+        result = evaluate_one(tf.constant, value)
+        self.assertEqual(result[:2], (3.0, None))
+
+    @parameterized.parameters(
+        (None, "TypeError: the objective must return a number, got None"),
+        (True, "TypeError: the objective must return a number, got True"),
+        ("3", "TypeError: the objective must return a number, got '3'"),
+        (1j, "TypeError: the objective must return a number, got 1j"),
+        (np.bool_(True), "TypeError: .* must return a number, got .*True.*"),
+        (np.array("3"), "TypeError: .* must return a number, got array.*"),
+        ([3.0], r"TypeError: .* must return a number, got \[3.0\]"),
+        (np.ones(2), r"TypeError: .* got a ndarray of shape \(2,\)"),
+        (np.ones(0), r"TypeError: .* got a ndarray of shape \(0,\)"),
+        (np.nan, "ValueError: .* must return a finite number, got nan"),
+        (np.float32(np.inf), "ValueError: .* a finite number, got inf"),
+        (np.array(-np.inf), "ValueError: .* a finite number, got -inf"),
+        (10**400, "OverflowError: .*"),
+    )
+    def test_other_results_are_failures(self, value, pattern):
+        result = evaluate_one(lambda x: value, None)
+        self.assertIsNone(result.score)
+        self.assertRegex(result.failure, f"^{pattern}$")
+
+    @parameterized.parameters(
+        (ValueError("first\nsecond"), "ValueError: first"),
+        (KeyError("a"), "KeyError: 'a'"),
+        (SystemExit(3), "SystemExit: 3"),
+        (MemoryError(), "MemoryError"),
+        (RuntimeError("\n two \n"), "RuntimeError: two"),
+        (WithoutText(), "WithoutText: no message"),
+    )
+    def test_failure_is_the_type_and_first_line_of_an_error(self, error, text):
+        result = evaluate_one(_failing(error), None)
+        self.assertEqual(result[:2], (None, text))
+
+    def test_long_messages_are_cut(self):
+        result = evaluate_one(_failing(ValueError("x" * 10**6)), None)
+        self.assertLessEqual(len(result.failure), 500)
+
+    def test_interrupt_passes_through(self):
+        with self.assertRaises(KeyboardInterrupt):
+            evaluate_one(_failing(KeyboardInterrupt()), None)
+
+    def test_seconds_are_those_of_the_call(self):
+        start = time.perf_counter()
+        result = evaluate_one(objectives.sleep, 0.05)
+        self.assertBetween(result.seconds, 0.05, time.perf_counter() - start)
+
+
+class InProcessTest(absltest.TestCase):
+    def test_each_result_comes_before_the_next_evaluation(self):
+        events = []
+
+        def objective(x):
+            events.append(f"evaluate {x}")
+            return x
+
+        InProcess()(
+            objective, [5, 6], lambda i, result: events.append((i, *result[:2]))
+        )
+        self.assertEqual(
+            events, ["evaluate 5", (0, 5.0, None), "evaluate 6", (1, 6.0, None)]
+        )
+
+    def test_goes_on_after_failures(self):
+        results, _ = _results(
+            InProcess(), objectives.misbehave, ["raise", "exit", "nan", 3]
+        )
+        self.assertEqual([one.score for one in results], [None] * 3 + [9.0])
+
+
+class ProcessPoolTest(parameterized.TestCase):
+    @parameterized.parameters(1, 2)
+    def test_results_are_those_of_this_process(self, workers):
+        inputs = [3, "raise", 4, "exit", "nan", 5]
+        expected, _ = _results(InProcess(), objectives.misbehave, inputs)
+        with ProcessPool(workers) as pool:
+            actual, order = _results(pool, objectives.misbehave, inputs)
+        self.assertEqual(
+            [one[:2] for one in actual], [one[:2] for one in expected]
+        )
+        if workers == 1:
+            self.assertEqual(order, [*range(6)])
+
+    def test_no_inputs_start_no_process(self):
+        pool = ProcessPool()
+        pool(objectives.square, [], self.fail)
+        self.assertEmpty(pool._processes)
+
+    def test_processes_stay_for_later_calls_without_tensorflow(self):
+        with ProcessPool() as pool:
+            first, _ = _results(pool, objectives.process_id, [0, 0])
+            other, _ = _results(pool, objectives.has_tensorflow, [0])
+            again, _ = _results(pool, objectives.process_id, [0])
+        scores = {one.score for one in (*first, *again)}
+        self.assertLen(scores, 1)
+        self.assertNotIn(os.getpid(), scores)
+        self.assertEqual(other[0].score, 0.0)
+
+    def test_process_that_ends_is_a_failure_and_is_replaced(self):
+        inputs = [2, "leave", 3, "abort", "segfault", 4, "close", 5]
+        with ProcessPool() as pool:
+            results, _ = _results(pool, objectives.misbehave, inputs)
+            self.assertLen(pool._processes, 1)
+        self.assertEqual(
+            [one.failure or one.score for one in results],
+            [
+                4.0,
+                "process ended with exit code 3",
+                9.0,
+                "process ended by SIGKILL",
+                "process ended by SIGSEGV",
+                16.0,
+                "process ended by SIGKILL",
+                25.0,
+            ],
+        )
+
+    def test_hung_evaluation_is_killed_with_what_it_started(self):
+        path = self.create_tempdir().full_path + "/processes"
+        with ProcessPool(timeout_seconds=0.7) as pool:
+            results, _ = _results(pool, objectives.hang_with_child, [path])
+            again, _ = _results(pool, objectives.square, [3])
+        self.assertEqual(results[0].failure, "no answer after 0.7 seconds")
+        self.assertBetween(results[0].seconds, 0.7, 5.0)
+        self.assertEqual(again[0].score, 9.0)
+        for one in pathlib.Path(path).read_text().split():
+            self.assertTrue(_wait_for(lambda one=one: not _is_alive(one)))
+
+    def test_others_are_delivered_while_one_hangs(self):
+        with ProcessPool(workers=2, timeout_seconds=1.0) as pool:
+            results, order = _results(
+                pool, objectives.misbehave, ["hang", 1, 2, 3]
+            )
+        self.assertEqual(order[-1], 0)
+        self.assertEqual([one.score for one in results], [None, 1.0, 4.0, 9.0])
+
+    def test_end_is_seen_though_a_child_keeps_the_pipes(self):
+        path = self.create_tempdir().full_path + "/child"
+        with ProcessPool() as pool:
+            results, _ = _results(
+                pool, objectives.leave_child_with_pipes, [path]
+            )
+        self.assertEqual(results[0].failure, "process ended with exit code 5")
+        child = pathlib.Path(path).read_text()
+        self.assertTrue(_wait_for(lambda: not _is_alive(child)))
+
+    def test_process_that_ended_between_calls_is_replaced(self):
+        with ProcessPool() as pool:
+            first, _ = _results(pool, objectives.process_id, [0])
+            os.kill(int(first[0].score), signal.SIGKILL)
+            pool._processes[0]._popen.wait()
+            second, _ = _results(pool, objectives.process_id, [0])
+        self.assertIsNone(second[0].failure)
+        self.assertNotEqual(first[0].score, second[0].score)
+
+    def test_output_of_objectives_is_no_answer(self):
+        with ProcessPool() as pool:
+            results, _ = _results(pool, objectives.talk, [1, 2])
+        self.assertEqual([one.score for one in results], [1.0, 2.0])
+
+    def test_idle_processes_leave_in_order(self):
+        path = self.create_tempdir().full_path + "/left"
+        with ProcessPool() as pool:
+            _results(pool, objectives.write_on_leaving, [path])
+            self.assertFalse(pathlib.Path(path).exists())
+        self.assertTrue(pathlib.Path(path).exists())
+
+    @parameterized.parameters(10**6, 3 * 10**7)
+    def test_large_inputs_arrive_whole(self, size):
+        with ProcessPool() as pool:
+            results, _ = _results(pool, len, [b"x" * size])
+        self.assertEqual(results[0].score, size)
+
+    @parameterized.parameters(
+        (objectives.Power(3), 8.0), (functools.partial(pow, 3), 9.0)
+    )
+    def test_objective_may_be_an_object_that_is_called(self, objective, score):
+        with ProcessPool() as pool:
+            results, _ = _results(pool, objective, [2])
+        self.assertEqual(results[0].score, score)
+
+    def test_module_loaded_from_a_file_is_loaded_there_too(self):
+        path = self.create_tempfile("mine.py", _OWN_TASK).full_path
+        specification = importlib.util.spec_from_file_location("own_7", path)
+        module = importlib.util.module_from_spec(specification)
+        sys.modules["own_7"] = module
+        self.addCleanup(sys.modules.pop, "own_7")
+        specification.loader.exec_module(module)
+        with ProcessPool() as pool:
+            results, _ = _results(pool, module.objective, [module.Number(4)])
+        self.assertEqual(results[0][:2], (5.0, None))
+
+    def test_module_that_shadows_an_installed_one_is_the_right_one(self):
+        path = self.create_tempfile("wave.py", "def f(x): return 1.5").full_path
+        specification = importlib.util.spec_from_file_location("wave", path)
+        module = importlib.util.module_from_spec(specification)
+        sys.modules["wave"] = module
+        self.addCleanup(sys.modules.pop, "wave")
+        specification.loader.exec_module(module)
+        with ProcessPool() as pool:
+            results, _ = _results(pool, module.f, [0])
+        self.assertEqual(results[0].score, 1.5)
+
+    def test_what_pickle_can_not_hand_over_is_refused_before_any_start(self):
+        pool = ProcessPool()
+        with self.assertRaisesRegex(TypeError, "`objective` must be .* lambda"):
+            pool(lambda x: x, [1], self.fail)
+        with self.assertRaisesRegex(TypeError, r"`inputs\[1\]` must be"):
+            pool(objectives.square, [1, lambda: 1], self.fail)
+        self.assertEmpty(pool._processes)
+
+    def test_input_that_can_not_be_read_is_a_failure(self):
+        with ProcessPool() as pool:
+            results, _ = _results(
+                pool, objectives.square, [objectives.Unreadable(), 2]
+            )
+        self.assertStartsWith(results[0].failure, "ValueError: invalid literal")
+        self.assertEqual(results[1].score, 4.0)
+
+    def test_objective_that_can_not_be_loaded_is_no_failure_of_its_inputs(self):
+        path = self.create_tempfile("broken.py", "f = len").full_path
+        module = type(sys)("broken_7")
+        module.__file__ = path
+        sys.modules["broken_7"] = module
+        self.addCleanup(sys.modules.pop, "broken_7")
+        exec("def f(x): return x", module.__dict__)
+        pathlib.Path(path).write_text("raise ImportError('no such library')")
+        pool = ProcessPool()
+        with self.assertRaisesRegex(
+            RuntimeError, "`objective` must be .* ImportError: no such library"
+        ):
+            pool(module.f, [1, 2], self.fail)
+        self.assertEmpty(pool._processes)
+
+    def test_error_of_the_caller_ends_what_is_running(self):
+        pool = ProcessPool(workers=2)
+
+        def done(i, result):
+            raise OSError("disk full")
+
+        start = time.monotonic()
+        with self.assertRaisesRegex(OSError, "disk full"):
+            pool(objectives.misbehave, ["hang", 3], done)
+        self.assertLess(time.monotonic() - start, 10.0)
+        self.assertEmpty(pool._processes)
+        results, _ = _results(pool, objectives.square, [3])
+        self.assertEqual(results[0].score, 9.0)
+        pool.close()
+
+    def test_processes_end_with_the_pool(self):
+        pool = ProcessPool()
+        results, _ = _results(pool, objectives.process_id, [0])
+        del pool
+        self.assertTrue(_wait_for(lambda: not _is_alive(int(results[0].score))))
+
+    @parameterized.parameters(0, -1, 1.5, True, "2")
+    def test_refuses_workers(self, workers):
+        with self.assertRaisesRegex(ValueError, "`workers` must be"):
+            ProcessPool(workers)
+
+    @parameterized.parameters(0, -1.0, float("nan"))
+    def test_refuses_timeouts(self, seconds):
+        with self.assertRaisesRegex(ValueError, "`timeout_seconds` must be"):
+            ProcessPool(timeout_seconds=seconds)
+
+    def test_gin_chooses_evaluators(self):
+        @gin.register(module="test_evaluation")
+        def chosen(evaluator):
+            return evaluator
+
+        gin.parse_config(
+            """
+            test_evaluation.chosen.evaluator = @ProcessPool()
+            ProcessPool.workers = 3
+            """
+        )
+        pool = gin.get_configurable(chosen)()
+        self.assertIsInstance(pool, ProcessPool)
+        self.assertEqual(pool.workers, 3)
+        gin.parse_config("test_evaluation.chosen.evaluator = @InProcess()")
+        evaluator = gin.get_configurable(chosen)()
+        self.assertEqual(
+            _results(evaluator, objectives.square, [3])[0][0].score, 9.0
+        )
+
+
+_OWN_TASK = """
+import dataclasses
+
+@dataclasses.dataclass
+class Number:
+    value: float
+
+def objective(number):
+    return number.value + 1.0
+"""
+
+# The packages themselves would import TensorFlow, which takes seconds.
+_PARENT = """
+import sys, types
+
+for name in ("tfvae", "tfvae.lso"):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [{root!r} + "/" + name.replace(".", "/")]
+sys.path.insert(0, {root!r})
+from tests.lso import objectives
+from tfvae.lso.evaluation import ProcessPool
+
+def own(x):
+    return x
+
+if {objective!r} == "own":
+    ProcessPool()(own, [1], print)
+pool = ProcessPool(workers=2)
+pool(objectives.square, [2, 3], lambda i, result: None)
+print(*(one._popen.pid for one in pool._processes), flush=True)
+if {objective!r} == "hang":
+    pool(objectives.hang_with_child, [{path!r}], print)
+if {objective!r} == "wait":
+    sys.stdin.read()
+"""
+
+
+class EndOfParentTest(parameterized.TestCase):
+    def _start(self, objective, path=""):
+        text = textwrap.dedent(_PARENT).format(
+            root=str(ROOT), objective=objective, path=path
+        )
+        parent = subprocess.Popen(
+            [sys.executable, "-c", text],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+        def end():
+            with parent:
+                parent.kill()
+
+        self.addCleanup(end)
+        return parent
+
+    @parameterized.parameters(signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+    def test_none_outlives_a_parent_that_is_killed(self, number):
+        path = self.create_tempdir().full_path + "/processes"
+        parent = self._start("hang", path)
+        workers = parent.stdout.readline().split()
+        self.assertLen(workers, 2)
+        self.assertTrue(_wait_for(pathlib.Path(path).exists))
+        busy, child = pathlib.Path(path).read_text().split()
+        self.assertIn(busy, workers)
+        for one in (*workers, child):
+            self.assertTrue(_is_alive(one))
+        parent.send_signal(number)
+        for one in (*workers, child):
+            self.assertTrue(_wait_for(lambda one=one: not _is_alive(one)))
+
+    @parameterized.parameters("wait", "leave")
+    def test_idle_processes_end_with_their_parent(self, objective):
+        parent = self._start(objective)
+        workers = parent.stdout.readline().split()
+        self.assertLen(workers, 2)
+        if objective == "wait":
+            parent.kill()
+        self.assertEqual(
+            parent.wait(20), -signal.SIGKILL if objective == "wait" else 0
+        )
+        for one in workers:
+            self.assertTrue(_wait_for(lambda one=one: not _is_alive(one)))
+
+    def test_objective_of_the_script_itself_is_refused(self):
+        parent = self._start("own")
+        _, errors = parent.communicate(timeout=20)
+        self.assertIn("TypeError: `objective` must be", errors)
+        self.assertIn("part of the script that is run", errors)
+
+
+class ResultTest(absltest.TestCase):
+    def test_is_the_one_of_the_processes(self):
+        self.assertIs(evaluation.evaluation_worker.Result, Result)
+
+
+if __name__ == "__main__":
+    absltest.main()

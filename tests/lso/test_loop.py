@@ -1,0 +1,418 @@
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+
+from tests.lso import tiny
+from tfvae import networks, priors, vae
+from tfvae.lso import (
+    LatentSpaceOptimizer,
+    Plan,
+    PriorSampling,
+    Rank,
+    Retraining,
+    ScoredData,
+    loop,
+)
+from tfvae.lso.strategies import select_points
+from tfvae.tvae.growing import with_num_data
+
+PLAN = Plan(budget=7, queries_per_round=3, num_best=4, num_random=6, seed=5)
+RETRAINING = Retraining(first_epochs=2, epochs=1, batch_size=8)
+
+
+class Walk:
+    """A strategy that goes a step from the best point, one at a time."""
+
+    uses_surrogate = True
+
+    def __repr__(self):
+        return "Walk()"
+
+    def num_at_a_time(self, num_left):
+        return 1
+
+    def propose(self, context, num_queries, seed):
+        rng = np.random.default_rng(seed)
+        best = context.latents[np.argmax(context.scores)]
+        scale = context.surrogate.scale
+        step = rng.normal(size=(num_queries, len(best)), scale=scale)
+        return (best + step).astype(np.float32)
+
+
+class Count:
+    """A surrogate that only counts: its state matters to every proposal."""
+
+    has_gradients = False
+
+    def __init__(self):
+        self.scale = 0.0
+        self.fits = []
+
+    def __repr__(self):
+        return "Count()"
+
+    def fit(self, latents, scores, seed, warm):
+        self.fits.append((len(latents), warm))
+        self.scale = 1.01 * self.scale + 0.1 if warm else 0.1
+        self.scale += 1e-3 * float(np.mean(scores)) ** 2
+
+    def state(self):
+        return {"scale": np.array(self.scale)}
+
+    def restore(self, state):
+        self.scale = float(state["scale"])
+
+
+def _sequence(entries):
+    """What has to be equal in a run that was interrupted."""
+    return [
+        (one.round, one.query, one.latent, one.input, one.score, one.seed)
+        for one in entries
+    ]
+
+
+class LoopTest(tf.test.TestCase, parameterized.TestCase):
+    def _open(self, folder, **kwargs):
+        values = {
+            "task": tiny.task(),
+            "model": tiny.model(),
+            "plan": PLAN,
+            "strategy": Walk(),
+            "surrogate": Count(),
+            "weighting": Rank(0.1),
+            "retraining": RETRAINING,
+        } | kwargs
+        parts = [values.pop(name) for name in ("task", "model", "plan")]
+        return LatentSpaceOptimizer(folder, *parts, **values)
+
+    def _unbroken(self):
+        folder = self.create_tempdir().full_path
+        with self._open(folder) as optimizer:
+            optimizer.run()
+            return _sequence(optimizer.ledger.entries)
+
+    def test_rounds_and_queries_are_numbered_and_scores_are_the_objective(self):
+        folder = self.create_tempdir().full_path
+        with self._open(folder) as optimizer:
+            optimizer.run()
+            entries = optimizer.ledger.entries
+        self.assertEqual([e.query for e in entries], list(range(7)))
+        self.assertEqual([e.round for e in entries], [0, 0, 0, 1, 1, 1, 2])
+        for entry in entries:
+            self.assertEqual(entry.score, tiny.objective(entry.input))
+
+    def test_same_seed_same_queries_and_another_seed_others(self):
+        once, again = self._unbroken(), self._unbroken()
+        self.assertEqual(once, again)
+        folder = self.create_tempdir().full_path
+        plan = dataclasses.replace(PLAN, seed=6)
+        with self._open(folder, plan=plan) as optimizer:
+            optimizer.run()
+            other = _sequence(optimizer.ledger.entries)
+        self.assertNotEqual(once[0][2], other[0][2])
+
+    @parameterized.parameters(range(7))
+    def test_interrupted_run_goes_on_as_if_it_had_not_been(self, moment):
+        folder = self.create_tempdir().full_path
+        calls = []
+
+        def interrupted(point):
+            calls.append(point)
+            if len(calls) == moment + 1:
+                raise KeyboardInterrupt
+            return tiny.objective(point)
+
+        with self._open(folder, task=tiny.task(objective=interrupted)) as first:
+            with self.assertRaises(KeyboardInterrupt):
+                first.run()
+            self.assertLen(first.ledger.entries, moment)
+        # Another process has another model, until the run's is restored.
+        with self._open(folder) as second:
+            second.run()
+            found = _sequence(second.ledger.entries)
+        self.assertEqual(found, self._unbroken())
+
+    def test_warm_fits_are_those_within_a_round(self):
+        surrogate = Count()
+        folder = self.create_tempdir().full_path
+        with self._open(folder, surrogate=surrogate) as optimizer:
+            optimizer.run()
+        self.assertEqual(
+            surrogate.fits,
+            [(10, False), (11, True), (12, True)] * 2 + [(10, False)],
+        )
+
+    def test_what_a_round_finds_are_data_in_the_next(self):
+        folder = self.create_tempdir().full_path
+        with self._open(folder) as optimizer:
+            optimizer.run()
+            points = optimizer.collection.points
+            scores = optimizer.collection.scores
+        # The last round, of one query, is not added to anything.
+        self.assertLen(points, tiny.NUM_DATA + 6)
+        self.assertAllClose(
+            scores[-6:], [tiny.objective(point) for point in points[-6:]]
+        )
+
+    def test_asking_twice_gives_the_same_and_telling_moves_on(self):
+        folder = self.create_tempdir().full_path
+        with self._open(folder, strategy=PriorSampling()) as optimizer:
+            asked = optimizer.ask()
+            self.assertEqual([q.number for q in asked], [0, 1, 2])
+            optimizer.tell(1, -3.0)
+            left = optimizer.ask()
+            self.assertEqual([q.number for q in left], [0, 2])
+            self.assertEqual(left[0].input, asked[0].input)
+        with self._open(folder, strategy=PriorSampling()) as optimizer:
+            again = optimizer.ask()
+            self.assertEqual([q.number for q in again], [0, 2])
+            self.assertEqual(again[1].input, asked[2].input)
+            optimizer.tell(2, failure="the vessel broke")
+            optimizer.tell(0, -1.0)
+            self.assertEqual([q.number for q in optimizer.ask()], [3, 4, 5])
+            entries = optimizer.ledger.entries
+        self.assertEqual([e.score for e in entries], [-1.0, -3.0, None])
+        self.assertEqual(entries[2].failure, "the vessel broke")
+
+    def test_telling_what_nobody_asked_is_an_error(self):
+        folder = self.create_tempdir().full_path
+        with self._open(folder, strategy=PriorSampling()) as optimizer:
+            optimizer.ask()
+            with self.assertRaisesRegex(ValueError, r"\(0, 1, 2\), got 3"):
+                optimizer.tell(3, 1.0)
+            optimizer.tell(0, 1.0)
+            with self.assertRaisesRegex(ValueError, r"\(1, 2\), got 0"):
+                optimizer.tell(0, 1.0)
+            with self.assertRaisesRegex(ValueError, "not both"):
+                optimizer.tell(1)
+
+    @parameterized.parameters(
+        (float("nan"),), (float("inf"),), ("text",), (None,)
+    )
+    def test_scores_that_are_none_are_recorded_failures(self, score):
+        folder = self.create_tempdir().full_path
+        task = tiny.task(objective=lambda point: score, invalid_score=-50.0)
+        with self._open(folder, task=task) as optimizer:
+            optimizer.run()
+            entries = optimizer.ledger.entries
+            self.assertLen(optimizer.collection.points, tiny.NUM_DATA)
+            self.assertEqual(optimizer.collection.score_of(entries[0]), -50.0)
+        self.assertTrue(all(entry.score is None for entry in entries))
+        self.assertTrue(all(entry.failure for entry in entries))
+
+    def test_invalid_decodes_are_counted_and_never_evaluated(self):
+        folder = self.create_tempdir().full_path
+        task = tiny.task(
+            read=lambda outputs, seed: [None] * len(outputs),
+            objective=lambda point: self.fail("was evaluated"),
+        )
+        with self._open(folder, task=task) as optimizer:
+            optimizer.run()
+            entries = optimizer.ledger.entries
+        self.assertLen(entries, 7)
+        self.assertEqual({e.failure for e in entries}, {loop.NO_INPUT})
+        self.assertEqual({e.input for e in entries}, {None})
+
+    def test_minimisation_is_maximisation_of_the_negative(self):
+        least = tiny.task(
+            maximise=False,
+            objective=lambda point: -tiny.objective(point),
+            data=lambda seed: ScoredData(
+                tiny.data(seed).points, -tiny.data(seed).scores
+            ),
+        )
+        folder = self.create_tempdir().full_path
+        with self._open(folder, task=least) as optimizer:
+            optimizer.run()
+            found = _sequence(optimizer.ledger.entries)
+        most = self._unbroken()
+        self.assertEqual([one[3] for one in found], [one[3] for one in most])
+        self.assertEqual([-one[4] for one in found], [one[4] for one in most])
+
+    def test_another_configuration_is_refused_but_budget_may_grow(self):
+        folder = self.create_tempdir().full_path
+        with self._open(folder) as optimizer:
+            optimizer.run()
+            before = _sequence(optimizer.ledger.entries)
+        for change, message in (
+            ({"weighting": Rank(0.2)}, "weighting"),
+            ({"plan": dataclasses.replace(PLAN, seed=1)}, "seed"),
+            ({"task": tiny.task(name="other")}, "task"),
+            ({"task": tiny.task(data=lambda seed: tiny.data(9))}, "data_crc32"),
+        ):
+            with self.assertRaisesRegex(ValueError, message):
+                self._open(folder, **change)
+        plan = dataclasses.replace(PLAN, budget=10)
+        with self._open(folder, plan=plan) as optimizer:
+            optimizer.run()
+            after = _sequence(optimizer.ledger.entries)
+        self.assertEqual(after[:7], before)
+        self.assertEqual([one[0] for one in after[7:]], [2, 2, 3])
+
+    def test_ledger_that_was_shortened_behind_a_checkpoint_is_an_error(self):
+        folder = self.create_tempdir().full_path
+        with self._open(folder) as optimizer:
+            optimizer.run()
+            path = optimizer.ledger.path
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join(lines[:3]))
+        with self.assertRaisesRegex(ValueError, "shortened"):
+            self._open(folder)
+
+    def test_retraining_traces_once_however_many_rounds(self):
+        model = tiny.model()
+        folder = self.create_tempdir().full_path
+        with self._open(folder, model=model) as optimizer:
+            optimizer.run()
+        functions = model.train_function
+        traced = getattr(functions, "experimental_get_tracing_count", None)
+        if traced is None:
+            self.skipTest("Keras wraps its train function here")
+        self.assertEqual(traced(), 1)
+
+    def test_surrogate_is_asked_for_where_a_strategy_needs_it(self):
+        with self.assertRaisesRegex(ValueError, "`surrogate` must be given"):
+            self._open(self.create_tempdir().full_path, surrogate=None)
+
+    def test_model_of_another_size_is_an_error(self):
+        task = tiny.task(
+            data=lambda seed: ScoredData(
+                np.zeros((3, 5), np.float32), [0, 1, 2]
+            )
+        )
+        with self.assertRaisesRegex(ValueError, "must observe the 5"):
+            self._open(self.create_tempdir().full_path, task=task)
+
+    def test_samples_and_weights_are_kept_for_figures(self):
+        folder = self.create_tempdir().full_path
+        plan = dataclasses.replace(PLAN, num_samples=9)
+        with self._open(folder, plan=plan) as optimizer:
+            optimizer.run()
+        samples = np.load(f"{folder}/samples.npz")
+        self.assertAllEqual(samples["rounds"], [0, 1, 2])
+        self.assertEqual(samples["scores"].shape, (3, 9))
+        weights = np.load(f"{folder}/weights.npz")
+        self.assertAllClose(weights["scores"], tiny.data(5).scores)
+        self.assertAllClose(weights["weights"], Rank(0.1)(tiny.data(5).scores))
+
+    @parameterized.parameters((1, False), (200, True))
+    def test_inputs_of_known_score_are_passed_over(self, proposals, is_new):
+        # Eight inputs there are; the least likely is one draw in a few.
+        task = tiny.task(
+            read=lambda means, seed: list((means[:, :3] > 0.0).astype(float)),
+            write=lambda inputs: np.pad(np.stack(inputs), ((0, 0), (0, 1))),
+            objective=lambda one: float(np.sum(one)),
+        )
+        plan = Plan(budget=6, num_proposals=proposals, seed=1)
+        folder = self.create_tempdir().full_path
+        with self._open(
+            folder, task=task, plan=plan, strategy=PriorSampling()
+        ) as optimizer:
+            reached = optimizer._space.decode(
+                optimizer._space.sample_prior(0, 2000)
+            )
+            optimizer.run()
+            found = [tuple(one.input) for one in optimizer.ledger.entries]
+        num_possible = len({tuple(one) for one in reached[:, :3] > 0.0})
+        if is_new:
+            self.assertLen(set(found), min(6, num_possible))
+        self.assertLen(found, 6)
+
+    @parameterized.parameters("flow prior", "random encoder")
+    def test_other_vaes_go_through_the_same_loop(self, kind):
+        plain = tiny.model()
+        if kind == "flow prior":
+            prior = priors.RealNVPPrior(tiny.NUM_LATENTS, hidden=(4,))
+            encoder = plain.encoder
+        else:
+            prior = priors.StandardNormalPrior(tiny.NUM_LATENTS)
+            network = functools.partial(
+                networks.fully_connected_encoder,
+                num_observed=tiny.NUM_OBSERVED,
+            )
+            encoder = vae.non_learnable(network, tiny.NUM_LATENTS)
+        model = vae.VAE(encoder, plain.decoder, prior)
+        model.adapt(tiny.data().points)
+        frozen = [np.array(one) for one in encoder.non_trainable_weights]
+        folder = self.create_tempdir().full_path
+        with self._open(folder, model=model) as optimizer:
+            optimizer.run()
+            self.assertLen(optimizer.ledger.entries, 7)
+        for before, after in zip(
+            frozen, encoder.non_trainable_weights, strict=True
+        ):
+            self.assertAllEqual(before, after)
+
+    @parameterized.parameters("loss", "replication")
+    def test_other_uses_of_weights_run(self, use):
+        folder = self.create_tempdir().full_path
+        retraining = dataclasses.replace(RETRAINING, use=use)
+        with self._open(folder, retraining=retraining) as optimizer:
+            optimizer.run()
+            self.assertLen(optimizer.ledger.entries, 7)
+
+    def test_ledger_has_the_settings_and_lines_are_json(self):
+        folder = self.create_tempdir().full_path
+        with self._open(folder) as optimizer:
+            optimizer.run()
+        with open(f"{folder}/ledger.jsonl") as file:
+            header, *entries = [json.loads(line) for line in file]
+        self.assertEqual(header["header"]["weighting"], "Rank(k=0.1)")
+        self.assertEqual(header["header"]["budget"], 7)
+        self.assertLen(entries, 7)
+
+
+class BinaryTest(tf.test.TestCase):
+    def test_binary_latents_go_through_the_same_loop(self):
+        folder = self.create_tempdir().full_path
+        model = tiny.binary_model()
+        grown = with_num_data(model, tiny.NUM_DATA + PLAN.budget)
+        with LatentSpaceOptimizer(
+            folder,
+            tiny.task(),
+            grown,
+            PLAN,
+            strategy=PriorSampling(),
+            weighting=Rank(0.1),
+            retraining=RETRAINING,
+        ) as optimizer:
+            optimizer.run()
+            entries = optimizer.ledger.entries
+        self.assertLen(entries, PLAN.budget)
+        for entry in entries:
+            self.assertContainsSubset(entry.latent, [0.0, 1.0])
+
+    def test_growing_keeps_parameters_and_states(self):
+        model = tiny.binary_model()
+        grown = with_num_data(model, 30)
+        x = tiny.data().points
+        index = np.arange(len(x))
+        self.assertAllEqual(
+            grown.states.packed[: tiny.NUM_DATA], model.states.packed
+        )
+        self.assertAllClose(
+            grown.stored_reconstruction(x, index),
+            model.stored_reconstruction(x, index),
+        )
+        shrunk = with_num_data(grown, 10)
+        self.assertAllEqual(shrunk.states.packed, model.states.packed[:10])
+
+
+class PointsTest(tf.test.TestCase):
+    def test_surrogate_gets_the_best_and_others(self):
+        scores = np.arange(20.0)
+        chosen = select_points(scores, 3, 5, seed=0)
+        self.assertAllEqual(chosen[:3], [19, 18, 17])
+        self.assertLen(set(chosen.tolist()), 8)
+
+
+if __name__ == "__main__":
+    tf.test.main()

@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Surrogates against the exact Gaussian process and their own promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+
+from tfvae.lso import collapsed_bound
+from tfvae.lso.surrogates import EnsembleRegressor, SparseGaussianProcess
+
+
+def _function(latents):
+    return np.sin(2.0 * latents[:, 0]) - 0.5 * latents[:, 1] ** 2
+
+
+def _data(count=40, seed=0, num_latents=2):
+    rng = np.random.default_rng(seed)
+    latents = rng.normal(size=(count, num_latents)).astype(np.float32)
+    scores = 5.0 + 3.0 * _function(latents) + 0.1 * rng.normal(size=count)
+    return latents, scores
+
+
+def _kernel(state, first, second):
+    """The squared exponential, point by point."""
+    lengthscales = np.exp(state["log_lengthscales"])
+    differences = (first[:, None] - second[None]) / lengthscales
+    squares = np.sum(differences**2, -1)
+    return np.exp(state["log_variance"] - 0.5 * squares)
+
+
+def _noise(state):
+    return np.exp(state["log_noise"]) + collapsed_bound.MIN_NOISE
+
+
+def _exact(surrogate, latents, scores, queries):
+    """The exact process with the surrogate's parameters: mean, covariance."""
+    state = surrogate.state()
+    x = (latents - state["centre"]) / state["spread"]
+    z = (queries - state["centre"]) / state["spread"]
+    y = (scores - state["score_centre"]) / state["score_spread"]
+    covariance = _kernel(state, x, x) + _noise(state) * np.eye(len(x))
+    cross = _kernel(state, z, x)
+    mean = cross @ np.linalg.solve(covariance, y)
+    shrunk = cross @ np.linalg.solve(covariance, cross.T)
+    spread = state["score_spread"]
+    return (
+        state["score_centre"] + spread * mean,
+        spread**2 * (_kernel(state, z, z) - shrunk),
+    )
+
+
+def _small(**settings):
+    defaults = {"num_kernel_steps": 12, "num_steps": 3, "num_inducing": 100}
+    return SparseGaussianProcess(**(defaults | settings))
+
+
+class CollapsedBoundTest(tf.test.TestCase, parameterized.TestCase):
+    def _terms(self, inducing, seed=0):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(30, 2))
+        y = _function(x)
+        parameters = collapsed_bound.Parameters(
+            np.array([-0.1, 0.3]),
+            np.array(0.2),
+            np.array(-2.0),
+            x if inducing is None else x[:inducing],
+        )
+        jitter = np.array(1e-9)
+        bound = collapsed_bound.bound_of(
+            parameters, tf.constant(x), tf.constant(y), jitter
+        )
+        state = parameters._asdict()
+        covariance = _kernel(state, x, x) + _noise(state) * np.eye(30)
+        _, log_det = np.linalg.slogdet(covariance)
+        exact = -0.5 * (
+            y @ np.linalg.solve(covariance, y)
+            + log_det
+            + 30 * np.log(2.0 * np.pi)
+        )
+        return float(bound), exact
+
+    def test_is_the_marginal_likelihood_where_inducing_points_are_the_data(
+        self,
+    ):
+        bound, exact = self._terms(None)
+        self.assertAllClose(bound, exact, rtol=1e-6, atol=1e-5)
+
+    @parameterized.parameters(1, 5, 15, 25)
+    def test_is_below_the_marginal_likelihood(self, num_inducing):
+        bound, exact = self._terms(num_inducing)
+        self.assertLess(bound, exact)
+
+    def test_rises_with_more_inducing_points(self):
+        bounds = [self._terms(count)[0] for count in (2, 5, 10, 20)]
+        self.assertAllEqual(bounds, sorted(bounds))
+
+    def test_gradients_are_those_of_finite_differences(self):
+        rng = np.random.default_rng(1)
+        x = rng.normal(size=(12, 2))
+        y = _function(x)
+        parameters = collapsed_bound.Parameters(
+            np.array([0.1, 0.2]), np.array(0.3), np.array(-1.0), x[:4] + 0.1
+        )
+        jitter = np.array(1e-6)
+        _, gradients = collapsed_bound.loss_and_gradients(
+            parameters, x, y, jitter
+        )
+        for name, value in parameters._asdict().items():
+            direction = rng.normal(size=value.shape)
+            ends = [
+                collapsed_bound.loss_and_gradients(
+                    parameters._replace(**{name: value + step * direction}),
+                    x,
+                    y,
+                    jitter,
+                )[0]
+                for step in (1e-5, -1e-5)
+            ]
+            with self.subTest(name):
+                self.assertAllClose(
+                    np.sum(getattr(gradients, name) * direction),
+                    (ends[0] - ends[1]) / 2e-5,
+                    rtol=1e-4,
+                    atol=1e-7,
+                )
+
+
+class SparseGaussianProcessTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters("each", "all", "none")
+    def test_is_the_exact_process_where_inducing_points_are_the_data(
+        self, standardise
+    ):
+        latents, scores = _data()
+        surrogate = _small(standardise=standardise, num_steps=0)
+        surrogate.fit(latents, scores, 0, False)
+        queries = np.random.default_rng(1).normal(size=(7, 2))
+        mean, std = surrogate.predict(queries)
+        exact_mean, exact_covariance = _exact(
+            surrogate, latents, scores, queries
+        )
+        # Up to the jitter.
+        self.assertAllClose(mean, exact_mean, rtol=1e-3, atol=1e-3)
+        self.assertAllClose(
+            std, np.sqrt(np.diag(exact_covariance)), rtol=0.02, atol=1e-3
+        )
+
+    def test_learns_a_function(self):
+        latents, scores = _data(300)
+        surrogate = _small(num_inducing=50, num_kernel_steps=30)
+        surrogate.fit(latents, scores, 0, False)
+        queries, _ = _data(200, seed=1)
+        mean, std = surrogate.predict(queries)
+        error = mean - (5.0 + 3.0 * _function(queries))
+        self.assertLess(np.sqrt(np.mean(np.square(error))), 0.3)
+        self.assertLess(np.mean(np.abs(error) < 3.0 * std), 1.01)
+        self.assertGreater(np.mean(np.abs(error) < 3.0 * std), 0.9)
+
+    def test_prediction_has_gradients(self):
+        surrogate = _small()
+        surrogate.fit(*_data(), 0, False)
+        queries = tf.constant([[0.3, -0.2], [1.0, 0.5]], tf.float64)
+        numeric = np.zeros((2, 2))
+        for i in range(2):
+            step = np.zeros(2)
+            step[i] = 1e-4
+            ends = [
+                sum(surrogate.predict(queries + sign * step))
+                for sign in (1.0, -1.0)
+            ]
+            numeric[:, i] = (ends[0] - ends[1]) / 2e-4
+        with tf.GradientTape() as tape:
+            tape.watch(queries)
+            total = tf.add_n(surrogate.predict(queries))
+        self.assertAllClose(
+            tape.gradient(total, queries), numeric, rtol=1e-3, atol=1e-4
+        )
+
+    def test_warm_fit_knows_new_points_exactly(self):
+        latents, scores = _data()
+        surrogate = _small(num_warm_steps=0)
+        surrogate.fit(latents[:30], scores[:30], 0, False)
+        inducing = surrogate.state()["inducing"]
+        surrogate.fit(latents, scores, 0, True)
+        self.assertAllEqual(surrogate.state()["inducing"], inducing)
+        # The same parameters, with all points, by moments alone.
+        state = surrogate.state()
+        x = (latents - state["centre"]) / state["spread"]
+        y = (scores - state["score_centre"]) / state["score_spread"]
+        moments = _kernel(state, inducing, x)
+        prior = _kernel(state, inducing, inducing)
+        weights = np.linalg.solve(
+            _noise(state)
+            * (
+                prior
+                + 1e-6 * np.exp(state["log_variance"]) * np.eye(len(prior))
+            )
+            + moments @ moments.T,
+            moments @ y,
+        )
+        expected = state["score_centre"] + state["score_spread"] * (
+            moments.T @ weights
+        )
+        self.assertAllClose(
+            surrogate.predict(latents)[0], expected, rtol=1e-4, atol=1e-4
+        )
+
+    def test_restored_warm_fit_gives_the_same_numbers(self):
+        latents, scores = _data(60)
+        surrogate = _small(num_inducing=20)
+        surrogate.fit(latents[:50], scores[:50], 3, False)
+        surrogate.fit(latents[:51], scores[:51], 4, True)
+        state = {k: v.copy() for k, v in surrogate.state().items()}
+        other = _small(num_inducing=20)
+        other.restore(state)
+        self.assertAllEqual(sorted(other.state()), sorted(state))
+        for one in (surrogate, other):
+            one.fit(latents, scores, 5, True)
+        for name, value in surrogate.state().items():
+            self.assertAllEqual(other.state()[name], value)
+        for a, b in zip(
+            surrogate.predict(latents), other.predict(latents), strict=True
+        ):
+            self.assertAllEqual(a, b)
+
+    def test_cold_fit_depends_on_seed_and_data_alone(self):
+        latents, scores = _data(60)
+        first, second = _small(num_inducing=20), _small(num_inducing=20)
+        second.fit(latents[:30], 2.0 * scores[:30], 9, False)
+        for one in (first, second):
+            one.fit(latents, scores, 3, False)
+        for name, value in first.state().items():
+            self.assertAllEqual(second.state()[name], value)
+
+    def test_statistics_stay_within_a_round(self):
+        latents, scores = _data()
+        surrogate = _small()
+        surrogate.fit(latents, scores, 0, False)
+        before = surrogate.state()
+        surrogate.fit(3.0 * latents, 2.0 * scores, 0, True)
+        after = surrogate.state()
+        for name in ("centre", "spread", "score_centre", "score_spread"):
+            self.assertAllEqual(before[name], after[name])
+
+    @parameterized.parameters(
+        ("each", [0.0, 1.0], [1.0, 3.0]), ("all", [0.5, 0.5], None)
+    )
+    def test_standardises_by_coordinate_or_by_all(
+        self, standardise, centre, spread
+    ):
+        latents = np.array([[-1.0, -2.0], [1.0, 4.0]])
+        surrogate = _small(standardise=standardise)
+        surrogate.fit(latents, np.array([1.0, 2.0]), 0, False)
+        state = surrogate.state()
+        self.assertAllClose(state["centre"], centre)
+        expected = [latents.std()] * 2 if spread is None else spread
+        self.assertAllClose(state["spread"], expected)
+
+    def test_growing_data_do_not_retrace(self):
+        latents, scores = _data(60, num_latents=3)
+        surrogate = _small(num_inducing=20)
+        surrogate.fit(latents[:50], scores[:50], 0, False)
+        functions = (
+            collapsed_bound.loss_and_gradients,
+            collapsed_bound.posterior,
+        )
+        before = [one.experimental_get_tracing_count() for one in functions]
+        for count in (51, 52, 60):
+            surrogate.fit(latents[:count], scores[:count], 0, count < 60)
+        after = [one.experimental_get_tracing_count() for one in functions]
+        self.assertAllEqual(before, after)
+
+    def test_traces_of_callers_serve_later_fits(self):
+        latents, scores = _data()
+        surrogate = _small()
+        surrogate.fit(latents, scores, 0, False)
+        predict = tf.function(surrogate.predict)
+        predict(tf.constant(latents))
+        surrogate.fit(latents[:10], -scores[:10], 0, False)
+        self.assertAllClose(
+            predict(tf.constant(latents))[0],
+            surrogate.predict(latents)[0],
+            rtol=1e-6,
+            atol=1e-6,
+        )
+
+    @parameterized.named_parameters(
+        ("constant_scores", lambda x, y: (x, 0.0 * y + 3.0)),
+        ("constant_latent", lambda x, y: (x * [1.0, 0.0] + 1e6, y)),
+        ("all_points_equal", lambda x, y: (0.0 * x, 0.0 * y)),
+        ("duplicates", lambda x, y: (np.tile(x, (3, 1)), np.tile(y, 3))),
+        (
+            "close_points",
+            lambda x, y: (
+                np.tile(x, (3, 1))
+                + 1e-9 * np.arange(3 * x.size).reshape(-1, 2),
+                np.tile(y, 3),
+            ),
+        ),
+        ("one_point", lambda x, y: (x[:1], y[:1])),
+        ("huge_scores", lambda x, y: (x, 1e12 * y)),
+    )
+    def test_gives_finite_predictions_of(self, change):
+        latents, scores = change(*_data(15))
+        surrogate = _small()
+        surrogate.fit(latents, scores, 0, False)
+        surrogate.fit(latents, scores, 0, True)
+        mean, std = surrogate.predict(latents)
+        self.assertTrue(np.all(np.isfinite(mean)))
+        self.assertTrue(np.all(std > 0.0))
+        self.assertTrue(np.all(np.isfinite(surrogate.sample(latents, 2, 0))))
+
+    def test_constant_scores_are_predicted(self):
+        latents, scores = _data()
+        surrogate = _small()
+        surrogate.fit(latents, 0.0 * scores + 3.0, 0, False)
+        self.assertAllClose(surrogate.predict(latents)[0], 0.0 * scores + 3.0)
+
+    def test_samples_have_the_posteriors_moments(self):
+        latents, scores = _data()
+        surrogate = _small(num_steps=0)
+        surrogate.fit(latents, scores, 0, False)
+        queries = np.random.default_rng(1).normal(size=(3, 2)) * 2.0
+        mean, covariance = _exact(surrogate, latents, scores, queries)
+        draws = surrogate.sample(queries, 20_000, 0)
+        std = np.sqrt(np.diag(covariance))
+        # Five standard errors of means, and of correlations at most 1 / sqrt n.
+        self.assertAllLess(
+            np.abs(draws.mean(0) - mean) / std, 5.0 / np.sqrt(20_000) + 0.01
+        )
+        self.assertAllClose(
+            np.corrcoef(draws.T),
+            covariance / std / std[:, None],
+            atol=0.05,
+        )
+
+    def test_says_what_is_wrong(self):
+        with self.assertRaisesRegex(ValueError, "`standardise` must be one"):
+            SparseGaussianProcess(standardise="some")
+        with self.assertRaisesRegex(ValueError, "must be fitted"):
+            _small().predict(np.zeros([1, 2]))
+        latents, scores = _data()
+        with self.assertRaisesRegex(ValueError, "`warm` must be False"):
+            _small().fit(latents, scores, 0, True)
+        scores[3] = np.nan
+        with self.assertRaisesRegex(ValueError, "`scores` must be finite"):
+            _small().fit(latents, scores, 0, False)
+
+    def test_representation_tells_the_settings(self):
+        self.assertIn("num_inducing=7", repr(SparseGaussianProcess(7)))
+
+
+class EnsembleRegressorTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters(True, False)
+    def test_moments_are_those_over_its_trees(self, extremely_random):
+        latents, scores = _data(60)
+        surrogate = EnsembleRegressor(20, extremely_random)
+        surrogate.fit(latents, scores, 0, False)
+        queries, expected = _data(30, seed=1)
+        mean, std = surrogate.predict(queries)
+        draws = surrogate.sample(queries, 4_000, 0)
+        # Draws are trees: their means within five standard errors.
+        self.assertLen(np.unique(draws, axis=0), 20)
+        error = 5.0 * std.max() / np.sqrt(4_000) + 1e-9
+        self.assertAllClose(draws.mean(0), mean, rtol=0.0, atol=error)
+        self.assertGreater(np.corrcoef(mean, expected)[0, 1], 0.8)
+
+    def test_restored_warm_fit_gives_the_same_numbers(self):
+        latents, scores = _data(60)
+        surrogate, other = EnsembleRegressor(10), EnsembleRegressor(10)
+        surrogate.fit(latents[:50], scores[:50], 3, False)
+        other.restore(surrogate.state())
+        for one in (surrogate, other):
+            one.fit(latents, scores, 8, True)
+        self.assertAllEqual(
+            surrogate.predict(latents)[0], other.predict(latents)[0]
+        )
+
+
+if __name__ == "__main__":
+    tf.test.main()

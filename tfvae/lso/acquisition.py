@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Strategies that ask a surrogate where to query.
+
+Scores are larger is better throughout.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import gin
+import numpy as np
+import tensorflow as tf
+
+from tfvae.lso import search
+from tfvae.lso.evolutionary import (
+    EvolutionaryExpectedImprovement as EvolutionaryExpectedImprovement,
+)
+from tfvae.lso.improvement import expected_improvement as expected_improvement
+from tfvae.lso.improvement import log_expected_improvement
+from tfvae.lso.search import Box
+from tfvae.lso.strategies import (
+    Context,
+    best_points,
+    binary_candidates,
+    box_candidates,
+    check_quantile,
+    fitted,
+    incumbent_of,
+    seeds_of,
+)
+from tfvae.lso.strategies import LatentSpace as LatentSpace
+from tfvae.lso.strategies import OracleGrid as OracleGrid
+from tfvae.lso.strategies import PriorSampling as PriorSampling
+from tfvae.lso.strategies import Strategy as Strategy
+from tfvae.lso.strategies import select_points as select_points
+from tfvae.lso.surrogates import Surrogate
+
+
+@tf.function(reduce_retracing=True)
+def _values_and_gradients(
+    surrogate: Surrogate, latents: tf.Tensor, incumbent: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    with tf.GradientTape() as tape:
+        tape.watch(latents)
+        values = log_expected_improvement(
+            *surrogate.predict(latents), incumbent
+        )
+    return values, tape.gradient(values, latents)
+
+
+@gin.register
+@dataclasses.dataclass(frozen=True)
+class ExpectedImprovement:
+    """Queries where the improvement to be expected is greatest.
+
+    Half of the starts are draws of the prior, half points among the best. The
+    search is by L-BFGS in the box of the data, and by differential evolution
+    for surrogates without gradients. Of a batch the first point is that of
+    greatest expected improvement; the others are chosen one by one among many
+    candidates, by what joint draws of the surrogate let them add to those
+    before (Wilson et al., 2018, "Maximizing acquisition functions for Bayesian
+    optimization").
+
+    Attributes:
+      incumbent_quantile: The quantile of scores to improve on. The published
+        one is 0.9, as too high a one left no gradients; None for the best.
+      num_starts: Starts of the search.
+      batch_size: Queries between two fits of the surrogate.
+      best_share: The share of points that count as the best.
+      box_quantile: See `Box.of`.
+      box_margin: See `Box.of`.
+      shares_bound: See `Box.of`.
+      stops_early: Whether to take what is found once one climb has converged.
+      max_iterations: Of a climb, or generations of the evolution.
+      num_draws: Joint draws that a batch is chosen by.
+      num_candidates: Candidates of a batch besides what the climbs found.
+      explore_share: The share of proposals that are draws of the prior, in or
+        out of the box; 0 for the published way. A surrogate may be sure of
+        regions where it is wrong, and expected improvement never looks there
+        (De Ath et al., 2021, "Greed is good: exploration and exploitation
+        trade-offs in Bayesian optimisation").
+    """
+
+    incumbent_quantile: float | None = 0.9
+    num_starts: int = 20
+    batch_size: int = 1
+    best_share: float = 0.2
+    box_quantile: float = 0.999
+    box_margin: float = 1.1
+    shares_bound: bool = True
+    stops_early: bool = False
+    max_iterations: int = 100
+    num_draws: int = 256
+    num_candidates: int = 500
+    explore_share: float = 0.0
+    uses_surrogate = True
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        check_quantile(self.incumbent_quantile)
+        if not 0.0 <= self.explore_share <= 1.0:
+            raise ValueError(
+                "`explore_share` must be from 0 to 1, got "
+                f"{self.explore_share!r}"
+            )
+        for name in ("num_starts", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"`{name}` must be positive, got {getattr(self, name)!r}"
+                )
+
+    def num_at_a_time(self, num_left: int) -> int:
+        return min(self.batch_size, num_left)
+
+    def box(self, latents: np.ndarray) -> Box:
+        """Returns where queries may be."""
+        return Box.of(
+            latents, self.box_quantile, self.box_margin, self.shares_bound
+        )
+
+    def starts(self, context: Context, count: int, seed: int) -> np.ndarray:
+        """Returns where searches start, float32 `[count, M]`, in the box."""
+        best = best_points(context, self.best_share)
+        rng = np.random.default_rng(seed)
+        num_best = min(count // 2, len(best))
+        chosen = rng.choice(len(best), num_best, replace=False)
+        drawn = context.space.sample_prior(
+            int(rng.integers(2**31)), count - num_best
+        )
+        starts = np.concatenate([drawn, best[chosen]])
+        return self.box(context.latents).clip(starts)
+
+    def propose(
+        self, context: Context, num_queries: int, seed: int
+    ) -> np.ndarray:
+        surrogate = fitted(context, self)
+        if context.space.is_binary:
+            raise ValueError(
+                "`ExpectedImprovement` must have a model of continuous "
+                "latents; use EvolutionaryExpectedImprovement"
+            )
+        if np.random.default_rng(seed).random() < self.explore_share:
+            draws = context.space.sample_prior(seed, num_queries)
+            return np.asarray(draws, np.float32)
+        incumbent = incumbent_of(context.scores, self.incumbent_quantile)
+        start_seed, search_seed, batch_seed = seeds_of(seed, 3)
+        found = self._search(
+            surrogate, context, incumbent, start_seed, search_seed
+        )
+        if num_queries == 1:
+            return found.best
+        return self._batch(
+            surrogate, context, incumbent, found, num_queries, batch_seed
+        )
+
+    def _search(
+        self,
+        surrogate: Surrogate,
+        context: Context,
+        incumbent: float,
+        start_seed: int,
+        search_seed: int,
+    ) -> search.Maxima:
+        box = self.box(context.latents)
+        if not surrogate.has_gradients:
+            # Differences of fewer than five points lead nowhere.
+            starts = self.starts(context, max(self.num_starts, 5), start_seed)
+            return search.differential_evolution(
+                lambda points: log_expected_improvement(
+                    *surrogate.predict(points), incumbent
+                ).numpy(),
+                starts,
+                box,
+                search_seed,
+                self.max_iterations,
+            )
+
+        def function(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            values, gradients = _values_and_gradients(
+                surrogate,
+                tf.constant(points),
+                tf.constant(incumbent, "float64"),
+            )
+            return values.numpy(), gradients.numpy()
+
+        return search.climb(
+            function,
+            self.starts(context, self.num_starts, start_seed),
+            box,
+            self.max_iterations,
+            self.stops_early,
+        )
+
+    def _batch(
+        self,
+        surrogate: Surrogate,
+        context: Context,
+        incumbent: float,
+        found: search.Maxima,
+        num_queries: int,
+        seed: int,
+    ) -> np.ndarray:
+        candidate_seed, draw_seed = seeds_of(seed, 2)
+        box = self.box(context.latents)
+        count = max(self.num_candidates, 2 * num_queries)
+        candidates = np.concatenate(
+            [
+                found.best,
+                found.points,
+                box_candidates(
+                    context, box, found.points, count, candidate_seed
+                ),
+            ]
+        )
+        candidates = candidates[search.distinct_rows(candidates)]
+        draws = surrogate.sample(candidates, self.num_draws, draw_seed)
+        # It stood first, and so it does still.
+        chosen = search.greedy_batch(draws, incumbent, num_queries, first=0)
+        return candidates[chosen]
+
+
+@gin.register
+@dataclasses.dataclass(frozen=True)
+class ThompsonSampling:
+    """Queries where draws of the surrogate are greatest, a draw for each.
+
+    Candidates are draws of the prior, points of the data's box and points
+    close to the best ones; for binary latents draws of the prior, and best
+    states with some bits flipped.
+
+    Attributes:
+      batch_size: Queries between two fits of the surrogate.
+      num_candidates: Points that a draw is of.
+      best_share: The share of points that count as the best.
+    """
+
+    batch_size: int = 1
+    num_candidates: int = 1000
+    best_share: float = 0.2
+    uses_surrogate = True
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        if not 1 <= self.batch_size <= self.num_candidates:
+            raise ValueError(
+                "`batch_size` must be from 1 to `num_candidates`, got "
+                f"{self.batch_size!r}"
+            )
+
+    def num_at_a_time(self, num_left: int) -> int:
+        return min(self.batch_size, num_left)
+
+    def propose(
+        self, context: Context, num_queries: int, seed: int
+    ) -> np.ndarray:
+        surrogate = fitted(context, self)
+        candidate_seed, draw_seed = seeds_of(seed, 2)
+        best = best_points(context, self.best_share)
+        if context.space.is_binary:
+            candidates = binary_candidates(
+                context, best, self.num_candidates, candidate_seed
+            )
+        else:
+            box = Box.of(context.latents)
+            candidates = box_candidates(
+                context, box, best, self.num_candidates, candidate_seed
+            )
+        candidates = candidates[search.distinct_rows(candidates)]
+        count = min(num_queries, len(candidates))
+        chosen: list[int] = []
+        for draw in surrogate.sample(candidates, count, draw_seed):
+            draw = np.array(draw)
+            draw[chosen] = -np.inf
+            chosen.append(int(np.argmax(draw)))
+        return candidates[chosen]

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The data of an optimisation, which grow with what it finds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tfvae.lso.ledger import Entry
+from tfvae.lso.tasks.base import ScoredData, Task
+from tfvae.lso.weighting import Weighting
+
+
+class Collection:
+    """Data points and their scores, larger is better.
+
+    Rows are never moved or taken away, as models may keep something for each
+    of them: points that a weighting drops stay, with a weight of 0.
+
+    Attributes:
+      points: `[N, D]` float32.
+      scores: `[N]` float64, larger is better.
+      is_kept: `[N]` bool, False where dropped.
+      inputs: Those of the first data, as JSON has them; empty where the task
+        does not give them.
+    """
+
+    def __init__(self, task: Task, data: ScoredData) -> None:
+        """Begins with the data of a task."""
+        self._task = task
+        self.points = data.points
+        self.scores = task.sign * data.scores
+        self.is_kept = np.ones(len(data.points), bool)
+        inputs = data.inputs
+        if inputs is None and not task.keep_duplicates:
+            raise ValueError(
+                "`inputs` must be given with data whose duplicates are not "
+                "kept, got None"
+            )
+        self.inputs = [task.to_json(one) for one in inputs or ()]
+        self._keys = {self.key(one) for one in self.inputs}
+
+    @staticmethod
+    def key(one_input: Any) -> str:
+        """Returns what tells inputs apart, given as JSON has them."""
+        return json.dumps(one_input, sort_keys=True)
+
+    @property
+    def num_kept(self) -> int:
+        """The number of points without those that were dropped."""
+        return int(self.is_kept.sum())
+
+    @property
+    def invalid_score(self) -> float:
+        """What an input without a score counts as, larger is better."""
+        if self._task.invalid_score is None:
+            return float(self.scores.min())
+        return self._task.sign * self._task.invalid_score
+
+    def score_of(self, entry: Entry) -> float:
+        """Returns the score of an entry of the ledger, larger is better."""
+        if entry.score is None:
+            return self.invalid_score
+        return self._task.sign * entry.score
+
+    def weights(self, weighting: Weighting) -> np.ndarray:
+        """Returns the weights of all rows, `[N]`, sum 1."""
+        weights = np.zeros(len(self.scores))
+        weights[self.is_kept] = weighting(self.scores[self.is_kept])
+        return weights
+
+    def add(self, entries: Sequence[Entry], weighting: Weighting) -> None:
+        """Adds what a round has found, as far as it has scores.
+
+        Args:
+          entries: Those of one round, in the order of their numbers.
+          weighting: Says which are kept, and how many old ones go.
+        """
+        found = [entry for entry in entries if entry.score is not None]
+        if not self._task.keep_duplicates:
+            found = [entry for entry in found if self._is_new(entry)]
+        if not found:
+            return
+        scores = np.array([self.score_of(entry) for entry in found])
+        kept, num_dropped = weighting.retain(self.num_kept, scores)
+        oldest = np.flatnonzero(self.is_kept)[:num_dropped]
+        self.is_kept[oldest] = False
+        if not len(kept):
+            return
+        inputs = [self._task.from_json(found[i].input) for i in kept]
+        rows = np.asarray(self._task.write(inputs), np.float32)
+        if rows.shape != (len(inputs), self.points.shape[1]):
+            raise ValueError(
+                f"`write` of task {self._task.name} must return shape "
+                f"{(len(inputs), self.points.shape[1])}, got {rows.shape}"
+            )
+        self.points = np.concatenate([self.points, rows])
+        self.scores = np.concatenate([self.scores, scores[kept]])
+        self.is_kept = np.concatenate([self.is_kept, np.ones(len(kept), bool)])
+
+    def _is_new(self, entry: Entry) -> bool:
+        key = self.key(entry.input)
+        if key in self._keys:
+            return False
+        self._keys.add(key)
+        return True

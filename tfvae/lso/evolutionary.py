@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Expected improvement in binary latents, maximised by evolution."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import gin
+import numpy as np
+import tensorflow as tf
+from scipy import special
+
+from tfvae.lso import search
+from tfvae.lso.improvement import log_expected_improvement
+from tfvae.lso.strategies import (
+    Context,
+    best_points,
+    check_quantile,
+    fitted,
+    incumbent_of,
+    seeds_of,
+)
+from tfvae.lso.surrogates import Surrogate
+from tfvae.ops import bits, random, truncated
+from tfvae.tvae import evolution as evolutions
+from tfvae.tvae import operators
+
+
+@gin.register
+@dataclasses.dataclass(frozen=True)
+class EvolutionaryExpectedImprovement:
+    """Expected improvement in binary latents, by the E-step's own evolution.
+
+    Populations begin with the best states of the data and draws of the prior.
+    States of the data are proposed only when the last population has no others.
+
+    Attributes:
+      incumbent_quantile: As of `ExpectedImprovement`.
+      batch_size: Queries between two fits of the surrogate.
+      num_states: The population's size.
+      num_steps: At most as many steps of the evolution.
+      tolerance: It ends once a step gains less, in nats of improvement.
+      evolution: Operators and budget of a step; None for the best
+        states as parents and the default otherwise.
+      prior_weight: What log-probabilities of states are multiplied by before
+        they are added to the log of the improvement. The prior is taken to be
+        of independent bits.
+      num_draws: Joint draws that a batch is chosen by.
+    """
+
+    incumbent_quantile: float | None = 0.9
+    batch_size: int = 1
+    num_states: int = 64
+    num_steps: int = 300
+    tolerance: float = 1e-8
+    evolution: evolutions.Evolution | None = None
+    prior_weight: float = 0.0
+    num_draws: int = 256
+    uses_surrogate = True
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        check_quantile(self.incumbent_quantile)
+        if not 1 <= self.batch_size <= self.num_states:
+            raise ValueError(
+                "`batch_size` must be from 1 to `num_states`, got "
+                f"{self.batch_size!r}"
+            )
+
+    def num_at_a_time(self, num_left: int) -> int:
+        return min(self.batch_size, num_left)
+
+    def propose(
+        self, context: Context, num_queries: int, seed: int
+    ) -> np.ndarray:
+        surrogate = fitted(context, self)
+        if not context.space.is_binary:
+            raise ValueError(
+                "`EvolutionaryExpectedImprovement` must have a model of "
+                "binary latents; use ExpectedImprovement"
+            )
+        incumbent = incumbent_of(context.scores, self.incumbent_quantile)
+        start_seed, search_seed, draw_seed = seeds_of(seed, 3)
+        found = self._search(
+            surrogate,
+            context,
+            incumbent,
+            num_queries,
+            start_seed,
+            search_seed,
+        )
+        count = min(num_queries, len(found.points))
+        if count == 1:
+            return found.points[:1]
+        draws = surrogate.sample(found.points, self.num_draws, draw_seed)
+        # The first states are the best, and new as far as there are such.
+        chosen = search.greedy_batch(draws, incumbent, count, first=0)
+        return found.points[chosen]
+
+    def _search(
+        self,
+        surrogate: Surrogate,
+        context: Context,
+        incumbent: float,
+        num_queries: int,
+        start_seed: int,
+        search_seed: int,
+    ) -> search.Maxima:
+        """Returns new states of the last population; known ones if need be."""
+        prior = context.space.sample_prior(start_seed, 4096)
+        starts = self._starts(context, prior, start_seed)
+        num_states, num_latents = starts.shape
+        evolution = self.evolution or _default_evolution(
+            num_states, num_latents
+        )
+        probs = (prior.sum(0) + 0.5) / (len(prior) + 1.0)
+        packed, values = _evolve(
+            surrogate,
+            evolution,
+            num_latents,
+            random.make_seed(search_seed),
+            bits.pack(tf.constant(starts))[None],
+            tf.constant(incumbent, tf.float64),
+            tf.constant(self.prior_weight * special.logit(probs), tf.float64),
+            tf.constant(prior.sum(-1).mean(), tf.float32),
+            tf.constant(self.num_steps),
+            tf.constant(self.tolerance, tf.float32),
+        )
+        states = bits.unpack(packed[0], num_latents).numpy()
+        known = {row.tobytes() for row in np.asarray(context.latents, "f4")}
+        is_new = [row.tobytes() not in known for row in states]
+        # Stable: within either kind the best stay first.
+        order = np.argsort(np.logical_not(is_new), kind="stable")
+        order = order[: max(num_queries, np.sum(is_new))]
+        return search.Maxima(states[order], values[0].numpy()[order])
+
+    def _starts(
+        self, context: Context, prior: np.ndarray, seed: int
+    ) -> np.ndarray:
+        """Returns distinct states, at most half of them from the data."""
+        num_latents = context.space.num_latents
+        num_states = min(self.num_states, 2 ** min(num_latents, 30))
+        best = best_points(context, 1.0)
+        best = best[search.distinct_rows(best)][: (num_states + 1) // 2]
+        others = truncated.initial_states(
+            random.make_seed(seed), 1, num_states, num_latents
+        )
+        others = bits.unpack(others[0], num_latents).numpy()
+        states = np.concatenate([best, prior[:num_states], others])
+        states = states[search.distinct_rows(states)]
+        return states[:num_states].astype(np.float32)
+
+
+@functools.cache
+def _default_evolution(
+    num_states: int, num_latents: int
+) -> evolutions.Evolution:
+    # A trace is found again for as long as its settings live.
+    return dataclasses.replace(
+        evolutions.default_evolution(num_states, num_latents),
+        # Differences of improvement are too small to draw parents by.
+        parents=operators.Elite(),
+    )
+
+
+@tf.function(reduce_retracing=True)
+def _evolve(
+    surrogate: Surrogate,
+    evolution: evolutions.Evolution,
+    num_latents: int,
+    seed: tf.Tensor,
+    packed: tf.Tensor,
+    incumbent: tf.Tensor,
+    prior_logits: tf.Tensor,
+    expected_ones: tf.Tensor,
+    num_steps: tf.Tensor,
+    tolerance: tf.Tensor,
+) -> truncated.StateSet:
+    """Runs the E-step of one data point, to which states are improvements."""
+
+    def log_joint(packed: tf.Tensor) -> tf.Tensor:
+        states = bits.unpack(packed[0], num_latents)
+        improvement = log_expected_improvement(
+            *_predict(surrogate, states), incumbent
+        )
+        # Log-probabilities but for a constant.
+        prior = tf.linalg.matvec(tf.cast(states, tf.float64), prior_logits)
+        # Far below any other, and yet a number of float32.
+        values = tf.maximum(improvement + prior, -1e30)
+        values = tf.cast(values, tf.float32)[None]
+        return tf.ensure_shape(values, packed.shape[:-1])
+
+    states, _ = evolutions.infer(
+        seed,
+        packed,
+        log_joint,
+        evolution,
+        expected_ones,
+        num_latents,
+        num_steps,
+        tolerance,
+    )
+    return states
+
+
+def _predict(
+    surrogate: Surrogate, states: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    if surrogate.has_gradients:
+        return surrogate.predict(states)
+
+    def predict(states: np.ndarray) -> list[np.ndarray]:
+        return [
+            np.asarray(one, np.float64) for one in surrogate.predict(states)
+        ]
+
+    mean, std = tf.numpy_function(predict, [states], [tf.float64] * 2)
+    return mean, std

@@ -1,0 +1,536 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Latent space optimisation with weighted retraining: the loop.
+
+Algorithm 1 of Tripp, Daxberger and Hernandez-Lobato, 2020, "Sample-efficient
+optimization in the latent space of deep generative models via weighted
+retraining". Everything random depends on the seed and on what is asked for, and
+everything that is known is on the disk before the next evaluation: a run that
+is killed goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import os
+import pathlib
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfvae import checkpoints
+from tfvae.lso import evaluation, pending, snapshots
+from tfvae.lso.collection import Collection
+from tfvae.lso.latent_space import latent_space
+from tfvae.lso.ledger import Entry, Ledger
+from tfvae.lso.pending import Query
+from tfvae.lso.plan import Plan
+from tfvae.lso.retraining import Retrainer, Retraining
+from tfvae.lso.round_table import STAGES, RoundTable
+from tfvae.lso.strategies import Context, Strategy, select_points
+from tfvae.lso.surrogates import Surrogate
+from tfvae.lso.tasks.base import Task
+from tfvae.lso.weighting import Unweighted, Weighting
+
+# What seeds are for.
+_RETRAINING, _POINTS, _FITTING, _PROPOSING, _READING, _SAMPLING = range(6)
+NO_INPUT = "the latents decode to no valid input"
+"""The failure of a query that there is nothing to evaluate of."""
+
+
+class LatentSpaceOptimizer:
+    """Optimises the objective of a task in the latent space of a model.
+
+    With the objective at hand, `run` does it all:
+
+        optimizer = LatentSpaceOptimizer(
+            "runs/one", task, model, Plan(budget=500, queries_per_round=50),
+            strategy=ExpectedImprovement(),
+            surrogate=SparseGaussianProcess(),
+            weighting=Rank(1e-3),
+        )
+        optimizer.run()
+
+    Where evaluations take place elsewhere, ask for queries and tell their
+    scores, in any order, today or next week:
+
+        for query in optimizer.ask():
+            print(query.number, task.from_json(query.input))
+        optimizer.tell(0, 3.7)
+        optimizer.tell(1, failure="the synthesis failed")
+
+    A folder that has a run already goes on with it; it has to be made with the
+    same arguments, but `budget` may have grown.
+
+    Attributes:
+      task: What is optimised.
+      plan: How.
+      ledger: All evaluations.
+      collection: The data, with what has been found until this round.
+      rounds: What each round took.
+      seconds: What this process has spent its time on, by `STAGES`.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | os.PathLike[str],
+        task: Task,
+        model: Any,
+        plan: Plan,
+        *,
+        strategy: Strategy,
+        surrogate: Surrogate | None = None,
+        weighting: Weighting | None = None,
+        retraining: Retraining | None = None,
+        extra_header: dict[str, Any] | None = None,
+    ):
+        """Opens a run, and makes it where there is none.
+
+        Args:
+          run_dir: Folder of the run.
+          task: What is optimised.
+          model: A built and trained `VAE` or `TVAE`; it is trained further.
+          plan: How many queries, in which rounds.
+          strategy: Chooses the queries.
+          surrogate: What the strategy goes by; None where it needs none.
+          weighting: The weights of data; None for `Unweighted()`.
+          retraining: How the model is trained; None for `Retraining()`.
+          extra_header: What else has to be the same when the run goes on.
+
+        Raises:
+          ValueError: If values do not fit each other, or the folder has a run
+            of other ones.
+          RuntimeError: If another process is at it.
+        """
+        if strategy.uses_surrogate and surrogate is None:
+            raise ValueError(
+                f"`surrogate` must be given for {type(strategy).__name__}, "
+                "such as SparseGaussianProcess(), got None"
+            )
+        self.task = task
+        self.plan = plan
+        self._model = model
+        self._strategy = strategy
+        self._surrogate = surrogate
+        self._weighting = weighting or Unweighted()
+        self._folder = pathlib.Path(run_dir)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        data = task.data(plan.seed)
+        if data.points.shape[1] != model.num_observed:
+            raise ValueError(
+                f"`model` must observe the {data.points.shape[1]} dimensions "
+                f"of task {task.name}, got {model.num_observed}"
+            )
+        self.collection = Collection(task, data)
+        retraining = retraining or Retraining()
+        self.ledger = Ledger(
+            self._folder / "ledger.jsonl",
+            {
+                **self._header(data.points, retraining),
+                **(extra_header or {}),
+            },
+            in_order=False,
+        )
+        self._retrainer = Retrainer(
+            model, retraining, self._seed(_RETRAINING, 0)
+        )
+        self._space = latent_space(model)
+        self._round = -1
+        self._pending: list[Query] = []
+        self._is_warm = False
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self.rounds = RoundTable(self._folder / "rounds.csv")
+        self._restore()
+
+    def _header(
+        self, points: np.ndarray, retraining: Retraining
+    ) -> dict[str, Any]:
+        task, plan = self.task, self.plan
+        best = task.sign * float(self.collection.scores.max())
+        return {
+            "task": task.name,
+            "maximise": task.maximise,
+            "optimum": task.optimum,
+            "invalid_score": task.invalid_score,
+            "best_in_data": best,
+            "num_data": len(points),
+            "data_crc32": zlib.crc32(points.data),
+            "model": type(self._model).__name__,
+            "strategy": repr(self._strategy),
+            "surrogate": repr(self._surrogate),
+            "weighting": repr(self._weighting),
+            "retraining": repr(retraining),
+            **{
+                name: value
+                for name, value in dataclasses.asdict(plan).items()
+                # Samples are pictures of a run, not a part of it.
+                if name != "num_samples"
+            },
+        }
+
+    def _seed(self, *path: int) -> int:
+        """Returns the seed of one use; see the constants above."""
+        sequence = np.random.SeedSequence([self.plan.seed, *path])
+        return int(sequence.generate_state(1)[0] >> 1)
+
+    # The round.
+
+    @property
+    def num_done(self) -> int:
+        """The number of queries that have a score or have failed."""
+        return len(self.ledger.entries)
+
+    def _entries_of(self, now: int) -> list[Entry]:
+        return [one for one in self.ledger.entries if one.round == now]
+
+    def _restore(self) -> None:
+        """Takes up what the folder has."""
+        now = min(self.plan.round_of(self.num_done), self.plan.num_rounds - 1)
+        for done in range(now):
+            self.collection.add(self._entries_of(done), self._weighting)
+        found = checkpoints.restore_latest(self._checkpoints, self._model)
+        trained = -1 if found is None else found.epoch
+        if trained > now:
+            raise ValueError(
+                f"{self.ledger.path} must have the evaluations of all rounds "
+                f"before {trained}, for which there is a checkpoint, got "
+                f"{self.num_done}; has it been shortened?"
+            )
+        if trained == now:
+            self._enter(now)
+        else:
+            self._round = now - 1  # `_begin` trains for it.
+        last = pending.load(self._pending_path)
+        if last is None or last.queries[0].round != self._round:
+            return
+        self._pending = last.queries
+        if last.surrogate and self._surrogate is not None:
+            self._surrogate.restore(last.surrogate)
+            self._is_warm = True
+
+    @property
+    def _checkpoints(self) -> pathlib.Path:
+        return self._folder / "rounds"
+
+    @property
+    def _pending_path(self) -> pathlib.Path:
+        return self._folder / "pending.npz"
+
+    def _begin(self, now: int) -> None:
+        """Trains the model for a round."""
+        weights = self.collection.weights(self._weighting)
+        if now == 0:
+            snapshots.save_weights(
+                self._folder,
+                self.task.sign * self.collection.scores,
+                weights,
+            )
+        before = dict(self.seconds)
+        with self._timed("retrain"):
+            loss = self._retrainer.retrain(
+                self.collection.points,
+                weights,
+                self.collection.num_kept,
+                now == 0,
+            )
+            checkpoints.save(self._checkpoints, self._model, now)
+        self.rounds.begin(
+            now, self.collection.num_kept, loss, before, self.seconds
+        )
+        self._enter(now)
+
+    def _enter(self, now: int) -> None:
+        """Takes up a round whose model is trained."""
+        self._round = now
+        self._is_warm = False
+        self._pending = []
+        self._take_snapshots()
+        if not self._strategy.uses_surrogate:
+            self._latents = np.zeros((0, self._space.num_latents), np.float32)
+            self._scores = np.zeros(0)
+            return
+        with self._timed("encode"):
+            kept = np.flatnonzero(self.collection.is_kept)
+            chosen = select_points(
+                self.collection.scores[kept],
+                self.plan.num_best,
+                self.plan.num_random,
+                self._seed(_POINTS, now),
+            )
+            rows = kept[chosen]
+            self._latents = self._space.encode(
+                self.collection.points[rows], rows
+            )
+            self._scores = self.collection.scores[rows]
+
+    def _take_snapshots(self) -> None:
+        now, seed = self._round, self._seed(_SAMPLING, self._round)
+        if now not in snapshots.rounds_to_see(self.plan.num_rounds):
+            return
+        if not self.plan.num_samples:
+            return
+        snapshots.save_samples(
+            self._folder,
+            self._space,
+            self._score_means,
+            now,
+            self.plan.num_samples,
+            seed,
+        )
+        snapshots.save_manifold(
+            self._folder, self._space, self._score_means, now
+        )
+
+    def _known(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns latents and scores of this round's points and queries."""
+        entries = self._entries_of(self._round)
+        if not entries:
+            return self._latents, self._scores
+        latents = np.array([one.latent for one in entries], np.float32)
+        scores = [self.collection.score_of(one) for one in entries]
+        return (
+            np.concatenate([self._latents, latents]),
+            np.concatenate([self._scores, scores]),
+        )
+
+    # Queries.
+
+    def ask(self) -> list[Query]:
+        """Returns the queries that want a score.
+
+        The same ones until all of them have been told; none where the budget
+        is spent. Invalid decodes are recorded here, without being asked.
+        """
+        while True:
+            waiting = self._waiting()
+            if waiting or self.num_done >= self.plan.budget:
+                return waiting
+            now = self.plan.round_of(self.num_done)
+            if now != self._round:
+                self._end()
+                self._begin(now)
+            self._propose()
+
+    def _waiting(self) -> list[Query]:
+        """Records queries without input, and returns those without score."""
+        done = {entry.query for entry in self._entries_of(self._round)}
+        waiting = [one for one in self._pending if one.number not in done]
+        for query in waiting:
+            if query.input is None:
+                self._record(query, evaluation.Result(None, NO_INPUT, 0.0))
+        return [query for query in waiting if query.input is not None]
+
+    def _end(self) -> None:
+        """Adds what a round has found to the data."""
+        if self._round >= 0:
+            self.collection.add(self._entries_of(self._round), self._weighting)
+            self.rounds.end(self._round, self.best(), self.seconds)
+
+    def _propose(self) -> None:
+        """Chooses the next queries, and puts them on the disk."""
+        first = self.num_done
+        left = self.plan.end_of(self._round) - first
+        count = self._strategy.num_at_a_time(left)
+        latents, scores = self._known()
+        if self._strategy.uses_surrogate and self._surrogate is not None:
+            with self._timed("fit"):
+                self._surrogate.fit(
+                    latents,
+                    scores,
+                    self._seed(_FITTING, first),
+                    self._is_warm,
+                )
+            self._is_warm = True
+        context = Context(
+            self._space, latents, scores, self._surrogate, self._score_latents
+        )
+        count = min(count, left)
+        with self._timed("acquisition"):
+            proposed = self._strategy.propose(
+                context,
+                count * self.plan.num_proposals,
+                self._seed(_PROPOSING, first),
+            )
+        seed = self._seed(_READING, first)
+        with self._timed("decode"):
+            read = self.task.read(self._space.decode(proposed), seed)
+            inputs = [
+                None if one is None else self.task.to_json(one) for one in read
+            ]
+        self._pending = [
+            Query(first + i, self._round, proposed[place], inputs[place], seed)
+            for i, place in enumerate(self._worthwhile(inputs)[:count])
+        ]
+        state = {}
+        if self._surrogate is not None:
+            state = self._surrogate.state()
+        pending.save(self._pending_path, pending.Pending(self._pending, state))
+
+    def _worthwhile(self, inputs: Sequence[Any]) -> list[int]:
+        """Returns the places of JSON inputs, those of unknown score first."""
+        if self.plan.num_proposals == 1:
+            return list(range(len(inputs)))
+        known = {self.collection.key(one) for one in self._known_inputs()}
+        rank = []
+        for one in inputs:
+            key = self.collection.key(one)
+            rank.append(2 if one is None else int(key in known))
+            known.add(key)
+        return sorted(range(len(inputs)), key=rank.__getitem__)
+
+    def _known_inputs(self) -> list[Any]:
+        """Returns the inputs that have a score, as JSON has them."""
+        return [*self.collection.inputs] + [
+            entry.input for entry in self.ledger.entries
+        ]
+
+    def _score_latents(
+        self, latents: np.ndarray
+    ) -> tuple[np.ndarray, list[Any]]:
+        """Scores latents by the objective itself, for oracles."""
+        scores, inputs = self._score_means(self._space.decode(latents), 0)
+        keys = [
+            None if one is None else str(self.task.to_json(one))
+            for one in inputs
+        ]
+        return self.task.sign * scores, keys
+
+    def _score_means(
+        self, means: np.ndarray, seed: int
+    ) -> tuple[np.ndarray, list[Any]]:
+        """Returns scores of decoder means, and the inputs they stand for."""
+        inputs = list(self.task.read(means, seed))
+        invalid = self.task.sign * self.collection.invalid_score
+        scores = np.full(len(inputs), invalid)
+        for i, one in enumerate(inputs):
+            if one is None:
+                continue
+            result = evaluation.evaluate_one(self.task.objective, one)
+            if result.score is not None:
+                scores[i] = result.score
+        return scores, inputs
+
+    def tell(
+        self,
+        number: int,
+        score: float | None = None,
+        *,
+        failure: str | None = None,
+        seconds: float = 0.0,
+    ) -> Entry:
+        """Records what became of a query; it is on the disk on return.
+
+        Args:
+          number: Of the query.
+          score: In the direction of the task. What is not a finite number is
+            recorded as a failure.
+          failure: Why there is no score, in one line.
+          seconds: How long it took.
+
+        Returns:
+          The entry of the ledger.
+
+        Raises:
+          ValueError: If nobody asked, it was told before, or neither or both
+            of `score` and `failure` are given.
+        """
+        if (score is None) == (failure is None):
+            raise ValueError(
+                "`score` or `failure` must be given, and not both, got "
+                f"{score!r} and {failure!r}"
+            )
+        waiting = {query.number: query for query in self._waiting()}
+        if number not in waiting:
+            raise ValueError(
+                "`number` must be that of a query which waits for its score "
+                f"({', '.join(map(str, waiting)) or 'none does'}), got "
+                f"{number!r}"
+            )
+        result = evaluation.Result(None, failure, seconds)
+        if failure is None:
+            checked = evaluation.evaluate_one(lambda given: given, score)
+            result = checked._replace(seconds=seconds)
+        return self._record(waiting[number], result)
+
+    def _record(self, query: Query, result: evaluation.Result) -> Entry:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        return self.ledger.append(
+            Entry(
+                round=query.round,
+                query=query.number,
+                latent=[float(value) for value in query.latent],
+                input=query.input,
+                score=result.score,
+                failure=result.failure,
+                seconds=result.seconds,
+                seed=query.seed,
+                time=now,
+            )
+        )
+
+    # The whole.
+
+    def run(self, evaluator: evaluation.Evaluator | None = None) -> None:
+        """Goes on until the budget is spent.
+
+        Args:
+          evaluator: Evaluates the objective; None for in this process.
+        """
+        for _ in self.steps(evaluator):
+            pass
+
+    def steps(
+        self, evaluator: evaluation.Evaluator | None = None
+    ) -> Iterator[list[Entry]]:
+        """Goes on step by step, as `run` does.
+
+        Yields:
+          What has become of the queries of one proposal.
+        """
+        evaluator = evaluator or evaluation.InProcess()
+        start = self.num_done
+        while queries := self.ask():
+            inputs = [self.task.from_json(query.input) for query in queries]
+            with self._timed("evaluate"):
+                evaluator(self.task.objective, inputs, self._recorder(queries))
+            self.rounds.update(self._round, self.seconds)
+            yield self.ledger.entries[start:]
+            start = self.num_done
+        self.rounds.end(self._round, self.best(), self.seconds)
+
+    def _recorder(self, queries: Sequence[Query]) -> evaluation.Done:
+        def done(i: int, result: evaluation.Result) -> None:
+            self._record(queries[i], result)
+
+        return done
+
+    def best(self) -> float | None:
+        """Returns the best score of all queries, in the task's direction."""
+        scores = [
+            self.task.sign * entry.score
+            for entry in self.ledger.entries
+            if entry.score is not None
+        ]
+        return self.task.sign * max(scores) if scores else None
+
+    def close(self) -> None:
+        """Lets other processes open the run."""
+        self.ledger.close()
+
+    def __enter__(self) -> LatentSpaceOptimizer:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - start

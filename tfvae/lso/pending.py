@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Queries that wait for their scores, kept where a kill can not reach them.
+
+They are on the disk, with the state of the surrogate that they came from,
+before the first of them is evaluated: a run that is resumed asks the same
+ones, and goes on with the same surrogate.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+_STATE = "surrogate."
+
+
+class Query(NamedTuple):
+    """An input that wants a score."""
+
+    number: int
+    """In the whole run, from 0."""
+    round: int
+    latent: np.ndarray
+    """`[M]`."""
+    input: Any
+    """As JSON has it; None for an invalid decode."""
+    seed: int
+
+
+class Pending(NamedTuple):
+    """The last proposals, and what made them."""
+
+    queries: list[Query]
+    surrogate: dict[str, np.ndarray]
+    """The state of the surrogate; empty without one."""
+
+
+def save(path: pathlib.Path, pending: Pending) -> None:
+    """Writes a file that is whole or not there, and is on the disk."""
+    queries = pending.queries
+    content = [
+        {"number": q.number, "round": q.round, "input": q.input, "seed": q.seed}
+        for q in queries
+    ]
+    arrays: dict[str, Any] = {
+        "queries": np.frombuffer(json.dumps(content).encode(), np.uint8),
+        "latents": np.stack([query.latent for query in queries]),
+        **{_STATE + name: value for name, value in pending.surrogate.items()},
+    }
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    # Its name, too: the ledger may not get ahead of it.
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def load(path: pathlib.Path) -> Pending | None:
+    """Reads what `save` wrote; None where there is nothing."""
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as file:
+        content = json.loads(file["queries"].tobytes())
+        latents = file["latents"]
+        state = {
+            name.removeprefix(_STATE): file[name]
+            for name in file.files
+            if name.startswith(_STATE)
+        }
+    queries = [
+        Query(latent=latent, **one)
+        for one, latent in zip(content, latents, strict=True)
+    ]
+    return Pending(queries, state)

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many queries an optimisation has, and in which rounds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How an optimisation proceeds.
+
+    Attributes:
+      budget: Queries of the whole run, M.
+      queries_per_round: Queries between two retrainings, r; None for all, so
+        that the model is trained once, before the first.
+      num_best: The surrogate's points: so many of the best data points,
+      num_random: and so many others, drawn at random.
+      num_proposals: Latents that are proposed for each query; the first of
+        them that decodes to an input without a known score is queried. 1 for
+        the published way, in which most queries of some tasks repeat others.
+      num_samples: Draws from the prior that are scored in the first, the
+        middle and the last round, beside the budget; only for objectives that
+        cost nothing.
+      seed: Of everything random.
+    """
+
+    budget: int
+    queries_per_round: int | None = None
+    num_best: int = 1000
+    num_random: int = 4000
+    num_proposals: int = 1
+    num_samples: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        for name, least in (
+            ("budget", 1),
+            ("queries_per_round", 1),
+            ("num_best", 0),
+            ("num_random", 0),
+            ("num_proposals", 1),
+            ("num_samples", 0),
+            ("seed", 0),
+        ):
+            value = getattr(self, name)
+            if name == "queries_per_round" and value is None:
+                continue
+            is_integer = isinstance(value, numbers.Integral)
+            if not is_integer or isinstance(value, bool) or value < least:
+                raise ValueError(
+                    f"`{name}` must be an integer of at least {least}, got "
+                    f"{value!r}"
+                )
+        if self.budget < self.round_size:
+            raise ValueError(
+                "`budget` must be at least one round of `queries_per_round` = "
+                f"{self.queries_per_round}, got {self.budget}"
+            )
+        if not self.num_best + self.num_random:
+            raise ValueError(
+                "`num_best` and `num_random` must not both be 0, got 0"
+            )
+
+    @property
+    def round_size(self) -> int:
+        """r, the queries of a round."""
+        return self.queries_per_round or self.budget
+
+    @property
+    def num_rounds(self) -> int:
+        """The number of rounds, the last of which may be shorter."""
+        return math.ceil(self.budget / self.round_size)
+
+    def round_of(self, number: int) -> int:
+        """Returns the round of a query."""
+        return number // self.round_size if self.queries_per_round else 0
+
+    def end_of(self, now: int) -> int:
+        """Returns the number behind the last query of a round."""
+        return min((now + 1) * self.round_size, self.budget)

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training a model again, and again, on data whose weights change."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfvae.data import WeightedBatches, loss_weighted_batches
+from tfvae.lso.weighting import replicate
+from tfvae.optimizers import FusedAdam
+from tfvae.settings import Settings, saved_settings
+from tfvae.tvae import TVAE
+
+USES = ("sampling", "loss", "replication")
+"""What weights may be used for, see `Retraining.use`."""
+
+
+class DivergedError(RuntimeError):
+    """Retraining has left the finite numbers."""
+
+
+@saved_settings
+class Retraining(Settings):
+    """How a model is trained at the beginning of each round.
+
+    It goes on from the weights of the round before. An epoch is as many draws
+    as there are data points, whatever is drawn.
+
+    Attributes:
+      first_epochs: Epochs before the first queries; less than one is a share
+        of an epoch's batches, rounded down, but one at least. 0 for none.
+      epochs: Epochs before each later round.
+      batch_size: Data points of a batch.
+      learning_rate: Of Adam.
+      epsilon: Of Adam; the published runs have PyTorch's.
+      use: What weights are used for: "sampling" draws points in proportion
+        to them, with replacement; "loss" visits each point once an epoch and
+        multiplies its whole loss with its weight; "replication" repeats
+        points and weighs the loss by what is left over (the published way
+        with expressions).
+      keeps_optimizer: Whether the moments of the optimizer outlast a round.
+        The published runs start with none in each.
+    """
+
+    first_epochs: float = 1.0
+    epochs: float = 0.1
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    epsilon: float = 1e-8
+    use: str = "sampling"
+    keeps_optimizer: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        for name in ("first_epochs", "epochs"):
+            value = getattr(self, name)
+            if not 0.0 <= value < math.inf:
+                raise ValueError(f"`{name}` must not be negative, got {value}")
+        if self.batch_size < 1 or not self.learning_rate > 0.0:
+            raise ValueError(
+                "`batch_size` must be at least 1 and `learning_rate` "
+                f"positive, got {self.batch_size!r} and {self.learning_rate!r}"
+            )
+        if self.use not in USES:
+            raise ValueError(
+                f"`use` must be one of {', '.join(USES)}, got {self.use!r}"
+            )
+
+    def num_steps(self, num_data: int, is_first: bool) -> int:
+        """Returns the steps before a round, given the number of points."""
+        epochs = self.first_epochs if is_first else self.epochs
+        if not epochs:
+            return 0
+        return max(1, int(epochs * max(1, num_data // self.batch_size)))
+
+
+class Retrainer:
+    """A model, and the batches it is trained on again.
+
+    Nothing is traced anew as data and weights change.
+    """
+
+    def __init__(self, model: Any, settings: Retraining, seed: int) -> None:
+        """Prepares a built model.
+
+        Args:
+          model: A VAE, or a TVAE with a state for each row that data will
+            ever have.
+          settings: How it is trained.
+          seed: Of the draws.
+        """
+        self._model = model
+        self._settings = settings
+        self._seed = seed
+        self._with_index = isinstance(model, TVAE)
+        self._batches: WeightedBatches | None = None
+        self._dataset: tf.data.Dataset | None = None
+        if not settings.keeps_optimizer or model.optimizer is None:
+            model.compile(
+                FusedAdam(settings.learning_rate, epsilon=settings.epsilon)
+            )
+        model.optimizer.build(model.trainable_variables)
+
+    def retrain(
+        self,
+        points: np.ndarray,
+        weights: np.ndarray,
+        num_data: int,
+        is_first: bool,
+    ) -> float | None:
+        """Trains the model for one round.
+
+        Args:
+          points: `[N, D]`.
+          weights: `[N]`, sum 1.
+          num_data: How many points make an epoch: N without those that have
+            been dropped, whose weight is 0.
+          is_first: Whether it is the first round.
+
+        Returns:
+          The mean loss (of a TVAE: minus the bound), nats; None if there is
+          nothing to do.
+
+        Raises:
+          DivergedError: If it is not finite.
+        """
+        if self._settings.use == "replication":
+            rows, weights = replicate(weights)
+            points, num_data = points[rows], len(rows)
+        num_steps = self._settings.num_steps(num_data, is_first)
+        if not num_steps:
+            return None
+        if not self._settings.keeps_optimizer:
+            _reset(self._model.optimizer)
+        batches = self._weighted(points, weights)
+        if self._settings.use == "replication" and self._with_index:
+            batches = batches.map(
+                lambda x, place, weight: (x, tf.gather(rows, place), weight)
+            )
+        logs = self._model.fit(
+            batches, steps_per_epoch=num_steps, verbose=0, shuffle=False
+        ).history
+        loss = logs["loss"][0] if "loss" in logs else -logs["bound"][0]
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"retraining diverged (the loss is {loss}); lower "
+                "`learning_rate` of Retraining"
+            )
+        return float(loss)
+
+    def _weighted(
+        self, points: np.ndarray, weights: np.ndarray
+    ) -> tf.data.Dataset:
+        """Returns endless batches that begin where the model's steps are.
+
+        Draws depend on the seed and the step alone, so a model that is
+        restored goes on with those that it would have had.
+        """
+        step = int(self._model.iteration)
+        batch_size = min(self._settings.batch_size, len(points))
+        if self._settings.use != "sampling":
+            # An epoch of its own for each round, whatever their lengths.
+            return loss_weighted_batches(
+                points,
+                weights,
+                batch_size,
+                self._seed,
+                start_epoch=step,
+                with_index=self._with_index,
+            )
+        if self._batches is None or self._dataset is None:
+            self._batches = WeightedBatches(
+                points,
+                weights,
+                batch_size,
+                self._seed,
+                with_index=self._with_index,
+            )
+            self._dataset = self._batches.dataset()
+        else:
+            self._batches.replace(weights, points)
+        self._batches.start_step = step
+        return self._dataset
+
+
+def _reset(optimizer: Any) -> None:
+    """Forgets the moments and the steps, but not the learning rate."""
+    for variable in optimizer.variables:
+        if not variable.path.endswith("learning_rate"):
+            variable.assign(tf.zeros_like(variable))

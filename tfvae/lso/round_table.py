@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each round of an optimisation took, as a table."""
+
+from __future__ import annotations
+
+import csv
+import os
+import pathlib
+from typing import Any
+
+STAGES = ("retrain", "encode", "fit", "acquisition", "decode", "evaluate")
+"""What the time of a run goes into."""
+
+
+class RoundTable:
+    """rounds.csv: a row for each round, with the seconds of its stages.
+
+    A round that was interrupted has the seconds before and after it.
+    """
+
+    COLUMNS = (
+        "round",
+        "num_data",
+        "loss",
+        "best",
+        *(f"seconds_{stage}" for stage in STAGES),
+    )
+
+    def __init__(self, path: pathlib.Path) -> None:
+        """Reads what the file at `path` has, if there is one."""
+        self._path = path
+        self._rows: dict[int, dict[str, Any]] = {}
+        self._counted = dict.fromkeys(STAGES, 0.0)
+        if path.exists():
+            with path.open(newline="") as file:
+                for row in csv.DictReader(file):
+                    self._rows[int(row["round"])] = dict(row)
+
+    def begin(
+        self,
+        now: int,
+        num_data: int,
+        loss: float | None,
+        before: dict[str, float],
+        seconds: dict[str, float],
+    ) -> None:
+        """Makes the row of a round whose model has been trained."""
+        self._counted = before
+        self._rows[now] = {"round": now, "num_data": num_data, "loss": loss}
+        self.update(now, seconds)
+
+    def update(self, now: int, seconds: dict[str, float]) -> None:
+        """Adds what has been spent since the last time to a round's row."""
+        row = self._rows.setdefault(now, {"round": now})
+        for stage in STAGES:
+            name = f"seconds_{stage}"
+            spent = seconds[stage] - self._counted[stage]
+            row[name] = f"{float(row.get(name) or 0.0) + spent:.3f}"
+        self._counted = dict(seconds)
+        self._write()
+
+    def end(
+        self, now: int, best: float | None, seconds: dict[str, float]
+    ) -> None:
+        """Completes the row of a round."""
+        if now in self._rows:
+            self._rows[now]["best"] = best
+            self.update(now, seconds)
+
+    def seconds(self) -> dict[str, float]:
+        """Returns what all rounds have spent, by `STAGES`."""
+        return {
+            stage: sum(
+                float(row.get(f"seconds_{stage}") or 0.0)
+                for row in self._rows.values()
+            )
+            for stage in STAGES
+        }
+
+    def _write(self) -> None:
+        partial = self._path.with_name(self._path.name + ".partial")
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.COLUMNS, restval="")
+            writer.writeheader()
+            writer.writerows(self._rows[key] for key in sorted(self._rows))
+        os.replace(partial, self._path)

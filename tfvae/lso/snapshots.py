@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Views of a run that its figures are drawn from."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tfvae.lso.latent_space import LatentSpace
+
+WEIGHTS, SAMPLES, MANIFOLD = "weights.npz", "samples.npz", "manifold.npz"
+"""The files, in the folder of a run."""
+
+# The published grid of the manifold: 17 points from -4 to 4.
+_SIDE, _BOUND = 17, 4.0
+
+ScoreInputs = Callable[[np.ndarray, int], tuple[np.ndarray, list]]
+"""`(decoder means [n, D], seed) -> scores [n] of the task, n inputs`."""
+
+
+def rounds_to_see(num_rounds: int) -> list[int]:
+    """Returns the rounds of the snapshots: the first, middle and last one."""
+    return sorted({0, num_rounds // 2, num_rounds - 1})
+
+
+def save_weights(
+    folder: pathlib.Path, scores: np.ndarray, weights: np.ndarray
+) -> None:
+    """Keeps the weights of the first round, before there is any query."""
+    if not (folder / WEIGHTS).exists():
+        _save(folder / WEIGHTS, scores=scores, weights=weights)
+
+
+def save_samples(
+    folder: pathlib.Path,
+    space: LatentSpace,
+    score: ScoreInputs,
+    now: int,
+    count: int,
+    seed: int,
+) -> None:
+    """Scores draws from the prior and adds them to those of earlier rounds."""
+    rounds, scores = _read(folder / SAMPLES, "rounds", "scores")
+    if now in rounds:
+        return
+    means = space.decode(space.sample_prior(seed, count))
+    found, _ = score(means, seed)
+    _save(
+        folder / SAMPLES,
+        rounds=np.append(rounds, now).astype(np.int64),
+        scores=_grown(scores, found),
+    )
+
+
+def save_manifold(
+    folder: pathlib.Path, space: LatentSpace, score: ScoreInputs, now: int
+) -> None:
+    """Decodes a grid of two latents and adds it to those of earlier rounds."""
+    if space.num_latents != 2 or space.is_binary:
+        return
+    path = folder / MANIFOLD
+    rounds, images, scores = _read(path, "rounds", "images", "scores")
+    if now in rounds:
+        return
+    ticks = np.linspace(-_BOUND, _BOUND, _SIDE)
+    grid = np.stack(np.meshgrid(ticks, ticks, indexing="ij"), -1)
+    means = space.decode(grid.reshape(-1, 2).astype(np.float32))
+    found, inputs = score(means, 0)
+    if np.ndim(inputs[0]) != 2:
+        return  # Only pictures can be shown this way.
+    pictures = np.stack(inputs).reshape(_SIDE, _SIDE, *np.shape(inputs[0]))
+    _save(
+        path,
+        rounds=np.append(rounds, now).astype(np.int64),
+        images=_grown(images, pictures),
+        scores=_grown(scores, found.reshape(_SIDE, _SIDE)),
+        bound=np.array(_BOUND),
+    )
+
+
+def _grown(stack: np.ndarray, newest: np.ndarray) -> np.ndarray:
+    """Adds an array to a stack of such, which may be empty."""
+    if not len(stack):
+        return newest[None]
+    return np.concatenate([stack, newest[None]])
+
+
+def _read(path: pathlib.Path, *names: str) -> list[np.ndarray]:
+    """Returns arrays of a file, empty ones where there is none."""
+    if not path.exists():
+        return [np.zeros(0) for _ in names]
+    with np.load(path, allow_pickle=False) as file:
+        return [file[name] for name in names]
+
+
+def _save(path: pathlib.Path, **arrays: Any) -> None:
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    os.replace(partial, path)

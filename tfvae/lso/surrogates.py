@@ -1,0 +1,379 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Surrogates: cheap models of the scores of latents, with their doubt.
+
+The sparse Gaussian process is that of Titsias (2009, "Variational learning of
+inducing variables in sparse Gaussian processes"), which Tripp et al. (2020,
+"Sample-efficient optimization in the latent space of deep generative models
+via weighted retraining") use.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol
+
+import gin
+import numpy as np
+import tensorflow as tf
+
+from tfvae.lso import collapsed_bound
+from tfvae.lso.collapsed_bound import Parameters
+from tfvae.lso.gaussian_fit import (
+    STANDARDISATIONS,
+    Adam,
+    Data,
+    Fit,
+    Scale,
+    inducing_of,
+    root_of,
+    standardised,
+    with_jitter,
+)
+
+
+class Surrogate(Protocol):
+    """What strategies ask of a surrogate; scores are larger is better.
+
+    Attributes:
+      has_gradients: Whether `predict` is a differentiable TensorFlow function
+        that may be called in a `tf.function`, whose trace then serves later
+        fits too. Without, it takes and returns numpy arrays.
+    """
+
+    has_gradients: bool
+
+    def fit(
+        self, latents: np.ndarray, scores: np.ndarray, seed: int, warm: bool
+    ) -> None:
+        """Fits to latents `[n, M]` and their scores `[n]`.
+
+        Args:
+          latents: `[n, M]`.
+          scores: `[n]`.
+          seed: Of everything random; a warm fit does not use it.
+          warm: Whether to go on from the last fit, as when points have been
+            added since, rather than to start afresh.
+        """
+
+    def predict(self, latents: Any) -> tuple[Any, Any]:
+        """Returns mean and standard deviation of f, `[q]` each.
+
+        f is without the noise of the scores, and in their units.
+        """
+
+    def sample(
+        self, latents: np.ndarray, num_samples: int, seed: int
+    ) -> np.ndarray:
+        """Draws f jointly at all `latents`: `[num_samples, q]`."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Returns everything that a later warm fit depends on."""
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Takes over a state that `state` returned; then fit, warm."""
+
+
+# The sparse Gaussian process.
+
+
+# What predictions read, and the ranks of it.
+_HELD = {
+    "log_lengthscales": 1,
+    "log_variance": 0,
+    "log_noise": 0,
+    "inducing": 2,
+    "centre": 1,
+    "spread": 1,
+    "score_centre": 0,
+    "score_spread": 0,
+    "weights": 1,
+    "shrinkage": 2,
+}
+
+
+@gin.register
+@dataclasses.dataclass(eq=False)
+class SparseGaussianProcess:
+    """A sparse Gaussian process, ARD squared exponential, on few points.
+
+    A cold fit standardises, places the inducing points by k-means, and learns
+    the kernel and the noise first, then all parameters with the inducing
+    points' places. A warm fit takes few more steps from where the last one
+    ended. Either then conditions on all of its points exactly. All of it is
+    in float64, which has the digits to solve for moments, see
+    `collapsed_bound`.
+
+    Attributes:
+      num_inducing: At most as many inducing points; all distinct points
+        where there are no more.
+      standardise: Whether latents and scores are standardised: "each" for
+        latents coordinate by coordinate, "all" for one mean and standard
+        deviation of all coordinates together, "none" to take both as they
+        come. Statistics stay from one cold fit to the next.
+      num_kernel_steps: At most as many steps of Adam in the kernel and the
+        noise, in a cold fit.
+      num_steps: At most as many in all parameters, after these.
+      num_warm_steps: Steps in all parameters in a warm fit.
+      kernel_rate: Learning rate of the first.
+      rate: Learning rate of the others.
+      tolerance: Steps of a cold fit end when ten of them lower the loss per
+        point by less than this share of it, or of 1 where it is smaller.
+      lengthscale: Typical first lengthscale, standardised.
+      num_inits: First placements that k-means chooses from.
+    """
+
+    num_inducing: int = 500
+    standardise: str = "each"
+    num_kernel_steps: int = 30
+    num_steps: int = 30
+    num_warm_steps: int = 1
+    kernel_rate: float = 0.1
+    rate: float = 0.03
+    tolerance: float = 1e-3
+    lengthscale: float = 1.0
+    num_inits: int = 1
+    has_gradients = True
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        if self.standardise not in STANDARDISATIONS:
+            raise ValueError(
+                f"`standardise` must be one of {STANDARDISATIONS}, got "
+                f"{self.standardise!r}"
+            )
+        if self.num_inducing < 1:
+            raise ValueError(
+                f"`num_inducing` must be positive, got {self.num_inducing!r}"
+            )
+        self._last: Fit | None = None
+        self._can_predict = False
+        # Variables, as traces of callers would freeze tensors.
+        self._held = {
+            name: tf.Variable(
+                tf.zeros([0] * rank, tf.float64),
+                shape=[None] * rank,
+                trainable=False,
+            )
+            for name, rank in _HELD.items()
+        }
+
+    def fit(
+        self, latents: np.ndarray, scores: np.ndarray, seed: int, warm: bool
+    ) -> None:
+        latents, scores = _checked(latents, scores)
+        if warm:
+            if self._last is None:
+                raise ValueError("`warm` must be False at first, got True")
+            fit = self._last
+            data = standardised(fit.scale, latents, scores)
+            self._descend(fit, data, self.num_warm_steps, self.rate, False)
+        else:
+            scale = Scale.of(latents, scores, self.standardise)
+            data = standardised(scale, latents, scores)
+            fit = self._fit_cold(data, scale, seed)
+        posterior = with_jitter(collapsed_bound.posterior, fit, data)
+        self._last = fit
+        for values in (fit.parameters, fit.scale, posterior):
+            for name, value in values._asdict().items():
+                self._held[name].assign(value)
+        self._can_predict = True
+
+    def _fit_cold(self, data: Data, scale: Scale, seed: int) -> Fit:
+        points, scores = (one.numpy() for one in data)
+        rng = np.random.default_rng(seed)
+        num_latents = points.shape[1]
+        variance = max(scores.var(), collapsed_bound.MIN_NOISE)
+        parameters = Parameters(
+            np.log(self.lengthscale) + 0.1 * rng.standard_normal(num_latents),
+            np.array(np.log(variance)),
+            np.array(np.log(0.01 * variance)),
+            inducing_of(points, self.num_inducing, self.num_inits, rng),
+        )
+        fit = Fit(parameters, scale, Adam(parameters))
+        rate = self.kernel_rate
+        self._descend(fit, data, self.num_kernel_steps, rate, True, False)
+        fit.adam = Adam(parameters)
+        self._descend(fit, data, self.num_steps, self.rate, True)
+        return fit
+
+    def _descend(
+        self,
+        fit: Fit,
+        data: Data,
+        num_steps: int,
+        rate: float,
+        ends_early: bool,
+        moves_inducing: bool = True,
+    ) -> None:
+        losses: list[float] = []
+        for i in range(num_steps):
+            loss, tensors = with_jitter(
+                collapsed_bound.loss_and_gradients, fit, data
+            )
+            gradients = Parameters(*(one.numpy() for one in tensors))
+            if not moves_inducing:
+                still = np.zeros_like(gradients.inducing)
+                gradients = gradients._replace(inducing=still)
+            fit.parameters = fit.adam.step(fit.parameters, gradients, rate)
+            losses.append(float(loss))
+            if ends_early and i >= 10:
+                gain = losses[-11] - losses[-1]
+                if gain < self.tolerance * max(1.0, abs(losses[-1])):
+                    return
+
+    def _cross(self, latents: Any) -> tuple[Any, tf.Tensor, tf.Tensor]:
+        """Returns the kernel, standardised latents, and k(z), `[q, m]`."""
+        if not self._can_predict:
+            raise ValueError(
+                "`SparseGaussianProcess` must be fitted before it predicts"
+            )
+        held = self._held
+        points = tf.cast(latents, tf.float64)
+        points = (points - held["centre"]) / held["spread"]
+        kernel = collapsed_bound.kernel_of(
+            Parameters(*(held[name] for name in Parameters._fields))
+        )
+        return kernel, points, kernel.matrix(points, held["inducing"])
+
+    def _mean(self, cross: tf.Tensor) -> tf.Tensor:
+        mean = tf.linalg.matvec(cross, self._held["weights"])
+        return self._held["score_centre"] + self._held["score_spread"] * mean
+
+    def predict(self, latents: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        _, _, cross = self._cross(latents)
+        held = self._held
+        shrunk = tf.matmul(cross, held["shrinkage"])
+        prior = tf.exp(held["log_variance"])
+        variance = prior - tf.reduce_sum(shrunk * cross, -1)
+        # Below this there is but rounding, and no gradient either.
+        variance = tf.maximum(variance, 1e-8 * prior)
+        return self._mean(cross), held["score_spread"] * tf.sqrt(variance)
+
+    def sample(
+        self, latents: np.ndarray, num_samples: int, seed: int
+    ) -> np.ndarray:
+        kernel, points, cross = self._cross(latents)
+        held = self._held
+        covariance = kernel.matrix(points, points) - tf.matmul(
+            tf.matmul(cross, held["shrinkage"]), cross, transpose_b=True
+        )
+        root = root_of(covariance.numpy(), np.exp(held["log_variance"].numpy()))
+        rng = np.random.default_rng(seed)
+        draws = rng.standard_normal((num_samples, len(root))) @ root.T
+        spread = held["score_spread"].numpy()
+        return self._mean(cross).numpy() + spread * draws
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {} if self._last is None else self._last.to_arrays()
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        self._can_predict = False
+        self._last = Fit.from_arrays(state) if state else None
+
+
+def _checked(
+    latents: np.ndarray, scores: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    latents = np.asarray(latents, np.float64)
+    scores = np.asarray(scores, np.float64)
+    if latents.ndim != 2 or 0 in latents.shape:
+        raise ValueError(
+            "`latents` must have shape [points, latents], neither of them "
+            f"zero, got shape {latents.shape!r}"
+        )
+    if scores.shape != latents.shape[:1]:
+        raise ValueError(
+            f"`scores` must have shape {latents.shape[:1]!r}, one for each of "
+            f"`latents`, got shape {scores.shape!r}"
+        )
+    for name, values in (("latents", latents), ("scores", scores)):
+        if not np.all(np.isfinite(values)):
+            wrong = values[~np.isfinite(values)]
+            raise ValueError(f"`{name}` must be finite, got {wrong[0]}")
+    return latents, scores
+
+
+# The ensemble of trees.
+
+
+@gin.register
+@dataclasses.dataclass(eq=False)
+class EnsembleRegressor:
+    """Randomised regression trees, each of them a draw of f.
+
+    Mean and standard deviation are those over the trees. A warm fit grows all
+    trees anew, from the seed of the cold one.
+
+    Attributes:
+      num_trees: How many trees.
+      extremely_random: Whether splits are drawn at random (Geurts et al.,
+        2006, "Extremely randomized trees") rather than optimised for
+        resampled points, as a random forest's are.
+      min_leaf: Points in a leaf, at least.
+    """
+
+    num_trees: int = 100
+    extremely_random: bool = True
+    min_leaf: int = 1
+    has_gradients = False
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        for name in ("num_trees", "min_leaf"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"`{name}` must be positive, got {getattr(self, name)!r}"
+                )
+        self._seed: int | None = None
+        self._forest: Any = None
+
+    def fit(
+        self, latents: np.ndarray, scores: np.ndarray, seed: int, warm: bool
+    ) -> None:
+        from sklearn import ensemble
+
+        latents, scores = _checked(latents, scores)
+        if warm and self._seed is None:
+            raise ValueError("`warm` must be False at first, got True")
+        if not warm:
+            self._seed = int(np.random.default_rng(seed).integers(2**31))
+        kind = (
+            ensemble.ExtraTreesRegressor
+            if self.extremely_random
+            else ensemble.RandomForestRegressor
+        )
+        self._forest = kind(
+            self.num_trees,
+            min_samples_leaf=self.min_leaf,
+            random_state=self._seed,
+        ).fit(latents, scores)
+
+    def _draws(self, latents: Any) -> np.ndarray:
+        """Returns what each tree predicts, `[num_trees, q]`."""
+        if self._forest is None:
+            raise ValueError(
+                "`EnsembleRegressor` must be fitted before it predicts"
+            )
+        latents = np.asarray(latents, np.float32)
+        return np.stack(
+            [tree.predict(latents) for tree in self._forest.estimators_]
+        )
+
+    def predict(self, latents: Any) -> tuple[np.ndarray, np.ndarray]:
+        draws = self._draws(latents)
+        return draws.mean(0), draws.std(0)
+
+    def sample(
+        self, latents: np.ndarray, num_samples: int, seed: int
+    ) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        return self._draws(latents)[
+            rng.integers(self.num_trees, size=num_samples)
+        ]
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {} if self._seed is None else {"seed": np.array(self._seed)}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        self._forest = None
+        self._seed = int(state["seed"]) if state else None

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an optimisation is of: data with scores, an objective, a direction."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+Input = Any
+"""What an objective takes: a picture, a text; never None."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredData:
+    """Data points and their scores, checked once.
+
+    Attributes:
+      points: `[N, D]` float32, as the model sees them.
+      scores: `[N]` float64, in the direction of the task.
+      inputs: The N inputs that the points stand for, or None.
+    """
+
+    points: np.ndarray
+    scores: np.ndarray
+    inputs: Sequence[Input] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the shapes and values."""
+        points = np.ascontiguousarray(self.points, np.float32)
+        scores = np.ascontiguousarray(self.scores, np.float64)
+        if points.ndim != 2 or 0 in points.shape:
+            raise ValueError(
+                "`points` must have shape [points, dimensions], neither of "
+                f"them zero, got shape {points.shape!r}"
+            )
+        if scores.shape != (len(points),):
+            raise ValueError(
+                f"`scores` must have shape ({len(points)},), one for each of "
+                f"`points`, got shape {scores.shape!r}"
+            )
+        wrong = np.flatnonzero(~np.isfinite(scores))
+        if wrong.size:
+            raise ValueError(
+                f"`scores` must be finite, got {scores[wrong[0]]} at "
+                f"{wrong[0]}, one of {wrong.size} such"
+            )
+        if self.inputs is not None and len(self.inputs) != len(points):
+            raise ValueError(
+                f"`inputs` must have the length {len(points)} of `points`, "
+                f"got {len(self.inputs)}"
+            )
+        object.__setattr__(self, "points", points)
+        object.__setattr__(self, "scores", scores)
+
+
+def _rows(outputs: np.ndarray, seed: int) -> list[np.ndarray]:
+    """Takes the decoder's means themselves for inputs."""
+    del seed
+    return list(outputs)
+
+
+def _to_lists(one: Input) -> Any:
+    return np.asarray(one).tolist()
+
+
+def _from_lists(one: Any) -> Input:
+    return np.asarray(one, np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """An expensive function to optimise, and the data to begin with.
+
+    A task of vectors needs no more than the first three:
+
+        task = Task("peaks", data=load, objective=score)
+
+    Attributes:
+      name: Short name, for titles and files.
+      data: Called with the seed of a run; returns the data it begins with.
+      objective: The score of one input, a finite number. It may be slow, and
+        it may raise: what it raises is recorded as a failure. To be run in
+        other processes it has to be a function that pickle finds.
+      read: From decoder means `[n, D]` and a seed to n inputs; None where
+        the means stand for none.
+      write: From n inputs to the points `[n, D]` that a model trains on.
+      maximise: Whether larger scores are better.
+      invalid_score: What an input without a score counts as; None for the
+        worst score of the data.
+      optimum: The best possible score, or None where it is not known.
+      keep_duplicates: Whether inputs that are among the data already are
+        added to them once more.
+      to_json: From an input to what JSON can hold.
+      from_json: Back.
+    """
+
+    name: str
+    data: Callable[[int], ScoredData]
+    objective: Callable[[Input], float]
+    read: Callable[[np.ndarray, int], Sequence[Input | None]] = _rows
+    write: Callable[[Sequence[Input]], np.ndarray] = np.stack
+    maximise: bool = True
+    invalid_score: float | None = None
+    optimum: float | None = None
+    keep_duplicates: bool = True
+    to_json: Callable[[Input], Any] = _to_lists
+    from_json: Callable[[Any], Input] = _from_lists
+
+    def __post_init__(self) -> None:
+        """Checks what can be checked before anything is run."""
+        for field in ("data", "objective", "read", "write"):
+            if not callable(getattr(self, field)):
+                raise TypeError(
+                    f"`{field}` must be a function, got "
+                    f"{getattr(self, field)!r}"
+                )
+        if self.invalid_score is not None and not math.isfinite(
+            self.invalid_score
+        ):
+            raise ValueError(
+                f"`invalid_score` must be finite, got {self.invalid_score!r}"
+            )
+
+    @property
+    def sign(self) -> float:
+        """What a score is multiplied by so that larger is better."""
+        return 1.0 if self.maximise else -1.0
