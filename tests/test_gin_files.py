@@ -203,6 +203,12 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
             ]
         if "@bars()" in text:
             return ["bars.num_data = 20", "bars.num_test = 0"]
+        if "@squares()" in text:
+            return ["squares.max_size = 1", "squares.copies = 1"]
+        if "@molecule_sequences()" in text:
+            smiles = self.folder / "molecules.smi"
+            smiles.write_text("CCO\nCCN\nCO\n")
+            return [f"SMILES = '{smiles}'", "NUM_SYMBOLS = 4"]
         if "@image_files()" in text:
             for i in range(4):
                 picture = rng.uniform(0, 255, (9, 9, 3))

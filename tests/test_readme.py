@@ -6,6 +6,8 @@ import re
 
 import tensorflow as tf
 
+from tfvae.runners import config, optimize
+
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -24,7 +26,7 @@ class ReadmeTest(tf.test.TestCase):
             self.assertTrue((ROOT / name).exists(), name)
 
     def test_program_denoises_and_operator_works(self):
-        program, operator, _ = _programs()
+        program, operator = _programs()[:2]
         # A smaller picture, and less of it:.
         program = program.replace("140, 100, 100)", "140, 48, 48)")
         program = program.replace("epochs=10", "epochs=20")
@@ -53,6 +55,27 @@ class ReadmeTest(tf.test.TestCase):
         names = {}
         exec(compile(program, "README.md", "exec"), names)
         self.assertEqual(names["images"].shape, [64, 1024])
+
+    def test_task_of_ones_own_is_optimised_by_its_command(self):
+        program = _programs()[3]
+        self.assertLess(len(program.splitlines()), 30)
+        folder = pathlib.Path(self.create_tempdir().full_path)
+        (folder / "my_task.py").write_text(program, encoding="utf-8")
+        config.load(
+            ["runs/optimize.gin"],
+            [
+                f"own_task.path = '{folder / 'my_task.py'}'",
+                "optimize.budget = 4",
+                "optimize.queries_per_round = 2",
+                "SparseGaussianProcess.num_inducing = 20",
+                "fit.epochs = 2",
+                "train.export = False",
+            ],
+        )
+        result = optimize.optimize(folder / "run")
+        self.assertEqual(result["num_queries"], 4)
+        self.assertEqual(result["num_failures"], 0)
+        self.assertTrue((folder / "run" / "figures" / "top_k.png").exists())
 
 
 def _programs():

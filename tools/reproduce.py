@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Trains a grid of models, and compares them with published results.
+r"""Runs a grid of models, and compares them with published results.
 
 Usage:
   python tools/reproduce.py --run_dir=runs/study \
       --gin_file=gin/papers/thesis2021_random_encoders/digits.gin
   python tools/reproduce.py --run_dir=runs/study --report_only
 
-Each cell of the grid (a level of each factor of `study.factors`, and a
-repetition) is trained in a folder of its own, run_dir/cells/<name>, so many
-at a time as --workers says, one thread each. The same command goes on with
-what is not finished, and tries again what failed (exit code 1). The report,
-run_dir/report/report.md, has tables beside the published ones, analyses of
-variance, a verdict on every finding, and sheets of pictures.
+What is done with a model is what `study.cell` names, such as its training or
+an optimisation in its latent space. Each cell of the grid (a level of each
+factor of `study.factors`, and a repetition) is run in a folder of its own,
+run_dir/cells/<name>, so many at a time as --workers says, one thread each.
+The same command goes on with what is not finished, and tries again what
+failed (exit code 1). The report, run_dir/report/report.md, is written by what
+`study.report` names; it has tables beside the published ones, tests of what
+was found there, and figures.
 
 Bindings of --gin_param that do not begin with `study.` override those of all
 cells: --gin_param=fit.epochs=15. --smoke only tries whether all of it runs.
@@ -53,11 +55,11 @@ def define(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> None:
     """Runs the tool."""
     from tfvae.runners import config
-    from tfvae.runners.studies import report, study
+    from tfvae.runners.studies import study
 
     run_dir = console.run_dir(values)
     if values.report_only:
-        report.write(run_dir)
+        study.write_report(run_dir)
         return
     ours = [
         f"study.{name} = {values[name].value!r}"

@@ -16,7 +16,7 @@ from absl.testing import parameterized
 import tfvae.runners.experiment  # noqa: F401 (the configurations name it)
 from tfvae.runners import config
 from tfvae.runners.run_directory import UnexpectedError
-from tfvae.runners.studies import folders, study, worker
+from tfvae.runners.studies import folders, report, study, worker
 
 _STUB = pathlib.Path(__file__).with_name("stub_worker.py")
 _STUDY = """
@@ -44,7 +44,7 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
         )
         command = [sys.executable, str(_STUB), str(self.folder)]
         self.enter_context(mock.patch.object(study, "_WORKER", command))
-        self.enter_context(mock.patch.object(study.report, "write"))
+        self.enter_context(mock.patch.object(report, "write"))
 
     def _study(self, *params, overrides=(), **behaviour):
         """Runs the study; returns what it printed."""
@@ -107,7 +107,7 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
         self.assertLen(self._counts(), 6)
         error = self.run / "cells/large-low-1/error.txt"
         self.assertIn("was killed", error.read_text())
-        study.report.write.assert_called_once()
+        report.write.assert_called_once()
         self._study()
         self.assertEqual(set(self._counts().values()), {1})
         self.assertLen(self._counts(), 8)
@@ -147,6 +147,39 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
         text = (self.run / "cells/large-high-0/config.gin").read_text()
         self.assertEqual(config.bindings(text)["fit.epochs"], "1")
 
+    def test_what_runs_cells_and_reports_may_be_given(self):
+        (self.folder / "stub_report.py").write_text(
+            "def write(run_dir):\n    (run_dir / 'told').write_text('all')\n"
+        )
+        self.enter_context(mock.patch.object(sys, "path", [str(self.folder)]))
+        run = self.enter_context(
+            mock.patch.object(study.pool, "run", wraps=study.pool.run)
+        )
+        self._study(
+            "study.report = 'stub_report:write'",
+            "study.cell = 'os:getcwd'",
+        )
+        self.assertEqual(run.call_args[0][1][-1], "os:getcwd")
+        self.assertEqual((self.run / "told").read_text(), "all")
+        report.write.assert_not_called()
+        (self.run / "told").unlink()
+        study.write_report(self.run)
+        self.assertEqual((self.run / "told").read_text(), "all")
+
+    def test_study_from_before_reports_could_be_given_has_the_first(self):
+        self._study()
+        path = self.run / folders.STUDY
+        content = folders.read_json(path)
+        del content["report"]
+        folders.write_json(path, content)
+        report.write.reset_mock()
+        study.write_report(self.run)
+        report.write.assert_called_once_with(self.run)
+
+    def test_report_of_no_study_is_refused(self):
+        with self.assertRaisesRegex(FileNotFoundError, "folder of a study"):
+            study.write_report(self.folder)
+
     def test_interrupt_leaves_what_is_finished(self):
         told = mock.patch.object(
             study._Progress, "tell", side_effect=[None, KeyboardInterrupt]
@@ -163,6 +196,9 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
         ("study.columns = 'a'", "of size, rate, got 'a'"),
         ("study.separate = ['size', 'rate']", "must leave a factor"),
         ("study.published = 'cifar'", "one of mnist, svhn, got 'cifar'"),
+        ("study.cell = 'os:no_such'", "`study.cell` must be the name of a f"),
+        ("study.cell = ''", "`study.cell` must .* got ''"),
+        ("study.report = 'no.such:write'", "`study.report` must be the name"),
     )
     def test_wrong_settings_are_refused(self, param, message):
         with self.assertRaisesRegex(ValueError, message):

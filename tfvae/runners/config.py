@@ -20,6 +20,7 @@ import keras
 
 import tfvae.data
 import tfvae.likelihoods
+import tfvae.lso
 import tfvae.metrics
 import tfvae.networks
 import tfvae.priors

@@ -17,7 +17,7 @@ import keras
 import tfvae.callbacks
 import tfvae.checkpoints
 import tfvae.schedules
-from tfvae.data import Observations, indexed_batches
+from tfvae.data import Observations, WeightedBatches, indexed_batches
 from tfvae.likelihoods import GaussianLikelihood, Likelihood
 from tfvae.optimizers import FusedAdam
 from tfvae.priors import Prior
@@ -172,9 +172,11 @@ def _thinned(observations: Observations, max_points: int) -> Observations:
             f"`experiment.max_points` must be at least 1, got {max_points!r}."
         )
     every = max(observations.num_data // max_points, 1)
+    weights = observations.weights
     return dataclasses.replace(
         observations,
         train=observations.train[::every][:max_points],
+        weights=None if weights is None else weights[::every][:max_points],
         log_likelihood=None,
     )
 
@@ -208,15 +210,19 @@ def cyclical_adam(
 
 @gin.register
 def constant_adam(
-    steps_per_epoch: int, *, learning_rate: float = 1e-3
+    steps_per_epoch: int,
+    *,
+    learning_rate: float = 1e-3,
+    epsilon: float = 1e-7,
 ) -> keras.optimizers.Optimizer:
     """Returns Adam with a constant learning rate, in its fused form.
 
     Args:
       steps_per_epoch: Not used.
       learning_rate: The learning rate.
+      epsilon: Of Adam; Keras's, where PyTorch has 1e-8.
     """
-    return FusedAdam(learning_rate)
+    return FusedAdam(learning_rate, epsilon=epsilon)
 
 
 @gin.configurable
@@ -435,10 +441,21 @@ def _train(
     data = parts.observations
     order = (data.train, batch_size, parts.seed, start)
     model = parts.model
+    is_tvae = isinstance(model, TVAE)
+    if data.weights is not None:
+        batches = WeightedBatches(
+            data.train,
+            data.weights,
+            batch_size,
+            parts.seed,
+            with_index=is_tvae,
+        ).dataset(start * math.ceil(data.num_data / batch_size))
+    elif is_tvae:
+        batches = indexed_batches(*order)
+    else:
+        batches = model.batches(*order, path=run.features)
     model.fit(
-        indexed_batches(*order)
-        if isinstance(model, TVAE)
-        else model.batches(*order, path=run.features),
+        batches,
         steps_per_epoch=math.ceil(data.num_data / batch_size),
         initial_epoch=start,
         epochs=epochs,

@@ -36,6 +36,7 @@ def cells(
     *,
     seed: int = 0,
     exclude: Sequence[Mapping[str, str]] = (),
+    once: Sequence[Mapping[str, str]] = (),
 ) -> list[Cell]:
     """Lists the cells of a study, one whole repetition after the other.
 
@@ -45,21 +46,18 @@ def cells(
       seed: Of the first repetition; the others count on from it.
       exclude: Combinations to leave out, such as `{"layer": "fc"}`: what
         agrees with all levels of one of them.
+      once: Combinations that have the first repetition alone.
 
     Raises:
       TypeError: If `factors` is not a mapping of mappings of lists of text.
       ValueError: If there is no cell, or a name is not allowed.
     """
-    _check(factors, repetitions, seed, exclude)
+    _check(factors, repetitions, seed, [*exclude, *once])
     combinations = [
         dict(zip(factors, levels, strict=True))
         for levels in itertools.product(*factors.values())
     ]
-    kept = [
-        one
-        for one in combinations
-        if not any(rule.items() <= one.items() for rule in exclude)
-    ]
+    kept = [one for one in combinations if not _agrees(one, exclude)]
     if not kept:
         raise ValueError(
             "`study.exclude` must leave something to train, got "
@@ -69,7 +67,15 @@ def cells(
         Cell(levels, repetition, seed + repetition)
         for repetition in range(repetitions)
         for levels in kept
+        if not (repetition and _agrees(levels, once))
     ]
+
+
+def _agrees(
+    levels: Mapping[str, str], rules: Sequence[Mapping[str, str]]
+) -> bool:
+    """Returns whether levels have all that some rule names."""
+    return any(rule.items() <= levels.items() for rule in rules)
 
 
 def files_and_bindings(
@@ -110,8 +116,8 @@ def _check(
         for name, level in rule.items():
             if level not in factors.get(name, ()):
                 raise ValueError(
-                    "`study.exclude` must name factors and levels of the "
-                    f"study, got {name!r}: {level!r}."
+                    "`study.exclude` and `study.once` must name factors and "
+                    f"levels of the study, got {name!r}: {level!r}."
                 )
 
 

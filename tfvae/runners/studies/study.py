@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import pathlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gin
 
-import tfvae.runners.cell  # noqa: F401 (gin files of studies name it)
+import tfvae.runners.cell
+import tfvae.runners.optimization_cell  # noqa: F401 (gin files name these)
 from tfvae.runners import config
 from tfvae.runners.run_directory import RunDirectory, UnexpectedError
-from tfvae.runners.studies import folders, pool, report
+from tfvae.runners.studies import folders, pool
 from tfvae.runners.studies.grid import (
     Cell,
     Factors,
@@ -25,12 +27,9 @@ from tfvae.runners.studies.grid import (
 )
 from tfvae.runners.studies.results import Layout
 
-# Trains cells; see `worker`.
-_WORKER = [
-    sys.executable,
-    *("-m", "tfvae.runners.studies.worker"),
-    "tfvae.runners.cell:run_cell",
-]
+# Runs cells; see `worker`.
+_WORKER = [sys.executable, "-m", "tfvae.runners.studies.worker"]
+_REPORT = "tfvae.runners.studies.report:write"
 _ONE_THREAD = {
     name: "1"
     for name in (
@@ -53,14 +52,17 @@ def study(
     seed: int = 0,
     seed_bindings: Sequence[str] = ("experiment.seed = {seed}",),
     exclude: Sequence[Mapping[str, str]] = (),
+    once: Sequence[Mapping[str, str]] = (),
     columns: str | None = None,
     separate: Sequence[str] = (),
     published: str | None = None,
     smoke: bool = False,
     smoke_bindings: Sequence[str] = ("fit.epochs = 1",),
     workers: int | None = None,
+    cell: str = "tfvae.runners.cell:run_cell",
+    report: str = _REPORT,
 ) -> None:
-    """Trains the cells of a study that are not yet trained, then reports.
+    """Runs the cells of a study that are not yet finished, then reports.
 
     The configuration of a cell is gin's present one without that of the
     study, then the files of its levels, their bindings, those of its seed,
@@ -75,6 +77,7 @@ def study(
       seed: Of the first repetition; the others count on from it.
       seed_bindings: Bindings with `{seed}` where the seed of a cell goes.
       exclude: Combinations of levels to leave out.
+      once: Combinations of levels that have the first repetition alone.
       columns: The factor whose levels are the columns of the tables; the
         last one by default.
       separate: Factors whose levels have tables and tests of their own.
@@ -84,6 +87,9 @@ def study(
       smoke_bindings: Bindings that make a cell as small as can be.
       workers: Processes at a time, of one thread each; as many as there are
         processors by default.
+      cell: What runs a cell, `module:function`; see `worker`.
+      report: What writes the report, `module:function` of the folder of the
+        study.
 
     Raises:
       TypeError: If `factors` is not of that form.
@@ -94,9 +100,15 @@ def study(
       UnexpectedError: If cells failed, after all others were trained.
     """
     num_workers = _checked_workers(workers)
+    _function("cell", cell)
+    _function("report", report)
     layout = Layout.of(factors, columns, separate, published)
     grid = cells(
-        factors, 1 if smoke else repetitions, seed=seed, exclude=exclude
+        factors,
+        1 if smoke else repetitions,
+        seed=seed,
+        exclude=exclude,
+        once=once,
     )
     last = [*overrides, *(smoke_bindings if smoke else ())]
     run = RunDirectory(run_dir)
@@ -106,11 +118,42 @@ def study(
         texts = _texts(base, grid, factors, seed_bindings, last)
         _check_distinct(grid, texts)
         _check_same(run.path, texts)
-        _write_study(run.path, grid, layout, texts)
-        failed = _train(run.path, grid, num_workers)
-        report.write(run.path)
+        _write_study(run.path, grid, layout, texts, report)
+        failed = _run(run.path, grid, num_workers, cell)
+        write_report(run.path)
     if failed:
         raise UnexpectedError(_failures(run.path, failed, len(grid)))
+
+
+def write_report(run_dir: str | os.PathLike[str]) -> None:
+    """Writes the report of what is finished of a study.
+
+    Args:
+      run_dir: Folder of the study.
+
+    Raises:
+      FileNotFoundError: If there is no study.
+    """
+    path = pathlib.Path(run_dir)
+    content = folders.read_json(path / folders.STUDY)
+    if content is None:
+        raise FileNotFoundError(
+            f"`run_dir` must be the folder of a study, got {path} without "
+            f"{folders.STUDY}."
+        )
+    _function("report", content.get("report", _REPORT))(path)
+
+
+def _function(argument: str, name: str) -> Callable[..., Any]:
+    """Returns the function that `module:function` is the name of."""
+    module, _, function = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (AttributeError, ImportError, ValueError) as err:
+        raise ValueError(
+            f"`study.{argument}` must be the name of a function, such as "
+            f"{_REPORT!r}, got {name!r} ({err})."
+        ) from err
 
 
 def _checked_workers(workers: int | None) -> int:
@@ -198,6 +241,7 @@ def _write_study(
     grid: Sequence[Cell],
     layout: Layout,
     texts: Mapping[str, str],
+    report: str,
 ) -> None:
     for name, text in texts.items():
         folder = run_dir / folders.CELLS / name
@@ -205,28 +249,33 @@ def _write_study(
         if not (folder / folders.CONFIG).exists():
             folders.write_text(folder / folders.CONFIG, text)
     content: dict[str, Any] = {
+        "report": report,
         "layout": layout._asdict(),
         "cells": [{"name": cell.name, **cell._asdict()} for cell in grid],
     }
     folders.write_json(run_dir / folders.STUDY, content)
 
 
-def _train(
-    run_dir: pathlib.Path, grid: Sequence[Cell], num_workers: int
+def _run(
+    run_dir: pathlib.Path, grid: Sequence[Cell], num_workers: int, cell: str
 ) -> dict[str, str]:
-    """Trains what is left to train; returns what failed, and why."""
+    """Runs the cells that are left; returns what failed, and why."""
     progress = _Progress(run_dir, grid, num_workers)
     jobs = [
-        pool.Job(cell.name, run_dir / folders.CELLS / cell.name)
-        for cell in grid
-        if cell.name in progress.left
+        pool.Job(one.name, run_dir / folders.CELLS / one.name)
+        for one in grid
+        if one.name in progress.left
     ]
     progress.announce()
     if not jobs:
         return {}
     failed: dict[str, str] = {}
     outcomes = pool.run(
-        jobs, _WORKER, num_workers, run_dir / "workers.log", _ONE_THREAD
+        jobs,
+        [*_WORKER, cell],
+        num_workers,
+        run_dir / "workers.log",
+        _ONE_THREAD,
     )
     with contextlib.closing(outcomes):  # type: ignore[type-var]
         for outcome in outcomes:
@@ -265,7 +314,7 @@ class _Progress:
             self._seconds.setdefault(self._levels[name], []).append(seconds)
 
     def announce(self) -> None:
-        """Prints what is about to be trained."""
+        """Prints what is about to be run."""
         total = len(self._levels)
         print(
             f"{total} cells, {total - len(self.left)} of them finished before, "

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an optimisation left in its folder.
+
+ledger.jsonl has the queries, result.json what the run as a whole was like.
+Optional are weights.npz (`scores` and `weights` of the data of the first
+round), samples.npz (`scores` of prior samples, a row for each of `rounds`) and
+manifold.npz (`images` of a grid of a plane of latents up to `bound`, at each
+of `rounds`, their `scores`). All scores are in the direction of the task.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Hashable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfvae.lso import curves
+from tfvae.lso.ledger import Entry, read_ledger
+
+LEDGER = "ledger.jsonl"
+RESULT = "result.json"
+WEIGHTS = "weights.npz"
+SAMPLES = "samples.npz"
+MANIFOLD = "manifold.npz"
+
+
+class Run(NamedTuple):
+    """An optimisation, as far as it has come."""
+
+    path: pathlib.Path
+    task: str
+    setting: str
+    maximise: bool
+    budget: int
+    optimum: float | None
+    best_in_data: float | None
+    scores: np.ndarray
+    """`[n]` of the queries; what has none counts as an invalid decode."""
+    inputs: list[Any]
+    """n of them as JSON has them, None for an invalid decode."""
+    keys: list[Hashable]
+    """What tells the inputs apart."""
+    num_invalid: int
+    """Queries without an input."""
+    num_failed: int
+    """Queries that have an input but no score."""
+    result: dict[str, Any]
+
+    @property
+    def sign(self) -> float:
+        """What a score is multiplied by so that larger is better."""
+        return 1.0 if self.maximise else -1.0
+
+    def top_k(self, k: int) -> np.ndarray:
+        """Returns the curve of the K-th best query, `[budget]`."""
+        budget = max(self.budget, len(self.scores))
+        larger = curves.top_k(self.sign * self.scores, self.keys, k, budget)
+        return self.sign * larger
+
+    def best(self, count: int) -> list[tuple[float, Any]]:
+        """Returns scores and inputs of the best different inputs."""
+        found: dict[Hashable, tuple[float, Any]] = {}
+        for score, key, one in zip(
+            self.scores.tolist(), self.keys, self.inputs, strict=True
+        ):
+            if one is not None:
+                found.setdefault(key, (score, one))
+        ranked = sorted(found.values(), key=lambda pair: -self.sign * pair[0])
+        return ranked[:count]
+
+    def arrays(self, name: str) -> dict[str, np.ndarray] | None:
+        """Returns what a file of arrays holds, None where there is none."""
+        return _arrays(self.path / name)
+
+
+def read(run_dir: str | os.PathLike[str]) -> Run:
+    """Reads an optimisation; it may still go on.
+
+    Args:
+      run_dir: Its folder.
+
+    Raises:
+      FileNotFoundError: If there is none.
+      ValueError: If its ledger is damaged, or has no query.
+    """
+    path = pathlib.Path(run_dir)
+    if not (path / LEDGER).exists():
+        raise FileNotFoundError(
+            f"`run_dir` must be the folder of an optimisation, got {path} "
+            f"without {LEDGER}."
+        )
+    header, entries = read_ledger(path / LEDGER)
+    if not entries:
+        raise ValueError(f"{path / LEDGER} must have queries, got none")
+    result = _result(path / RESULT)
+    told = {name: one for name, one in result.items() if one is not None}
+    known = {**header, **told}
+    maximise = bool(known.get("maximise", True))
+    data = _arrays(path / WEIGHTS)
+    data_scores = np.empty(0) if data is None else data["scores"]
+    best = known.get("best_in_data")
+    if best is None and data_scores.size:
+        best = float(data_scores.max() if maximise else data_scores.min())
+    invalid = known.get("invalid_score")
+    if invalid is None:
+        invalid = _worst(entries, data_scores, maximise)
+    return Run(
+        path,
+        str(known.get("task", path.name)),
+        str(known.get("setting", path.name)),
+        maximise,
+        int(known.get("budget", len(entries))),
+        known.get("optimum"),
+        best,
+        np.array(
+            [invalid if one.score is None else one.score for one in entries],
+            np.float64,
+        ),
+        [one.input for one in entries],
+        [_key(one.input) for one in entries],
+        sum(one.input is None for one in entries),
+        sum(one.score is None and one.input is not None for one in entries),
+        result,
+    )
+
+
+def _worst(
+    entries: list[Entry], data_scores: np.ndarray, maximise: bool
+) -> float:
+    """Returns the worst score of the data, or else of the queries."""
+    scores = data_scores
+    if not scores.size:
+        known = [one.score for one in entries if one.score is not None]
+        scores = np.array(known or [0.0], np.float64)
+    return float(scores.min() if maximise else scores.max())
+
+
+def _key(one: Any) -> Hashable:
+    return None if one is None else json.dumps(one, sort_keys=True)
+
+
+def _result(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def _arrays(path: pathlib.Path) -> dict[str, np.ndarray] | None:
+    if not path.exists():
+        return None
+    with np.load(path) as file:
+        return dict(file)

@@ -1,0 +1,389 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Optimises the objective of a task in the latent space of a model."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import gin
+import numpy as np
+
+import tfvae.checkpoints
+from tfvae.data import Observations
+from tfvae.lso import evaluation
+from tfvae.lso.curves import top_k
+from tfvae.lso.ledger import Entry
+from tfvae.lso.loop import LatentSpaceOptimizer
+from tfvae.lso.plan import Plan
+from tfvae.lso.retraining import Retraining
+from tfvae.lso.strategies import Strategy
+from tfvae.lso.surrogates import Surrogate
+from tfvae.lso.tasks.base import Task
+from tfvae.lso.weighting import Unweighted, Weighting
+from tfvae.runners import config
+from tfvae.runners.experiment import Model, experiment
+from tfvae.runners.optimization_figures import write_run_figures
+from tfvae.runners.run_directory import RunDirectory
+from tfvae.runners.train import train
+from tfvae.tvae import TVAE
+from tfvae.tvae.growing import with_num_data
+
+LEDGER, RESULT, MODEL = "ledger.jsonl", "result.json", "model"
+"""What a run folder has: evaluations, final figures, the trained model."""
+
+_SECONDS_BETWEEN_LINES = 5.0
+_TOP = (1, 10, 50)
+
+
+class Asked(NamedTuple):
+    """What people whose evaluations take place elsewhere want."""
+
+    wants_queries: bool
+    """Whether to print the queries that want a score, as JSON lines."""
+    told: Sequence[str]
+    """NUMBER=SCORE or NUMBER=failed of queries that were asked before."""
+
+
+@gin.register
+def own_task(path: str | os.PathLike[str]) -> Task:
+    """Returns the `task` of a Python file.
+
+    Args:
+      path: The file; it has a `Task` of that name, or a function that makes
+        one.
+
+    Raises:
+      FileNotFoundError: If there is no such file.
+      TypeError: If it has no `task`.
+    """
+    path = pathlib.Path(path).resolve()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"`task` must be a Python file, got {path}, which does not exist."
+        )
+    name = f"{path.stem}_task"
+    module = sys.modules.get(name)
+    if module is None or module.__file__ != os.fspath(path):
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        # Objectives are found there by processes that evaluate them.
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    task = getattr(module, "task", None)
+    if callable(task):
+        task = task()
+    if not isinstance(task, Task):
+        raise TypeError(
+            f"{path} must have a `task` that is a tfvae.lso.Task, got {task!r}."
+        )
+    return task
+
+
+@gin.register
+def scored_data(
+    task: Task, seed: int = 0, weighting: Weighting | None = None
+) -> Observations:
+    """Returns the data of a task to train a model on, for `experiment.data`.
+
+    Args:
+      task: The task.
+      seed: Its data are those that a run of this seed begins with.
+      weighting: How often points are drawn by their scores; None for once an
+        epoch each.
+    """
+    data = task.data(seed)
+    weights = None
+    if weighting is not None:
+        weights = weighting(task.sign * data.scores)
+    return Observations(name=task.name, train=data.points, weights=weights)
+
+
+@gin.register
+def num_dimensions(task: Task) -> int:
+    """Returns D, the size of a data point of a task."""
+    return task.data(0).points.shape[1]
+
+
+@gin.configurable
+def optimize(
+    run_dir: str | os.PathLike[str],
+    asked: Asked | None = None,
+    *,
+    task: Task = gin.REQUIRED,
+    strategy: Strategy = gin.REQUIRED,
+    surrogate: Surrogate | None = None,
+    weighting: Weighting | None = None,
+    retraining: Retraining | None = None,
+    evaluator: evaluation.Evaluator | None = None,
+    budget: int = 500,
+    queries_per_round: int | None = None,
+    num_best: int = 1000,
+    num_random: int = 4000,
+    num_proposals: int = 1,
+    num_samples: int = 0,
+    seed: int = 0,
+    warm_start: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
+    """Runs an optimisation, or goes on with it, and writes what it found.
+
+    Args:
+      run_dir: Folder of the run: ledger.jsonl (every evaluation), result.json,
+        rounds.csv, rounds/ (the model of the last rounds), model/ (its first
+        training) and figures/.
+      asked: What is asked for and told from outside, where evaluations take
+        place elsewhere; None to evaluate the objective here until the budget
+        is spent.
+      task: What is optimised.
+      strategy: Chooses the queries.
+      surrogate: What the strategy goes by, if it needs that.
+      weighting: The weights of data in retraining; None for all the same.
+      retraining: How the model is trained; None for `Retraining()`.
+      evaluator: Evaluates the objective; None for in this process.
+      budget: Queries of the whole run; it may be raised later.
+      queries_per_round: Queries between two retrainings; None for all.
+      num_best: The surrogate's points: so many of the best,
+      num_random: and so many others.
+      num_proposals: Latents proposed for each query, of which the first that
+        decodes to an input without a known score is queried; 1 for the
+        published way.
+      num_samples: Draws from the prior that are scored beside the budget; for
+        objectives that cost nothing.
+      seed: Of the run.
+      warm_start: Folder of a run of tools/train.py with the model to begin
+        with; None to train what `experiment` and `fit` say first.
+
+    Returns:
+      The result, as result.json has it.
+
+    Raises:
+      TypeError: If a part is not of its kind.
+      ValueError: If values do not fit, or the folder has another run.
+      RuntimeError: If another process is at it.
+    """
+    run = RunDirectory(run_dir)
+    with run.locked():
+        optimizer = opened(run, **_given(locals()))
+        with optimizer:
+            if asked is None:
+                _run(optimizer, evaluator)
+            else:
+                _serve(optimizer, asked)
+            result = summary(optimizer)
+        run.write_json(RESULT, result)
+        if asked is None:
+            write_run_figures(run.path)
+            _tell(run, result)
+    return result
+
+
+def _run(
+    optimizer: LatentSpaceOptimizer, evaluator: evaluation.Evaluator | None
+) -> None:
+    """Evaluates here until the budget is spent."""
+    _announce(optimizer)
+    progress = _Progress(optimizer)
+    for newest in optimizer.steps(evaluator):
+        progress.tell(newest)
+
+
+def _serve(optimizer: LatentSpaceOptimizer, asked: Asked) -> None:
+    """Records what is told, and prints the queries that want a score."""
+    for told in asked.told:
+        number, _, score = told.partition("=")
+        try:
+            place = int(number)
+            value = None if score == "failed" else float(score)
+        except ValueError as err:
+            raise ValueError(
+                f"`--tell` must be NUMBER=SCORE or NUMBER=failed, got {told!r}."
+            ) from err
+        failure = "told to have failed" if value is None else None
+        optimizer.tell(place, value, failure=failure)
+    if not asked.wants_queries:
+        return
+    for query in optimizer.ask():
+        print(json.dumps({"query": query.number, "input": query.input}))
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of `optimize` that `opened` takes."""
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in ("asked", "evaluator", "run", "run_dir")
+    }
+
+
+def opened(
+    run: RunDirectory,
+    *,
+    task: Task,
+    strategy: Strategy,
+    surrogate: Surrogate | None,
+    weighting: Weighting | None,
+    retraining: Retraining | None,
+    warm_start: str | os.PathLike[str] | None,
+    **settings: Any,
+) -> LatentSpaceOptimizer:
+    """Returns the optimizer of a run folder that is locked; see `optimize`."""
+    if not isinstance(task, Task):
+        raise TypeError(
+            f"`optimize.task` must be a Task, such as @shapes(), got {task!r}."
+        )
+    _check_config(run)
+    plan = Plan(**settings)
+    run.write_config()
+    model = _trained_model(run, warm_start)
+    if isinstance(model, TVAE):
+        model = with_num_data(model, model.num_data + plan.budget)
+    return LatentSpaceOptimizer(
+        run.path,
+        task,
+        model,
+        plan,
+        strategy=strategy,
+        surrogate=surrogate,
+        weighting=weighting or Unweighted(),
+        retraining=retraining,
+    )
+
+
+def _check_config(run: RunDirectory) -> None:
+    """Raises a ValueError if the folder has a run of other values."""
+    if not (run.path / LEDGER).exists() or not run.config.exists():
+        return
+    saved = run.config.read_text(encoding="utf-8")
+    free = ("optimize.budget ", "optimize.evaluator ", "ProcessPool.")
+    different = [
+        one
+        for one in config.differences(saved, config.text())
+        if not one.startswith(free)
+    ]
+    if different:
+        raise ValueError(
+            f"`run_dir` {run.path} must be empty or of the same "
+            f"configuration, got other values: {'; '.join(different)}. Only "
+            "optimize.budget may be raised."
+        )
+
+
+def _trained_model(
+    run: RunDirectory, warm_start: str | os.PathLike[str] | None
+) -> Model:
+    """Returns the model that the optimisation begins with."""
+    folder = RunDirectory(warm_start or run.path / MODEL)
+    if warm_start is None and folder.read_summary() is None:
+        print(f"training the model first, in {folder.path}", flush=True)
+        train(folder.path)
+    model = experiment().model
+    if tfvae.checkpoints.restore_latest(folder.checkpoints, model) is None:
+        raise FileNotFoundError(
+            "`optimize.warm_start` must be the folder of a trained model, got "
+            f"{folder.path} without checkpoints."
+        )
+    return model
+
+
+def summary(optimizer: LatentSpaceOptimizer) -> dict[str, Any]:
+    """Returns the figures of a run so far."""
+    task, entries = optimizer.task, optimizer.ledger.entries
+    header, seconds = optimizer.ledger.header, optimizer.rounds.seconds()
+    scores = np.array([optimizer.collection.score_of(one) for one in entries])
+    keys = [json.dumps(one.input) for one in entries]
+    top = {
+        str(k): task.sign * float(top_k(scores, keys, k)[-1])
+        for k in _TOP
+        if len(entries)
+    }
+    best = max(
+        (one for one in entries if one.score is not None),
+        key=optimizer.collection.score_of,
+        default=None,
+    )
+    return {
+        "task": task.name,
+        "seed": optimizer.plan.seed,
+        "maximise": task.maximise,
+        "budget": optimizer.plan.budget,
+        "num_queries": len(entries),
+        "num_failures": sum(one.score is None for one in entries),
+        "num_distinct": len({k for k in keys if k != "null"}),
+        "rounds": len({one.round for one in entries}),
+        "top": top,
+        "best": None if best is None else best._asdict(),
+        "best_in_data": header["best_in_data"],
+        "optimum": header["optimum"],
+        "seconds": {**seconds, "total": sum(seconds.values())},
+    }
+
+
+def _announce(optimizer: LatentSpaceOptimizer) -> None:
+    plan, task = optimizer.plan, optimizer.task
+    done = optimizer.num_done
+    action = f"going on after {done} of" if done else "budget of"
+    best = optimizer.ledger.header["best_in_data"]
+    print(
+        f"{task.name}: {optimizer.collection.num_kept:,} data points, the best "
+        f"{_number(best)}; {action} {plan.budget} queries, "
+        f"{plan.round_size} a round",
+        flush=True,
+    )
+
+
+class _Progress:
+    """Tells of the queries, with the time that is left."""
+
+    def __init__(self, optimizer: LatentSpaceOptimizer) -> None:
+        self._optimizer = optimizer
+        self._first = optimizer.num_done
+        self._started = time.perf_counter()
+        self._told = 0.0
+
+    def tell(self, newest: Sequence[Entry]) -> None:
+        """Writes a line, if the last one was a while ago."""
+        plan, done = self._optimizer.plan, self._optimizer.num_done
+        now = time.perf_counter()
+        is_last = done >= plan.budget
+        if now - self._told < _SECONDS_BETWEEN_LINES and not is_last:
+            return
+        self._told = now
+        each = (now - self._started) / max(done - self._first, 1)
+        width = len(str(plan.budget))
+        print(
+            f"round {plan.round_of(done - 1) + 1}/{plan.num_rounds}  "
+            f"query {done:{width}d}/{plan.budget}  "
+            f"best {_number(self._optimizer.best())}  "
+            f"{each:.2f} s a query, {_left(each * (plan.budget - done))} left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _left(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min"
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.6g}"
+
+
+def _tell(run: RunDirectory, result: dict[str, Any]) -> None:
+    """Prints the end of a run."""
+    top = ", ".join(f"top-{k} {_number(v)}" for k, v in result["top"].items())
+    print(
+        f"{result['num_queries']} queries ({result['num_failures']} without a "
+        f"score, {result['num_distinct']} distinct inputs): {top}; best in "
+        f"the data {_number(result['best_in_data'])}\n"
+        f"ledger, figures and result.json are in {pathlib.Path(run.path)}",
+        flush=True,
+    )
