@@ -2,7 +2,7 @@
 """Makes mistakes, and prints what tfvae says of each as a table.
 
 Usage:
-    python tests/wrong_inputs.py
+    PYTHONPATH=. python tests/wrong_inputs.py
 """
 
 import pathlib
@@ -14,7 +14,9 @@ import keras
 import numpy as np
 
 import tfvae
-from tfvae.data import images
+from tests.lso import objectives, tiny
+from tfvae import lso
+from tfvae.data import WeightedBatches, images
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -32,6 +34,44 @@ def _evolution(**settings):
 
 
 X = np.ones((6, 4), np.float32)
+_FOLDER = pathlib.Path(tempfile.mkdtemp())
+
+
+def _optimise(objective=tiny.objective, evaluator=None, **kwargs):
+    """Runs a small optimisation, and returns what became of its queries."""
+    settings = {
+        "plan": lso.Plan(budget=2),
+        "strategy": lso.PriorSampling(),
+        "folder": tempfile.mkdtemp(),
+    } | kwargs
+    task = tiny.task(objective=objective)
+    plan, folder = settings.pop("plan"), settings.pop("folder")
+    with lso.LatentSpaceOptimizer(
+        folder, task, tiny.model(), plan, **settings
+    ) as optimizer:
+        optimizer.run(evaluator)
+        failures = {str(one.failure) for one in optimizer.ledger.entries}
+    return "recorded: " + "; ".join(sorted(failures))
+
+
+def _raises(point):
+    raise RuntimeError("no sample left")
+
+
+def _cut_ledger(place):
+    """Goes on with a ledger of which bytes are missing, at its end or not."""
+    folder = pathlib.Path(tempfile.mkdtemp())
+    _optimise(folder=folder, plan=lso.Plan(budget=1))
+    path = folder / "ledger.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-30] if place == "end" else whole[9:])
+    return _optimise(folder=folder, plan=lso.Plan(budget=1))
+
+
+def _other_ledger():
+    _optimise(folder=_FOLDER)
+    return _optimise(folder=_FOLDER, weighting=lso.Rank(0.5))
+
 
 IN_PYTHON = {
     "S > 2^H": lambda: _model(num_states=9),
@@ -51,6 +91,22 @@ IN_PYTHON = {
         num_latents=21
     ).log_likelihood(X),
     "a class for an operator": lambda: tfvae.Evolution(parents=tfvae.Elite),
+    "scores of data NaN": lambda: lso.ScoredData(X, [np.nan] * 6),
+    "no data": lambda: lso.ScoredData(X[:0], []),
+    "budget below one round": lambda: lso.Plan(5, queries_per_round=9),
+    "negative weights": lambda: WeightedBatches(X, -np.ones(6), 2),
+    "weights all zero": lambda: WeightedBatches(X, np.zeros(6), 2),
+    "infinite weights": lambda: WeightedBatches(X, np.full(6, np.inf), 2),
+    "score NaN": lambda: _optimise(lambda point: np.nan),
+    "score infinite": lambda: _optimise(lambda point: -np.inf),
+    "score of a wrong type": lambda: _optimise(lambda point: "good"),
+    "objective raises": lambda: _optimise(_raises),
+    "objective hangs": lambda: _optimise(
+        objectives.never, lso.ProcessPool(timeout_seconds=0.5)
+    ),
+    "another run's ledger": _other_ledger,
+    "ledger cut at its end": lambda: _cut_ledger("end"),
+    "ledger damaged elsewhere": lambda: _cut_ledger("start"),
 }
 
 _BARS = "train.py --gin_file=gin/runs/bars.gin --run_dir={run} "
@@ -76,7 +132,9 @@ ON_THE_COMMAND_LINE = {
 
 def _python_message(mistake) -> str:
     try:
-        mistake()
+        told = mistake()
+        if isinstance(told, str):
+            return told
     except Exception as err:
         return f"{type(err).__name__}: {err}".strip().partition("\n")[0]
     return "NO ERROR"

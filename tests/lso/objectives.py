@@ -90,3 +90,8 @@ class Unreadable:
 
     def __reduce__(self):
         return (int, ("no number",))
+
+
+def never(x):
+    """Hangs, whatever it is given."""
+    sleep(3600.0)

@@ -71,15 +71,19 @@ class ExpectedImprovement:
       box_quantile: See `Box.of`.
       box_margin: See `Box.of`.
       shares_bound: See `Box.of`.
-      stops_early: Whether to take what is found once one climb has converged.
+      stops_early: Whether to climb from one start after another, in random
+        order, and to take what is found once a climb has levelled off. That is
+        the published way; it makes a start of the prior, and so exploration,
+        as likely as one of the best points.
       max_iterations: Of a climb, or generations of the evolution.
       num_draws: Joint draws that a batch is chosen by.
       num_candidates: Candidates of a batch besides what the climbs found.
-      explore_share: The share of proposals that are draws of the prior, in or
-        out of the box; 0 for the published way. A surrogate may be sure of
-        regions where it is wrong, and expected improvement never looks there
-        (De Ath et al., 2021, "Greed is good: exploration and exploitation
-        trade-offs in Bayesian optimisation").
+      explore_share: The share of proposals that are drawn at random, from a
+        normal distribution fitted to the latents of the data; 0 for the
+        published way. A surrogate may be sure of regions where it is wrong,
+        and expected improvement never looks there (De Ath et al., 2021,
+        "Greed is good: exploration and exploitation trade-offs in Bayesian
+        optimisation").
     """
 
     incumbent_quantile: float | None = 0.9
@@ -140,9 +144,12 @@ class ExpectedImprovement:
                 "`ExpectedImprovement` must have a model of continuous "
                 "latents; use EvolutionaryExpectedImprovement"
             )
-        if np.random.default_rng(seed).random() < self.explore_share:
-            draws = context.space.sample_prior(seed, num_queries)
-            return np.asarray(draws, np.float32)
+        rng = np.random.default_rng(seed)
+        if rng.random() < self.explore_share:
+            latents = np.asarray(context.latents)
+            shape = (num_queries, latents.shape[1])
+            draws = rng.normal(latents.mean(0), latents.std(0), shape)
+            return self.box(latents).clip(draws)
         incumbent = incumbent_of(context.scores, self.incumbent_quantile)
         start_seed, search_seed, batch_seed = seeds_of(seed, 3)
         found = self._search(
@@ -184,13 +191,13 @@ class ExpectedImprovement:
             )
             return values.numpy(), gradients.numpy()
 
-        return search.climb(
-            function,
-            self.starts(context, self.num_starts, start_seed),
-            box,
-            self.max_iterations,
-            self.stops_early,
-        )
+        starts = self.starts(context, self.num_starts, start_seed)
+        if self.stops_early:
+            order = np.random.default_rng(search_seed).permutation(len(starts))
+            return search.climb_in_turn(
+                function, starts[order], box, self.max_iterations
+            )
+        return search.climb(function, starts, box, self.max_iterations)
 
     def _batch(
         self,

@@ -86,7 +86,6 @@ def climb(
     starts: np.ndarray,
     box: Box,
     max_iterations: int = 100,
-    stops_early: bool = False,
 ) -> Maxima:
     """Climbs from several starts at once by L-BFGS-B.
 
@@ -100,7 +99,6 @@ def climb(
       starts: `[k, M]`, in the box.
       box: Where to stay.
       max_iterations: Of each climb.
-      stops_early: Whether all end as soon as one has converged.
 
     Returns:
       The best point of each climb.
@@ -110,8 +108,8 @@ def climb(
     best_points, best_values = points.copy(), np.full(len(points), -np.inf)
     try:
         while True:
-            waiting, converged = climbs.wait(points)
-            if not waiting or (stops_early and converged):
+            waiting = climbs.wait(points)
+            if not waiting:
                 break
             values, gradients = function(points)
             # The optimiser minimises, and has no use for NaN.
@@ -123,6 +121,52 @@ def climb(
     finally:
         climbs.stop()
     return Maxima(box.clip(best_points), best_values)
+
+
+def climb_in_turn(
+    function: ValuesAndGradients,
+    starts: np.ndarray,
+    box: Box,
+    max_iterations: int = 100,
+) -> Maxima:
+    """Climbs from one start after another, until a climb levels off.
+
+    That is often the first, so what is found depends on which start that is.
+    A climb that ends otherwise (at once, where there is no gradient) is
+    followed by the next.
+
+    Args:
+      function: What to maximise.
+      starts: `[k, M]`, in the box.
+      box: Where to stay.
+      max_iterations: Of each climb.
+
+    Returns:
+      The best point of each climb that was made.
+    """
+    bounds = list(zip(box.low.tolist(), box.high.tolist(), strict=True))
+
+    def loss(point: np.ndarray) -> tuple[float, np.ndarray]:
+        values, gradients = function(point[None])
+        if not np.isfinite(values[0]):
+            return 1e300, np.zeros_like(point)
+        return -float(values[0]), -np.nan_to_num(gradients[0])
+
+    points, values = [], []
+    for start in starts:
+        result = scipy.optimize.minimize(
+            loss,
+            np.asarray(start, np.float64),
+            jac=True,
+            bounds=bounds,
+            method="L-BFGS-B",
+            options={"maxiter": max_iterations},
+        )
+        points.append(result.x)
+        values.append(-float(result.fun))
+        if "REDUCTION" in str(result.message).upper():
+            break
+    return Maxima(box.clip(np.array(points)), np.array(values))
 
 
 class _Climbs:
@@ -169,13 +213,13 @@ class _Climbs:
             raise _Stopped
         return answer
 
-    def wait(self, points: np.ndarray) -> tuple[list[int], bool]:
+    def wait(self, points: np.ndarray) -> list[int]:
         """Waits until each climb asks or has ended; writes into `points`.
 
         Returns:
-          Which of them ask, and whether one has converged now.
+          Which of them ask.
         """
-        waiting, converged = [], False
+        waiting = []
         for _ in range(len(self._running)):
             i, point, result = self._asked.get()
             if point is not None:
@@ -184,10 +228,8 @@ class _Climbs:
             elif isinstance(result, Exception):
                 self._running = set(waiting)
                 raise result
-            else:
-                converged |= bool(result.success)
         self._running = set(waiting)
-        return waiting, converged
+        return waiting
 
     def answer(
         self, waiting: list[int], values: np.ndarray, gradients: np.ndarray

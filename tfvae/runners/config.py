@@ -77,8 +77,11 @@ def load(
     gin.clear_config()
     try:
         gin.parse_config_files_and_bindings(
-            [os.fspath(path) for path in gin_files], list(gin_params)
+            [os.fspath(path) for path in gin_files], [], finalize_config=False
         )
+        known = _macros()
+        gin.parse_config(list(gin_params))
+        gin.finalize()
     except SyntaxError as err:
         if "Failed to parse token" not in str(err):
             raise
@@ -94,7 +97,7 @@ def load(
         raise ValueError(
             f"`{name}` must be given, as in --gin_param=\"{name}='...'\"."
         ) from err
-    _check_macros(gin_params)
+    _check_macros(gin_params, known)
 
 
 def with_data(
@@ -217,18 +220,30 @@ def differences(saved: str, current: str) -> list[str]:
     ]
 
 
-def _check_macros(gin_params: Sequence[str]) -> None:
-    """Raises a ValueError for a macro on the command line that nothing uses."""
+def _macros() -> set[str]:
+    """Returns the macros that the configuration defines or uses."""
+    return {
+        name for name in bindings(text()) if name.isidentifier()
+    } | set(re.findall(r"%(\w+)", text()))
+
+
+def _check_macros(gin_params: Sequence[str], known: set[str]) -> None:
+    """Raises a ValueError for a macro on the command line that nothing uses.
+
+    Args:
+      gin_params: The command line's.
+      known: Those of the gin files.
+    """
     defined = [
         match.group(1)
         for param in gin_params
         if (match := re.match(r"\s*(\w+)\s*=", param))
     ]
-    used = set(re.findall(r"%(\w+)", text()))
+    used = known | set(re.findall(r"%(\w+)", text()))
     unknown = [name for name in defined if name not in used]
     if unknown:
-        known = ", ".join(sorted(used)) or "none"
+        listed = ", ".join(sorted(used)) or "none"
         raise ValueError(
             f"`{unknown[0]}` must be a macro of the gin files (they use "
-            f"{known}) or a parameter written as function.parameter."
+            f"{listed}) or a parameter written as function.parameter."
         )
