@@ -265,7 +265,11 @@ class LatentSpaceOptimizer:
             self._latents = self._space.encode(
                 self.collection.points[rows], rows
             )
-            self._scores = self.collection.scores[rows]
+            # No point counts for less than an invalid one, lest outliers be
+            # what the surrogate is fitted to.
+            self._scores = np.maximum(
+                self.collection.scores[rows], self.collection.invalid_score
+            )
 
     def _take_snapshots(self) -> None:
         now, seed = self._round, self._seed(_SAMPLING, self._round)
@@ -292,9 +296,10 @@ class LatentSpaceOptimizer:
             return self._latents, self._scores
         latents = np.array([one.latent for one in entries], np.float32)
         scores = [self.collection.score_of(one) for one in entries]
+        counted = np.maximum(scores, self.collection.invalid_score)
         return (
             np.concatenate([self._latents, latents]),
-            np.concatenate([self._scores, scores]),
+            np.concatenate([self._scores, counted]),
         )
 
     # Queries.
