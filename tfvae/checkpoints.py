@@ -18,7 +18,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import keras
@@ -101,7 +101,10 @@ def save(
 
 
 def restore_latest(
-    directory: str | os.PathLike[str], model: keras.Model
+    directory: str | os.PathLike[str],
+    model: keras.Model,
+    *,
+    grows: Collection[str] = (),
 ) -> Checkpoint | None:
     """Gives a model the values of the newest checkpoint that is whole.
 
@@ -113,6 +116,8 @@ def restore_latest(
       directory: Folder that `save` wrote to; it need not exist.
       model: A built model like the saved one. Its optimizer is built here if
         it was not yet; without one, the saved optimizer is left out.
+      grows: Last parts of the names of variables that may have more rows
+        than the saved ones; the rest of their rows stay as they are.
 
     Returns:
       The checkpoint, or None when there is no whole one.
@@ -132,9 +137,14 @@ def restore_latest(
         saved = content["variables"]
         if optimizer is None:
             saved = [one for one in saved if one["group"] == "model"]
-        _check_fit(path, saved, _descriptions(model))
+        current = _descriptions(model)
+        pairs = zip(saved, current, strict=False)
+        grown = [_grown(*pair, grows) for pair in pairs]
+        _check_fit(path, [*grown, *saved[len(current) :]], current)
         # The optimizer's arrays come last, and have no variable without one.
         for variable, array in zip(_variables(model), arrays, strict=False):
+            if len(variable.shape) and len(array) < variable.shape[0]:
+                array = np.concatenate([array, variable[len(array) :]])
             variable.assign(array)
         return Checkpoint(path, content["epoch"], content["extra"])
     return None
@@ -241,6 +251,16 @@ def _read_archive(
     ) as err:
         raise DamagedCheckpointError(str(err).strip("'\"")) from err
     return content, arrays
+
+
+def _grown(
+    saved: dict[str, Any], current: dict[str, Any], grows: Collection[str]
+) -> dict[str, Any]:
+    """Describes a saved variable as if it had the rows it may lack."""
+    rows, more = saved["shape"][:1], current["shape"][:1]
+    if saved["name"] in grows and rows < more:
+        return {**saved, "shape": [*more, *saved["shape"][1:]]}
+    return saved
 
 
 def _check_fit(

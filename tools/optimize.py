@@ -68,8 +68,16 @@ def main(values: flags.FlagValues) -> None:
     }
     bound = console.bindings(values, parameters)
     if values["seed"].value is not None:
-        bound.append(f"optimize.seed = {values['seed'].value}")
+        bound += [
+            f"optimize.seed = {values['seed'].value}",
+            f"scored_data.seed = {values['seed'].value}",
+        ]
     config.load(files, bound)
+    if values.task and "@own_task" not in config.text():
+        raise ValueError(
+            "`--task` must come with gin files that use @own_task(), such as "
+            f"gin/{_DEFAULT}, got {', '.join(files)}"
+        )
     asked = None
     if values.ask or values.tell:
         asked = optimize.Asked(values.ask, values.tell)

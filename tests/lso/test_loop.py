@@ -13,6 +13,9 @@ from absl.testing import parameterized
 from tests.lso import tiny
 from tfvae import networks, priors, vae
 from tfvae.lso import (
+    FB,
+    EnsembleRegressor,
+    EvolutionaryExpectedImprovement,
     LatentSpaceOptimizer,
     Plan,
     PriorSampling,
@@ -140,6 +143,53 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
             found = _sequence(second.ledger.entries)
         self.assertEqual(found, self._unbroken())
 
+    @parameterized.product(
+        moment=[3, 6], kind=["", "FB", "loss", "replication", "TVAE"]
+    )
+    def test_run_that_stops_between_rounds_goes_on_the_same(self, moment, kind):
+        def options():
+            found = {}
+            if kind == "FB":
+                found["weighting"] = FB(0.5)
+            elif kind == "TVAE":
+                found["model"] = with_num_data(
+                    tiny.binary_model(), tiny.NUM_DATA + PLAN.budget
+                )
+                found["strategy"] = EvolutionaryExpectedImprovement(
+                    num_states=4, num_steps=3
+                )
+                found["surrogate"] = EnsembleRegressor(num_trees=3)
+            elif kind:
+                found["retraining"] = dataclasses.replace(RETRAINING, use=kind)
+            return found
+
+        whole, parted = (self.create_tempdir().full_path for _ in range(2))
+        with self._open(whole, **options()) as optimizer:
+            optimizer.run()
+            expected = _sequence(optimizer.ledger.entries)
+            num_data = len(optimizer.collection.points)
+        with self._open(parted, **options()) as optimizer:
+            for _ in optimizer.steps():
+                if optimizer.num_done == moment:
+                    break
+        with self._open(parted, **options()) as optimizer:
+            optimizer.run()
+            self.assertEqual(_sequence(optimizer.ledger.entries), expected)
+            self.assertLen(optimizer.collection.points, num_data)
+
+    def test_asking_and_telling_by_processes_of_their_own_is_the_same(self):
+        folder = self.create_tempdir().full_path
+        while True:
+            with self._open(folder) as optimizer:
+                asked = optimizer.ask()
+                entries = _sequence(optimizer.ledger.entries)
+            if not asked:
+                break
+            with self._open(folder) as optimizer:
+                (query,) = asked
+                optimizer.tell(query.number, tiny.objective(query.input))
+        self.assertEqual(entries, self._unbroken())
+
     def test_warm_fits_are_those_within_a_round(self):
         surrogate = Count()
         folder = self.create_tempdir().full_path
@@ -257,6 +307,25 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(after[:7], before)
         self.assertEqual([one[0] for one in after[7:]], [2, 2, 3])
 
+    @parameterized.parameters("VAE", "TVAE")
+    def test_budget_of_whole_rounds_may_grow(self, kind):
+        def parts(budget):
+            made = {"plan": dataclasses.replace(PLAN, budget=budget)}
+            if kind == "TVAE":
+                made["strategy"] = PriorSampling()
+                made["model"] = with_num_data(
+                    tiny.binary_model(), tiny.NUM_DATA + budget
+                )
+            return made
+
+        folder = self.create_tempdir().full_path
+        for budget in (6, 9):
+            with self._open(folder, **parts(budget)) as optimizer:
+                optimizer.run()
+                self.assertEqual(optimizer.num_done, budget)
+                kept = optimizer.collection.num_kept
+        self.assertEqual(kept, tiny.NUM_DATA + 6)
+
     def test_ledger_that_was_shortened_behind_a_checkpoint_is_an_error(self):
         folder = self.create_tempdir().full_path
         with self._open(folder) as optimizer:
@@ -267,16 +336,64 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
         with self.assertRaisesRegex(ValueError, "shortened"):
             self._open(folder)
 
-    def test_retraining_traces_once_however_many_rounds(self):
-        model = tiny.model()
+    def test_later_rounds_trace_nothing(self):
+        model, traced = tiny.model(), []
+        step = model.train_step
+
+        def counted(data):
+            traced.append(len(traced))
+            return step(data)
+
+        model.train_step = counted
         folder = self.create_tempdir().full_path
+        numbers = []
         with self._open(folder, model=model) as optimizer:
+            for _ in optimizer.steps():
+                numbers.append(len(traced))
+        self.assertGreater(numbers[0], 0)
+        self.assertEqual(numbers[0], numbers[-1])
+
+    def test_invalid_score_better_than_the_data_is_an_error(self):
+        with self.assertRaisesRegex(ValueError, "must not be better"):
+            self._open(
+                self.create_tempdir().full_path,
+                task=tiny.task(invalid_score=0.5),
+            )
+
+    def test_no_point_counts_for_less_than_an_invalid_one(self):
+        seen = []
+
+        class Watched(Count):
+            def fit(self, latents, scores, seed, warm):
+                seen.extend(scores)
+                super().fit(latents, scores, seed, warm)
+
+        folder = self.create_tempdir().full_path
+        task = tiny.task(invalid_score=-8.0, objective=lambda point: -99.0)
+        with self._open(folder, task=task, surrogate=Watched()) as optimizer:
             optimizer.run()
-        functions = model.train_function
-        traced = getattr(functions, "experimental_get_tracing_count", None)
-        if traced is None:
-            self.skipTest("Keras wraps its train function here")
-        self.assertEqual(traced(), 1)
+        self.assertEqual(min(seen), -8.0)
+        self.assertLess(tiny.data(5).scores.min(), -8.0)
+
+    def test_tvae_without_rows_for_what_is_found_is_an_error(self):
+        with self.assertRaisesRegex(ValueError, "with_num_data"):
+            self._open(
+                self.create_tempdir().full_path,
+                model=tiny.binary_model(),
+                strategy=PriorSampling(),
+            )
+
+    def test_folder_can_be_opened_after_an_error(self):
+        folder = self.create_tempdir().full_path
+        with self._open(folder) as optimizer:
+            optimizer.run()
+            path = optimizer.ledger.path
+        whole = path.read_bytes()
+        path.write_bytes(b"".join(whole.splitlines(keepends=True)[:3]))
+        with self.assertRaisesRegex(ValueError, "shortened"):
+            self._open(folder)
+        path.write_bytes(whole)
+        self._open(folder).close()
 
     def test_surrogate_is_asked_for_where_a_strategy_needs_it(self):
         with self.assertRaisesRegex(ValueError, "`surrogate` must be given"):
@@ -365,7 +482,7 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
             optimizer.run()
         with open(f"{folder}/ledger.jsonl") as file:
             header, *entries = [json.loads(line) for line in file]
-        self.assertEqual(header["header"]["weighting"], "Rank(k=0.1)")
+        self.assertEqual(header["header"]["weighting"], repr(Rank(0.1)))
         self.assertEqual(header["header"]["budget"], 7)
         self.assertLen(entries, 7)
 

@@ -78,9 +78,9 @@ class ExpectedImprovement:
       max_iterations: Of a climb, or generations of the evolution.
       num_draws: Joint draws that a batch is chosen by.
       num_candidates: Candidates of a batch besides what the climbs found.
-      explore_share: The share of proposals that are drawn at random, from a
-        normal distribution fitted to the latents of the data; 0 for the
-        published way. A surrogate may be sure of regions where it is wrong,
+      explore_share: The share of calls whose queries are drawn at random,
+        from a normal distribution fitted to the latents of the data; 0 for
+        the published way. A surrogate may be sure of regions where it is wrong,
         and expected improvement never looks there (De Ath et al., 2021,
         "Greed is good: exploration and exploitation trade-offs in Bayesian
         optimisation").
@@ -144,14 +144,15 @@ class ExpectedImprovement:
                 "`ExpectedImprovement` must have a model of continuous "
                 "latents; use EvolutionaryExpectedImprovement"
             )
-        rng = np.random.default_rng(seed)
+        seeds = seeds_of(seed, 4)
+        rng = np.random.default_rng(seeds[3])
         if rng.random() < self.explore_share:
             latents = np.asarray(context.latents)
             shape = (num_queries, latents.shape[1])
             draws = rng.normal(latents.mean(0), latents.std(0), shape)
             return self.box(latents).clip(draws)
         incumbent = incumbent_of(context.scores, self.incumbent_quantile)
-        start_seed, search_seed, batch_seed = seeds_of(seed, 3)
+        start_seed, search_seed, batch_seed, _ = seeds
         found = self._search(
             surrogate, context, incumbent, start_seed, search_seed
         )

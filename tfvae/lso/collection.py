@@ -24,16 +24,38 @@ class Collection:
       points: `[N, D]` float32.
       scores: `[N]` float64, larger is better.
       is_kept: `[N]` bool, False where dropped.
+      invalid_score: What an input without a score counts as, larger is
+        better.
       inputs: Those of the first data, as JSON has them; empty where the task
         does not give them.
     """
 
     def __init__(self, task: Task, data: ScoredData) -> None:
-        """Begins with the data of a task."""
+        """Begins with the data of a task.
+
+        Raises:
+          TypeError: If they are no `ScoredData`.
+          ValueError: If inputs are needed and not there, or an invalid decode
+            would count for more than the best of them.
+        """
+        if not isinstance(data, ScoredData):
+            raise TypeError(
+                f"`data` of task {task.name} must return ScoredData, got "
+                f"{type(data).__name__}"
+            )
         self._task = task
         self.points = data.points
         self.scores = task.sign * data.scores
         self.is_kept = np.ones(len(data.points), bool)
+        self.invalid_score = float(self.scores.min())
+        if task.invalid_score is not None:
+            self.invalid_score = task.sign * task.invalid_score
+        if self.invalid_score > self.scores.max():
+            raise ValueError(
+                "`invalid_score` must not be better than the best of the "
+                f"data, {task.sign * self.scores.max():g}, got "
+                f"{task.invalid_score!r}"
+            )
         inputs = data.inputs
         if inputs is None and not task.keep_duplicates:
             raise ValueError(
@@ -52,13 +74,6 @@ class Collection:
     def num_kept(self) -> int:
         """The number of points without those that were dropped."""
         return int(self.is_kept.sum())
-
-    @property
-    def invalid_score(self) -> float:
-        """What an input without a score counts as, larger is better."""
-        if self._task.invalid_score is None:
-            return float(self.scores.min())
-        return self._task.sign * self._task.invalid_score
 
     def score_of(self, entry: Entry) -> float:
         """Returns the score of an entry of the ledger, larger is better."""

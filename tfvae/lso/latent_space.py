@@ -127,9 +127,15 @@ class _Evolved(LatentSpace):
         states = self._model.states
         if rows is None or states is None:
             return _in_batches(self._infer, points)
-        # The store keeps each point's best state first.
+        # The store keeps each point's best state first, as of when training
+        # last met it.
         packed = tf.gather(states.packed.value, rows)[:, 0]
-        return np.asarray(bits.unpack(packed, self.num_latents), np.float32)
+        latents = np.array(bits.unpack(packed, self.num_latents), np.float32)
+        best = tf.gather(states.log_joints.value, rows)[:, 0]
+        unseen = np.isneginf(best.numpy())
+        if unseen.any():
+            latents[unseen] = _in_batches(self._infer, points[unseen])
+        return latents
 
     def _infer(self, points: np.ndarray) -> tf.Tensor:
         packed = self._model.infer(points).packed[:, 0]

@@ -11,12 +11,10 @@ is killed goes on as if it had not been.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
 import os
 import pathlib
 import time
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -25,6 +23,7 @@ import numpy as np
 from tfvae import checkpoints
 from tfvae.lso import evaluation, pending, snapshots
 from tfvae.lso.collection import Collection
+from tfvae.lso.header import header
 from tfvae.lso.latent_space import latent_space
 from tfvae.lso.ledger import Entry, Ledger
 from tfvae.lso.pending import Query
@@ -35,11 +34,28 @@ from tfvae.lso.strategies import Context, Strategy, select_points
 from tfvae.lso.surrogates import Surrogate
 from tfvae.lso.tasks.base import Task
 from tfvae.lso.weighting import Unweighted, Weighting
+from tfvae.tvae import STATE_NAMES, TVAE
 
 # What seeds are for.
 _RETRAINING, _POINTS, _FITTING, _PROPOSING, _READING, _SAMPLING = range(6)
 NO_INPUT = "the latents decode to no valid input"
 """The failure of a query that there is nothing to evaluate of."""
+
+
+def _check_model(model: Any, points: np.ndarray, budget: int) -> None:
+    """Raises a ValueError if a model is not one of data that may grow."""
+    if points.shape[1] != model.num_observed:
+        raise ValueError(
+            f"`model` must observe the {points.shape[1]} dimensions of the "
+            f"task, got {model.num_observed}"
+        )
+    most = len(points) + budget
+    if isinstance(model, TVAE) and model.num_data < most:
+        raise ValueError(
+            f"`model` must have states for {most} data points, all there may "
+            f"ever be, got {model.num_data}; use "
+            f"tfvae.tvae.with_num_data(model, {most})"
+        )
 
 
 class LatentSpaceOptimizer:
@@ -119,22 +135,9 @@ class LatentSpaceOptimizer:
         self._weighting = weighting or Unweighted()
         self._folder = pathlib.Path(run_dir)
         self._folder.mkdir(parents=True, exist_ok=True)
-        data = task.data(plan.seed)
-        if data.points.shape[1] != model.num_observed:
-            raise ValueError(
-                f"`model` must observe the {data.points.shape[1]} dimensions "
-                f"of task {task.name}, got {model.num_observed}"
-            )
-        self.collection = Collection(task, data)
+        self.collection = Collection(task, task.data(plan.seed))
+        _check_model(model, self.collection.points, plan.budget)
         retraining = retraining or Retraining()
-        self.ledger = Ledger(
-            self._folder / "ledger.jsonl",
-            {
-                **self._header(data.points, retraining),
-                **(extra_header or {}),
-            },
-            in_order=False,
-        )
         self._retrainer = Retrainer(
             model, retraining, self._seed(_RETRAINING, 0)
         )
@@ -144,33 +147,26 @@ class LatentSpaceOptimizer:
         self._is_warm = False
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self.rounds = RoundTable(self._folder / "rounds.csv")
-        self._restore()
-
-    def _header(
-        self, points: np.ndarray, retraining: Retraining
-    ) -> dict[str, Any]:
-        task, plan = self.task, self.plan
-        best = task.sign * float(self.collection.scores.max())
-        return {
-            "task": task.name,
-            "maximise": task.maximise,
-            "optimum": task.optimum,
-            "invalid_score": task.invalid_score,
-            "best_in_data": best,
-            "num_data": len(points),
-            "data_crc32": zlib.crc32(points.data),
-            "model": type(self._model).__name__,
-            "strategy": repr(self._strategy),
-            "surrogate": repr(self._surrogate),
-            "weighting": repr(self._weighting),
-            "retraining": repr(retraining),
-            **{
-                name: value
-                for name, value in dataclasses.asdict(plan).items()
-                # Samples are pictures of a run, not a part of it.
-                if name != "num_samples"
-            },
+        parts = {
+            "model": type(model).__name__,
+            "strategy": strategy,
+            "surrogate": surrogate,
+            "weighting": self._weighting,
+            "retraining": retraining,
         }
+        self.ledger = Ledger(
+            self._folder / "ledger.jsonl",
+            {
+                **header(task, self.collection, plan, **parts),
+                **(extra_header or {}),
+            },
+            in_order=False,
+        )
+        try:
+            self._restore()
+        except BaseException:
+            self.ledger.close()
+            raise
 
     def _seed(self, *path: int) -> int:
         """Returns the seed of one use; see the constants above."""
@@ -190,9 +186,10 @@ class LatentSpaceOptimizer:
     def _restore(self) -> None:
         """Takes up what the folder has."""
         now = min(self.plan.round_of(self.num_done), self.plan.num_rounds - 1)
-        for done in range(now):
-            self.collection.add(self._entries_of(done), self._weighting)
-        found = checkpoints.restore_latest(self._checkpoints, self._model)
+        # States of data that a TVAE had no room for yet are fresh ones.
+        found = checkpoints.restore_latest(
+            self._checkpoints, self._model, grows=STATE_NAMES
+        )
         trained = -1 if found is None else found.epoch
         if trained > now:
             raise ValueError(
@@ -200,15 +197,23 @@ class LatentSpaceOptimizer:
                 f"before {trained}, for which there is a checkpoint, got "
                 f"{self.num_done}; has it been shortened?"
             )
+        if trained < now - 1:
+            raise ValueError(
+                f"{self._checkpoints} must have the model of round {now - 1} "
+                f"or {now}, got "
+                f"{'none' if found is None else f'that of round {trained}'}"
+            )
+        # What round `trained` has found is added when the next one begins.
+        for done in range(trained):
+            self.collection.add(self._entries_of(done), self._weighting)
         if trained == now:
             self._enter(now)
-        else:
-            self._round = now - 1  # `_begin` trains for it.
+        self._round = trained
         last = pending.load(self._pending_path)
         if last is None or last.queries[0].round != self._round:
             return
         self._pending = last.queries
-        if last.surrogate and self._surrogate is not None:
+        if self._strategy.uses_surrogate and self._surrogate is not None:
             self._surrogate.restore(last.surrogate)
             self._is_warm = True
 
@@ -337,9 +342,15 @@ class LatentSpaceOptimizer:
 
     def _propose(self) -> None:
         """Chooses the next queries, and puts them on the disk."""
-        first = self.num_done
-        left = self.plan.end_of(self._round) - first
-        count = self._strategy.num_at_a_time(left)
+        done = {entry.query for entry in self._entries_of(self._round)}
+        start = self._round * self.plan.round_size
+        numbers = [
+            number
+            for number in range(start, self.plan.end_of(self._round))
+            if number not in done
+        ]
+        first = numbers[0]
+        count = min(self._strategy.num_at_a_time(len(numbers)), len(numbers))
         latents, scores = self._known()
         if self._strategy.uses_surrogate and self._surrogate is not None:
             with self._timed("fit"):
@@ -353,7 +364,6 @@ class LatentSpaceOptimizer:
         context = Context(
             self._space, latents, scores, self._surrogate, self._score_latents
         )
-        count = min(count, left)
         with self._timed("acquisition"):
             proposed = self._strategy.propose(
                 context,
@@ -367,13 +377,16 @@ class LatentSpaceOptimizer:
                 None if one is None else self.task.to_json(one) for one in read
             ]
         self._pending = [
-            Query(first + i, self._round, proposed[place], inputs[place], seed)
-            for i, place in enumerate(self._worthwhile(inputs)[:count])
+            Query(number, self._round, proposed[place], inputs[place], seed)
+            for number, place in zip(
+                numbers[:count], self._worthwhile(inputs)[:count], strict=False
+            )
         ]
         state = {}
         if self._surrogate is not None:
             state = self._surrogate.state()
         pending.save(self._pending_path, pending.Pending(self._pending, state))
+        self.rounds.update(self._round, self.seconds)
 
     def _worthwhile(self, inputs: Sequence[Any]) -> list[int]:
         """Returns the places of JSON inputs, those of unknown score first."""
@@ -399,7 +412,7 @@ class LatentSpaceOptimizer:
         """Scores latents by the objective itself, for oracles."""
         scores, inputs = self._score_means(self._space.decode(latents), 0)
         keys = [
-            None if one is None else str(self.task.to_json(one))
+            None if one is None else self.collection.key(self.task.to_json(one))
             for one in inputs
         ]
         return self.task.sign * scores, keys
@@ -459,7 +472,10 @@ class LatentSpaceOptimizer:
         if failure is None:
             checked = evaluation.evaluate_one(lambda given: given, score)
             result = checked._replace(seconds=seconds)
-        return self._record(waiting[number], result)
+        entry = self._record(waiting[number], result)
+        if self.num_done >= self.plan.budget:
+            self.rounds.end(self._round, self.best(), self.seconds)
+        return entry
 
     def _record(self, query: Query, result: evaluation.Result) -> Entry:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -490,21 +506,15 @@ class LatentSpaceOptimizer:
 
     def steps(
         self, evaluator: evaluation.Evaluator | None = None
-    ) -> Iterator[list[Entry]]:
-        """Goes on step by step, as `run` does.
-
-        Yields:
-          What has become of the queries of one proposal.
-        """
+    ) -> Iterator[None]:
+        """Goes on as `run` does, and yields after each proposal's queries."""
         evaluator = evaluator or evaluation.InProcess()
-        start = self.num_done
         while queries := self.ask():
             inputs = [self.task.from_json(query.input) for query in queries]
             with self._timed("evaluate"):
                 evaluator(self.task.objective, inputs, self._recorder(queries))
             self.rounds.update(self._round, self.seconds)
-            yield self.ledger.entries[start:]
-            start = self.num_done
+            yield
         self.rounds.end(self._round, self.best(), self.seconds)
 
     def _recorder(self, queries: Sequence[Query]) -> evaluation.Done:

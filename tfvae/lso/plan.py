@@ -19,10 +19,12 @@ class Plan:
       num_best: The surrogate's points: so many of the best data points,
       num_random: and so many others, drawn at random.
       num_proposals: Latents that are proposed for each query; the first of
-        them that decodes to an input without a known score is queried. 1 for
-        the published way, in which most queries of some tasks repeat others.
+        them that decodes to an input without a known score (of the ledger, or
+        of the data if they have inputs) is queried. 1 for the published way,
+        in which most queries of some tasks repeat others.
       num_samples: Draws from the prior that are scored in the first, the
-        middle and the last round, beside the budget; only for objectives that
+        middle and the last round, beside the budget, and with two latents
+        that decode to pictures a grid of 289, too; only for objectives that
         cost nothing.
       seed: Of everything random.
     """

@@ -42,8 +42,9 @@ class Retraining(Settings):
         multiplies its whole loss with its weight; "replication" repeats
         points and weighs the loss by what is left over (the published way
         with expressions).
-      keeps_optimizer: Whether the moments of the optimizer outlast a round.
-        The published runs start with none in each.
+      keeps_optimizer: Whether the moments of the optimizer outlast a round,
+        and a model that is compiled keeps its own. The published runs start
+        with none in each.
     """
 
     first_epochs: float = 1.0
@@ -148,7 +149,7 @@ class Retrainer:
         if not math.isfinite(loss):
             raise DivergedError(
                 f"retraining diverged (the loss is {loss}); lower "
-                "`learning_rate` of Retraining"
+                "`learning_rate` of Retraining, in another folder"
             )
         return float(loss)
 
@@ -161,7 +162,7 @@ class Retrainer:
         restored goes on with those that it would have had.
         """
         step = int(self._model.iteration)
-        batch_size = min(self._settings.batch_size, len(points))
+        batch_size = self._settings.batch_size
         if self._settings.use != "sampling":
             # An epoch of its own for each round, whatever their lengths.
             return loss_weighted_batches(

@@ -222,9 +222,9 @@ def differences(saved: str, current: str) -> list[str]:
 
 def _macros() -> set[str]:
     """Returns the macros that the configuration defines or uses."""
-    return {
-        name for name in bindings(text()) if name.isidentifier()
-    } | set(re.findall(r"%(\w+)", text()))
+    return {name for name in bindings(text()) if name.isidentifier()} | set(
+        re.findall(r"%(\w+)", text())
+    )
 
 
 def _check_macros(gin_params: Sequence[str], known: set[str]) -> None:

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import functools
 import importlib.util
 import json
 import os
@@ -19,16 +22,15 @@ import tfvae.checkpoints
 from tfvae.data import Observations
 from tfvae.lso import evaluation
 from tfvae.lso.curves import top_k
-from tfvae.lso.ledger import Entry
 from tfvae.lso.loop import LatentSpaceOptimizer
 from tfvae.lso.plan import Plan
 from tfvae.lso.retraining import Retraining
 from tfvae.lso.strategies import Strategy
 from tfvae.lso.surrogates import Surrogate
 from tfvae.lso.tasks.base import Task
-from tfvae.lso.weighting import Unweighted, Weighting
+from tfvae.lso.weighting import Weighting
 from tfvae.runners import config
-from tfvae.runners.experiment import Model, experiment
+from tfvae.runners.experiment import Experiment, experiment
 from tfvae.runners.optimization_figures import write_run_figures
 from tfvae.runners.run_directory import RunDirectory
 from tfvae.runners.train import train
@@ -68,23 +70,33 @@ def own_task(path: str | os.PathLike[str]) -> Task:
         raise FileNotFoundError(
             f"`task` must be a Python file, got {path}, which does not exist."
         )
+    return _task_of(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _task_of(path: pathlib.Path, changed: int) -> Task:
+    """Returns the task of a file as of when it was changed last."""
+    del changed
     name = f"{path.stem}_task"
-    module = sys.modules.get(name)
-    if module is None or module.__file__ != os.fspath(path):
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        # Objectives are found there by processes that evaluate them.
-        sys.modules[name] = module
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Objectives are found there by processes that evaluate them.
+    sys.modules[name] = module
+    try:
         spec.loader.exec_module(module)
-    task = getattr(module, "task", None)
-    if callable(task):
-        task = task()
+        task = getattr(module, "task", None)
+        if callable(task):
+            task = task()
+    except Exception as err:
+        del sys.modules[name]
+        raise ValueError(f"{path} fails: {type(err).__name__}: {err}") from err
     if not isinstance(task, Task):
         raise TypeError(
             f"{path} must have a `task` that is a tfvae.lso.Task, got {task!r}."
         )
-    return task
+    # What it takes to make the data is not for us to do several times.
+    return dataclasses.replace(task, data=functools.cache(task.data))
 
 
 @gin.register
@@ -154,8 +166,8 @@ def optimize(
       num_proposals: Latents proposed for each query, of which the first that
         decodes to an input without a known score is queried; 1 for the
         published way.
-      num_samples: Draws from the prior that are scored beside the budget; for
-        objectives that cost nothing.
+      num_samples: Draws from the prior that are scored beside the budget (and
+        with two latents a grid of them); for objectives that cost nothing.
       seed: Of the run.
       warm_start: Folder of a run of tools/train.py with the model to begin
         with; None to train what `experiment` and `fit` say first.
@@ -168,9 +180,27 @@ def optimize(
       ValueError: If values do not fit, or the folder has another run.
       RuntimeError: If another process is at it.
     """
+    plan = Plan(
+        budget=budget,
+        queries_per_round=queries_per_round,
+        num_best=num_best,
+        num_random=num_random,
+        num_proposals=num_proposals,
+        num_samples=num_samples,
+        seed=seed,
+    )
+    parts = {
+        "strategy": strategy,
+        "surrogate": surrogate,
+        "weighting": weighting,
+        "retraining": retraining,
+    }
     run = RunDirectory(run_dir)
     with run.locked():
-        optimizer = opened(run, **_given(locals()))
+        # What is asked for goes to standard output, and nothing else then.
+        aside = sys.stdout if asked is None else sys.stderr
+        with contextlib.redirect_stdout(aside):
+            optimizer = opened(run, task, plan, warm_start, parts)
         with optimizer:
             if asked is None:
                 _run(optimizer, evaluator)
@@ -178,8 +208,9 @@ def optimize(
                 _serve(optimizer, asked)
             result = summary(optimizer)
         run.write_json(RESULT, result)
-        if asked is None:
+        if result["num_queries"] >= budget:
             write_run_figures(run.path)
+        if asked is None:
             _tell(run, result)
     return result
 
@@ -190,8 +221,8 @@ def _run(
     """Evaluates here until the budget is spent."""
     _announce(optimizer)
     progress = _Progress(optimizer)
-    for newest in optimizer.steps(evaluator):
-        progress.tell(newest)
+    for _ in optimizer.steps(evaluator):
+        progress.tell()
 
 
 def _serve(optimizer: LatentSpaceOptimizer, asked: Asked) -> None:
@@ -213,25 +244,12 @@ def _serve(optimizer: LatentSpaceOptimizer, asked: Asked) -> None:
         print(json.dumps({"query": query.number, "input": query.input}))
 
 
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    """Returns the arguments of `optimize` that `opened` takes."""
-    return {
-        name: value
-        for name, value in values.items()
-        if name not in ("asked", "evaluator", "run", "run_dir")
-    }
-
-
 def opened(
     run: RunDirectory,
-    *,
     task: Task,
-    strategy: Strategy,
-    surrogate: Surrogate | None,
-    weighting: Weighting | None,
-    retraining: Retraining | None,
+    plan: Plan,
     warm_start: str | os.PathLike[str] | None,
-    **settings: Any,
+    parts: dict[str, Any],
 ) -> LatentSpaceOptimizer:
     """Returns the optimizer of a run folder that is locked; see `optimize`."""
     if not isinstance(task, Task):
@@ -239,21 +257,19 @@ def opened(
             f"`optimize.task` must be a Task, such as @shapes(), got {task!r}."
         )
     _check_config(run)
-    plan = Plan(**settings)
-    run.write_config()
-    model = _trained_model(run, warm_start)
+    started = _trained(run, warm_start)
+    model = started.model
     if isinstance(model, TVAE):
-        model = with_num_data(model, model.num_data + plan.budget)
-    return LatentSpaceOptimizer(
-        run.path,
-        task,
-        model,
-        plan,
-        strategy=strategy,
-        surrogate=surrogate,
-        weighting=weighting or Unweighted(),
-        retraining=retraining,
-    )
+        points = task.data(plan.seed).points
+        if not np.array_equal(started.observations.train, points):
+            raise ValueError(
+                "`experiment.data` must be the data of `optimize.task` for a "
+                "TVAE, whose states are those of data points, got others."
+            )
+        model = with_num_data(model, len(points) + plan.budget)
+    optimizer = LatentSpaceOptimizer(run.path, task, model, plan, **parts)
+    run.write_config()
+    return optimizer
 
 
 def _check_config(run: RunDirectory) -> None:
@@ -261,7 +277,12 @@ def _check_config(run: RunDirectory) -> None:
     if not (run.path / LEDGER).exists() or not run.config.exists():
         return
     saved = run.config.read_text(encoding="utf-8")
-    free = ("optimize.budget ", "optimize.evaluator ", "ProcessPool.")
+    free = (
+        "optimize.budget ",
+        "optimize.evaluator ",
+        "optimize.num_samples ",
+        "ProcessPool.",
+    )
     different = [
         one
         for one in config.differences(saved, config.text())
@@ -275,21 +296,22 @@ def _check_config(run: RunDirectory) -> None:
         )
 
 
-def _trained_model(
+def _trained(
     run: RunDirectory, warm_start: str | os.PathLike[str] | None
-) -> Model:
-    """Returns the model that the optimisation begins with."""
+) -> Experiment:
+    """Returns the model that the optimisation begins with, and its data."""
     folder = RunDirectory(warm_start or run.path / MODEL)
     if warm_start is None and folder.read_summary() is None:
         print(f"training the model first, in {folder.path}", flush=True)
         train(folder.path)
-    model = experiment().model
-    if tfvae.checkpoints.restore_latest(folder.checkpoints, model) is None:
+    parts = experiment()
+    found = tfvae.checkpoints.restore_latest(folder.checkpoints, parts.model)
+    if found is None:
         raise FileNotFoundError(
             "`optimize.warm_start` must be the folder of a trained model, got "
             f"{folder.path} without checkpoints."
         )
-    return model
+    return parts
 
 
 def summary(optimizer: LatentSpaceOptimizer) -> dict[str, Any]:
@@ -297,7 +319,7 @@ def summary(optimizer: LatentSpaceOptimizer) -> dict[str, Any]:
     task, entries = optimizer.task, optimizer.ledger.entries
     header, seconds = optimizer.ledger.header, optimizer.rounds.seconds()
     scores = np.array([optimizer.collection.score_of(one) for one in entries])
-    keys = [json.dumps(one.input) for one in entries]
+    keys = [optimizer.collection.key(one.input) for one in entries]
     top = {
         str(k): task.sign * float(top_k(scores, keys, k)[-1])
         for k in _TOP
@@ -347,7 +369,7 @@ class _Progress:
         self._started = time.perf_counter()
         self._told = 0.0
 
-    def tell(self, newest: Sequence[Entry]) -> None:
+    def tell(self) -> None:
         """Writes a line, if the last one was a while ago."""
         plan, done = self._optimizer.plan, self._optimizer.num_done
         now = time.perf_counter()

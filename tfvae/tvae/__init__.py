@@ -3,6 +3,7 @@
 
 from tfvae.tvae.evolution import Evolution
 from tfvae.tvae.exploration import Exploration, Explore
+from tfvae.tvae.growing import with_num_data
 from tfvae.tvae.model import TVAE, Inference
 from tfvae.tvae.operators import (
     Crossover,
@@ -13,9 +14,10 @@ from tfvae.tvae.operators import (
     SparseFlip,
     Uniform,
 )
-from tfvae.tvae.states import StateStore
+from tfvae.tvae.states import STATE_NAMES, StateStore
 
 __all__ = [
+    "STATE_NAMES",
     "TVAE",
     "Crossover",
     "Elite",
@@ -29,4 +31,5 @@ __all__ = [
     "SparseFlip",
     "StateStore",
     "Uniform",
+    "with_num_data",
 ]

@@ -11,6 +11,9 @@ import tensorflow as tf
 from tfvae import resources
 from tfvae.ops import bits, random, truncated
 
+STATE_NAMES = ("packed", "joints")
+"""How checkpoints know the store's variables, which have a row a data point."""
+
 # Bits of first states that are drawn at once; bounds the memory of it.
 _BITS_PER_DRAW = 2**24
 

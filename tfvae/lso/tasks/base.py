@@ -82,6 +82,8 @@ class Task:
     Attributes:
       name: Short name, for titles and files.
       data: Called with the seed of a run; returns the data it begins with.
+        Their scores are known, and should not be computed here if they cost
+        anything.
       objective: The score of one input, a finite number. It may be slow, and
         it may raise: what it raises is recorded as a failure. To be run in
         other processes it has to be a function that pickle finds.
@@ -89,8 +91,9 @@ class Task:
         the means stand for none.
       write: From n inputs to the points `[n, D]` that a model trains on.
       maximise: Whether larger scores are better.
-      invalid_score: What an input without a score counts as; None for the
-        worst score of the data.
+      invalid_score: What an input without a score counts as, and the least
+        that any counts as for a surrogate; None for the worst score of the
+        data.
       optimum: The best possible score, or None where it is not known.
       keep_duplicates: Whether inputs that are among the data already are
         added to them once more.
@@ -112,7 +115,14 @@ class Task:
 
     def __post_init__(self) -> None:
         """Checks what can be checked before anything is run."""
-        for field in ("data", "objective", "read", "write"):
+        for field in (
+            "data",
+            "objective",
+            "read",
+            "write",
+            "to_json",
+            "from_json",
+        ):
             if not callable(getattr(self, field)):
                 raise TypeError(
                     f"`{field}` must be a function, got "
