@@ -22,6 +22,9 @@ import zlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
+LEDGER = "ledger.jsonl"
+"""The file, in the folder of a run."""
+
 _logger = logging.getLogger(__name__)
 _HEADER_START = b'{"header": '
 _CHECKSUM = re.compile(rb', "crc32": "([0-9a-f]{8})"\}')

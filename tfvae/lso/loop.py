@@ -25,7 +25,7 @@ from tfvae.lso import evaluation, pending, snapshots
 from tfvae.lso.collection import Collection
 from tfvae.lso.header import header
 from tfvae.lso.latent_space import latent_space
-from tfvae.lso.ledger import Entry, Ledger
+from tfvae.lso.ledger import LEDGER, Entry, Ledger
 from tfvae.lso.pending import Query
 from tfvae.lso.plan import Plan
 from tfvae.lso.retraining import Retrainer, Retraining
@@ -155,7 +155,7 @@ class LatentSpaceOptimizer:
             "retraining": retraining,
         }
         self.ledger = Ledger(
-            self._folder / "ledger.jsonl",
+            self._folder / LEDGER,
             {
                 **header(task, self.collection, plan, **parts),
                 **(extra_header or {}),

@@ -14,8 +14,9 @@ import numpy as np
 
 from tfvae import plots
 from tfvae.lso import curves
+from tfvae.lso.snapshots import MANIFOLD, SAMPLES, WEIGHTS
 from tfvae.runners import optimization_results
-from tfvae.runners.optimization_results import MANIFOLD, SAMPLES, WEIGHTS, Run
+from tfvae.runners.optimization_results import Run
 
 Groups = Mapping[str, Sequence[Run]]
 """Runs that differ in nothing but their seed, by label."""

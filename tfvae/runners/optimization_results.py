@@ -19,13 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tfvae.lso import curves
-from tfvae.lso.ledger import Entry, read_ledger
+from tfvae.lso.ledger import LEDGER, Entry, read_ledger
+from tfvae.lso.snapshots import WEIGHTS
 
-LEDGER = "ledger.jsonl"
 RESULT = "result.json"
-WEIGHTS = "weights.npz"
-SAMPLES = "samples.npz"
-MANIFOLD = "manifold.npz"
 
 
 class Run(NamedTuple):

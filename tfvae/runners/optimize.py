@@ -22,6 +22,7 @@ import tfvae.checkpoints
 from tfvae.data import Observations
 from tfvae.lso import evaluation
 from tfvae.lso.curves import top_k
+from tfvae.lso.ledger import LEDGER
 from tfvae.lso.loop import LatentSpaceOptimizer
 from tfvae.lso.plan import Plan
 from tfvae.lso.retraining import Retraining
@@ -31,17 +32,17 @@ from tfvae.lso.tasks.base import Task
 from tfvae.lso.weighting import Weighting
 from tfvae.runners import config
 from tfvae.runners.experiment import Experiment, experiment
-from tfvae.runners.optimization_figures import write_run_figures
+from tfvae.runners.optimization_figures import TOP, write_run_figures
+from tfvae.runners.optimization_results import RESULT
 from tfvae.runners.run_directory import RunDirectory
 from tfvae.runners.train import train
 from tfvae.tvae import TVAE
 from tfvae.tvae.growing import with_num_data
 
-LEDGER, RESULT, MODEL = "ledger.jsonl", "result.json", "model"
-"""What a run folder has: evaluations, final figures, the trained model."""
+MODEL = "model"
+"""Of a run folder, what has the model that it begins with."""
 
 _SECONDS_BETWEEN_LINES = 5.0
-_TOP = (1, 10, 50)
 
 
 class Asked(NamedTuple):
@@ -322,7 +323,7 @@ def summary(optimizer: LatentSpaceOptimizer) -> dict[str, Any]:
     keys = [optimizer.collection.key(one.input) for one in entries]
     top = {
         str(k): task.sign * float(top_k(scores, keys, k)[-1])
-        for k in _TOP
+        for k in TOP
         if len(entries)
     }
     best = max(

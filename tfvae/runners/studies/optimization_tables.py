@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tfvae.lso import curves
+from tfvae.lso.round_table import STAGES
 from tfvae.runners import optimization_figures as figures
 from tfvae.runners.optimization_figures import TOP
 from tfvae.runners.optimization_results import Run
@@ -19,8 +20,6 @@ from tfvae.runners.studies.published_optimization import TITLES, setting_of
 from tfvae.runners.studies.report import Table
 
 AGREES, DIFFERS, WITHIN = "agrees", "differs", "within the spread"
-
-_STAGES = ("retrain", "encode", "fit", "acquisition", "decode", "evaluate")
 
 
 class Comparison(NamedTuple):
@@ -112,7 +111,7 @@ def cost_table(one: Comparison) -> Table:
         "failed",
         "minutes per run",
         "s per query",
-        *_STAGES,
+        *STAGES,
     ]
     rows = []
     for label, runs in one.groups.items():
@@ -127,7 +126,7 @@ def cost_table(one: Comparison) -> Table:
                 _mean([_per_query(run, "total") for run in runs]),
                 *(
                     _mean([_per_query(run, stage) for run in runs])
-                    for stage in _STAGES
+                    for stage in STAGES
                 ),
             ]
         )
@@ -193,7 +192,7 @@ def run_table(found: Sequence[Comparison]) -> Table:
     """Returns a line for each run."""
     head = ["comparison", "setting", "run", "seed", "queries"]
     head += [f"top_{k}" for k in TOP] + ["distinct", "invalid", "failed"]
-    head += [f"seconds_{stage}" for stage in (*_STAGES, "total")]
+    head += [f"seconds_{stage}" for stage in (*STAGES, "total")]
     rows = []
     for one in found:
         for label, run in _each(one):
@@ -210,7 +209,7 @@ def run_table(found: Sequence[Comparison]) -> Table:
                     str(run.num_failed),
                     *(
                         str(_seconds(run, stage))
-                        for stage in (*_STAGES, "total")
+                        for stage in (*STAGES, "total")
                     ),
                 ]
             )
