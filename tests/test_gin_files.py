@@ -11,8 +11,9 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
+from tfvae import lso
 from tfvae.data import images
-from tfvae.runners import config
+from tfvae.runners import config, optimize
 from tfvae.runners.denoise import denoise
 from tfvae.runners.studies import grid, study
 from tfvae.runners.train import train
@@ -26,18 +27,35 @@ FRAGMENTS = [
     name
     for name in FILES
     if name.startswith(("data/", "mixins/", "models/"))
-    or name.split("/")[-1].startswith("base")
+    or name.split("/")[-1].startswith("base.")
+    or name.split("/")[-1].startswith("base_")
     or name in ("runs/train.gin", "runs/denoise.gin")
+]
+OPTIMA = "papers/neurips2020_weighted_retraining"
+# What tools/optimize.py takes, and what is for after such files only.
+OPTIMIZED = [
+    *(f"{OPTIMA}/{one}.gin" for one in ("shapes", "expressions", "molecules")),
+    "runs/optimize.gin",
+]
+SETTINGS = [
+    name
+    for name in FILES
+    if name.startswith((f"{OPTIMA}/settings/", f"{OPTIMA}/settings.gin"))
 ]
 # What tools/reproduce.py takes, and what only such files name.
 STUDIED = [
     name
     for name in FILES
     if name.startswith(("papers/thesis2021_random_encoders/", "studies/"))
+    or name.endswith("_study.gin")
 ]
 PARTS_OF_STUDIES = ("base.gin", "factors.gin", "fc.gin", "conv.gin")
 STUDIES = [n for n in STUDIED if n.split("/")[-1] not in PARTS_OF_STUDIES]
-RUNS = [name for name in FILES if name not in {*FRAGMENTS, *STUDIED}]
+RUNS = [
+    name
+    for name in FILES
+    if name not in {*FRAGMENTS, *STUDIED, *OPTIMIZED, *SETTINGS}
+]
 
 # The published table: decoder sizes (latents first), S, P, C, G, smallest and
 # largest learning rate, half cycle in epochs, batch size, epochs.
@@ -76,6 +94,13 @@ REQUIRED = [
     "IMAGE_SHAPE = (28, 28, 1)",
     "DATA = 'a'",
 ]
+OWN_TASK = """
+import numpy as np
+from tfvae.lso import ScoredData, Task
+points = np.random.default_rng(0).normal(size=(30, 4))
+scores = points.sum(-1)
+task = Task("own", lambda seed: ScoredData(points, scores), objective=np.sum)
+"""
 
 
 def _load(name, *params):
@@ -94,6 +119,14 @@ def _load(name, *params):
     config.load([name], [*needed, *params])
 
 
+def _resolved(name):
+    """Returns a value that may be a macro's."""
+    value = config.value(name)
+    if str(value).startswith("%"):
+        return config.value(f"{str(value)[1:]}/macro.value")
+    return value
+
+
 def _included(path):
     """Returns the names of a gin file and all that it includes."""
     found = [path.relative_to(GIN).as_posix()]
@@ -108,9 +141,48 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
         super().setUp()
         self.folder = pathlib.Path(self.create_tempdir().full_path)
 
-    @parameterized.parameters(*FILES)
+    @parameterized.parameters(*(set(FILES) - set(SETTINGS)))
     def test_names_and_values_are_known(self, name):
         _load(name)
+
+    @parameterized.product(task=OPTIMIZED[:3], setting=SETTINGS)
+    def test_setting_can_be_planned_and_tried(self, task, setting):
+        whole = [task, f"{OPTIMA}/settings.gin"]
+        config.load(whole)
+        smoke = config.value("study.smoke_bindings")
+        for bindings in ([], smoke):
+            config.load([*whole, setting], bindings)
+            plan = lso.Plan(
+                budget=config.value("optimize.budget"),
+                queries_per_round=_resolved("optimize.queries_per_round"),
+            )
+            self.assertGreater(plan.num_rounds, 0)
+
+    @parameterized.parameters(
+        (OPTIMIZED[0], ["squares.max_size = 2", "squares.copies = 1"]),
+        ("runs/optimize.gin", []),
+    )
+    def test_optimisation_runs(self, name, tiny):
+        task = self.folder / "my_task.py"
+        task.write_text(OWN_TASK)
+        if name == "runs/optimize.gin":
+            tiny = [*tiny, f"own_task.path = '{task}'"]
+        config.load(
+            [name],
+            [
+                *tiny,
+                "fit.epochs = 1",
+                "train.export = False",
+                "optimize.budget = 2",
+                "optimize.queries_per_round = 1",
+                "optimize.num_samples = 0",
+                "SparseGaussianProcess.num_inducing = 5",
+            ],
+        )
+        result = optimize.optimize(self.folder / "run")
+        self.assertEqual(result["num_queries"], 2)
+        again = optimize.optimize(self.folder / "run")
+        self.assertEqual(again["top"], result["top"])
 
     @parameterized.parameters(*FRAGMENTS)
     def test_fragment_is_used_or_says_one_thing(self, name):
@@ -120,7 +192,7 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
 
     @parameterized.parameters(
         *(name for name in FILES if name == "quickstart.gin"),
-        *(name for name in FILES if name.startswith("runs/")),
+        *(name for name in RUNS if name.startswith("runs/")),
     )
     def test_run_ends_at_a_low_learning_rate(self, name):
         _load(name)
@@ -205,6 +277,8 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
             return ["bars.num_data = 20", "bars.num_test = 0"]
         if "@squares()" in text:
             return ["squares.max_size = 1", "squares.copies = 1"]
+        if "@expression_rows()" in text:
+            return ["experiment.max_points = 20"]
         if "@molecule_sequences()" in text:
             smiles = self.folder / "molecules.smi"
             smiles.write_text("CCO\nCCN\nCO\n")
