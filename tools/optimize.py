@@ -25,6 +25,11 @@ import console
 from absl import flags
 
 _DEFAULT = "runs/optimize.gin"
+_PARAMETERS = {
+    "budget": "optimize.budget",
+    "warm_start": "optimize.warm_start",
+    "task": "own_task.path",
+}
 
 
 def define(values: flags.FlagValues) -> None:
@@ -57,27 +62,12 @@ def define(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     """Runs the tool."""
-    from tfvae.runners import config, optimize
+    from tfvae.runners import optimize
 
     is_default = bool(values.task) and not values.gin_file
     files = [_DEFAULT] if is_default else console.gin_files(values)
-    parameters = {
-        "budget": "optimize.budget",
-        "warm_start": "optimize.warm_start",
-        "task": "own_task.path",
-    }
-    bound = console.bindings(values, parameters)
-    if values["seed"].value is not None:
-        bound += [
-            f"optimize.seed = {values['seed'].value}",
-            f"scored_data.seed = {values['seed'].value}",
-        ]
-    config.load(files, bound)
-    if values.task and "@own_task" not in config.text():
-        raise ValueError(
-            "`--task` must come with gin files that use @own_task(), such as "
-            f"gin/{_DEFAULT}, got {', '.join(files)}"
-        )
+    bound = console.bindings(values, _PARAMETERS)
+    optimize.load(files, bound, values.task, values["seed"].value)
     asked = None
     if values.ask or values.tell:
         asked = optimize.Asked(values.ask, values.tell)

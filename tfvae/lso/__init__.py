@@ -10,8 +10,10 @@ from tfvae.lso.plan import Plan
 from tfvae.lso.retraining import Retraining
 from tfvae.lso.strategies import OracleGrid, PriorSampling
 from tfvae.lso.surrogates import EnsembleRegressor, SparseGaussianProcess
-from tfvae.lso.tasks import expressions, molecules, shapes
 from tfvae.lso.tasks.base import ScoredData, Task
+from tfvae.lso.tasks.expressions import expressions
+from tfvae.lso.tasks.molecules import molecules
+from tfvae.lso.tasks.shapes import shapes
 from tfvae.lso.weighting import FB, RWR, CemPi, DbAS, Rank, Unweighted
 
 __all__ = [

@@ -125,6 +125,33 @@ def num_dimensions(task: Task) -> int:
     return task.data(0).points.shape[1]
 
 
+def load(
+    gin_files: Sequence[str],
+    gin_params: Sequence[str],
+    task: str | None = None,
+    seed: int | None = None,
+) -> None:
+    """Loads a configuration of an optimisation.
+
+    Args:
+      gin_files: See `config.load`.
+      gin_params: See `config.load`.
+      task: File of the task, which the configuration has to use; None for
+        that of the gin files.
+      seed: Of the run and its data; None for those of the gin files.
+
+    Raises:
+      ValueError: If nothing uses the task.
+    """
+    seeds = [f"{name}.seed = {seed}" for name in ("optimize", "scored_data")]
+    config.load(gin_files, [*gin_params, *(seeds if seed is not None else ())])
+    if task and "@own_task" not in config.text():
+        raise ValueError(
+            "`--task` must come with gin files that use @own_task(), such as "
+            f"gin/runs/optimize.gin, got {', '.join(map(str, gin_files))}"
+        )
+
+
 @gin.configurable
 def optimize(
     run_dir: str | os.PathLike[str],

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae import data
-from tfvae.lso import tasks
+from tfvae.lso.tasks import shapes
 
 SMALL = functools.partial(data.squares, 6, 1, 3, None, copies=2)
 
@@ -20,7 +20,7 @@ SMALL = functools.partial(data.squares, 6, 1, 3, None, copies=2)
 class ShapesTest(tf.test.TestCase):
     def setUp(self):
         super().setUp()
-        self.task = tasks.shapes(SMALL, (6, 6))
+        self.task = shapes.shapes(SMALL, (6, 6))
 
     def test_scores_are_those_of_the_objective(self):
         found = self.task.data(0)
@@ -36,8 +36,8 @@ class ShapesTest(tf.test.TestCase):
 
     def test_area_counts_ones_alone(self):
         image = np.array([[0, 1, 2], [1, 1, 0]], np.uint8)
-        self.assertEqual(tasks.area(image), 3.0)
-        self.assertIs(type(tasks.area(image)), float)
+        self.assertEqual(shapes.area(image), 3.0)
+        self.assertIs(type(shapes.area(image)), float)
 
     def test_half_is_rounded_down(self):
         means = np.full((2, 36), 0.5, np.float32)
@@ -59,11 +59,11 @@ class ShapesTest(tf.test.TestCase):
         self.assertTrue(self.task.maximise)
         ones = np.ones((6, 6), np.uint8)
         self.assertEqual(self.task.optimum, self.task.objective(ones))
-        self.assertEqual(tasks.shapes().optimum, 4096.0)
+        self.assertEqual(shapes.shapes().optimum, 4096.0)
 
     def test_images_survive_json(self):
         rng = np.random.default_rng(0)
-        task = tasks.shapes(SMALL, (9, 4))
+        task = shapes.shapes(SMALL, (9, 4))
         for image in rng.integers(0, 2, (5, 9, 4), dtype=np.uint8):
             text = json.dumps(task.to_json(image))
             # 36 bits are 5 bytes, 8 characters, and quotes.
@@ -80,7 +80,7 @@ class ShapesTest(tf.test.TestCase):
         with self.assertRaisesRegex(
             ValueError, r"`image_shape` must have the 36 pixels.*\(5, 5\)"
         ):
-            tasks.shapes(SMALL, (5, 5)).data(0)
+            shapes.shapes(SMALL, (5, 5)).data(0)
 
     def test_gin_refers_to_it_by_name(self):
         with gin.unlock_config():
