@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tests import oracles
-from tfvae.lso import acquisition, search
+from tfvae.lso import acquisition, candidates, search
 from tfvae.lso.acquisition import Box, Context
 from tfvae.lso.surrogates import EnsembleRegressor, SparseGaussianProcess
 from tfvae.tvae import evolution, operators
@@ -376,6 +376,117 @@ class ThompsonSamplingTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllInSet(queries, [0.0, 1.0])
         self.assertLen(np.unique(queries, axis=0), 4)
         self.assertAllGreater(queries.sum(-1), latents.sum(-1).mean())
+
+    def test_local_candidates_stay_near_the_best(self):
+        rng = np.random.default_rng(0)
+        latents = rng.normal(size=(1000, 2)).astype(np.float32)
+        # The ten best are in two places; steps are of a tenth, far from all.
+        latents[:10] *= 1e-3
+        latents[:10] += np.repeat([[20.0, 20.0], [24.0, 20.0]], 5, axis=0)
+        scores = np.concatenate([np.ones(10), np.zeros(990)])
+        context = Context(Space(), latents, scores)
+        box = Box(np.full(2, -30.0, "f4"), np.full(2, 30.0, "f4"))
+        near = candidates.best_points(context, 0.01)
+        self.assertAllEqual(near, latents[:10])
+        local = candidates.box_candidates(context, box, near, 3000, 0, 1.0)
+        spread = latents.std(0)
+        self.assertAllInRange((local[:, 1] - 20.0) / spread[1], -5.0, 5.0)
+        # A half near a place, half of whose others are between the two.
+        between = np.abs(local[:, 0] - 22.0) < 1.0
+        small = np.abs(local[:, 1] - 20.0) < 0.1 * spread[1]
+        share = between[small].mean()
+        expected = 0.5 * 0.5 * 0.5
+        error = 5.0 * np.sqrt(expected * (1 - expected) / small.sum())
+        self.assertAllInRange(share, expected - error, expected + error)
+        mixed = candidates.box_candidates(context, box, near, 3000, 0, 0.5)
+        self.assertAllInRange(mixed[:750], -6.0, 6.0)  # Of the prior.
+        self.assertGreater(np.abs(mixed[750:1500]).max(), 25.0)  # Of the box.
+        self.assertAllGreater(mixed[1500:], 20.0 - 5.0 * spread.max())
+
+    def test_local_states_are_few_flips_from_the_best(self):
+        space = Space(40, True)
+        near = np.ones([1, 40], np.float32)
+        context = Context(space, near, np.zeros(1))
+        states = candidates.binary_candidates(context, near, 1000, 0, 1.0)
+        zeros = (1.0 - states).sum(-1)
+        # 1, 2 or 4 flips on average.
+        self.assertAllClose(zeros.mean(), 7 / 3, atol=0.3)
+        mixed = candidates.binary_candidates(context, near, 1000, 0, 0.25)
+        self.assertAllClose(
+            (mixed.mean(-1) < 0.7).mean(), 0.75, rtol=0.0, atol=0.01
+        )
+
+    @parameterized.parameters("best_share", "local_share")
+    def test_says_what_is_wrong(self, name):
+        with self.assertRaisesRegex(ValueError, f"`{name}` must .* got 1.5"):
+            acquisition.ThompsonSampling(**{name: 1.5})
+
+
+class AggregateSamplingTest(tf.test.TestCase):
+    def test_draws_have_the_moments_of_the_data(self):
+        rng = np.random.default_rng(0)
+        latents = rng.normal([1.0, -2.0], [0.1, 0.5], (500, 2))
+        context = Context(Space(), latents.astype(np.float32), np.zeros(500))
+        draws = acquisition.AggregateSampling().propose(context, 4000, 0)
+        self.assertEqual(draws.dtype, np.float32)
+        error = 5.0 * latents.std(0) / np.sqrt(len(draws))
+        bound = Box.of(latents).high
+        self.assertAllInRange(draws, -bound[0], bound[0])
+        self.assertAllInRange(
+            (draws.mean(0) - latents.mean(0)) / error, -1.0, 1.0
+        )
+        self.assertAllClose(draws.std(0), latents.std(0), rtol=0.06)
+
+    def test_refuses_binary_latents(self):
+        context = Context(Space(2, True), np.zeros([3, 2]), np.zeros(3))
+        with self.assertRaisesRegex(ValueError, "continuous latents"):
+            acquisition.AggregateSampling().propose(context, 1, 0)
+
+
+class MixtureTest(tf.test.TestCase, parameterized.TestCase):
+    def test_asks_each_as_often_as_its_share(self):
+        grid = acquisition.OracleGrid(1, 50.0)  # One point, far away.
+        mixture = acquisition.Mixture(
+            [grid, acquisition.PriorSampling()], (3, 1)
+        )
+        context = Context(
+            Space(),
+            None,
+            None,
+            None,
+            lambda latents: (np.zeros(len(latents)), [0] * len(latents)),
+        )
+        queries = np.concatenate(
+            [mixture.propose(context, 1, seed) for seed in range(1000)]
+        )
+        share = (queries == -50.0).all(-1).mean()
+        error = 5.0 * np.sqrt(0.75 * 0.25 / 1000)
+        self.assertAllInRange(share, 0.75 - error, 0.75 + error)
+        self.assertAllEqual(
+            mixture.propose(context, 1, 7), mixture.propose(context, 1, 7)
+        )
+
+    def test_needs_what_one_of_them_needs(self):
+        prior = acquisition.PriorSampling()
+        aggregate = acquisition.AggregateSampling()
+        thompson = acquisition.ThompsonSampling(3)
+        for parts, uses_data, uses_surrogate, count in (
+            ([prior], False, False, 9),
+            ([prior, aggregate], True, False, 9),
+            ([aggregate, thompson], True, True, 3),
+        ):
+            mixture = acquisition.Mixture(parts, [1.0] * len(parts))
+            self.assertEqual(mixture.uses_data, uses_data)
+            self.assertEqual(mixture.uses_surrogate, uses_surrogate)
+            self.assertEqual(mixture.num_at_a_time(9), count)
+
+    @parameterized.parameters(
+        ([1.0],), ([],), ([0.0, 0.0],), ([1.0, -1.0],), ([1.0, np.nan],)
+    )
+    def test_says_what_is_wrong(self, shares):
+        parts = [acquisition.PriorSampling()] * 2
+        with self.assertRaisesRegex(ValueError, "`shares` must"):
+            acquisition.Mixture(parts, shares)
 
 
 class OracleGridTest(tf.test.TestCase):

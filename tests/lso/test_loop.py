@@ -34,6 +34,7 @@ RETRAINING = Retraining(first_epochs=2, epochs=1, batch_size=8)
 class Walk:
     """A strategy that goes a step from the best point, one at a time."""
 
+    uses_data = True
     uses_surrogate = True
 
     def __repr__(self):

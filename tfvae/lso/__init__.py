@@ -8,7 +8,12 @@ from tfvae.lso.ledger import Entry, Ledger, read_ledger
 from tfvae.lso.loop import LatentSpaceOptimizer
 from tfvae.lso.plan import Plan
 from tfvae.lso.retraining import Retraining
-from tfvae.lso.strategies import OracleGrid, PriorSampling
+from tfvae.lso.strategies import (
+    AggregateSampling,
+    Mixture,
+    OracleGrid,
+    PriorSampling,
+)
 from tfvae.lso.surrogates import EnsembleRegressor, SparseGaussianProcess
 from tfvae.lso.tasks.base import ScoredData, Task
 from tfvae.lso.tasks.expressions import expressions
@@ -19,6 +24,7 @@ from tfvae.lso.weighting import FB, RWR, CemPi, DbAS, Rank, Unweighted
 __all__ = [
     "FB",
     "RWR",
+    "AggregateSampling",
     "CemPi",
     "DbAS",
     "EnsembleRegressor",
@@ -28,6 +34,7 @@ __all__ = [
     "InProcess",
     "LatentSpaceOptimizer",
     "Ledger",
+    "Mixture",
     "OracleGrid",
     "Plan",
     "PriorSampling",

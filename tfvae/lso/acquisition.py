@@ -13,23 +13,27 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae.lso import search
+from tfvae.lso.candidates import (
+    best_points,
+    binary_candidates,
+    box_candidates,
+)
 from tfvae.lso.evolutionary import (
     EvolutionaryExpectedImprovement as EvolutionaryExpectedImprovement,
 )
 from tfvae.lso.improvement import expected_improvement as expected_improvement
 from tfvae.lso.improvement import log_expected_improvement
 from tfvae.lso.search import Box
+from tfvae.lso.strategies import AggregateSampling as AggregateSampling
 from tfvae.lso.strategies import (
     Context,
-    best_points,
-    binary_candidates,
-    box_candidates,
     check_quantile,
     fitted,
     incumbent_of,
     seeds_of,
 )
 from tfvae.lso.strategies import LatentSpace as LatentSpace
+from tfvae.lso.strategies import Mixture as Mixture
 from tfvae.lso.strategies import OracleGrid as OracleGrid
 from tfvae.lso.strategies import PriorSampling as PriorSampling
 from tfvae.lso.strategies import Strategy as Strategy
@@ -78,12 +82,6 @@ class ExpectedImprovement:
       max_iterations: Of a climb, or generations of the evolution.
       num_draws: Joint draws that a batch is chosen by.
       num_candidates: Candidates of a batch besides what the climbs found.
-      explore_share: The share of calls whose queries are drawn at random,
-        from a normal distribution fitted to the latents of the data; 0 for
-        the published way. A surrogate may be sure of regions where it is wrong,
-        and expected improvement never looks there (De Ath et al., 2021,
-        "Greed is good: exploration and exploitation trade-offs in Bayesian
-        optimisation").
     """
 
     incumbent_quantile: float | None = 0.9
@@ -97,17 +95,12 @@ class ExpectedImprovement:
     max_iterations: int = 100
     num_draws: int = 256
     num_candidates: int = 500
-    explore_share: float = 0.0
+    uses_data = True
     uses_surrogate = True
 
     def __post_init__(self) -> None:
         """Checks the settings."""
         check_quantile(self.incumbent_quantile)
-        if not 0.0 <= self.explore_share <= 1.0:
-            raise ValueError(
-                "`explore_share` must be from 0 to 1, got "
-                f"{self.explore_share!r}"
-            )
         for name in ("num_starts", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(
@@ -144,15 +137,8 @@ class ExpectedImprovement:
                 "`ExpectedImprovement` must have a model of continuous "
                 "latents; use EvolutionaryExpectedImprovement"
             )
-        seeds = seeds_of(seed, 4)
-        rng = np.random.default_rng(seeds[3])
-        if rng.random() < self.explore_share:
-            latents = np.asarray(context.latents)
-            shape = (num_queries, latents.shape[1])
-            draws = rng.normal(latents.mean(0), latents.std(0), shape)
-            return self.box(latents).clip(draws)
+        start_seed, search_seed, batch_seed = seeds_of(seed, 3)
         incumbent = incumbent_of(context.scores, self.incumbent_quantile)
-        start_seed, search_seed, batch_seed, _ = seeds
         found = self._search(
             surrogate, context, incumbent, start_seed, search_seed
         )
@@ -233,19 +219,25 @@ class ExpectedImprovement:
 class ThompsonSampling:
     """Queries where draws of the surrogate are greatest, a draw for each.
 
-    Candidates are draws of the prior, points of the data's box and points
-    close to the best ones; for binary latents draws of the prior, and best
-    states with some bits flipped.
+    Candidates are close to the best points, or between two of them; the others
+    are draws of the prior and points of the data's box. For binary latents they
+    are best states with some bits flipped, and draws of the prior. With local
+    candidates alone it is a search of the neighbourhood of the best points, for
+    surrogates that are of no use elsewhere (as in Eriksson et al., 2019,
+    "Scalable global optimization via local Bayesian optimization").
 
     Attributes:
       batch_size: Queries between two fits of the surrogate.
       num_candidates: Points that a draw is of.
       best_share: The share of points that count as the best.
+      local_share: The share of candidates that are local.
     """
 
     batch_size: int = 1
     num_candidates: int = 1000
     best_share: float = 0.2
+    local_share: float = 0.5
+    uses_data = True
     uses_surrogate = True
 
     def __post_init__(self) -> None:
@@ -255,6 +247,11 @@ class ThompsonSampling:
                 "`batch_size` must be from 1 to `num_candidates`, got "
                 f"{self.batch_size!r}"
             )
+        for name in ("best_share", "local_share"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(
+                    f"`{name}` must be from 0 to 1, got {getattr(self, name)!r}"
+                )
 
     def num_at_a_time(self, num_left: int) -> int:
         return min(self.batch_size, num_left)
@@ -267,12 +264,20 @@ class ThompsonSampling:
         best = best_points(context, self.best_share)
         if context.space.is_binary:
             candidates = binary_candidates(
-                context, best, self.num_candidates, candidate_seed
+                context,
+                best,
+                self.num_candidates,
+                candidate_seed,
+                self.local_share,
             )
         else:
-            box = Box.of(context.latents)
             candidates = box_candidates(
-                context, box, best, self.num_candidates, candidate_seed
+                context,
+                Box.of(context.latents),
+                best,
+                self.num_candidates,
+                candidate_seed,
+                self.local_share,
             )
         candidates = candidates[search.distinct_rows(candidates)]
         count = min(num_queries, len(candidates))

@@ -12,10 +12,10 @@ import tensorflow as tf
 from scipy import special
 
 from tfvae.lso import search
+from tfvae.lso.candidates import best_points
 from tfvae.lso.improvement import log_expected_improvement
 from tfvae.lso.strategies import (
     Context,
-    best_points,
     check_quantile,
     fitted,
     incumbent_of,
@@ -57,6 +57,7 @@ class EvolutionaryExpectedImprovement:
     evolution: evolutions.Evolution | None = None
     prior_weight: float = 0.0
     num_draws: int = 256
+    uses_data = True
     uses_surrogate = True
 
     def __post_init__(self) -> None:

@@ -254,7 +254,7 @@ class LatentSpaceOptimizer:
         self._is_warm = False
         self._pending = []
         self._take_snapshots()
-        if not self._strategy.uses_surrogate:
+        if not self._strategy.uses_data:
             self._latents = np.zeros((0, self._space.num_latents), np.float32)
             self._scores = np.zeros(0)
             return

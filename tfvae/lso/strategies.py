@@ -44,7 +44,8 @@ class Context(NamedTuple):
 
     Attributes:
       space: The model's latent space.
-      latents: float32 `[n, M]`, the surrogate's points.
+      latents: float32 `[n, M]`, of the surrogate's points; none for strategies
+        that use no data.
       scores: float64 `[n]`, larger is better.
       surrogate: Fitted to these; None for strategies that use none.
       score_latents: The objective itself, for oracles; None where there is
@@ -59,13 +60,15 @@ class Context(NamedTuple):
 
 
 class Strategy(Protocol):
-    """How queries are chosen.
+    """How queries are chosen."""
 
-    Attributes:
-      uses_surrogate: Whether the context must have a fitted surrogate.
-    """
+    @property
+    def uses_data(self) -> bool:
+        """Whether the context must have the latents of data."""
 
-    uses_surrogate: bool
+    @property
+    def uses_surrogate(self) -> bool:
+        """Whether it must have a surrogate fitted to them."""
 
     def num_at_a_time(self, num_left: int) -> int:
         """Returns how many queries to ask for, of `num_left` of a round."""
@@ -81,6 +84,7 @@ class Strategy(Protocol):
 class PriorSampling:
     """Queries draws of the prior, as the published baselines do."""
 
+    uses_data = False
     uses_surrogate = False
 
     def num_at_a_time(self, num_left: int) -> int:
@@ -91,6 +95,91 @@ class PriorSampling:
     ) -> np.ndarray:
         draws = context.space.sample_prior(seed, num_queries)
         return np.asarray(draws, np.float32)
+
+
+@gin.register
+@dataclasses.dataclass(frozen=True)
+class AggregateSampling:
+    """Queries draws of a normal distribution fitted to the data's latents.
+
+    It stands for their aggregate posterior, which is much narrower than the
+    prior where a model hardly spends any nats on its KL term. Latents are taken
+    to be independent of each other; queries stay in the box of the data.
+    """
+
+    uses_data = True
+    uses_surrogate = False
+
+    def num_at_a_time(self, num_left: int) -> int:
+        return num_left
+
+    def propose(
+        self, context: Context, num_queries: int, seed: int
+    ) -> np.ndarray:
+        if context.space.is_binary:
+            raise ValueError(
+                "`AggregateSampling` must have a model of continuous latents; "
+                "use PriorSampling"
+            )
+        latents = np.asarray(context.latents, np.float64)
+        rng = np.random.default_rng(seed)
+        shape = (num_queries, latents.shape[1])
+        draws = rng.normal(latents.mean(0), latents.std(0), shape)
+        return Box.of(latents).clip(draws)
+
+
+@gin.register
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """Asks one of several strategies, which is drawn anew each time.
+
+    A surrogate may be sure of regions where it is wrong, and nothing that goes
+    by it ever looks there; queries at random do (De Ath et al., 2021, "Greed is
+    good: exploration and exploitation trade-offs in Bayesian optimisation").
+
+    Attributes:
+      strategies: Whom to ask.
+      shares: How often, relative to each other; one for each.
+    """
+
+    strategies: Sequence[Strategy]
+    shares: Sequence[float]
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        shares = np.asarray(self.shares, np.float64)
+        if shares.shape != (len(self.strategies),) or not len(shares):
+            raise ValueError(
+                "`shares` must have a number for each of the "
+                f"{len(self.strategies)} strategies, got {self.shares!r}"
+            )
+        is_share = np.isfinite(shares) & (shares >= 0.0)
+        if not is_share.all() or not shares.sum() > 0.0:
+            raise ValueError(
+                "`shares` must be finite and not negative, and one of them "
+                f"positive, got {self.shares!r}"
+            )
+
+    @property
+    def uses_data(self) -> bool:
+        return any(one.uses_data for one in self.strategies)
+
+    @property
+    def uses_surrogate(self) -> bool:
+        return any(one.uses_surrogate for one in self.strategies)
+
+    def num_at_a_time(self, num_left: int) -> int:
+        return min(one.num_at_a_time(num_left) for one in self.strategies)
+
+    def propose(
+        self, context: Context, num_queries: int, seed: int
+    ) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        shares = np.asarray(self.shares, np.float64)
+        chosen = rng.choice(len(shares), p=shares / shares.sum())
+        return self.strategies[chosen].propose(
+            context, num_queries, int(rng.integers(2**31))
+        )
 
 
 @gin.register
@@ -110,6 +199,7 @@ class OracleGrid:
 
     side: int = 50
     bound: float = 3.0
+    uses_data = False
     uses_surrogate = False
 
     def __post_init__(self) -> None:
@@ -179,53 +269,6 @@ def select_points(
     rng = np.random.default_rng(seed)
     chosen = rng.choice(rest, num_random, replace=False)
     return np.concatenate([best, chosen])
-
-
-def best_points(context: Context, share: float) -> np.ndarray:
-    """Returns the latents of the best points, the best first."""
-    order = np.argsort(-np.asarray(context.scores), kind="stable")
-    count = max(1, int(np.ceil(share * len(order))))
-    return np.asarray(context.latents, np.float32)[order[:count]]
-
-
-def box_candidates(
-    context: Context, box: Box, near: np.ndarray, count: int, seed: int
-) -> np.ndarray:
-    """Draws candidates from the prior, the box, and close to given points.
-
-    Args:
-      context: Has the prior.
-      box: Where candidates are.
-      near: `[k, M]`, what a third of them are close to.
-      count: How many.
-      seed: Of the draws.
-
-    Returns:
-      float32 `[count, M]`.
-    """
-    rng = np.random.default_rng(seed)
-    num_prior = num_box = count // 3
-    num_near = count - num_prior - num_box
-    prior = context.space.sample_prior(int(rng.integers(2**31)), num_prior)
-    spread = np.asarray(context.latents).std(0)
-    steps = rng.standard_normal((num_near, len(spread))) * spread
-    # Some near, some further away.
-    steps *= 10.0 ** rng.uniform(-2.0, 0.0, (num_near, 1))
-    moved = near[rng.integers(len(near), size=num_near)] + steps
-    return box.clip(np.concatenate([prior, box.sample(rng, num_box), moved]))
-
-
-def binary_candidates(
-    context: Context, near: np.ndarray, count: int, seed: int
-) -> np.ndarray:
-    """Draws states from the prior, and others close to given ones."""
-    rng = np.random.default_rng(seed)
-    prior = context.space.sample_prior(int(rng.integers(2**31)), count // 2)
-    base = near[rng.integers(len(near), size=count - count // 2)]
-    rate = rng.choice([1.0, 2.0, 4.0], (len(base), 1)) / base.shape[1]
-    flips = rng.random(base.shape) < rate
-    states = np.concatenate([prior, np.where(flips, 1.0 - base, base)])
-    return states.astype(np.float32)
 
 
 def incumbent_of(scores: np.ndarray, quantile: float | None) -> float:
