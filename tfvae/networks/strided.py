@@ -38,10 +38,10 @@ def strided_conv_encoder(
 ) -> keras.Sequential:
     """Returns convolutions and dense layers, flat images to `[b, outputs]`.
 
-    The defaults are those of weighted retraining for 64 x 64 pixels. Zeros
-    surround the maps as for padding "same" of TensorFlow. Where sides are
-    even and strides 2 that is one pixel more below and on the right, in
-    PyTorch above and on the left: the same networks of mirrored images.
+    The defaults are those of weighted retraining for 64 x 64 pixels. As many
+    zeros surround the maps on all sides, as in PyTorch. (TensorFlow's padding
+    "same" puts more of them below and on the right where a stride is 2, which
+    moves maps by half a pixel in each convolution.)
 
     Reference: Tripp, Daxberger and Hernandez-Lobato, 2020, "Sample-efficient
     optimization in the latent space of deep generative models via weighted
@@ -68,12 +68,17 @@ def strided_conv_encoder(
         keras.layers.Reshape((height, width, channels), name="image"),
     ]
     for i, (size, kernel, stride) in enumerate(convolutions):
+        if stride > 1:
+            around = ((kernel - 1) // 2, kernel // 2)
+            layers.append(
+                keras.layers.ZeroPadding2D((around, around), name=f"pad_{i}")
+            )
         layers.append(
             keras.layers.Conv2D(
                 size,
                 kernel,
                 stride,
-                padding="same",
+                padding="valid" if stride > 1 else "same",
                 activation=activation,
                 name=f"conv_{i}",
                 **_start(kernel_initializer, channels * kernel**2),
@@ -179,12 +184,14 @@ def _transposed(
         kind = keras.layers.Conv2D
         if stride > 1:
             kind = keras.layers.Conv2DTranspose
+        excess = max(kernel - stride, 0)
+        before = min((kernel - 1) // 2, excess)
         layers.append(
             kind(
                 size,
                 kernel,
                 stride,
-                padding="same",
+                padding="valid" if stride > 1 else "same",
                 activation=None if is_last else activation,
                 name="channels" if is_last else f"transposed_{i}",
                 # PyTorch counts the outputs of an input where the convolution
@@ -192,6 +199,11 @@ def _transposed(
                 **_start(kernel_initializer, size * kernel**2),
             )
         )
+        if stride > 1 and excess:
+            around = (before, excess - before)
+            layers.append(
+                keras.layers.Cropping2D((around, around), name=f"crop_{i}")
+            )
     return layers
 
 
