@@ -37,6 +37,14 @@ class FileTest(FigureTest):
             self.assertEqual(file.read(), before)
         self.assertEqual(os.listdir(self.folder), ["figure.png"])
 
+    def test_others_may_read_it_as_files_of_any_kind(self):
+        self.draw(plots.latent_usage, np.array([0.5, 0.1]))
+        plain = os.path.join(self.folder, "plain")
+        with open(plain, "w"):
+            pass
+        modes = {os.stat(path).st_mode for path in (self.path, plain)}
+        self.assertLen(modes, 1)
+
     @parameterized.parameters("pdf", "svg", "jpg")
     def test_ending_chooses_the_format(self, suffix):
         path = os.path.join(self.folder, f"figure.{suffix}")

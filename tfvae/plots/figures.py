@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,13 +45,13 @@ def figure_and_axes(
 def save(figure: Figure, path: PathLike) -> None:
     """Writes a figure, whole or not at all."""
     path = pathlib.Path(path)
-    handle, temporary = tempfile.mkstemp(suffix=path.suffix, dir=path.parent)
-    os.close(handle)
+    # matplotlib goes by the ending.
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
     try:
-        figure.savefig(temporary, bbox_inches="tight", pad_inches=0.08)
-        os.replace(temporary, path)
+        figure.savefig(partial, bbox_inches="tight", pad_inches=0.08)
+        os.replace(partial, path)
     except BaseException:
-        os.unlink(temporary)
+        partial.unlink(missing_ok=True)
         raise
 
 
