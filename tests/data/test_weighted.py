@@ -246,6 +246,12 @@ class WeightedBatchesTest(tf.test.TestCase, parameterized.TestCase):
         ("zeros", {"weights": np.zeros(5)}, "`weights` must not all be zero"),
         ("points", {"points": np.ones(5)}, r"`points`.*\(5,\)"),
         ("batch_size", {"batch_size": 0}, "`batch_size` must be.*got 0"),
+        ("half", {"batch_size": 1.5}, "`batch_size` must be.*got 1.5"),
+        (
+            "empty",
+            {"points": _points(0), "weights": np.ones(0)},
+            "`points` must have a row at least",
+        ),
     )
     def test_refuses(self, arguments, message):
         given = {"points": _points(5), "weights": np.ones(5), "batch_size": 2}

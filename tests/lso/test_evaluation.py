@@ -101,7 +101,10 @@ class EvaluateOneTest(parameterized.TestCase):
         (np.nan, "ValueError: .* must return a finite number, got nan"),
         (np.float32(np.inf), "ValueError: .* a finite number, got inf"),
         (np.array(-np.inf), "ValueError: .* a finite number, got -inf"),
-        (10**400, "OverflowError: .*"),
+        (10**400, "ValueError: .* must return a finite number, got inf"),
+        (-1e101, "ValueError: .* at most 1e.100 in size, got -1e.101"),
+        (np.ma.masked, "ValueError: .* a finite number, got nan"),
+        (np.ma.array([3], mask=[True]), "(Type|Value)Error: .*"),
     )
     def test_other_results_are_failures(self, value, pattern):
         result = evaluate_one(lambda x: value, None)
@@ -334,6 +337,22 @@ class ProcessPoolTest(parameterized.TestCase):
         results, _ = _results(pool, objectives.square, [3])
         self.assertEqual(results[0].score, 9.0)
         pool.close()
+
+    def test_what_others_have_finished_survives_an_error_of_the_caller(self):
+        found = []
+
+        def done(i, result):
+            found.append((i, result.score))
+            if len(found) == 1:
+                (other,) = pool._busy()
+                self.assertTrue(other.connection.poll(20.0))
+                raise OSError("disk full")
+
+        with ProcessPool(workers=2) as pool:
+            _results(pool, objectives.square, [0, 1])  # Both have started.
+            with self.assertRaisesRegex(OSError, "disk full"):
+                pool(objectives.square, [2, 3], done)
+        self.assertCountEqual(found, [(0, 4.0), (1, 9.0)])
 
     def test_processes_end_with_the_pool(self):
         pool = ProcessPool()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import json
+import os
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
@@ -16,13 +19,15 @@ from tfvae.lso import (
     FB,
     EnsembleRegressor,
     EvolutionaryExpectedImprovement,
+    ExpectedImprovement,
     LatentSpaceOptimizer,
     Plan,
     PriorSampling,
     Rank,
     Retraining,
     ScoredData,
-    loop,
+    SparseGaussianProcess,
+    reading,
 )
 from tfvae.lso.strategies import select_points
 from tfvae.tvae.growing import with_num_data
@@ -259,6 +264,140 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
         self.assertTrue(all(entry.score is None for entry in entries))
         self.assertTrue(all(entry.failure for entry in entries))
 
+    @parameterized.parameters("3.7", True, [[1.0, 2.0]], object())
+    def test_telling_no_number_is_an_error_and_records_nothing(self, score):
+        folder = self.create_tempdir().full_path
+        with self._open(folder, strategy=PriorSampling()) as optimizer:
+            optimizer.ask()
+            with self.assertRaisesRegex(TypeError, "`score` must be a number"):
+                optimizer.tell(1, score)
+            self.assertEqual(optimizer.num_done, 0)
+            optimizer.tell(1, np.float32(2.5))
+            optimizer.tell(0, float("nan"))
+            first, second = optimizer.ledger.entries
+        self.assertEqual(second.score, 2.5)
+        self.assertRegex(first.failure, "must be a finite number, got nan")
+
+    def test_huge_scores_are_failures_and_large_ones_fit(self):
+        scores = iter([1e300, -1e160, 9e99, -9e99, 1.0, 2.0, 3.0])
+        task = tiny.task(objective=lambda point: next(scores))
+        folder = self.create_tempdir().full_path
+        surrogate = SparseGaussianProcess(5, num_kernel_steps=3, num_steps=2)
+        with self._open(
+            folder,
+            task=task,
+            strategy=ExpectedImprovement(),
+            surrogate=surrogate,
+        ) as optimizer:
+            optimizer.run()
+            entries = optimizer.ledger.entries
+        self.assertEqual(
+            [entry.score for entry in entries],
+            [None, None, 9e99, -9e99, 1.0, 2.0, 3.0],
+        )
+        self.assertRegex(entries[0].failure, "at most 1e.100 in size")
+
+    def test_objectives_may_write_to_their_inputs(self):
+        def objective(point):
+            score = sum(point)
+            point[:] = [0.0] * len(point)
+            return score
+
+        task = tiny.task(objective=objective, from_json=lambda content: content)
+        folder = self.create_tempdir().full_path
+        with self._open(folder, task=task) as optimizer:
+            optimizer.run()
+            entries = optimizer.ledger.entries
+        for entry in entries:
+            self.assertAllClose(entry.score, sum(entry.input))
+            self.assertNotEqual(entry.score, 0.0)
+
+    def test_what_can_not_be_read_is_a_failure(self):
+        def read(means, seed):
+            if len(means) > 1 or means[0, 0] > 0.0:
+                raise ZeroDivisionError("no such thing")
+            return list(means)
+
+        def objective(point):
+            self.assertLessEqual(point[0], 0.0)
+            return -1.0
+
+        def from_json(content):
+            if content[1] > 0.0:
+                raise KeyError("lost")
+            return np.asarray(content)
+
+        task = tiny.task(read=read, objective=objective, from_json=from_json)
+        folder = self.create_tempdir().full_path
+        plan = Plan(budget=30, seed=5)
+        with self._open(
+            folder, task=task, plan=plan, strategy=PriorSampling()
+        ) as optimizer:
+            optimizer.run()
+            entries = optimizer.ledger.entries
+        self.assertLen(entries, 30)
+        self.assertEqual(
+            {entry.failure for entry in entries},
+            {
+                None,
+                "reading fails: ZeroDivisionError: no such thing",
+                "`from_json` fails: KeyError: 'lost'",
+            },
+        )
+
+    def test_score_that_has_no_room_on_the_disk_is_told(self):
+        folder = self.create_tempdir().full_path
+        with self._open(folder, strategy=PriorSampling()) as optimizer:
+            optimizer.ask()
+            with (
+                mock.patch.object(
+                    os, "write", side_effect=OSError(errno.ENOSPC, "No space")
+                ),
+                self.assertRaisesRegex(OSError, "query 1 .* be told: 3.25"),
+            ):
+                optimizer.tell(1, 3.25)
+            self.assertEqual(optimizer.num_done, 0)
+            optimizer.tell(1, 3.25)
+            self.assertEqual(optimizer.num_done, 1)
+
+    def test_disk_that_fills_up_meanwhile_loses_nothing(self):
+        folder = self.create_tempdir().full_path
+        write, calls = os.write, []
+
+        def full(file, data):
+            # Nothing but what is reserved is left.
+            if os.path.exists(f"{folder}/ledger.jsonl.reserve"):
+                raise OSError(errno.ENOSPC, "No space")
+            return write(file, data)
+
+        def objective(point):
+            calls.append(point)
+            return 1.0
+
+        def none_left(*args):
+            raise OSError(errno.ENOSPC, "No space")
+
+        task = tiny.task(objective=objective)
+        with self._open(
+            folder, task=task, strategy=PriorSampling()
+        ) as optimizer:
+            steps = optimizer.steps()
+            with mock.patch.object(os, "write", full):
+                next(steps)
+            self.assertEqual(optimizer.num_done, 3)
+            with (
+                mock.patch.object(os, "posix_fallocate", none_left),
+                self.assertRaisesRegex(OSError, "must be [0-9,]+ bytes"),
+            ):
+                next(steps)
+        self.assertLen(calls, 3)
+        with self._open(
+            folder, task=task, strategy=PriorSampling()
+        ) as optimizer:
+            optimizer.run()
+        self.assertLen(calls, 7)
+        self.assertFalse(os.path.exists(f"{folder}/ledger.jsonl.reserve"))
+
     def test_invalid_decodes_are_counted_and_never_evaluated(self):
         folder = self.create_tempdir().full_path
         task = tiny.task(
@@ -269,7 +408,7 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
             optimizer.run()
             entries = optimizer.ledger.entries
         self.assertLen(entries, 7)
-        self.assertEqual({e.failure for e in entries}, {loop.NO_INPUT})
+        self.assertEqual({e.failure for e in entries}, {reading.NO_INPUT})
         self.assertEqual({e.input for e in entries}, {None})
 
     def test_minimisation_is_maximisation_of_the_negative(self):
@@ -336,6 +475,30 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
         path.write_bytes(b"".join(lines[:3]))
         with self.assertRaisesRegex(ValueError, "shortened"):
             self._open(folder)
+
+    def test_ledger_that_was_emptied_in_its_first_round_is_an_error(self):
+        folder = self.create_tempdir().full_path
+        plan = dataclasses.replace(PLAN, queries_per_round=None)
+        with self._open(folder, plan=plan) as optimizer:
+            steps = optimizer.steps()
+            for _ in range(3):
+                next(steps)
+            path = optimizer.ledger.path
+        path.write_bytes(b"")
+        with self.assertRaisesRegex(ValueError, "before 2, got 0.*shortened"):
+            self._open(folder, plan=plan)
+
+    def test_cut_snapshots_are_made_again(self):
+        folder = self.create_tempdir().full_path
+        plan = dataclasses.replace(PLAN, num_samples=9)
+        with self._open(folder, plan=plan) as optimizer:
+            next(optimizer.steps())
+        with open(f"{folder}/samples.npz", "wb"):
+            pass
+        with self._open(folder, plan=plan) as optimizer:
+            optimizer.run()
+        samples = np.load(f"{folder}/samples.npz")
+        self.assertAllEqual(samples["rounds"], [0, 1, 2])
 
     def test_later_rounds_trace_nothing(self):
         model, traced = tiny.model(), []

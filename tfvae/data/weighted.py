@@ -75,10 +75,13 @@ class WeightedBatches:
         Raises:
           ValueError: If an argument is out of range.
         """
-        if batch_size < 1:
+        if batch_size != int(batch_size) or batch_size < 1:
             raise ValueError(
-                f"`batch_size` must be at least 1, got {batch_size!r}"
+                "`batch_size` must be an integer of at least 1, got "
+                f"{batch_size!r}"
             )
+        if not len(points):
+            raise ValueError("`points` must have a row at least, got none")
         self.batch_size = batch_size
         self.seed = seed
         self.with_index = with_index

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfvae.lso.ledger import Entry
+from tfvae.lso.reading import as_json, from_json
 from tfvae.lso.tasks.base import ScoredData, Task
 from tfvae.lso.weighting import Weighting
 
@@ -62,7 +63,7 @@ class Collection:
                 "`inputs` must be given with data whose duplicates are not "
                 "kept, got None"
             )
-        self.inputs = [task.to_json(one) for one in inputs or ()]
+        self.inputs = [as_json(task, one) for one in inputs or ()]
         self._keys = {self.key(one) for one in self.inputs}
 
     @staticmethod
@@ -105,7 +106,7 @@ class Collection:
         self.is_kept[oldest] = False
         if not len(kept):
             return
-        inputs = [self._task.from_json(found[i].input) for i in kept]
+        inputs = [from_json(self._task, found[i].input) for i in kept]
         rows = np.asarray(self._task.write(inputs), np.float32)
         if rows.shape != (len(inputs), self.points.shape[1]):
             raise ValueError(

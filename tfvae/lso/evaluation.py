@@ -28,9 +28,22 @@ from typing import Any, NamedTuple, Protocol
 import gin
 
 from tfvae.lso import evaluation_worker
-from tfvae.lso.evaluation_worker import Result, evaluate_one
+from tfvae.lso.evaluation_worker import (
+    Result,
+    checked_score,
+    evaluate_one,
+    one_line,
+)
 
-__all__ = ["Evaluator", "InProcess", "ProcessPool", "Result", "evaluate_one"]
+__all__ = [
+    "Evaluator",
+    "InProcess",
+    "ProcessPool",
+    "Result",
+    "checked_score",
+    "evaluate_one",
+    "one_line",
+]
 
 Objective = Callable[[Any], Any]
 Done = Callable[[int, Result], None]
@@ -291,6 +304,10 @@ class ProcessPool:
                 for index, result in self._collect():
                     done(index, result)
         except BaseException:
+            # What has been evaluated meanwhile is not to be lost.
+            with contextlib.suppress(Exception):
+                for index, result in self._answers():
+                    done(index, result)
             self.close()
             raise
 
@@ -342,6 +359,15 @@ class ProcessPool:
             if result is not None:
                 assert index is not None
                 yield index, result
+
+    def _answers(self) -> Iterator[tuple[int, Result]]:
+        """Yields the results that are here, without waiting."""
+        for worker in self._busy():
+            index = worker.index
+            if worker.connection.poll():
+                result = worker.follow()
+                if result is not None and index is not None:
+                    yield index, result
 
     def _look(self, worker: _Worker, limit: float) -> Result | None:
         """Returns what became of its input, None if it has it still."""

@@ -24,6 +24,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 _MAX_CHARACTERS = 500
+_MAX_SIZE = 1e100
 
 
 class Result(NamedTuple):
@@ -43,7 +44,7 @@ def evaluate_one(objective: Callable[[Any], Any], one_input: Any) -> Result:
     """
     start = time.perf_counter()
     try:
-        score = _number(objective(one_input))
+        score = checked_score(objective(one_input), "the objective must return")
     except (Exception, SystemExit) as error:
         return Result(None, one_line(error), time.perf_counter() - start)
     return Result(score, None, time.perf_counter() - start)
@@ -59,22 +60,36 @@ def one_line(error: BaseException) -> str:
     return text[:_MAX_CHARACTERS]
 
 
-def _number(result: Any) -> float:
-    """Returns the finite number that an objective returned."""
+def checked_score(result: Any, who: str) -> float:
+    """Returns a score as a number.
+
+    Args:
+      result: What should be one: a number, or an array or tensor of one.
+      who: What an error begins with, such as "the objective must return".
+
+    Raises:
+      TypeError: If it is none.
+      ValueError: If it is not finite, or so large that its square is not.
+    """
     value = result
+    if callable(getattr(value, "filled", None)):
+        value = value.filled(math.nan)  # Masked arrays have a number below.
     if not hasattr(value, "item") and callable(getattr(value, "numpy", None)):
         value = value.numpy()
     if callable(getattr(value, "item", None)) and _size(value) == 1:
         value = value.item()
     is_number = isinstance(value, (numbers.Real, decimal.Decimal))
     if isinstance(value, bool) or not is_number:
-        raise TypeError(
-            f"the objective must return a number, got {_shown(result)}"
-        )
-    score = float(value)
+        raise TypeError(f"{who} a number, got {_shown(result)}")
+    try:
+        score = float(value)
+    except OverflowError:
+        score = math.inf
     if not math.isfinite(score):
+        raise ValueError(f"{who} a finite number, got {score}")
+    if abs(score) > _MAX_SIZE:
         raise ValueError(
-            f"the objective must return a finite number, got {score}"
+            f"{who} a number of at most {_MAX_SIZE:g} in size, got {score}"
         )
     return score
 

@@ -156,6 +156,7 @@ class Ledger:
         self.header = _plain_header(header)
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._file: int | None = os.open(self.path, flags, 0o644)
+        self._reserve = self.path.with_name(self.path.name + ".reserve")
         try:
             self._lock()
             self._open(extendable, in_order)
@@ -191,9 +192,30 @@ class Ledger:
         self._is_uncertain = False
         return entry
 
+    def reserve(self, num_bytes: int) -> None:
+        """Holds room on the disk for entries whose evaluation is to begin.
+
+        Should the disk fill up meanwhile, they are written in this room.
+
+        Raises:
+          OSError: If there is not so much.
+        """
+        with self._reserve.open("wb") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, num_bytes)
+            except OSError as error:
+                self._reserve.unlink()
+                raise OSError(
+                    error.errno,
+                    f"there must be {num_bytes:,} bytes of room for the next "
+                    "evaluations, before they are made",
+                    str(self.path),
+                ) from error
+
     def close(self) -> None:
         """Lets others open it."""
         if self._file is not None:
+            self._reserve.unlink(missing_ok=True)
             os.close(self._file)
             self._file = None
 
@@ -244,6 +266,20 @@ class Ledger:
                 f"{self.path} must be opened again before more is written"
             )
         line = _line(content)
+        try:
+            self._write_line(line)
+        except OSError as error:
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if self._is_uncertain or not is_full or not self._reserve.exists():
+                raise
+            self._reserve.unlink()
+            self._write_line(line)
+        os.fsync(self._file)
+        self._size += len(line)
+
+    def _write_line(self, line: bytes) -> None:
+        """Writes all of a line, or leaves the file as it was."""
+        assert self._file is not None
         self._is_uncertain = True
         try:
             if os.write(self._file, line) < len(line):
@@ -252,8 +288,6 @@ class Ledger:
             os.ftruncate(self._file, self._size)
             self._is_uncertain = False
             raise
-        os.fsync(self._file)
-        self._size += len(line)
 
 
 def read_ledger(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import os
 import pathlib
 import time
@@ -23,11 +24,13 @@ import numpy as np
 from tfvae import checkpoints
 from tfvae.lso import evaluation, pending, snapshots
 from tfvae.lso.collection import Collection
+from tfvae.lso.evaluation import one_line
 from tfvae.lso.header import header
 from tfvae.lso.latent_space import latent_space
 from tfvae.lso.ledger import LEDGER, Entry, Ledger
 from tfvae.lso.pending import Query
 from tfvae.lso.plan import Plan
+from tfvae.lso.reading import from_json, read
 from tfvae.lso.retraining import Retrainer, Retraining
 from tfvae.lso.round_table import STAGES, RoundTable
 from tfvae.lso.strategies import Context, Strategy, select_points
@@ -38,8 +41,6 @@ from tfvae.tvae import STATE_NAMES, TVAE
 
 # What seeds are for.
 _RETRAINING, _POINTS, _FITTING, _PROPOSING, _READING, _SAMPLING = range(6)
-NO_INPUT = "the latents decode to no valid input"
-"""The failure of a query that there is nothing to evaluate of."""
 
 
 def _check_model(model: Any, points: np.ndarray, budget: int) -> None:
@@ -210,7 +211,17 @@ class LatentSpaceOptimizer:
             self._enter(now)
         self._round = trained
         last = pending.load(self._pending_path)
-        if last is None or last.queries[0].round != self._round:
+        if last is None:
+            return
+        # They were proposed once all before them had been told.
+        first = min(query.number for query in last.queries)
+        recorded = {entry.query for entry in self.ledger.entries}
+        if not recorded.issuperset(range(first)):
+            raise ValueError(
+                f"{self.ledger.path} must have the evaluations of all queries "
+                f"before {first}, got {self.num_done}; has it been shortened?"
+            )
+        if last.queries[0].round != self._round:
             return
         self._pending = last.queries
         if self._strategy.uses_surrogate and self._surrogate is not None:
@@ -331,7 +342,7 @@ class LatentSpaceOptimizer:
         waiting = [one for one in self._pending if one.number not in done]
         for query in waiting:
             if query.input is None:
-                self._record(query, evaluation.Result(None, NO_INPUT, 0.0))
+                self._fail(query, query.failure or "no input")
         return [query for query in waiting if query.input is not None]
 
     def _end(self) -> None:
@@ -372,12 +383,17 @@ class LatentSpaceOptimizer:
             )
         seed = self._seed(_READING, first)
         with self._timed("decode"):
-            read = self.task.read(self._space.decode(proposed), seed)
-            inputs = [
-                None if one is None else self.task.to_json(one) for one in read
-            ]
+            found = read(self.task, self._space.decode(proposed), seed)
+        inputs = [one.content for one in found]
         self._pending = [
-            Query(number, self._round, proposed[place], inputs[place], seed)
+            Query(
+                number,
+                self._round,
+                proposed[place],
+                inputs[place],
+                seed,
+                found[place].failure,
+            )
             for number, place in zip(
                 numbers[:count], self._worthwhile(inputs)[:count], strict=False
             )
@@ -421,7 +437,7 @@ class LatentSpaceOptimizer:
         self, means: np.ndarray, seed: int
     ) -> tuple[np.ndarray, list[Any]]:
         """Returns scores of decoder means, and the inputs they stand for."""
-        inputs = list(self.task.read(means, seed))
+        inputs = [one.input for one in read(self.task, means, seed)]
         invalid = self.task.sign * self.collection.invalid_score
         scores = np.full(len(inputs), invalid)
         for i, one in enumerate(inputs):
@@ -444,7 +460,7 @@ class LatentSpaceOptimizer:
 
         Args:
           number: Of the query.
-          score: In the direction of the task. What is not a finite number is
+          score: In the direction of the task. A number that is not finite is
             recorded as a failure.
           failure: Why there is no score, in one line.
           seconds: How long it took.
@@ -455,6 +471,7 @@ class LatentSpaceOptimizer:
         Raises:
           ValueError: If nobody asked, it was told before, or neither or both
             of `score` and `failure` are given.
+          TypeError: If `score` is no number. Nothing is recorded then.
         """
         if (score is None) == (failure is None):
             raise ValueError(
@@ -470,8 +487,11 @@ class LatentSpaceOptimizer:
             )
         result = evaluation.Result(None, failure, seconds)
         if failure is None:
-            checked = evaluation.evaluate_one(lambda given: given, score)
-            result = checked._replace(seconds=seconds)
+            try:
+                checked = evaluation.checked_score(score, "`score` must be")
+                result = result._replace(score=checked)
+            except ValueError as error:
+                result = result._replace(failure=one_line(error))
         entry = self._record(waiting[number], result)
         if self.num_done >= self.plan.budget:
             self.rounds.end(self._round, self.best(), self.seconds)
@@ -479,19 +499,30 @@ class LatentSpaceOptimizer:
 
     def _record(self, query: Query, result: evaluation.Result) -> Entry:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        return self.ledger.append(
-            Entry(
-                round=query.round,
-                query=query.number,
-                latent=[float(value) for value in query.latent],
-                input=query.input,
-                score=result.score,
-                failure=result.failure,
-                seconds=result.seconds,
-                seed=query.seed,
-                time=now,
-            )
+        entry = Entry(
+            round=query.round,
+            query=query.number,
+            latent=[float(value) for value in query.latent],
+            input=query.input,
+            score=result.score,
+            failure=result.failure,
+            seconds=result.seconds,
+            seed=query.seed,
+            time=now,
         )
+        try:
+            return self.ledger.append(entry)
+        except OSError as error:
+            outcome = result.failure if result.score is None else result.score
+            raise OSError(
+                error.errno,
+                f"{error.strerror}; query {query.number} has been evaluated, "
+                f"and can be told: {outcome}",
+                str(self.ledger.path),
+            ) from error
+
+    def _fail(self, query: Query, failure: str) -> None:
+        self._record(query, evaluation.Result(None, failure, 0.0))
 
     # The whole.
 
@@ -510,12 +541,34 @@ class LatentSpaceOptimizer:
         """Goes on as `run` does, and yields after each proposal's queries."""
         evaluator = evaluator or evaluation.InProcess()
         while queries := self.ask():
-            inputs = [self.task.from_json(query.input) for query in queries]
+            given, inputs = self._inputs(queries)
+            self.ledger.reserve(self._num_bytes(given))
             with self._timed("evaluate"):
-                evaluator(self.task.objective, inputs, self._recorder(queries))
+                evaluator(self.task.objective, inputs, self._recorder(given))
             self.rounds.update(self._round, self.seconds)
             yield
         self.rounds.end(self._round, self.best(), self.seconds)
+
+    def _inputs(
+        self, queries: Sequence[Query]
+    ) -> tuple[list[Query], list[Any]]:
+        """Returns the queries whose inputs can be made of JSON, and these."""
+        given, inputs = [], []
+        for query in queries:
+            try:
+                inputs.append(from_json(self.task, query.input))
+            except Exception as error:
+                self._fail(query, f"`from_json` fails: {one_line(error)}")
+            else:
+                given.append(query)
+        return given, inputs
+
+    def _num_bytes(self, queries: Sequence[Query]) -> int:
+        """Returns more than what the entries of queries will take."""
+        latents = 32 * self._space.num_latents
+        return sum(
+            len(json.dumps(query.input)) + latents + 4096 for query in queries
+        )
 
     def _recorder(self, queries: Sequence[Query]) -> evaluation.Done:
         def done(i: int, result: evaluation.Result) -> None:

@@ -29,6 +29,8 @@ class Query(NamedTuple):
     input: Any
     """As JSON has it; None for an invalid decode."""
     seed: int
+    failure: str | None = None
+    """Why there is no input, in one line."""
 
 
 class Pending(NamedTuple):
@@ -43,7 +45,7 @@ def save(path: pathlib.Path, pending: Pending) -> None:
     """Writes a file that is whole or not there, and is on the disk."""
     queries = pending.queries
     content = [
-        {"number": q.number, "round": q.round, "input": q.input, "seed": q.seed}
+        {name: value for name, value in q._asdict().items() if name != "latent"}
         for q in queries
     ]
     arrays: dict[str, Any] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -90,15 +91,18 @@ def _grown(stack: np.ndarray, newest: np.ndarray) -> np.ndarray:
 
 
 def _read(path: pathlib.Path, *names: str) -> list[np.ndarray]:
-    """Returns arrays of a file, empty ones where there is none."""
-    if not path.exists():
+    """Returns arrays of a file, empty ones where there is no whole one."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return [file[name] for name in names]
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile):
         return [np.zeros(0) for _ in names]
-    with np.load(path, allow_pickle=False) as file:
-        return [file[name] for name in names]
 
 
 def _save(path: pathlib.Path, **arrays: Any) -> None:
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
         np.savez_compressed(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(partial, path)

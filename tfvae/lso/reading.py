@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From decoder means to the inputs of objectives, to JSON, and back.
+
+What a task's functions may do wrong is either a failure of one input or an
+error that says whose it is; what they do to an input stays with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfvae.lso.evaluation_worker import one_line
+from tfvae.lso.tasks.base import Task
+
+NO_INPUT = "the latents decode to no valid input"
+"""The failure of a query that there is nothing to evaluate of."""
+
+
+class Reading(NamedTuple):
+    """What the decoder's means of one latent stand for."""
+
+    input: Any
+    """Of the objective; None where there is none."""
+    content: Any
+    """The same, as JSON has it."""
+    failure: str | None
+    """Why there is none, in one line."""
+
+
+def read(task: Task, means: np.ndarray, seed: int) -> list[Reading]:
+    """Reads decoder means as inputs.
+
+    Args:
+      task: Whose `read` does it. If it raises, it is asked for one after
+        another, and those for which it still does have failed.
+      means: `[n, D]`.
+      seed: Of what is random about it.
+
+    Returns:
+      n readings.
+
+    Raises:
+      TypeError: If `read` returns no inputs, or `to_json` no JSON.
+      ValueError: If `read` returns too many or too few.
+    """
+    try:
+        found = task.read(means, seed)
+        inputs = list(found) if isinstance(found, Iterable) else None
+    except Exception:
+        return [_read_one(task, means[[i]], seed) for i in range(len(means))]
+    if inputs is None:
+        raise TypeError(
+            f"`read` of task {task.name} must return an input or None for "
+            f"each row, got {type(found).__name__}"
+        )
+    if len(inputs) != len(means):
+        raise ValueError(
+            f"`read` of task {task.name} must return an input or None for "
+            f"each of {len(means)} rows, got {len(inputs)}"
+        )
+    return [_reading(task, one) for one in inputs]
+
+
+def _read_one(task: Task, means: np.ndarray, seed: int) -> Reading:
+    try:
+        (one_input,) = task.read(means, seed)
+    except Exception as error:
+        return Reading(None, None, f"reading fails: {one_line(error)}")
+    return _reading(task, one_input)
+
+
+def _reading(task: Task, one_input: Any) -> Reading:
+    if one_input is None:
+        return Reading(None, None, NO_INPUT)
+    return Reading(one_input, as_json(task, one_input), None)
+
+
+def as_json(task: Task, one_input: Any) -> Any:
+    """Returns an input as JSON has it: lists for tuples, and a copy.
+
+    Raises:
+      TypeError: If `to_json` of the task returns what JSON can not hold.
+    """
+    content = task.to_json(one_input)
+    try:
+        return json.loads(json.dumps(content))
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"`to_json` of task {task.name} must return what JSON can hold, "
+            f"got {type(content).__name__}: {error}"
+        ) from error
+
+
+def from_json(task: Task, content: Any) -> Any:
+    """Returns an input of its own, which objectives may write to."""
+    return task.from_json(json.loads(json.dumps(content)))
