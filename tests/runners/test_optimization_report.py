@@ -220,6 +220,11 @@ class ReportTest(absltest.TestCase):
         self.assertGreater(picture.stat().st_size, 0)
         self.assertIn("| -0.3 | `x` |", text)
 
+    def test_other_comparisons_have_nothing_published_beside_them(self):
+        self._add("binary", [-0.5])
+        self._add("continuous", [-0.7])
+        self.assertNotIn("(k_low_r_high)", self._write())
+
     def test_queries_and_seconds_are_told(self):
         self._add("k_low_r_low", [-0.5])
         text = self._write()

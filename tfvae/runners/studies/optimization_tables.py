@@ -68,6 +68,8 @@ def final_table(one: Comparison) -> Table:
             row.append(_published_cell(runs[0], label, k, len(mean)))
         rows.append(row)
     ours = {setting_of(label) for label in one.groups}
+    if ours == {None}:
+        return head, rows  # A comparison of other things.
     length = max(one.run.budget, len(one.run.scores))
     for label in [name for name in TITLES if name not in ours]:
         told = [_published_cell(one.run, label, k, length) for k in TOP]
