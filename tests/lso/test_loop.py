@@ -10,6 +10,7 @@ import os
 from unittest import mock
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -150,9 +151,17 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(found, self._unbroken())
 
     @parameterized.product(
-        moment=[3, 6], kind=["", "FB", "loss", "replication", "TVAE"]
+        moment=[3, 6], kind=["", "FB", "loss", "replication"]
     )
     def test_run_that_stops_between_rounds_goes_on_the_same(self, moment, kind):
+        self._assert_goes_on_the_same(moment, kind)
+
+    @parameterized.parameters(3, 6)
+    @pytest.mark.slow  # Half a minute each.
+    def test_tvae_that_stops_between_rounds_goes_on_the_same(self, moment):
+        self._assert_goes_on_the_same(moment, "TVAE")
+
+    def _assert_goes_on_the_same(self, moment, kind):
         def options():
             found = {}
             if kind == "FB":
@@ -447,8 +456,14 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(after[:7], before)
         self.assertEqual([one[0] for one in after[7:]], [2, 2, 3])
 
-    @parameterized.parameters("VAE", "TVAE")
-    def test_budget_of_whole_rounds_may_grow(self, kind):
+    def test_budget_of_whole_rounds_may_grow(self):
+        self._assert_budget_may_grow("VAE")
+
+    @pytest.mark.slow  # Half a minute.
+    def test_budget_of_whole_rounds_of_a_tvae_may_grow(self):
+        self._assert_budget_may_grow("TVAE")
+
+    def _assert_budget_may_grow(self, kind):
         def parts(budget):
             made = {"plan": dataclasses.replace(PLAN, budget=budget)}
             if kind == "TVAE":
