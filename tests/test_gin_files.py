@@ -158,6 +158,18 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
             )
             self.assertGreater(plan.num_rounds, 0)
 
+    @parameterized.product(
+        task=OPTIMIZED[:3],
+        setting=[
+            name
+            for name in SETTINGS
+            if f"{OPTIMA}/settings/baseline.gin" in _included(GIN / name)
+        ],
+    )
+    def test_baseline_queries_whatever_it_draws(self, task, setting):
+        config.load([task, setting])
+        self.assertEqual(config.value("optimize.num_proposals"), 1)
+
     @parameterized.parameters(
         (OPTIMIZED[0], ["squares.max_size = 2", "squares.copies = 1"]),
         ("runs/optimize.gin", []),
