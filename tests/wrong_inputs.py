@@ -92,8 +92,12 @@ IN_PYTHON = {
     ).log_likelihood(X),
     "a class for an operator": lambda: tfvae.Evolution(parents=tfvae.Elite),
     "scores of data NaN": lambda: lso.ScoredData(X, [np.nan] * 6),
+    "scores of data complex": lambda: lso.ScoredData(X, [1j] * 6),
+    "data infinite": lambda: lso.ScoredData(X * np.inf, [0.0] * 6),
     "no data": lambda: lso.ScoredData(X[:0], []),
     "budget below one round": lambda: lso.Plan(5, queries_per_round=9),
+    "a class for a strategy": lambda: lso.Mixture([lso.OracleGrid], [1.0]),
+    "shares that are text": lambda: lso.Mixture([lso.OracleGrid()], "1.0"),
     "negative weights": lambda: WeightedBatches(X, -np.ones(6), 2),
     "weights all zero": lambda: WeightedBatches(X, np.zeros(6), 2),
     "infinite weights": lambda: WeightedBatches(X, np.full(6, np.inf), 2),
@@ -110,6 +114,15 @@ IN_PYTHON = {
 }
 
 _BARS = "train.py --gin_file=gin/runs/bars.gin --run_dir={run} "
+_SHAPES = (
+    "optimize.py --run_dir={run} "
+    "--gin_file=papers/neurips2020_weighted_retraining/shapes.gin "
+)
+_OWN = "optimize.py --run_dir={run} --task={folder}/"
+_TUPLE = """
+from tfvae.lso import Task
+task = Task("pair", data=lambda seed: ([[1.0]], [1.0]), objective=sum)
+"""
 ON_THE_COMMAND_LINE = {
     "unknown flag": _BARS + "--epochs=3",
     "unknown gin parameter": _BARS + "--gin_param=fit.epoch=3",
@@ -126,6 +139,12 @@ ON_THE_COMMAND_LINE = {
     "mask of another size": "denoise.py --image={folder}/one.png "
     "--mask={folder}/two.png --run_dir={run}",
     "no run": "evaluate.py --run_dir={folder}",
+    "a class for an object": _SHAPES
+    + "--gin_param=optimize.strategy=@OracleGrid",
+    "a score that nobody asked for": _SHAPES + "--tell=0=1.5",
+    "task that is no Python file": _OWN + "task.txt",
+    "task that ends Python": _OWN + "exit.py",
+    "task whose data are a tuple": _OWN + "tuple.py",
     "no disk space": _BARS.replace("{run}", "{full}/run"),
 }
 
@@ -159,6 +178,9 @@ def main() -> None:
     (folder / "broken.png").write_bytes(b"no picture")
     images.write_image(folder / "one.png", np.zeros((20, 20, 1)))
     images.write_image(folder / "two.png", np.zeros((20, 21, 1)))
+    (folder / "task.txt").write_text(_TUPLE)
+    (folder / "tuple.py").write_text(_TUPLE)
+    (folder / "exit.py").write_text("raise SystemExit('no licence')")
     # A run of another configuration, stopped before its first epoch ended.
     (folder / "other").mkdir()
     full = folder / "full"

@@ -19,6 +19,7 @@ made elsewhere.
 
 from __future__ import annotations
 
+import os
 import sys
 
 import console
@@ -71,7 +72,7 @@ def main(values: flags.FlagValues) -> None:
     asked = None
     if values.ask or values.tell:
         asked = optimize.Asked(values.ask, values.tell)
-    optimize.optimize(console.run_dir(values), asked)
+    optimize.optimize(os.path.abspath(console.run_dir(values)), asked)
 
 
 if __name__ == "__main__":

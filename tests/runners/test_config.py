@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import os
 import pathlib
 
 from absl.testing import absltest, parameterized
@@ -74,6 +75,23 @@ class ConfigTest(parameterized.TestCase):
         saved = "EPOCHS = 3\nfit.epochs = %EPOCHS\n"
         current = "EPOCHS = 4\nfit.epochs = %EPOCHS\n"
         self.assertEmpty(config.differences(saved, current))
+
+    @parameterized.parameters(
+        ("'a.py'", "'./a.py'", True),
+        ("'a.py'", '"b/../a.py"', True),
+        (f"'{os.path.abspath('a.py')}'", "'a.py'", True),
+        ("'a.py'", "'b.py'", False),
+        ("'a.py'", "%FILE", False),
+        ("'a.py'", None, False),
+    )
+    def test_paths_are_compared_as_a_whole(self, before, after, are_same):
+        for name in ("own_task.path", "optimize.warm_start"):
+            saved = f"{name} = {before}\n"
+            current = "" if after is None else f"{name} = {after}\n"
+            found = config.differences(saved, current)
+            self.assertLen(found, 0 if are_same else 1)
+        other = config.differences(f"a.b = {before}\n", f"a.b = {after}\n")
+        self.assertLen(other, 1)
 
     def test_bindings_reads_values_of_several_lines(self):
         config.load([], [f"fit.optimizer = {list(range(60))}"])

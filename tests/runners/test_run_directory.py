@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+from unittest import mock
 
 from absl.testing import absltest
 
@@ -57,6 +58,29 @@ class RunDirectoryTest(absltest.TestCase):
         (self.run_dir.checkpoints / "checkpoint-000001.npz").unlink()
         config.load([], ["fit.batch_size = 9"])
         self.run_dir.check_config()
+
+    def test_empty_configuration_is_none(self):
+        self.assertIsNone(self.run_dir.read_config())
+        self._start("fit.batch_size = 8")
+        self.assertIn("fit.batch_size = 8", self.run_dir.read_config())
+        self.run_dir.config.write_text("\n")
+        self.assertIsNone(self.run_dir.read_config())
+        self.run_dir.check_config()
+
+    def test_file_is_on_the_disk_before_it_gets_its_name(self):
+        self.run_dir.path.mkdir()
+        calls = mock.Mock()
+        with (
+            mock.patch("os.fsync", calls.fsync),
+            mock.patch("os.replace", calls.replace),
+        ):
+            path = self.run_dir.write_json("one.json", {"a": 1})
+        partial = path.with_name("one.json.partial")
+        self.assertEqual(
+            calls.mock_calls,
+            [mock.call.fsync(mock.ANY), mock.call.replace(partial, path)],
+        )
+        self.assertEqual(json.loads(partial.read_text()), {"a": 1})
 
     def test_run_is_finished_with_the_epochs_asked_for(self):
         self._start("fit.epochs = 2")

@@ -24,6 +24,7 @@ from tfvae.runners import (  # noqa: F401
     epoch_times,
     evaluate,
     export,
+    optimize,
     train,
 )
 from tfvae.runners.studies import study  # noqa: F401
@@ -33,6 +34,10 @@ NAMES = sorted(
     path.stem for path in TOOLS.glob("*.py") if path.stem != "console"
 )
 _BARS = "--gin_file=runs/bars.gin"
+_SHAPES = (
+    "--gin_file=papers/neurips2020_weighted_retraining/shapes.gin",
+    "--run_dir=new",
+)
 _SMALL = [
     "--gin_param=TVAE.num_latents=4",
     "--gin_param=TVAE.num_states=4",
@@ -177,6 +182,32 @@ class ToolsTest(tf.test.TestCase, parameterized.TestCase):
     )
     def test_wrong_call_is_told_in_one_line(self, name, argv, message):
         self._assert_told(name, argv, message)
+
+    @parameterized.parameters(
+        (
+            [*_SHAPES, "--gin_param=optimize.strategy=@OracleGrid"],
+            "`optimize.strategy` must be an object.*got the class OracleGrid",
+        ),
+        (
+            [*_SHAPES, "--gin_param=optimize.task=@shapes"],
+            "`optimize.task` must be an object.*got the function shapes",
+        ),
+        ([*_SHAPES, "--tell=0=1.5"], "asked for, got query 0 and no run"),
+        (["--task=no.txt", "--run_dir=new"], "`task` must be a Python file"),
+    )
+    def test_optimisation_is_refused_before_it_begins(self, argv, message):
+        with contextlib.chdir(self.folder):
+            self._assert_told("optimize", argv, message)
+        self.assertEmpty([*self.folder.iterdir()])
+
+    def test_folder_of_a_run_is_the_one_of_the_command(self):
+        with (
+            contextlib.chdir(self.folder),
+            mock.patch("tfvae.runners.optimize.optimize") as called,
+        ):
+            code, _, err = _call("optimize", *_SHAPES)
+        self.assertEqual(code, 0, err)
+        called.assert_called_once_with(str(self.folder / "new"), None)
 
     @parameterized.parameters(
         ("TVAE.num_states=17", r"`num_states` must be .*got 17"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Hashable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import gin
 import numpy as np
@@ -147,7 +147,13 @@ class Mixture:
 
     def __post_init__(self) -> None:
         """Checks the settings."""
-        shares = np.asarray(self.shares, np.float64)
+        _check_strategies(self.strategies)
+        shares = np.asarray(self.shares)
+        if shares.dtype.kind not in "biuf":
+            raise TypeError(
+                "`shares` must be numbers, one for each strategy, such as "
+                f"(0.5, 0.5), got {self.shares!r}"
+            )
         if shares.shape != (len(self.strategies),) or not len(shares):
             raise ValueError(
                 "`shares` must have a number for each of the "
@@ -180,6 +186,20 @@ class Mixture:
         return self.strategies[chosen].propose(
             context, num_queries, int(rng.integers(2**31))
         )
+
+
+def _check_strategies(strategies: Any) -> None:
+    """Raises a TypeError unless it is a sequence of strategies."""
+    is_sequence = isinstance(strategies, Sequence)
+    for one in strategies if is_sequence else [strategies]:
+        is_class = isinstance(one, type)
+        if is_class or not is_sequence or not hasattr(one, "propose"):
+            got = f"the class {one.__name__}" if is_class else repr(one)
+            raise TypeError(
+                "`strategies` must be a sequence of strategies, such as "
+                "(PriorSampling(), AggregateSampling()) with all parentheses, "
+                f"got {got}"
+            )
 
 
 @gin.register

@@ -7,6 +7,7 @@ configured by being called.
 
 from __future__ import annotations
 
+import ast
 import copy
 import importlib.util  # noqa: F401 (gin needs it, and forgets to import it)
 import os
@@ -43,6 +44,9 @@ _WITHOUT_INFLUENCE = frozenset(
         "train.export",
     }
 )
+
+# Their values are paths, which can be written in several ways.
+_PATHS = frozenset({"optimize.warm_start", "own_task.path"})
 
 gin.add_config_file_search_path(os.fspath(_GIN_FOLDER))
 # Files only: gin also takes `runs/bars.gin` for a file of a package `runs`, and
@@ -216,8 +220,21 @@ def differences(saved: str, current: str) -> list[str]:
         f"{name} was {before.get(name, 'not set')}, is now "
         f"{after.get(name, 'not set')}"
         for name in sorted(before.keys() | after.keys())
-        if name not in may_differ and before.get(name) != after.get(name)
+        if name not in may_differ
+        and _compared(name, before) != _compared(name, after)
     ]
+
+
+def _compared(name: str, values: dict[str, str]) -> str | None:
+    """Returns the text by which values of a parameter are told apart."""
+    text = values.get(name)
+    if text is None or name not in _PATHS:
+        return text
+    try:
+        path = ast.literal_eval(text)
+    except (SyntaxError, ValueError):  # A macro, for instance.
+        return text
+    return os.path.realpath(path) if isinstance(path, str) else text
 
 
 def _macros() -> set[str]:

@@ -4,15 +4,12 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import functools
-import importlib.util
+import inspect
 import json
 import os
-import pathlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import gin
@@ -30,7 +27,7 @@ from tfvae.lso.strategies import Strategy
 from tfvae.lso.surrogates import Surrogate
 from tfvae.lso.tasks.base import Task
 from tfvae.lso.weighting import Weighting
-from tfvae.runners import config
+from tfvae.runners import config, own_tasks
 from tfvae.runners.experiment import Experiment, experiment
 from tfvae.runners.optimization_figures import TOP, write_run_figures
 from tfvae.runners.optimization_results import RESULT
@@ -43,6 +40,19 @@ MODEL = "model"
 """Of a run folder, what has the model that it begins with."""
 
 _SECONDS_BETWEEN_LINES = 5.0
+# What `optimize` is made of: whether something is of the kind, and an example.
+_PARTS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "task": (lambda part: isinstance(part, Task), "@shapes()"),
+    "strategy": (lambda part: hasattr(part, "propose"), "@ThompsonSampling()"),
+    "surrogate": (
+        lambda part: hasattr(part, "predict"),
+        "@SparseGaussianProcess()",
+    ),
+    "weighting": (lambda part: isinstance(part, Weighting), "@Rank()"),
+    "retraining": (lambda part: isinstance(part, Retraining), "@Retraining()"),
+    "evaluator": (callable, "@ProcessPool()"),
+}
+_OPTIONAL = ("surrogate", "weighting", "retraining", "evaluator")
 
 
 class Asked(NamedTuple):
@@ -52,52 +62,6 @@ class Asked(NamedTuple):
     """Whether to print the queries that want a score, as JSON lines."""
     told: Sequence[str]
     """NUMBER=SCORE or NUMBER=failed of queries that were asked before."""
-
-
-@gin.register
-def own_task(path: str | os.PathLike[str]) -> Task:
-    """Returns the `task` of a Python file.
-
-    Args:
-      path: The file; it has a `Task` of that name, or a function that makes
-        one.
-
-    Raises:
-      FileNotFoundError: If there is no such file.
-      TypeError: If it has no `task`.
-    """
-    path = pathlib.Path(path).resolve()
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"`task` must be a Python file, got {path}, which does not exist."
-        )
-    return _task_of(path, path.stat().st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=8)
-def _task_of(path: pathlib.Path, changed: int) -> Task:
-    """Returns the task of a file as of when it was changed last."""
-    del changed
-    name = f"{path.stem}_task"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Objectives are found there by processes that evaluate them.
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-        task = getattr(module, "task", None)
-        if callable(task):
-            task = task()
-    except Exception as err:
-        del sys.modules[name]
-        raise ValueError(f"{path} fails: {type(err).__name__}: {err}") from err
-    if not isinstance(task, Task):
-        raise TypeError(
-            f"{path} must have a `task` that is a tfvae.lso.Task, got {task!r}."
-        )
-    # What it takes to make the data is not for us to do several times.
-    return dataclasses.replace(task, data=functools.cache(task.data))
 
 
 @gin.register
@@ -223,7 +187,10 @@ def optimize(
         "weighting": weighting,
         "retraining": retraining,
     }
-    run = RunDirectory(run_dir)
+    _check_parts({"task": task, "evaluator": evaluator, **parts})
+    # An objective may change the current folder.
+    run = RunDirectory(os.path.abspath(run_dir))
+    told = _told(asked, run)
     with run.locked():
         # What is asked for goes to standard output, and nothing else then.
         aside = sys.stdout if asked is None else sys.stderr
@@ -233,7 +200,9 @@ def optimize(
             if asked is None:
                 _run(optimizer, evaluator)
             else:
-                _serve(optimizer, asked)
+                _record(optimizer, told)
+                if asked.wants_queries:
+                    _print_queries(optimizer)
             result = summary(optimizer)
         run.write_json(RESULT, result)
         if result["num_queries"] >= budget:
@@ -253,21 +222,67 @@ def _run(
         progress.tell()
 
 
-def _serve(optimizer: LatentSpaceOptimizer, asked: Asked) -> None:
-    """Records what is told, and prints the queries that want a score."""
-    for told in asked.told:
-        number, _, score = told.partition("=")
+def _check_parts(parts: dict[str, Any]) -> None:
+    """Raises an error if a part of `optimize` is not of its kind."""
+    for name, part in parts.items():
+        is_kind, example = _PARTS[name]
+        if part is None and name in _OPTIONAL:
+            continue
+        if isinstance(part, type) or not is_kind(part):
+            raise TypeError(
+                f"`optimize.{name}` must be an object, such as {example} with "
+                f"parentheses, got {_shown(part)}"
+            )
+    strategy = parts["strategy"]
+    if strategy.uses_surrogate and parts["surrogate"] is None:
+        raise ValueError(
+            f"`optimize.surrogate` must be given for {type(strategy).__name__},"
+            " such as @SparseGaussianProcess(), got None"
+        )
+
+
+def _shown(part: Any) -> str:
+    """Returns what a part is, where its `repr` would not help."""
+    if isinstance(part, type):
+        return f"the class {part.__name__}"
+    if inspect.isfunction(part):
+        return f"the function {part.__name__}"
+    return repr(part)
+
+
+def _told(
+    asked: Asked | None, run: RunDirectory
+) -> list[tuple[int, float | None]]:
+    """Returns numbers and scores that are told; None for what has failed."""
+    told = []
+    for one in () if asked is None else asked.told:
+        number, _, score = one.partition("=")
         try:
-            place = int(number)
             value = None if score == "failed" else float(score)
+            told.append((int(number), value))
         except ValueError as err:
             raise ValueError(
-                f"`--tell` must be NUMBER=SCORE or NUMBER=failed, got {told!r}."
+                f"`--tell` must be NUMBER=SCORE or NUMBER=failed, got {one!r}."
             ) from err
-        failure = "told to have failed" if value is None else None
-        optimizer.tell(place, value, failure=failure)
-    if not asked.wants_queries:
-        return
+    if told and not (run.path / LEDGER).exists():
+        raise ValueError(
+            "`--tell` must be of a query that was asked for, got query "
+            f"{told[0][0]} and no run in {run.path}; use --ask first."
+        )
+    return told
+
+
+def _record(
+    optimizer: LatentSpaceOptimizer, told: Sequence[tuple[int, float | None]]
+) -> None:
+    """Records what is told."""
+    for number, score in told:
+        failure = "told to have failed" if score is None else None
+        optimizer.tell(number, score, failure=failure)
+
+
+def _print_queries(optimizer: LatentSpaceOptimizer) -> None:
+    """Prints the queries that want a score."""
     for query in optimizer.ask():
         print(json.dumps({"query": query.number, "input": query.input}))
 
@@ -280,10 +295,6 @@ def opened(
     parts: dict[str, Any],
 ) -> LatentSpaceOptimizer:
     """Returns the optimizer of a run folder that is locked; see `optimize`."""
-    if not isinstance(task, Task):
-        raise TypeError(
-            f"`optimize.task` must be a Task, such as @shapes(), got {task!r}."
-        )
     _check_config(run)
     started = _trained(run, warm_start)
     model = started.model
@@ -297,24 +308,27 @@ def opened(
         model = with_num_data(model, len(points) + plan.budget)
     optimizer = LatentSpaceOptimizer(run.path, task, model, plan, **parts)
     run.write_config()
+    own_tasks.note(run, optimizer.num_done)
     return optimizer
 
 
 def _check_config(run: RunDirectory) -> None:
     """Raises a ValueError if the folder has a run of other values."""
-    if not (run.path / LEDGER).exists() or not run.config.exists():
+    saved = run.read_config()
+    if not (run.path / LEDGER).exists() or saved is None:
         return
-    saved = run.config.read_text(encoding="utf-8")
-    free = (
+    free = [
         "optimize.budget ",
         "optimize.evaluator ",
         "optimize.num_samples ",
         "ProcessPool.",
-    )
+    ]
+    if own_tasks.is_of(run):  # Whatever its path is relative to.
+        free.append(f"{own_tasks.PATH} ")
     different = [
         one
         for one in config.differences(saved, config.text())
-        if not one.startswith(free)
+        if not one.startswith(tuple(free))
     ]
     if different:
         raise ValueError(
@@ -348,16 +362,17 @@ def summary(optimizer: LatentSpaceOptimizer) -> dict[str, Any]:
     header, seconds = optimizer.ledger.header, optimizer.rounds.seconds()
     scores = np.array([optimizer.collection.score_of(one) for one in entries])
     keys = [optimizer.collection.key(one.input) for one in entries]
-    top = {
-        str(k): task.sign * float(top_k(scores, keys, k)[-1])
-        for k in TOP
-        if len(entries)
-    }
     best = max(
         (one for one in entries if one.score is not None),
         key=optimizer.collection.score_of,
         default=None,
     )
+    # Without a score they would be those of invalid inputs.
+    top = {
+        str(k): task.sign * float(top_k(scores, keys, k)[-1])
+        for k in TOP
+        if best is not None
+    }
     return {
         "task": task.name,
         "seed": optimizer.plan.seed,
@@ -432,8 +447,9 @@ def _tell(run: RunDirectory, result: dict[str, Any]) -> None:
     top = ", ".join(f"top-{k} {_number(v)}" for k, v in result["top"].items())
     print(
         f"{result['num_queries']} queries ({result['num_failures']} without a "
-        f"score, {result['num_distinct']} distinct inputs): {top}; best in "
-        f"the data {_number(result['best_in_data'])}\n"
-        f"ledger, figures and result.json are in {pathlib.Path(run.path)}",
+        f"score, {result['num_distinct']} distinct inputs): "
+        f"{top or 'no query has a score yet'}; best in the data "
+        f"{_number(result['best_in_data'])}\n"
+        f"ledger, figures and result.json are in {run.path}",
         flush=True,
     )

@@ -138,17 +138,24 @@ class RunDirectory:
           ValueError: If a value differs that makes it another run. A folder
             without checkpoints has no run to protect.
         """
-        if not self.config.exists() or not self.has_checkpoints:
+        saved = self.read_config()
+        if saved is None or not self.has_checkpoints:
             return
-        different = config.differences(
-            self.config.read_text(encoding="utf-8"), config.text()
-        )
+        different = config.differences(saved, config.text())
         if different:
             raise ValueError(
                 f"`run_dir` {self.path} must be empty or of the same "
                 f"configuration, got other values: {'; '.join(different)}. "
                 f"Only {config.EXTENDABLE} may be raised."
             )
+
+    def read_config(self) -> str | None:
+        """Returns the configuration; None where there is none, or nothing."""
+        try:
+            saved = self.config.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        return saved if saved.strip() else None
 
     def write_config(self) -> None:
         """Writes the configuration, replayable as a gin file."""
@@ -226,6 +233,10 @@ def versions() -> dict[str, str]:
 
 
 def _write(path: pathlib.Path, text: str) -> None:
+    """Writes a file that is whole or not there, whenever the power fails."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(partial, path)

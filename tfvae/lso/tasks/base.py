@@ -19,7 +19,8 @@ class ScoredData:
     """Data points and their scores, checked once.
 
     Attributes:
-      points: `[N, D]` float32, as the model sees them.
+      points: `[N, D]` float32, as the model sees them; NaN where an entry is
+        missing.
       scores: `[N]` float64, in the direction of the task.
       inputs: The N inputs that the points stand for, or None.
     """
@@ -30,8 +31,8 @@ class ScoredData:
 
     def __post_init__(self) -> None:
         """Checks the shapes and values."""
-        points = np.ascontiguousarray(self.points, np.float32)
-        scores = np.ascontiguousarray(self.scores, np.float64)
+        points = _real("points", self.points, np.float32)
+        scores = _real("scores", self.scores, np.float64)
         if points.ndim != 2 or 0 in points.shape:
             raise ValueError(
                 "`points` must have shape [points, dimensions], neither of "
@@ -48,6 +49,14 @@ class ScoredData:
                 f"`scores` must be finite, got {scores[wrong[0]]} at "
                 f"{wrong[0]}, one of {wrong.size} such"
             )
+        infinite = np.argwhere(np.isinf(points))
+        if infinite.size:
+            place = tuple(infinite[0].tolist())
+            raise ValueError(
+                "`points` must be finite in float32, or NaN where they are "
+                f"missing, got {points[place]} at {place}, one of "
+                f"{len(infinite)} such"
+            )
         if self.inputs is not None and len(self.inputs) != len(points):
             raise ValueError(
                 f"`inputs` must have the length {len(points)} of `points`, "
@@ -55,6 +64,17 @@ class ScoredData:
             )
         object.__setattr__(self, "points", points)
         object.__setattr__(self, "scores", scores)
+
+
+def _real(name: str, values: Any, dtype: type[np.floating]) -> np.ndarray:
+    """Returns values as a contiguous array of floating-point numbers."""
+    array = np.asarray(values)
+    if array.dtype.kind in "cSU":
+        raise TypeError(
+            f"`{name}` must be real numbers, got values of {array.dtype}"
+        )
+    with np.errstate(over="ignore"):  # What becomes infinite is refused.
+        return np.ascontiguousarray(array, dtype)
 
 
 def _rows(outputs: np.ndarray, seed: int) -> list[np.ndarray]:

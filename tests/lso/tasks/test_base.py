@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from tfvae.lso import ScoredData
+
+POINTS = np.arange(6.0).reshape(3, 2)
+SCORES = np.arange(3.0)
+
+
+class ScoredDataTest(parameterized.TestCase):
+    @parameterized.parameters(np.float16, np.float64, np.int64, bool, object)
+    def test_takes_any_real_numbers(self, dtype):
+        data = ScoredData(POINTS.astype(dtype), SCORES.astype(dtype).tolist())
+        np.testing.assert_array_equal(data.points, POINTS.astype(dtype))
+        self.assertEqual(data.points.dtype, np.float32)
+        self.assertEqual(data.scores.dtype, np.float64)
+
+    def test_entries_may_be_missing(self):
+        points = np.where(POINTS == 3.0, np.nan, POINTS)
+        data = ScoredData(points, SCORES)
+        np.testing.assert_array_equal(data.points, points)
+
+    @parameterized.parameters(
+        (np.inf, "got inf"), (-np.inf, "got -inf"), (1e300, "got inf")
+    )
+    def test_refuses_infinite_points(self, value, got):
+        points = np.where(POINTS >= 3.0, value, POINTS)
+        with self.assertRaisesRegex(
+            ValueError, rf"`points` must be finite.*{got} at \(1, 1\), one of 3"
+        ):
+            ScoredData(points, SCORES)
+
+    @parameterized.parameters(
+        ("scores", 1j * SCORES, "complex128"),
+        ("scores", SCORES.astype(str), "<U"),
+        ("points", POINTS + 0j, "complex128"),
+    )
+    def test_refuses_what_is_no_real_number(self, name, value, got):
+        given = {"points": POINTS, "scores": SCORES, name: value}
+        with self.assertRaisesRegex(
+            TypeError, f"`{name}` must be real numbers, got values of {got}"
+        ):
+            ScoredData(**given)
+
+
+if __name__ == "__main__":
+    absltest.main()
