@@ -172,6 +172,8 @@ class _Worker:
         self._objective: _Pickled | None = None
         self._is_loading = False
         self._has_ended = False
+        self.is_read = False
+        """Whether an answer is being read; if interrupted, it stays so."""
 
     def give(
         self, index: int, one_input: _Pickled, objective: _Pickled
@@ -190,10 +192,12 @@ class _Worker:
     def follow(self) -> Result | None:
         """Takes what the process says; None if the input is not done yet."""
         seconds = time.perf_counter() - self.started
+        self.is_read = True
         try:
             answer = self.connection.recv()
         except (EOFError, OSError):
             return self.lost(seconds)
+        self.is_read = False
         if not self._is_loading:
             self.index = None
             return Result(*answer)
@@ -364,7 +368,8 @@ class ProcessPool:
         """Yields the results that are here, without waiting."""
         for worker in self._busy():
             index = worker.index
-            if worker.connection.poll():
+            # The rest of an answer would be taken for one.
+            if not worker.is_read and worker.connection.poll():
                 result = worker.follow()
                 if result is not None and index is not None:
                     yield index, result
