@@ -404,8 +404,10 @@ def objective(number):
 
 # The packages themselves would import TensorFlow, which takes seconds.
 _PARENT = """
-import sys, types
+import signal, sys, types
 
+# A shell's background jobs ignore interrupts, and so do their children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 for name in ("tfvae", "tfvae.lso"):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [{root!r} + "/" + name.replace(".", "/")]
