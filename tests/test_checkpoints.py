@@ -177,6 +177,8 @@ class CheckpointsTest(tf.test.TestCase, parameterized.TestCase):
         with mock.patch(moment, side_effect=KeyboardInterrupt):
             with self.assertRaises(KeyboardInterrupt):
                 checkpoints.save(self.directory, _trained_model(steps=3), 3)
+        # What a kill leaves that nothing can clean up after.
+        (self.directory / "checkpoint-000003.npz.partial").write_bytes(b"cut")
         fresh = _new_model()
         found = checkpoints.restore_latest(self.directory, fresh)
         self.assertEqual(found.epoch, 2)

@@ -14,6 +14,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # A component is a module or a package directly below tfvae. It imports
 # components of lower levels and itself, nothing else of tfvae.
 LEVELS = {
+    "files": 0,
     "inputs": 0,
     "ops": 0,
     "resources": 0,

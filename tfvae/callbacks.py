@@ -8,7 +8,6 @@ dictionary of logs: what `Observe` adds to it, the ones behind it see too.
 from __future__ import annotations
 
 import csv
-import io
 import math
 import os
 import pathlib
@@ -21,6 +20,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tqdm
+
+from tfvae import files
 
 # Between two plain progress lines.
 _SECONDS_BETWEEN_LINES = 5.0
@@ -151,13 +152,10 @@ class MetricsTable(keras.callbacks.Callback):
     def _write(self) -> None:
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
         columns.sort(key=lambda name: name in ("learning_rate", "seconds"))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        partial = self._path.with_suffix(".partial")
-        partial.write_text(text.getvalue(), encoding="utf-8")
-        os.replace(partial, self._path)
+        with files.replacing(self._path, newline="") as file:
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
 
 
 class TensorBoardLog(keras.callbacks.Callback):

@@ -25,6 +25,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfvae import files
 from tfvae.resources import check_disk_space
 
 _FORMAT = 1
@@ -205,21 +206,13 @@ def _write_archive(
     """Writes an archive that exists under its name only when complete."""
     for leftover in path.parent.glob(f"{_PREFIX}*.partial"):
         leftover.unlink()
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
+    with files.replacing(path, "wb", is_synced=True) as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             archive.writestr(_MEMBER, json.dumps(content))
             for name, array in arrays.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as out:
                     np.lib.format.write_array(out, array, allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    files.sync_folder(path.parent)
 
 
 def _read_archive(

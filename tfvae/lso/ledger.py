@@ -22,6 +22,8 @@ import zlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
+from tfvae import files
+
 LEDGER = "ledger.jsonl"
 """The file, in the folder of a run."""
 
@@ -257,7 +259,7 @@ class Ledger:
             self._write({"header": self.header})
             self._is_uncertain = False
         if old is None:
-            _sync_folder(self.path.parent)
+            files.sync_folder(self.path.parent)
 
     def _write(self, content: dict[str, Any]) -> None:
         """Writes a line; the file is uncertain until that is taken note of."""
@@ -417,14 +419,6 @@ def _shown(header: dict[str, Any], key: str) -> str:
 
 def _grows(old: Any, new: Any) -> bool:
     return {type(old), type(new)} <= {int, float} and old < new
-
-
-def _sync_folder(path: pathlib.Path) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _warn(path: pathlib.Path, rest: bytes) -> None:

@@ -9,11 +9,12 @@ ones, and goes on with the same surrogate.
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from tfvae import files
 
 _STATE = "surrogate."
 
@@ -53,18 +54,10 @@ def save(path: pathlib.Path, pending: Pending) -> None:
         "latents": np.stack([query.latent for query in queries]),
         **{_STATE + name: value for name, value in pending.surrogate.items()},
     }
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with files.replacing(path, "wb", is_synced=True) as file:
         np.savez(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
     # Its name, too: the ledger may not get ahead of it.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    files.sync_folder(path.parent)
 
 
 def load(path: pathlib.Path) -> Pending | None:

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import csv
-import os
 import pathlib
 from typing import Any
+
+from tfvae import files
 
 STAGES = ("retrain", "encode", "fit", "acquisition", "decode", "evaluate")
 """What the time of a run goes into."""
@@ -78,9 +79,7 @@ class RoundTable:
         }
 
     def _write(self) -> None:
-        partial = self._path.with_name(self._path.name + ".partial")
-        with partial.open("w", newline="") as file:
+        with files.replacing(self._path, newline="") as file:
             writer = csv.DictWriter(file, self.COLUMNS, restval="")
             writer.writeheader()
             writer.writerows(self._rows[key] for key in sorted(self._rows))
-        os.replace(partial, self._path)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import zipfile
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tfvae import files
 from tfvae.lso.latent_space import LatentSpace
 
 WEIGHTS, SAMPLES, MANIFOLD = "weights.npz", "samples.npz", "manifold.npz"
@@ -100,9 +100,5 @@ def _read(path: pathlib.Path, *names: str) -> list[np.ndarray]:
 
 
 def _save(path: pathlib.Path, **arrays: Any) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with files.replacing(path, "wb", is_synced=True) as file:
         np.savez_compressed(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

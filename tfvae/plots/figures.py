@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from tfvae import files
+
 PathLike = str | os.PathLike[str]
 """Where a figure goes."""
 
@@ -44,15 +46,11 @@ def figure_and_axes(
 
 def save(figure: Figure, path: PathLike) -> None:
     """Writes a figure, whole or not at all."""
-    path = pathlib.Path(path)
-    # matplotlib goes by the ending.
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-    try:
-        figure.savefig(partial, bbox_inches="tight", pad_inches=0.08)
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    ending = pathlib.Path(path).suffix.removeprefix(".")
+    with files.replacing(path, "wb") as file:
+        figure.savefig(
+            file, format=ending or None, bbox_inches="tight", pad_inches=0.08
+        )
 
 
 def decorate(axes: Axes, title: str | None) -> None:

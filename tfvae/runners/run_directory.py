@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import tfvae.checkpoints
+from tfvae import files
 from tfvae.callbacks import DivergedError
 from tfvae.runners import config
 
@@ -234,9 +235,5 @@ def versions() -> dict[str, str]:
 
 def _write(path: pathlib.Path, text: str) -> None:
     """Writes a file that is whole or not there, whenever the power fails."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with files.replacing(path, is_synced=True) as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

@@ -10,10 +10,11 @@ error.txt if it failed, and what the training left there.
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
+
+from tfvae import files
 
 STUDY = "study.json"
 BASE = "base.gin"
@@ -29,9 +30,8 @@ FIGURES = "figures"
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a file, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with files.replacing(path) as file:
+        file.write(text)
 
 
 def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:

@@ -7,7 +7,6 @@ varied, the task above all, has a section of its own.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import pathlib
@@ -26,7 +25,7 @@ from tfvae.runners.studies.optimization_tables import (
     slug,
 )
 from tfvae.runners.studies.published_optimization import TITLES, setting_of
-from tfvae.runners.studies.report import Table, markdown
+from tfvae.runners.studies.report import markdown, write_csv
 
 SETTING = "setting"
 """The factor whose levels are compared."""
@@ -59,8 +58,8 @@ def write(run_dir: str | os.PathLike[str]) -> pathlib.Path:
     text = [_head(path, content["cells"], count)]
     for one in found:
         text += _section(one, folder)
-    _write_csv(folder / "runs.csv", tables.run_table(found))
-    _write_csv(folder / "curves.csv", tables.curve_table(found))
+    write_csv(folder / "runs.csv", *tables.run_table(found))
+    write_csv(folder / "curves.csv", *tables.curve_table(found))
     target = folder / "report.md"
     folders.write_text(target, "\n".join(text))
     print(
@@ -243,12 +242,3 @@ def _shortened(value: Any) -> str:
     if len(text) <= _LONGEST_INPUT:
         return text
     return f"{text[:_LONGEST_INPUT]}... ({len(text)} characters)"
-
-
-def _write_csv(path: pathlib.Path, table: Table) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(table[0])
-        writer.writerows(table[1])
-    os.replace(partial, path)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from tfvae import plots
+from tfvae import files, plots
 from tfvae.data import images
 from tfvae.runners.studies import (
     anova,
@@ -60,7 +60,7 @@ def write(run_dir: str | os.PathLike[str]) -> pathlib.Path:
         text += _anovas(found, frame, folder, name)
         text += _sheets(found, frame, path, folder, name)
     text += _duels(found, folder)
-    _write_csv(
+    write_csv(
         folder / "verdicts.csv",
         [*found.layout.separate, "finding", "verdict", "test", "numbers"],
         judged,
@@ -142,7 +142,7 @@ def _tables(
         if frame[metric.name].notna().any():
             path = folder / "tables" / f"{_slug(name, metric.name)}.csv"
             records = summary(found.layout, metric, frame, levels)
-            _write_csv(
+            write_csv(
                 path,
                 list(records[0]),
                 [[_plain(one) for one in row.values()] for row in records],
@@ -324,7 +324,7 @@ def _anovas(
             ]
             for term in one.terms
         ]
-    _write_csv(folder / "tables" / f"{_slug(name, 'anova')}.csv", head, rows)
+    write_csv(folder / "tables" / f"{_slug(name, 'anova')}.csv", head, rows)
     return [*text, markdown((head, rows))]
 
 
@@ -354,7 +354,7 @@ def _duels(found: Results, folder: pathlib.Path) -> list[str]:
             for level, wins in one.wins.items()
         )
         title = metric.replace("_", " ").replace("frechet", "Fréchet")
-        _write_csv(folder / "tables" / f"{factor}_{metric}.csv", head, rows)
+        write_csv(folder / "tables" / f"{factor}_{metric}.csv", head, rows)
         text += [
             f"## Which {factor} has the smaller {title}\n",
             f"{count} models{_with_flows(frame)}.\n",
@@ -411,15 +411,14 @@ def markdown(table: Table) -> str:
     return "\n".join(texts) + "\n"
 
 
-def _write_csv(
+def write_csv(
     path: pathlib.Path, head: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    """Writes a table as a file, whole or not at all."""
+    with files.replacing(path, newline="") as file:
         writer = csv.writer(file)
         writer.writerow(head)
         writer.writerows(rows)
-    os.replace(partial, path)
 
 
 def _plain(value: Any) -> str:
