@@ -374,6 +374,19 @@ class LedgerTest(parameterized.TestCase):
         ledger.append(_entry(1))
         self.assertEqual(read_ledger(self.path)[1], [_entry(0), _entry(1)])
 
+    @parameterized.parameters(True, False)
+    def test_room_is_taken_until_it_is_closed(self, allocates):
+        ledger = self._open()
+        with mock.patch.dict(os.__dict__):
+            if not allocates:  # As on macOS.
+                del os.posix_fallocate
+            ledger.reserve(10_000)
+        room = self.path.with_name(self.path.name + ".reserve")
+        self.assertEqual(room.stat().st_size, 10_000)
+        self.assertGreaterEqual(room.stat().st_blocks * 512, 10_000)
+        ledger.close()
+        self.assertFalse(room.exists())
+
     def test_full_disk_that_can_not_be_cut_back_leaves_one_that_reopens(self):
         ledger = self._open()
         ledger.append(_entry(0))

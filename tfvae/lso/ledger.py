@@ -204,7 +204,11 @@ class Ledger:
         """
         with self._reserve.open("wb") as file:
             try:
-                os.posix_fallocate(file.fileno(), 0, num_bytes)
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, num_bytes)
+                else:  # macOS
+                    file.write(bytes(num_bytes))
+                    file.flush()
             except OSError as error:
                 self._reserve.unlink()
                 raise OSError(
