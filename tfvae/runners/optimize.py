@@ -295,7 +295,8 @@ def opened(
     parts: dict[str, Any],
 ) -> LatentSpaceOptimizer:
     """Returns the optimizer of a run folder that is locked; see `optimize`."""
-    _check_config(run)
+    if (run.path / LEDGER).exists():
+        _check_config(run)
     started = _trained(run, warm_start)
     model = started.model
     if isinstance(model, TVAE):
@@ -314,9 +315,6 @@ def opened(
 
 def _check_config(run: RunDirectory) -> None:
     """Raises a ValueError if the folder has a run of other values."""
-    saved = run.read_config()
-    if not (run.path / LEDGER).exists() or saved is None:
-        return
     free = [
         "optimize.budget ",
         "optimize.evaluator ",
@@ -325,17 +323,7 @@ def _check_config(run: RunDirectory) -> None:
     ]
     if own_tasks.is_of(run):  # Whatever its path is relative to.
         free.append(f"{own_tasks.PATH} ")
-    different = [
-        one
-        for one in config.differences(saved, config.text())
-        if not one.startswith(tuple(free))
-    ]
-    if different:
-        raise ValueError(
-            f"`run_dir` {run.path} must be empty or of the same "
-            f"configuration, got other values: {'; '.join(different)}. Only "
-            "optimize.budget may be raised."
-        )
+    run.refuse_others(free, "optimize.budget")
 
 
 def _trained(

@@ -13,7 +13,7 @@ import platform
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tfvae.checkpoints
@@ -139,15 +139,34 @@ class RunDirectory:
           ValueError: If a value differs that makes it another run. A folder
             without checkpoints has no run to protect.
         """
+        if self.has_checkpoints:
+            self.refuse_others()
+
+    def refuse_others(
+        self, free: Sequence[str] = (), extendable: str = config.EXTENDABLE
+    ) -> None:
+        """Refuses configurations that are not the one of the folder.
+
+        Args:
+          free: What parameters begin with that may differ.
+          extendable: Which one may be raised, to be told.
+
+        Raises:
+          ValueError: If a value differs that makes it another run.
+        """
         saved = self.read_config()
-        if saved is None or not self.has_checkpoints:
+        if saved is None:
             return
-        different = config.differences(saved, config.text())
+        different = [
+            one
+            for one in config.differences(saved, config.text())
+            if not one.startswith(tuple(free))
+        ]
         if different:
             raise ValueError(
                 f"`run_dir` {self.path} must be empty or of the same "
                 f"configuration, got other values: {'; '.join(different)}. "
-                f"Only {config.EXTENDABLE} may be raised."
+                f"Only {extendable} may be raised."
             )
 
     def read_config(self) -> str | None:
