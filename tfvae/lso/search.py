@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import queue
 import threading
 from collections.abc import Callable
@@ -48,6 +49,11 @@ class Box(NamedTuple):
         bound = margin * np.quantile(sizes, quantile, axis=axis)
         high = np.broadcast_to(bound, sizes.shape[1:]).astype(np.float32)
         return cls(-high, high)
+
+    @property
+    def pairs(self) -> list[tuple[float, float]]:
+        """The bounds of each coordinate, as scipy takes them."""
+        return list(zip(self.low.tolist(), self.high.tolist(), strict=True))
 
     def clip(self, points: np.ndarray) -> np.ndarray:
         """Returns the nearest points of the box, float32."""
@@ -144,7 +150,6 @@ def climb_in_turn(
     Returns:
       The best point of each climb that was made.
     """
-    bounds = list(zip(box.low.tolist(), box.high.tolist(), strict=True))
 
     def loss(point: np.ndarray) -> tuple[float, np.ndarray]:
         values, gradients = function(point[None])
@@ -154,19 +159,29 @@ def climb_in_turn(
 
     points, values = [], []
     for start in starts:
-        result = scipy.optimize.minimize(
-            loss,
-            np.asarray(start, np.float64),
-            jac=True,
-            bounds=bounds,
-            method="L-BFGS-B",
-            options={"maxiter": max_iterations},
-        )
+        result = _minimized(loss, start, box, max_iterations)
         points.append(result.x)
         values.append(-float(result.fun))
         if "REDUCTION" in str(result.message).upper():
             break
     return Maxima(box.clip(np.array(points)), np.array(values))
+
+
+def _minimized(
+    loss: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    start: np.ndarray,
+    box: Box,
+    max_iterations: int,
+) -> scipy.optimize.OptimizeResult:
+    """Minimises a function, which returns its gradient, too, by L-BFGS-B."""
+    return scipy.optimize.minimize(
+        loss,
+        np.asarray(start, np.float64),
+        jac=True,
+        bounds=box.pairs,
+        method="L-BFGS-B",
+        options={"maxiter": max_iterations},
+    )
 
 
 class _Climbs:
@@ -179,19 +194,15 @@ class _Climbs:
             queue.SimpleQueue() for _ in starts
         ]
         self._running = set(range(len(starts)))
-        bounds = list(zip(box.low.tolist(), box.high.tolist(), strict=True))
-        options = {"maxiter": max_iterations}
 
         def run(i: int) -> None:
             result = None
             try:
-                result = scipy.optimize.minimize(
-                    lambda point: self._ask(i, point),
-                    np.asarray(starts[i], np.float64),
-                    jac=True,
-                    bounds=bounds,
-                    method="L-BFGS-B",
-                    options=options,
+                result = _minimized(
+                    functools.partial(self._ask, i),
+                    starts[i],
+                    box,
+                    max_iterations,
                 )
             except _Stopped:
                 pass
@@ -265,7 +276,7 @@ def differential_evolution(
     """
     result = scipy.optimize.differential_evolution(
         lambda columns: -function(columns.T),
-        list(zip(box.low.tolist(), box.high.tolist(), strict=True)),
+        box.pairs,
         init=np.asarray(starts, np.float64),
         maxiter=max_iterations,
         polish=False,
