@@ -27,8 +27,8 @@ class Collection:
       is_kept: `[N]` bool, False where dropped.
       invalid_score: What an input without a score counts as, larger is
         better.
-      inputs: Those of the first data, as JSON has them; empty where the task
-        does not give them.
+      keys: Of the inputs of the first data, empty where the task does not
+        give them; and of what was added, where duplicates are not.
     """
 
     def __init__(self, task: Task, data: ScoredData) -> None:
@@ -63,8 +63,7 @@ class Collection:
                 "`inputs` must be given with data whose duplicates are not "
                 "kept, got None"
             )
-        self.inputs = [as_json(task, one) for one in inputs or ()]
-        self._keys = {self.key(one) for one in self.inputs}
+        self.keys = {self.key(as_json(task, one)) for one in inputs or ()}
 
     @staticmethod
     def key(one_input: Any) -> str:
@@ -119,7 +118,7 @@ class Collection:
 
     def _is_new(self, entry: Entry) -> bool:
         key = self.key(entry.input)
-        if key in self._keys:
+        if key in self.keys:
             return False
-        self._keys.add(key)
+        self.keys.add(key)
         return True

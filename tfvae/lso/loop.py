@@ -30,7 +30,7 @@ from tfvae.lso.latent_space import latent_space
 from tfvae.lso.ledger import LEDGER, Entry, Ledger
 from tfvae.lso.pending import Query
 from tfvae.lso.plan import Plan
-from tfvae.lso.reading import from_json, read
+from tfvae.lso.reading import NO_INPUT, Reading, from_json, read
 from tfvae.lso.retraining import Retrainer, Retraining
 from tfvae.lso.round_table import STAGES, RoundTable
 from tfvae.lso.strategies import Context, Strategy, select_points
@@ -342,7 +342,7 @@ class LatentSpaceOptimizer:
         waiting = [one for one in self._pending if one.number not in done]
         for query in waiting:
             if query.input is None:
-                self._fail(query, query.failure or "no input")
+                self._fail(query, query.failure or NO_INPUT)
         return [query for query in waiting if query.input is not None]
 
     def _end(self) -> None:
@@ -408,7 +408,9 @@ class LatentSpaceOptimizer:
         """Returns the places of JSON inputs, those of unknown score first."""
         if self.plan.num_proposals == 1:
             return list(range(len(inputs)))
-        known = {self.collection.key(one) for one in self._known_inputs()}
+        known = self.collection.keys.union(
+            self.collection.key(entry.input) for entry in self.ledger.entries
+        )
         rank = []
         for one in inputs:
             key = self.collection.key(one)
@@ -416,37 +418,35 @@ class LatentSpaceOptimizer:
             known.add(key)
         return sorted(range(len(inputs)), key=rank.__getitem__)
 
-    def _known_inputs(self) -> list[Any]:
-        """Returns the inputs that have a score, as JSON has them."""
-        return [*self.collection.inputs] + [
-            entry.input for entry in self.ledger.entries
-        ]
-
     def _score_latents(
         self, latents: np.ndarray
     ) -> tuple[np.ndarray, list[Any]]:
         """Scores latents by the objective itself, for oracles."""
-        scores, inputs = self._score_means(self._space.decode(latents), 0)
+        found = read(self.task, self._space.decode(latents), 0)
         keys = [
-            None if one is None else self.collection.key(self.task.to_json(one))
-            for one in inputs
+            None if one.input is None else self.collection.key(one.content)
+            for one in found
         ]
-        return self.task.sign * scores, keys
+        return self.task.sign * self._scores_of(found), keys
 
     def _score_means(
         self, means: np.ndarray, seed: int
     ) -> tuple[np.ndarray, list[Any]]:
         """Returns scores of decoder means, and the inputs they stand for."""
-        inputs = [one.input for one in read(self.task, means, seed)]
+        found = read(self.task, means, seed)
+        return self._scores_of(found), [one.input for one in found]
+
+    def _scores_of(self, found: Sequence[Reading]) -> np.ndarray:
+        """Returns the scores of readings, in the task's direction."""
         invalid = self.task.sign * self.collection.invalid_score
-        scores = np.full(len(inputs), invalid)
-        for i, one in enumerate(inputs):
-            if one is None:
+        scores = np.full(len(found), invalid)
+        for i, one in enumerate(found):
+            if one.input is None:
                 continue
-            result = evaluation.evaluate_one(self.task.objective, one)
+            result = evaluation.evaluate_one(self.task.objective, one.input)
             if result.score is not None:
                 scores[i] = result.score
-        return scores, inputs
+        return scores
 
     def tell(
         self,
