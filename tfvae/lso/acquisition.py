@@ -203,7 +203,7 @@ class ExpectedImprovement:
                 found.best,
                 found.points,
                 box_candidates(
-                    context, box, found.points, count, candidate_seed
+                    context, box, found.points, count, candidate_seed, 1 / 3
                 ),
             ]
         )

@@ -22,7 +22,7 @@ def box_candidates(
     near: np.ndarray,
     count: int,
     seed: int,
-    local_share: float = 1 / 3,
+    local_share: float,
 ) -> np.ndarray:
     """Draws candidates close to given points, from the prior and the box.
 
@@ -59,7 +59,7 @@ def binary_candidates(
     near: np.ndarray,
     count: int,
     seed: int,
-    local_share: float = 1 / 2,
+    local_share: float,
 ) -> np.ndarray:
     """Draws states close to given ones, and others from the prior."""
     rng = np.random.default_rng(seed)

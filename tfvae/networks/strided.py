@@ -184,8 +184,6 @@ def _transposed(
         kind = keras.layers.Conv2D
         if stride > 1:
             kind = keras.layers.Conv2DTranspose
-        excess = max(kernel - stride, 0)
-        before = min((kernel - 1) // 2, excess)
         layers.append(
             kind(
                 size,
@@ -199,7 +197,9 @@ def _transposed(
                 **_start(kernel_initializer, size * kernel**2),
             )
         )
-        if stride > 1 and excess:
+        if stride > 1 and kernel > stride:
+            excess = kernel - stride
+            before = min((kernel - 1) // 2, excess)
             around = (before, excess - before)
             layers.append(
                 keras.layers.Cropping2D((around, around), name=f"crop_{i}")
