@@ -13,10 +13,10 @@ from absl.testing import parameterized
 
 from tfvae import lso
 from tfvae.data import images
-from tfvae.runners import config, optimize
-from tfvae.runners.denoise import denoise
-from tfvae.runners.studies import grid, study
-from tfvae.runners.train import train
+from tfvae.runs import config, optimize
+from tfvae.runs.denoise import denoise
+from tfvae.runs.train import train
+from tfvae.sweeps import grid, study
 
 GIN = pathlib.Path(__file__).parents[1] / "gin"
 PAPER = "papers/ecml2022_tvae"
@@ -329,10 +329,10 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
         )
         is_picture = "@corrupted_image()" in config.text()
         with (
-            mock.patch("tfvae.runners.report.draw"),
-            mock.patch("tfvae.runners.report.draw_model"),
-            mock.patch("tfvae.runners.report.read_figures", return_value={}),
-            mock.patch("tfvae.runners.report.mean_bound", return_value=0.0),
+            mock.patch("tfvae.runs.summaries.draw"),
+            mock.patch("tfvae.runs.summaries.draw_model"),
+            mock.patch("tfvae.runs.summaries.read_figures", return_value={}),
+            mock.patch("tfvae.runs.summaries.mean_bound", return_value=0.0),
             mock.patch("tfvae.plots.restoration_panel"),
         ):
             summary = (denoise if is_picture else train)(self.folder / "run")

@@ -35,7 +35,8 @@ LEVELS = {
     "restoration": 4,
     "serving": 4,
     "lso": 5,
-    "runners": 6,
+    "runs": 6,
+    "sweeps": 7,
 }
 
 # What is fenced -> the path prefixes below the root that may use it.
@@ -56,14 +57,14 @@ FENCED_IMPORTS = {
     ),
 }
 FENCED_CALLS = {
-    "gin.clear_config": ("tfvae/runners/config.py",),
-    "gin.configurable": ("tfvae/runners/",),
-    "gin.finalize": ("tfvae/runners/config.py",),
-    "gin.parse_config": ("tfvae/runners/config.py",),
-    "gin.parse_config_file": ("tfvae/runners/config.py",),
-    "gin.parse_config_files_and_bindings": ("tfvae/runners/config.py",),
-    "gin.query_parameter": ("tfvae/runners/config.py",),
-    "gin.unlock_config": ("tfvae/runners/config.py",),
+    "gin.clear_config": ("tfvae/runs/config.py",),
+    "gin.configurable": ("tfvae/runs/", "tfvae/sweeps/", "benchmarks/"),
+    "gin.finalize": ("tfvae/runs/config.py",),
+    "gin.parse_config": ("tfvae/runs/config.py",),
+    "gin.parse_config_file": ("tfvae/runs/config.py",),
+    "gin.parse_config_files_and_bindings": ("tfvae/runs/config.py",),
+    "gin.query_parameter": ("tfvae/runs/config.py",),
+    "gin.unlock_config": ("tfvae/runs/config.py",),
 }
 
 
@@ -138,7 +139,7 @@ class LayeringTest(parameterized.TestCase):
         ("networks", ["tfvae.priors.base"], False),
         ("networks", ["tfvae.ops.bits", "tfvae.networks.conv", "numpy"], True),
         ("tvae", ["tfvae.unheard_of"], False),
-        ("runners", ["tfvae.serving.export_saved_model"], True),
+        ("runs", ["tfvae.serving.export_saved_model"], True),
     )
     def test_rule_tells_right_from_wrong(self, component, imported, allowed):
         self.assertEqual(not _upward_imports(component, imported), allowed)

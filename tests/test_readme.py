@@ -6,7 +6,7 @@ import re
 
 import tensorflow as tf
 
-from tfvae.runners import config, optimize
+from tfvae.runs import config, optimize
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

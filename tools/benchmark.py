@@ -63,8 +63,9 @@ def define(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     """Runs the tool."""
-    from tfvae.runners import config, epoch_times, sampling
-    from tfvae.runners.benchmark import benchmark
+    from benchmarks import epoch_times, sampling
+    from benchmarks.training import benchmark
+    from tfvae.runs import config
 
     if values.mode == "epochs":
         files = [epoch_times.GIN_FILE, *values.gin_file]

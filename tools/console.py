@@ -76,7 +76,7 @@ def run(
             import tensorflow as tf
 
             tf.config.list_physical_devices()
-        import tfvae.runners.config  # noqa: F401 (needs all that is needed)
+        import tfvae.runs.config  # noqa: F401 (needs all that is needed)
     except ModuleNotFoundError as err:
         return _tell(f"{err.name} {_NOT_INSTALLED}")
     if "" not in sys.path:  # The current folder, for imports of gin files.
@@ -199,7 +199,7 @@ def quiet() -> Iterator[None]:
 
 def _guarded(main: Main, values: flags.FlagValues) -> int:
     """Calls `main` and turns what it raises into an exit code."""
-    from tfvae.runners.run_directory import UnexpectedError
+    from tfvae.runs.run_directory import UnexpectedError
 
     try:
         main(values)

@@ -62,8 +62,8 @@ def define(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     """Runs the tool."""
-    from tfvae.runners import config
-    from tfvae.runners.denoise import denoise, schedule_bindings
+    from tfvae.runs import config
+    from tfvae.runs.denoise import denoise, schedule_bindings
 
     if not (values.image or values.gin_file or values.gin_param):
         raise ValueError("`--image` must be given, as in --image=photo.png")

@@ -20,8 +20,8 @@ from absl import flags
 
 def main(values: flags.FlagValues) -> None:
     """Runs the tool."""
-    from tfvae.runners import config
-    from tfvae.runners.evaluate import evaluate
+    from tfvae.runs import config
+    from tfvae.runs.evaluate import evaluate
 
     run_dir = console.run_dir(values)
     config.load_run(run_dir, values.gin_file, console.bindings(values))

@@ -30,8 +30,8 @@ def define(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     """Runs the tool."""
-    from tfvae.runners import config
-    from tfvae.runners.export import export
+    from tfvae.runs import config
+    from tfvae.runs.export import export
 
     run_dir = console.run_dir(values)
     bindings = console.bindings(values, {"output": "export.output"})

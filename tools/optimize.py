@@ -63,7 +63,7 @@ def define(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     """Runs the tool."""
-    from tfvae.runners import optimize
+    from tfvae.runs import optimize
 
     is_default = bool(values.task) and not values.gin_file
     files = [_DEFAULT] if is_default else console.gin_files(values)

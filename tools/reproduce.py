@@ -54,8 +54,8 @@ def define(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     """Runs the tool."""
-    from tfvae.runners import config
-    from tfvae.runners.studies import study
+    from tfvae.runs import config
+    from tfvae.sweeps import study
 
     run_dir = console.run_dir(values)
     if values.report_only:

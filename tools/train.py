@@ -22,8 +22,8 @@ from absl import flags
 
 def main(values: flags.FlagValues) -> None:
     """Runs the tool."""
-    from tfvae.runners import config
-    from tfvae.runners.train import train
+    from tfvae.runs import config
+    from tfvae.runs.train import train
 
     config.load(console.gin_files(values), console.bindings(values))
     train(console.run_dir(values))

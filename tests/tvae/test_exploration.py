@@ -16,12 +16,12 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tests import oracles
-from tests.runners import small
+from tests.runs import small
 from tests.tvae import tiny
 from tfvae import checkpoints, networks, schedules, tvae
 from tfvae.ops import random
-from tfvae.runners import config
-from tfvae.runners.train import train
+from tfvae.runs import config
+from tfvae.runs.train import train
 from tfvae.tvae import exploration
 
 # pi of ten latents, in two bytes of a state; four are over 1/2.
@@ -462,10 +462,10 @@ class RunTest(tf.test.TestCase, parameterized.TestCase):
         super().setUp()
         self.folder = pathlib.Path(self.create_tempdir().full_path)
         for name in ("draw", "draw_model"):
-            patch = mock.patch(f"tfvae.runners.report.{name}")
+            patch = mock.patch(f"tfvae.runs.summaries.{name}")
             self.enterContext(patch)
         self.enterContext(
-            mock.patch("tfvae.runners.report.read_figures", return_value={})
+            mock.patch("tfvae.runs.summaries.read_figures", return_value={})
         )
 
     def _train(self, name):

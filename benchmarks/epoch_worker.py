@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process that trains our models for `epoch_times`, an epoch at a time.
+
+`python -m benchmarks.epoch_worker '{"config": ..., "programs": [...]}'`
+builds all programs, says so in a JSON line with "facts", and then trains an
+epoch of the program that each line of its standard input names.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import tfvae.sweeps.study  # noqa: F401 (configurations name them)
+from tfvae.data import batches_with, indexed_batches
+from tfvae.networks.counting import num_parameters
+from tfvae.ops import densities
+from tfvae.optimizers import FusedAdam
+from tfvae.runs import config
+from tfvae.runs.experiment import experiment
+from tfvae.vae import VAE
+
+_LEARNING_RATE = 1e-3
+
+
+def main(argv: Sequence[str]) -> int:
+    """Trains what it is told and returns an exit code."""
+    try:
+        settings = json.loads(argv[0])
+        programs, facts = {}, {}
+        for one in settings["programs"]:
+            model, epoch = program(settings, one)
+            programs[one["name"]] = epoch
+            facts[one["name"]] = {
+                "trainable_parameters": num_parameters(
+                    model.trainable_variables
+                )
+            }
+        _tell({"facts": facts})
+        for line in sys.stdin:
+            _tell(programs[line.strip()]())
+        return 0
+    except Exception as err:
+        print("error:", " ".join(str(err).split()), file=sys.stderr)
+        return 2
+
+
+def program(
+    settings: Mapping[str, Any], one: Mapping[str, Any]
+) -> tuple[keras.Model, Callable[[], dict[str, float]]]:
+    """Builds a program.
+
+    Args:
+      settings: "config" (a gin file), "batch_size" and "steps_per_execution".
+      one: "bindings" and "files" of gin; "form": "plain" to compute frozen
+        features in every step, "cached" to compute them once, or "given" to
+        train decoder and prior alone, on given latents.
+
+    Returns:
+      Its model, and what trains an epoch, with its "seconds" and "loss".
+    """
+    config.load([settings["config"], *one["files"]], one["bindings"])
+    parts = experiment()
+    x, model = parts.observations.train, parts.model
+    if not isinstance(model, VAE):
+        raise TypeError(f"`experiment.model` must be @vae, got {model!r}")
+    batch_size = settings["batch_size"]
+    trained: keras.Model = model
+    if one["form"] == "cached":
+        batches = model.batches(x, batch_size)
+    elif one["form"] == "given":
+        trained = WithoutEncoder(model)
+        latents = np.random.default_rng(0).standard_normal(
+            (len(x), model.num_latents), np.float32
+        )
+        batches = batches_with(x, latents, batch_size)
+    else:
+        batches = indexed_batches(x, batch_size).map(lambda data, index: data)
+    steps = math.ceil(len(x) / batch_size)
+    trained.compile(
+        FusedAdam(_LEARNING_RATE),
+        steps_per_execution=math.gcd(steps, settings["steps_per_execution"]),
+    )
+    return trained, _epoch(trained, batches, steps)
+
+
+def _epoch(
+    model: keras.Model, batches: tf.data.Dataset, steps: int
+) -> Callable[[], dict[str, float]]:
+    def epoch() -> dict[str, float]:
+        clock = _Clock()
+        history = model.fit(
+            batches,
+            steps_per_epoch=steps,
+            epochs=1,
+            shuffle=False,  # The batches come shuffled.
+            verbose=0,
+            callbacks=[clock],
+        )
+        loss = float(history.history["loss"][-1])
+        return {"seconds": clock.seconds, "loss": loss}
+
+    return epoch
+
+
+class _Clock(keras.callbacks.Callback):
+    """Times the epoch alone: the call around it is made once in a training."""
+
+    seconds = math.nan
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._started = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.seconds = time.perf_counter() - self._started
+
+
+class WithoutEncoder(keras.Model):
+    """Decoder, likelihood and prior of a VAE, trained on given latents.
+
+    No encoder, random or not, can make an epoch of the VAE faster than this.
+    """
+
+    def __init__(self, model: VAE) -> None:
+        """Takes the parts.
+
+        Args:
+          model: The VAE.
+        """
+        super().__init__()
+        self.decoder = model.decoder
+        self.likelihood = model.likelihood
+        self.prior = model.prior
+        self._loss = keras.metrics.Mean(name="loss")
+        self.built = True
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return [self._loss]
+
+    def train_step(
+        self, data: tuple[tf.Tensor, tf.Tensor]
+    ) -> dict[str, tf.Tensor]:
+        """One gradient step on data `[B, D]` and their latents `[B, M]`."""
+        points, latents = data
+        x, observed = densities.split_missing(points)
+        with tf.GradientTape() as tape:
+            outputs = self.decoder(latents, training=True)
+            log_joint = self.likelihood.log_prob(x, observed, outputs)
+            log_joint += self.prior.log_prob(latents)
+            loss = -tf.reduce_mean(log_joint)
+        variables = self.trainable_variables
+        self.optimizer.apply(tape.gradient(loss, variables), variables)
+        self._loss.update_state(loss)
+        return {"loss": self._loss.result()}
+
+
+def _tell(row: Mapping[str, Any]) -> None:
+    print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

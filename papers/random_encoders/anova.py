@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Analyses of variance, of the designs that the thesis has for its metrics."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import statsmodels.formula.api
+from statsmodels.stats.anova import anova_lm
+
+from tfvae.sweeps.results import Metric
+
+NEEDS_REPETITIONS = "needs repetitions"
+# Regularization terms of different priors have different scales, so there a
+# prior is a covariate: it has no interactions.
+_COVARIATE = "prior"
+
+
+class Term(NamedTuple):
+    """A line of an analysis."""
+
+    name: str
+    sum_of_squares: float
+    df: float
+    f: float
+    p: float
+    eta_squared: float
+    """Partial: its share of what it and the residuals have."""
+
+
+class Anova(NamedTuple):
+    """An analysis of variance with sums of squares of type 2."""
+
+    formula: str
+    terms: list[Term]
+    residual_df: float
+    note: str
+    """What has to be said, or why there are no terms."""
+
+
+def anova(frame: pd.DataFrame, metric: Metric, factors: list[str]) -> Anova:
+    """Analyses a metric.
+
+    Args:
+      frame: Results, all of which count.
+      metric: Which, and its design: "full" has all interactions; in
+        "covariate" the prior has none; "main" has none at all.
+      factors: The factors that may vary.
+    """
+    frame = frame[frame[metric.name].notna()]
+    varied = [name for name in factors if frame[name].nunique() > 1]
+    if not varied:
+        return Anova("", [], 0, "nothing varies")
+    counts = frame.groupby(varied, observed=True).size()
+    if counts.max() < 2:
+        return Anova("", [], 0, NEEDS_REPETITIONS)
+    if np.ptp(frame[metric.name]) == 0.0:
+        return Anova("", [], 0, "all values are the same")
+    design, note = metric.design, ""
+    num_combinations = int(np.prod([frame[name].nunique() for name in varied]))
+    if len(counts) < num_combinations and design != "main":
+        design = "main"
+        note = "some models have no results yet: main effects only"
+    return _fitted(frame, metric.name, _formula(varied, design), note)
+
+
+def _formula(varied: list[str], design: str) -> str:
+    if design == "main":
+        return " + ".join(f"C({name})" for name in varied)
+    covariates = [_COVARIATE] if design == "covariate" else []
+    crossed = [name for name in varied if name not in covariates]
+    parts = [" * ".join(f"C({name})" for name in crossed)] if crossed else []
+    parts += [f"C({name})" for name in covariates if name in varied]
+    return " + ".join(parts)
+
+
+def _fitted(frame: pd.DataFrame, metric: str, formula: str, note: str) -> Anova:
+    data = frame.rename(columns={metric: "value"})
+    fit = statsmodels.formula.api.ols(f"value ~ {formula}", data).fit()
+    shown = formula.replace("C(", "").replace(")", "")
+    if fit.df_resid < 1:
+        return Anova(shown, [], 0, NEEDS_REPETITIONS)
+    if fit.ssr <= 1e-12 * fit.centered_tss:
+        return Anova(shown, [], fit.df_resid, "repetitions do not differ")
+    table = anova_lm(fit, typ=2)
+    residual = table.loc["Residual", "sum_sq"]
+    terms = [
+        Term(
+            str(name).replace("C(", "").replace(")", "").replace(":", " x "),
+            float(row["sum_sq"]),
+            float(row["df"]),
+            float(row["F"]),
+            float(row["PR(>F)"]),
+            float(row["sum_sq"] / (row["sum_sq"] + residual)),
+        )
+        for name, row in table.iterrows()
+        if name != "Residual"
+    ]
+    return Anova(shown, terms, float(fit.df_resid), note)

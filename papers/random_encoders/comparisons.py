@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Paired tests between levels of a factor, over the repetitions.
+
+Cells of one repetition share its data split and seed. So a repetition is the
+unit: for each one, the difference is averaged over all models that have both
+levels, and the test is a t test of these averages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from statsmodels.stats.weightstats import DescrStatsW
+
+from tfvae.sweeps.results import REPETITION
+
+ALPHA = 0.01
+"""Level of every test, as in the thesis."""
+
+
+def pairs(
+    frame: pd.DataFrame,
+    metric: str,
+    factor: str,
+    levels: tuple[str, str],
+    others: Sequence[str],
+) -> pd.DataFrame:
+    """Returns the values of two levels of a factor, averaged over models.
+
+    Args:
+      frame: Results.
+      metric: The column to compare.
+      factor: The factor.
+      levels: Two of its levels.
+      others: The other factors, whose levels make a model.
+
+    Returns:
+      A row for each repetition, a column for each of the levels. Repetitions
+      of which less is finished than of others are left out.
+    """
+    columns = [*others, REPETITION, factor, metric]
+    chosen = frame.loc[frame[factor].isin(levels), columns]
+    table = chosen.pivot_table(
+        index=[REPETITION, *others], columns=factor, values=metric
+    )
+    table = table.reindex(columns=list(levels)).dropna()
+    if table.empty:
+        return table
+    counts = table.groupby(level=REPETITION).size()
+    kept = counts.index[counts == counts.max()]
+    table = table.loc[table.index.isin(kept, level=REPETITION)]
+    if others:  # The same models in all of them.
+        models = table.groupby(level=list(others)).size()
+        complete = models.index[models == len(kept)]
+        own = table.index.droplevel(REPETITION)
+        table = table.loc[own.isin(complete)]
+    return table.groupby(level=REPETITION).mean()
+
+
+def where(frame: pd.DataFrame, levels: Mapping[str, str]) -> pd.DataFrame:
+    """Returns the rows of given levels."""
+    for factor, level in levels.items():
+        frame = frame[frame[factor] == level]
+    return frame
+
+
+def p_less(differences: np.ndarray, limit: float = 0.0) -> float:
+    """Returns the p value for a mean below a limit; NaN without repetitions."""
+    if len(differences) < 2:
+        return float("nan")
+    shifted = np.asarray(differences, np.float64) - limit
+    if np.ptp(shifted) == 0.0:
+        return 0.0 if shifted[0] < 0.0 else 1.0
+    return float(DescrStatsW(shifted).ttest_mean(0.0, "smaller")[1])
+
+
+def p_different(differences: np.ndarray) -> float:
+    """Returns the two-sided p value for a mean other than zero."""
+    values = np.asarray(differences, np.float64)
+    return float(np.clip(2.0 * min(p_less(values), p_less(-values)), 0.0, 1.0))
+
+
+def p_within(differences: np.ndarray, low: float, high: float) -> float:
+    """Returns the p value for a mean within limits: two one-sided tests."""
+    values = np.asarray(differences, np.float64)
+    return max(p_less(values, high), p_less(-values, -low))
+
+
+def p_outside(differences: np.ndarray, low: float, high: float) -> float:
+    """Returns the p value for a mean outside of limits, on either side."""
+    values = np.asarray(differences, np.float64)
+    return min(1.0, 2.0 * min(p_less(values, low), p_less(-values, -high)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Corrects p values for their number, by the method of Holm."""
+    values = np.asarray(p_values, np.float64)
+    if np.isnan(values).any():
+        return [float("nan")] * len(values)
+    order = np.argsort(values)
+    # The smallest counts for all, the next one for all but one, ...
+    factors = np.arange(len(values), 0, -1)
+    corrected = np.empty_like(values)
+    corrected[order] = np.maximum.accumulate(values[order] * factors)
+    return np.minimum(corrected, 1.0).tolist()
+
+
+def p_text(p_value: float) -> str:
+    """Returns a p value as text."""
+    if np.isnan(p_value):
+        return "needs repetitions"
+    return "p < 0.0001" if p_value < 1e-4 else f"p = {p_value:.4f}"

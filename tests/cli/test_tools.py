@@ -1,0 +1,391 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import pathlib
+import subprocess
+import sys
+from unittest import mock
+
+import console
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+
+from tfvae.data import images
+
+# A process has one tool; here gin must know all before the first one runs.
+from tfvae.runs import (
+    config,
+    denoise,
+)
+from tfvae.sweeps import study  # noqa: F401
+
+TOOLS = pathlib.Path(console.__file__).parent
+NAMES = sorted(
+    path.stem for path in TOOLS.glob("*.py") if path.stem != "console"
+)
+_BARS = "--gin_file=runs/bars.gin"
+_SHAPES = (
+    "--gin_file=papers/neurips2020_weighted_retraining/shapes.gin",
+    "--run_dir=new",
+)
+_SMALL = [
+    "--gin_param=TVAE.num_latents=4",
+    "--gin_param=TVAE.num_states=4",
+    "--gin_param=TVAE.num_m_states=4",
+    "--gin_param=Evolution.num_parents=2",
+    "--gin_param=Evolution.num_children=2",
+    "--gin_param=fit.epochs=1",
+]
+
+
+def _call(name, *argv):
+    """Runs a tool in this process; returns exit code, stdout and stderr."""
+    tool = importlib.import_module(name)
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        # It would silence this process for good.
+        mock.patch("console.quiet", contextlib.nullcontext),
+    ):
+        code = console.run(
+            tool.main,
+            tool.__doc__,
+            getattr(tool, "define", None),
+            [f"{name}.py", *argv],
+        )
+    return code, out.getvalue(), err.getvalue()
+
+
+class ToolsTest(tf.test.TestCase, parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = pathlib.Path(self.create_tempdir().full_path)
+
+    @parameterized.parameters(*NAMES)
+    def test_help_has_an_example_and_our_flags_only(self, name):
+        code, out, _ = _call(name, "--help")
+        self.assertEqual(code, 0)
+        self.assertIn(f"python tools/{name}.py --", out)
+        for flag in ("--gin_file", "--gin_param", "--run_dir", "--seed"):
+            self.assertIn(f"\n  {flag}\n", out)
+        for foreign in ("--logtostderr", "--tfds", "--only_check_args"):
+            self.assertNotIn(foreign, out)
+        self.assertLess(max(map(len, out.splitlines())), 81)
+
+    @parameterized.parameters(*NAMES)
+    def test_tool_is_short(self, name):
+        lines = (TOOLS / f"{name}.py").read_text().splitlines()
+        code = lines[lines.index("from __future__ import annotations") :]
+        self.assertLessEqual(len(code), 60)
+
+    def test_help_does_not_wait_for_tensorflow(self):
+        script = (
+            "import runpy, sys\n"
+            "sys.argv = ['train.py', '--help']\n"
+            "try:\n"
+            f"    runpy.run_path({str(TOOLS / 'train.py')!r}, None, '__main__')"
+            "\n"
+            "except SystemExit as end:\n"
+            "    assert end.code == 0, end.code\n"
+            "assert 'tensorflow' not in sys.modules\n"
+        )
+        environment = {"PYTHONPATH": str(TOOLS), "PATH": ""}
+        subprocess.run(
+            [sys.executable, "-c", script],
+            check=True,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+        )
+
+    @parameterized.parameters(
+        ("absl", "--help", "absl-py"),
+        ("tensorflow", _BARS, "tensorflow"),
+        ("gin", _BARS, "gin"),
+    )
+    def test_missing_package_is_told_in_one_line(self, package, flag, name):
+        script = (
+            "import runpy, sys\n"
+            f"sys.modules[{package!r}] = None\n"
+            f"sys.argv = ['train.py', {flag!r}]\n"
+            f"runpy.run_path({str(TOOLS / 'train.py')!r}, None, '__main__')\n"
+        )
+        ended = subprocess.run(
+            [sys.executable, "-c", script],
+            env={"PYTHONPATH": str(TOOLS), "PATH": ""},
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual(ended.returncode, 2)
+        self.assertEqual(
+            ended.stderr,
+            f"error: {name} is not installed; install tfvae first: "
+            "pip install -e .\n",
+        )
+
+    def test_gin_file_imports_a_module_of_the_current_folder(self):
+        (self.folder / "my_ops.py").write_text(
+            "import gin\n@gin.register\ndef my_rate(): return 1.0\n"
+        )
+        (self.folder / "my.gin").write_text(
+            "import my_ops\ninclude 'runs/bars.gin'\n"
+            "cyclical_adam.max_learning_rate = @my_rate()\n"
+        )
+        with (
+            contextlib.chdir(self.folder),
+            mock.patch.object(sys, "path", [*sys.path]),
+            mock.patch("tfvae.runs.train.train") as called,
+        ):
+            code, _, err = _call(
+                "train",
+                f"--gin_file={self.folder / 'my.gin'}",
+                f"--run_dir={self.folder}",
+            )
+        self.assertEqual(code, 0, err)
+        called.assert_called_once()
+
+    def _assert_told(self, name, argv, message):
+        code, _, err = _call(name, *argv)
+        self.assertEqual(code, 2, err)
+        self.assertLen(err.splitlines(), 1)
+        self.assertRegex(err, f"^error: .*{message}")
+        self.assertNotIn("Traceback", err)
+
+    @parameterized.parameters(
+        ("train", ["--nope=1"], "Unknown command line flag 'nope'"),
+        ("train", ["nope"], "unexpected argument 'nope'"),
+        ("train", ["--seed=x"], "invalid literal"),
+        ("train", [_BARS], "`--run_dir` must be given"),
+        ("train", ["--gin_file=no.gin"], "Unable to open file: no.gin"),
+        ("train", ["--seed=-1"], "flag --seed=-1"),
+        ("train", [], "`--gin_file` must be given, such as"),
+        ("train", [_BARS, "--gin_param=fitt.epochs=1"], "matching 'fitt'"),
+        ("train", [_BARS, "--gin_param=fit.epoch=1"], "named 'epoch'"),
+        ("train", [_BARS, "--gin_param=fit.epochs=x"], "text needs quotes"),
+        ("train", ["--gin_file=data/array_file.gin"], "`DATA` must be given"),
+        ("evaluate", ["--run_dir=/nowhere"], "`run_dir` must be the folder"),
+        ("export", ["--run_dir=/nowhere"], "`run_dir` must be the folder"),
+        ("benchmark", ["--mode=spede"], "value should be one of <speed"),
+        ("benchmark", [_BARS], "`--run_dir` must be given"),
+        ("denoise", [], "`--image` must be given"),
+        ("denoise", ["--gin_file=runs/denoise.gin"], "`IMAGE` must be given"),
+    )
+    def test_wrong_call_is_told_in_one_line(self, name, argv, message):
+        self._assert_told(name, argv, message)
+
+    @parameterized.parameters(
+        (
+            [*_SHAPES, "--gin_param=optimize.strategy=@OracleGrid"],
+            "`optimize.strategy` must be an object.*got the class OracleGrid",
+        ),
+        (
+            [*_SHAPES, "--gin_param=optimize.task=@shapes"],
+            "`optimize.task` must be an object.*got the function shapes",
+        ),
+        ([*_SHAPES, "--tell=0=1.5"], "asked for, got query 0 and no run"),
+        (["--task=no.txt", "--run_dir=new"], "`task` must be a Python file"),
+    )
+    def test_optimisation_is_refused_before_it_begins(self, argv, message):
+        with contextlib.chdir(self.folder):
+            self._assert_told("optimize", argv, message)
+        self.assertEmpty([*self.folder.iterdir()])
+
+    def test_folder_of_a_run_is_the_one_of_the_command(self):
+        with (
+            contextlib.chdir(self.folder),
+            mock.patch("tfvae.runs.optimize.optimize") as called,
+        ):
+            code, _, err = _call("optimize", *_SHAPES)
+        self.assertEqual(code, 0, err)
+        called.assert_called_once_with(str(self.folder / "new"), None)
+
+    @parameterized.parameters(
+        ("TVAE.num_states=17", r"`num_states` must be .*got 17"),
+        ("Evolution.num_children=5", "`num_children` must be .*got 5"),
+        ("Evolution.num_parents=9", "`num_parents` must be .*got 9"),
+        ("bars.num_latents=7", "`num_latents` must be even.*got 7"),
+        ("cyclical_adam.max_learning_rate=-1.0", "`max_learning_rate`"),
+        ("Evolution.parents=3", "`parents` must be.*got 3"),
+    )
+    def test_wrong_value_is_told_in_one_line(self, param, message):
+        argv = [
+            "--gin_file=runs/bars.gin",
+            *_SMALL,
+            f"--gin_param={param}",
+            f"--run_dir={self.folder / 'run'}",
+        ]
+        self._assert_told("train", argv, message)
+
+    @parameterized.parameters(
+        (["--image=no.png"], "no.png"),
+        (["--image={folder}/broken.png"], "broken.png"),
+        (["--image={folder}/one.png", "--noise_std=-1"], "noise_std"),
+        (["--image={folder}/one.png", "--noise_std=nan"], "`--noise_std` must"),
+        (["--image={folder}/one.png", "--missing=1.5"], "missing_fraction"),
+        (["--image={folder}/one.png", "--mask={folder}/two.png"], "mask"),
+        (["--image={folder}/one.png", "--clean={folder}/two.png"], "clean"),
+        (["--image={folder}/one.png", "--output=a.xyz"], "output"),
+    )
+    def test_wrong_picture_is_told_in_one_line(self, argv, message):
+        (self.folder / "broken.png").write_bytes(b"no picture")
+        images.write_image(self.folder / "one.png", np.zeros((20, 20, 1)))
+        images.write_image(self.folder / "two.png", np.zeros((20, 21, 1)))
+        argv = [one.format(folder=self.folder) for one in argv]
+        self._assert_told(
+            "denoise",
+            [*argv, *_SMALL, f"--run_dir={self.folder / 'run'}"],
+            message,
+        )
+
+    @parameterized.named_parameters(
+        (
+            "mixin_and_image",
+            ["--gin_file=mixins/parents_elite.gin", "--image=camera"],
+            ("Evolution.parents", "@Elite()"),
+        ),
+        (
+            "image_as_a_parameter",
+            ["--gin_param=IMAGE='camera'"],
+            ("fit.epochs", "32"),
+        ),
+        (
+            "file_with_data",
+            ["--gin_file=quickstart.gin"],
+            ("fit.epochs", "12"),
+        ),
+        (
+            "epochs_are_one_cycle",
+            ["--image=camera", "--epochs=5"],
+            ("cyclical_adam.half_cycle_epochs", "2.5"),
+        ),
+        (
+            "cycle_of_ones_own",
+            [
+                *("--image=camera", "--epochs=8"),
+                "--gin_param=cyclical_adam.half_cycle_epochs=2",
+            ],
+            ("cyclical_adam.half_cycle_epochs", "2"),
+        ),
+    )
+    def test_denoise_completes_what_is_given(self, argv, expected):
+        with mock.patch("tfvae.runs.denoise.denoise"):
+            code, _, err = _call("denoise", *argv, f"--run_dir={self.folder}")
+        self.assertEqual(code, 0, err)
+        found = config.bindings(config.text())
+        self.assertEqual(found["experiment.data"], "@corrupted_image()")
+        self.assertEqual(found[expected[0]], expected[1])
+
+    def test_benchmark_takes_its_flags(self):
+        with mock.patch("benchmarks.training.benchmark") as called:
+            code, _, err = _call(
+                *("benchmark", _BARS, "--mode=quality", "--noplain"),
+                *("--compare=a=run 'it' --epochs=3", "--compare=b=other"),
+                f"--run_dir={self.folder}",
+            )
+        self.assertEqual(code, 0, err)
+        called.assert_called_once_with(str(self.folder))
+        self.assertEqual(config.value("benchmark.mode"), "quality")
+        self.assertIs(config.value("benchmark.plain"), False)
+        self.assertEqual(
+            config.value("benchmark.compare"),
+            ["a=run 'it' --epochs=3", "b=other"],
+        )
+
+    def test_benchmark_of_epochs_has_a_configuration_of_its_own(self):
+        param = "epoch_times.rounds=2"
+        with mock.patch("benchmarks.epoch_times.epoch_times") as called:
+            code, _, err = _call(
+                *("benchmark", "--mode=epochs", "--seed=3"),
+                *(f"--gin_param={param}", f"--run_dir={self.folder}"),
+            )
+        self.assertEqual(code, 0, err)
+        overrides = [param, "experiment.seed = 3"]
+        called.assert_called_once_with(str(self.folder), overrides)
+        self.assertEqual(config.value("epoch_times.rounds"), 2)
+        self.assertIn("encoder", config.value("study.factors"))
+
+    def test_benchmark_refuses_a_command_without_a_name(self):
+        self._assert_told(
+            "benchmark",
+            [_BARS, "--compare=run it", f"--run_dir={self.folder}"],
+            "`compare` must be name=command",
+        )
+
+    def test_more_epochs_of_a_picture_keep_its_cycle(self):
+        (self.folder / "checkpoints").mkdir()
+        (self.folder / "checkpoints" / "checkpoint-000004.npz").touch()
+        (self.folder / "config.gin").write_text(
+            "cyclical_adam.half_cycle_epochs = 2\n"
+        )
+        self.assertEqual(
+            denoise.schedule_bindings(self.folder, 8),
+            ["cyclical_adam.half_cycle_epochs = 2"],
+        )
+
+    def test_run_can_be_trained_evaluated_and_repeated(self):
+        run_dir = f"--run_dir={self.folder / 'run'}"
+        argv = ["--gin_file=runs/bars.gin", *_SMALL, run_dir, "--seed=3"]
+        argv += ["--gin_param=bars.num_test=4"]
+        with mock.patch("tfvae.runs.summaries.draw"):
+            code, out, err = _call(
+                "train", *argv, "--gin_param=train.export=False"
+            )
+        self.assertEqual(code, 0, err)
+        self.assertIn("500 data points of 16 dimensions", out)
+        self.assertRegex(err, r"epoch 1/1  bound -[\d.]+")
+        self.assertRegex(out, "seed +3\n")
+        self.assertIn("done: ", out)
+        code, out, err = _call("evaluate", run_dir)
+        self.assertEqual(code, 0, err)
+        self.assertRegex(out, r"log_likelihood +-[\d.]+")
+        again = [*argv, "--gin_param=train.export=False"]
+        code, out, err = _call("train", *again)
+        self.assertEqual(code, 0, err)
+        self.assertIn("finished before", out)
+        self._assert_told(
+            "train",
+            [*again, "--seed=4"],
+            "experiment.seed was 3, is now 4",
+        )
+
+    def test_error_of_ours_leaves_a_traceback_in_the_run_folder(self):
+        with mock.patch(
+            "tfvae.runs.train.experiment", side_effect=KeyError("lost")
+        ):
+            code, _, err = _call(
+                "train", "--gin_file=runs/bars.gin", f"--run_dir={self.folder}"
+            )
+        self.assertEqual(code, 1)
+        self.assertRegex(err, "^error: KeyError.*the traceback is in")
+        log = (self.folder / "error.log").read_text()
+        self.assertIn("Traceback", log)
+
+    def test_folder_called_like_one_of_ours_is_no_hindrance(self):
+        (self.folder / "runs").mkdir()
+        (self.folder / "runs/sub").mkdir()
+        ended = subprocess.run(
+            [sys.executable, str(TOOLS / "denoise.py"), "--image=no.png"],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertRegex(ended.stderr, "`--run_dir` must be given")
+
+    def test_interrupt_tells_how_to_go_on(self):
+        with mock.patch(
+            "tfvae.runs.train.experiment", side_effect=KeyboardInterrupt
+        ):
+            code, _, err = _call(
+                "train", "--gin_file=runs/bars.gin", f"--run_dir={self.folder}"
+            )
+        self.assertEqual(code, 130)
+        self.assertIn("the same command goes on", err)
+
+
+if __name__ == "__main__":
+    tf.test.main()

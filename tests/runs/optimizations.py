@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders of optimisations that nobody has run, for tests of reports."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import numpy as np
+
+from tfvae.lso.ledger import Entry, Ledger
+
+
+def text_input(number):
+    """Returns an input like an expression."""
+    return None if number is None else f"sin(x*{number})+1/3"
+
+
+def square(area, side=64):
+    """Returns the text that stands for an image with so many pixels of 1."""
+    pixels = np.arange(side * side) < area
+    return base64.b64encode(np.packbits(pixels).tobytes()).decode()
+
+
+def write(
+    folder,
+    scores,
+    inputs,
+    *,
+    task="expressions",
+    setting="k_low_r_low",
+    seed=0,
+    maximise=True,
+    budget=None,
+    optimum=None,
+    best_in_data=None,
+    invalid_score=None,
+    finished=True,
+):
+    """Writes a ledger and a result.
+
+    Args:
+      folder: Of the optimisation; it is made.
+      scores: Of the queries, None for a failure.
+      inputs: Of the queries, None for an invalid decode.
+      task: See `Task`.
+      setting: Name of the setting.
+      seed: Of the run.
+      maximise: See `Task`.
+      budget: See `Plan`; the number of queries by default.
+      optimum: See `Task`.
+      best_in_data: The best score of the data.
+      invalid_score: See `Task`.
+      finished: Whether there is a result.
+    """
+    folder.mkdir(parents=True)
+    shared = {
+        "task": task,
+        "maximise": maximise,
+        "budget": budget or len(scores),
+        "best_in_data": best_in_data,
+    }
+    header = {**shared, "optimum": optimum, "invalid_score": invalid_score}
+    with Ledger(folder / "ledger.jsonl", header) as ledger:
+        for query, (score, one) in enumerate(zip(scores, inputs, strict=True)):
+            failure = "no score" if score is None else None
+            ledger.append(
+                Entry(0, query, [0.0], one, score, failure, 0.1, seed, "now")
+            )
+    if not finished:
+        return
+    seconds = {
+        "retrain": 20.0,
+        "encode": 1.0,
+        "fit": 10.0,
+        "acquisition": 5.0,
+        "decode": 0.5,
+        "evaluate": 0.25,
+        "total": 60.0,
+    }
+    result = {**shared, "setting": setting, "seed": seed, "seconds": seconds}
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+def write_arrays(folder, scores, weights, samples, *, with_manifold=False):
+    """Writes the optional files.
+
+    Args:
+      folder: Of the optimisation.
+      scores: Of the data.
+      weights: Of the data.
+      samples: `[rounds, n]` scores of samples.
+      with_manifold: Whether to write squares that grow.
+    """
+    np.savez(folder / "weights.npz", scores=scores, weights=weights)
+    np.savez(
+        folder / "samples.npz", scores=samples, rounds=np.arange(len(samples))
+    )
+    if not with_manifold:
+        return
+    side, pixels, rounds = 9, 32, 3
+    images = np.zeros((rounds, side, side, pixels, pixels), np.uint8)
+    for now in range(rounds):
+        for i in range(side):
+            for j in range(side):
+                size = 2 + (i * (now + 1))
+                top = 3 * j
+                images[now, i, j, top : top + size, 8 : 8 + size] = 1
+    np.savez(
+        folder / "manifold.npz",
+        images=images,
+        rounds=np.array([0, 49, 99]),
+        scores=images.sum((-1, -2)).astype(np.float64),
+        bound=4.0,
+    )
+
+
+def write_study(folder, cells):
+    """Writes what says which cells a study has.
+
+    Args:
+      folder: Of the study.
+      cells: Levels and repetition of each, by name.
+    """
+    content = {
+        "report": "papers.weighted_retraining.report:write",
+        "cells": [
+            {"name": name, "levels": levels, "repetition": repetition}
+            for name, (levels, repetition) in cells.items()
+        ],
+    }
+    (folder / "study.json").write_text(json.dumps(content))

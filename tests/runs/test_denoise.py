@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pathlib
+from unittest import mock
+
+import numpy as np
+import tensorflow as tf
+
+from tests.runs import small
+from tfvae.data import images
+from tfvae.runs.denoise import denoise
+
+
+class DenoiseTest(tf.test.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = pathlib.Path(self.create_tempdir().full_path)
+
+    def _denoise(self, *params, name="run"):
+        """Denoises without the figures that `train` has as well."""
+        small.load_picture("denoise.export = False", *params)
+        with mock.patch("tfvae.runs.summaries.draw"):
+            return denoise(self.folder / name)
+
+    def test_restores_and_tells_how_well(self):
+        small.load_picture("fit.epochs = 3")
+        summary = denoise(self.folder)
+        self.assertGreater(summary["psnr"], summary["corrupted_psnr"])
+        self.assertBetween(summary["ssim"], -1.0, 1.0)
+        found = {path.name for path in (self.folder / "figures").iterdir()}
+        self.assertEqual(
+            found,
+            {
+                "bound.png",
+                "features.png",
+                "latent_usage.png",
+                "psnr.png",
+                "restoration.png",
+                "restored.png",
+                "restored_latest.png",
+                "samples.png",
+            },
+        )
+        self.assertTrue((self.folder / "saved_model").is_dir())
+        rows = small.metrics(self.folder)
+        self.assertEqual([row["psnr"] == "" for row in rows], [1, 0, 0])
+        self.assertEqual(float(rows[-1]["psnr"]), summary["psnr"])
+        restored = images.read_image(self.folder / "figures/restored.png")
+        self.assertEqual(restored.shape, (16, 16, 1))
+
+    def test_resumed_run_restores_the_same_picture(self):
+        self._denoise("fit.epochs = 2", name="unbroken")
+        with mock.patch(
+            "tfvae.restoration.Restoration.restore",
+            side_effect=KeyboardInterrupt,
+        ):
+            with self.assertRaises(KeyboardInterrupt):
+                self._denoise("fit.epochs = 2", name="broken")
+        self._denoise("fit.epochs = 2", name="broken")
+        self.assertEqual(
+            small.metrics(self.folder / "broken"),
+            small.metrics(self.folder / "unbroken"),
+        )
+        one, two = (
+            (self.folder / name / "figures/restored.png").read_bytes()
+            for name in ("unbroken", "broken")
+        )
+        self.assertEqual(one, two)
+
+    def test_fills_in_and_keeps_what_was_observed(self):
+        picture = images.embedded_image("camera", crop=(90, 200, 16, 16))
+        mask = np.zeros((16, 16, 1), np.float32)
+        mask[4:8, 4:6] = 255.0
+        images.write_image(self.folder / "mask.png", mask)
+        images.write_image(self.folder / "picture.png", picture)
+        output = self.folder / "out.png"
+        summary = self._denoise(
+            f"IMAGE = '{self.folder / 'picture.png'}'",
+            f"corrupted_image.mask = '{self.folder / 'mask.png'}'",
+            "corrupted_image.crop = None",
+            "corrupted_image.noise_std = 0.0",
+            f"denoise.output = '{output}'",
+            "fit.epochs = 1",
+        )
+        self.assertNotIn("psnr", summary)
+        restored = images.read_image(output)
+        self.assertAllEqual(restored[mask == 0], picture[mask == 0])
+        self.assertFalse(np.isnan(restored).any())
+
+    def test_picture_of_16_bits_stays_as_deep(self):
+        picture = images.embedded_image("camera", crop=(90, 200, 16, 16))
+        picture[0, 0] = 100.0 + 1.0 / 257.0
+        mask = np.zeros((16, 16, 1), np.float32)
+        mask[4:8, 4:6] = 255.0
+        images.write_image(self.folder / "mask.png", mask)
+        images.write_image(self.folder / "deep.png", picture, bits=16)
+        params = (
+            f"IMAGE = '{self.folder / 'deep.png'}'",
+            f"corrupted_image.mask = '{self.folder / 'mask.png'}'",
+            "corrupted_image.crop = None",
+            "corrupted_image.noise_std = 0.0",
+            "fit.epochs = 1",
+        )
+        # At the end of the run, and of one that has ended.
+        for name in ("first.tif", "again.png", "flat.jpg"):
+            output = self.folder / name
+            self._denoise(*params, f"denoise.output = '{output}'")
+            is_kept = images.read_image(output)[0, 0] == picture[0, 0]
+            self.assertEqual(bool(is_kept.all()), name != "flat.jpg")
+
+    def test_data_points_are_refused_with_the_tool_to_use(self):
+        small.load_bars("fit.epochs = 1")
+        with self.assertRaisesRegex(ValueError, "use tools/train.py"):
+            denoise(self.folder / "run")
+
+    def test_output_is_checked_before_training(self):
+        for output, error, message in (
+            ("out.xyz", ValueError, "`output` must end in .png"),
+            ("missing/out.png", FileNotFoundError, "in an existing folder"),
+        ):
+            with self.assertRaisesRegex(error, message):
+                self._denoise("fit.epochs = 1", f"denoise.output = '{output}'")
+        self.assertFalse((self.folder / "run/config.gin").exists())
+
+    def test_finished_run_writes_its_picture_elsewhere(self):
+        summary = self._denoise("fit.epochs = 1")
+        output = self.folder / "out.png"
+        again = self._denoise("fit.epochs = 1", f"denoise.output = '{output}'")
+        self.assertEqual(again, summary)
+        self.assertAllEqual(
+            images.read_image(output),
+            images.read_image(self.folder / "run/figures/restored.png"),
+        )
+
+    def test_unreadable_picture_is_told(self):
+        (self.folder / "broken.png").write_bytes(b"no picture")
+        for name, error in (
+            ("broken.png", ValueError),
+            ("missing.png", FileNotFoundError),
+        ):
+            with self.assertRaisesRegex(error, name):
+                self._denoise(
+                    f"IMAGE = '{self.folder / name}'", "fit.epochs = 1"
+                )
+
+
+if __name__ == "__main__":
+    tf.test.main()

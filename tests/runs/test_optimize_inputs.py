@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What users may do wrong with an optimisation, and what it says then."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import sys
+import types
+from unittest import mock
+
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+
+from tests.lso import tiny
+from tfvae import lso
+from tfvae.lso.tasks.base import Task
+from tfvae.runs import config, optimize, task_files
+
+IDLE = lso.Retraining(first_epochs=0.0, epochs=0.0)
+TASK = """
+import numpy as np
+from tfvae.lso import ScoredData, Task
+points = np.random.default_rng(0).normal(size=(24, 4))
+data = lambda seed: ScoredData(points, points.sum(-1))
+task = Task("own", data=data, objective=np.sum)
+"""
+
+
+def _fail(point):
+    raise RuntimeError("no sample left")
+
+
+class Case(tf.test.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = pathlib.Path(self.create_tempdir().full_path)
+        self.run_dir = self.folder / "run"
+        self.enter_context(contextlib.chdir(self.folder))
+        self.enter_context(mock.patch.object(sys, "path", [*sys.path]))
+
+    def write(self, text, name="my_task.py"):
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+    def optimize(self, run_dir=None, asked=None, **kwargs):
+        """Optimises with a model that is not trained; returns the result."""
+        begun = types.SimpleNamespace(model=tiny.model(), observations=None)
+        parts = {"strategy": lso.PriorSampling(), "retraining": IDLE}
+        if config.value("optimize.task") is None:
+            parts |= {"task": tiny.task(), "budget": 2}
+        with mock.patch.object(optimize, "_trained", return_value=begun):
+            return optimize.optimize(
+                run_dir or self.run_dir, asked, **(parts | kwargs)
+            )
+
+    def load(self, path, budget=1):
+        bindings = [
+            f"own_task.path = {str(path)!r}",
+            "optimize.task = @own_task()",
+            f"optimize.budget = {budget}",
+        ]
+        config.load([], bindings)
+
+
+class PartsTest(Case, parameterized.TestCase):
+    @parameterized.parameters(
+        ("task", lso.Task, "the class Task"),
+        ("task", tiny.task, "the function task"),
+        ("strategy", lso.ThompsonSampling, "the class ThompsonSampling"),
+        ("strategy", None, "None"),
+        ("surrogate", lso.SparseGaussianProcess, "the class Sparse"),
+        ("weighting", lso.Rank, "the class Rank"),
+        ("weighting", 3, "3"),
+        ("retraining", lso.Retraining, "the class Retraining"),
+        ("evaluator", lso.ProcessPool, "the class ProcessPool"),
+    )
+    def test_part_of_another_kind_is_refused_at_once(self, name, part, got):
+        message = (
+            rf"`optimize.{name}` must be an object, such as @\w+\(\) with "
+            f"parentheses, got {got}"
+        )
+        with self.assertRaisesRegex(TypeError, message):
+            self.optimize(**{name: part})
+        self.assertFalse(self.run_dir.exists())
+
+    def test_missing_surrogate_is_told_at_once(self):
+        with self.assertRaisesRegex(
+            ValueError, "`optimize.surrogate` must be given for ThompsonSampl"
+        ):
+            self.optimize(strategy=lso.ThompsonSampling())
+        self.assertFalse(self.run_dir.exists())
+
+    @parameterized.parameters(
+        (
+            "0=1.5",
+            "`--tell` must be of a query that was asked for, got query 0",
+        ),
+        ("0", "`--tell` must be NUMBER=SCORE or NUMBER=failed, got '0'"),
+    )
+    def test_nothing_is_trained_for_what_nobody_asked(self, told, message):
+        with self.assertRaisesRegex(ValueError, message):
+            self.optimize(asked=optimize.Asked(True, [told]))
+        self.assertFalse(self.run_dir.exists())
+
+    def test_nothing_is_recorded_if_one_of_several_is_no_score(self):
+        aside = io.StringIO()
+        with contextlib.redirect_stdout(aside):
+            self.optimize(asked=optimize.Asked(True, []))
+        self.assertLen(aside.getvalue().splitlines(), 2)
+        with self.assertRaisesRegex(ValueError, "got '1=x'"):
+            self.optimize(asked=optimize.Asked(False, ["0=1.5", "1=x"]))
+        result = self.optimize(asked=optimize.Asked(False, ["0=1.5"]))
+        self.assertEqual(result["num_queries"], 1)
+        self.assertEqual(result["top"]["1"], 1.5)
+
+
+class ResultTest(Case):
+    def test_result_without_a_score_shows_none(self):
+        aside = io.StringIO()
+        with contextlib.redirect_stdout(aside):
+            result = self.optimize(task=tiny.task(objective=_fail))
+        self.assertEqual(result["num_failures"], 2)
+        self.assertEqual(result["top"], {})
+        self.assertIsNone(result["best"])
+        self.assertRegex(
+            aside.getvalue(), r": no query has a score yet; best in the data -"
+        )
+
+    def test_objective_may_change_the_current_folder(self):
+        elsewhere = self.folder / "elsewhere"
+        elsewhere.mkdir()
+
+        def objective(point):
+            os.chdir(elsewhere)
+            return tiny.objective(point)
+
+        self.optimize("run", task=tiny.task(objective=objective))
+        self.assertTrue((self.run_dir / "result.json").exists())
+        self.assertEmpty([*elsewhere.iterdir()])
+
+
+class MixtureTest(parameterized.TestCase):
+    @parameterized.parameters(
+        (lso.PriorSampling(), r"got PriorSampling\(\)"),
+        (lso.PriorSampling, "got the class PriorSampling"),
+        ((lso.PriorSampling(), lso.OracleGrid), "got the class OracleGrid"),
+        ((lso.PriorSampling(), "OracleGrid"), "got 'OracleGrid'"),
+    )
+    def test_strategies_that_are_none_are_refused(self, strategies, got):
+        with self.assertRaisesRegex(
+            TypeError, f"`strategies` must be a sequence of strategies.*{got}"
+        ):
+            lso.Mixture(strategies, (0.5, 0.5))
+
+    @parameterized.parameters(
+        (0.5, ValueError, "a number for each of the 2 strategies, got 0.5"),
+        ("0.5, 0.5", TypeError, "numbers, one for each.*got '0.5, 0.5'"),
+        (("0.5", "0.5"), TypeError, r"numbers, .*got \('0.5', '0.5'\)"),
+        ((0.5, None), TypeError, r"numbers, .*got \(0.5, None\)"),
+    )
+    def test_shares_that_are_no_numbers_are_refused(self, shares, error, got):
+        parts = (lso.PriorSampling(), lso.AggregateSampling())
+        with self.assertRaisesRegex(error, f"`shares` must (have|be) {got}"):
+            lso.Mixture(parts, shares)
+
+
+class OwnTaskTest(Case, parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.enter_context(mock.patch.object(optimize, "write_run_figures"))
+
+    def test_file_needs_the_name_of_a_python_file(self):
+        path = self.write(TASK, "my_task.txt")
+        with self.assertRaisesRegex(ValueError, "ends in .py, got .*my_task.t"):
+            task_files.own_task(path)
+        with self.assertRaisesRegex(FileNotFoundError, "which is no file"):
+            task_files.own_task(self.folder)
+        with self.assertRaisesRegex(FileNotFoundError, "does not exist"):
+            task_files.own_task(self.folder / "no.py")
+
+    @parameterized.parameters(
+        ("raise SystemExit('no licence')", "SystemExit: no licence"),
+        ("import no_such_module", "ModuleNotFoundError: .*no_such_module"),
+        ("task = lambda: 1 / 0", "ZeroDivisionError"),
+    )
+    def test_file_that_fails_is_named(self, text, message):
+        with self.assertRaisesRegex(ValueError, f"my_task.py fails: {message}"):
+            task_files.own_task(self.write(text))
+        self.assertNotIn("my_task_task", sys.modules)
+
+    @parameterized.parameters(
+        ("lambda seed: (points, points.sum(-1))", TypeError, "got a tuple"),
+        ("lambda seed: None", TypeError, "got a NoneType"),
+        ("lambda: 3", ValueError, "fails: .*takes 0 positional arguments"),
+        ("lambda seed: 1 / 0", ValueError, "fails: .*ZeroDivisionError"),
+        ("lambda seed: exit()", ValueError, "fails: .*SystemExit"),
+    )
+    def test_data_that_are_none_name_the_file(self, data, error, message):
+        text = TASK.replace(
+            "lambda seed: ScoredData(points, points.sum(-1))", data
+        )
+        task = task_files.own_task(self.write(text))
+        with self.assertRaisesRegex(error, message) as caught:
+            optimize.scored_data(task, 7)
+        self.assertRegex(str(caught.exception), r"my_task.py .*task.data\(7\)")
+
+    def test_module_beside_the_file_is_found_from_any_folder(self):
+        beside = self.folder / "beside"
+        beside.mkdir()
+        self.write("NAME = 'helped'\n", "beside/tfvae_test_helper.py")
+        text = "import tfvae_test_helper as helper\n" + TASK
+        path = self.write(text.replace('"own"', "helper.NAME"), "beside/a.py")
+        again = self.write(TASK, "beside/b.py")
+        self.assertEqual(task_files.own_task(path).name, "helped")
+        task_files.own_task(again)
+        self.assertEqual(sys.path.count(str(beside)), 1)
+        self.assertEqual(sys.path[-1], str(beside))
+
+    def test_relative_path_outlasts_a_change_of_folder(self):
+        self.write(TASK)
+        task = task_files.own_task("my_task.py")
+        with contextlib.chdir("/"):
+            self.assertIs(task_files.own_task("my_task.py"), task)
+
+    def test_file_may_be_spelled_in_several_ways(self):
+        path = self.write(TASK)
+        (self.folder / "sub").mkdir()
+        for budget, spelled in enumerate(
+            ("my_task.py", "./my_task.py", "sub/../my_task.py", path), 1
+        ):
+            self.load(spelled, budget)
+            self.assertEqual(self.optimize()["num_queries"], budget)
+        with contextlib.chdir("sub"):
+            self.load("../my_task.py", 5)
+            self.assertEqual(self.optimize()["num_queries"], 5)
+
+    def test_another_file_is_refused(self):
+        self.load(self.write(TASK))
+        self.optimize()
+        self.load(self.write(TASK, "other.py"))
+        with self.assertRaisesRegex(
+            ValueError, "own_task.path was .*my_task.py', is now .*other.py'"
+        ):
+            self.optimize()
+
+    def test_changed_file_is_warned_of_once_it_has_scores(self):
+        logger = task_files.__name__
+        path = self.write(TASK)
+        self.load(path)
+        asked = optimize.Asked(True, [])
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.optimize(asked=asked)
+        with self.assertNoLogs(logger):
+            self.write(TASK + "# No score is of the old one.\n")
+            self.optimize()
+        with self.assertNoLogs(logger):
+            self.load(path, 2)
+            self.optimize()
+        self.load(self.write(TASK.replace("np.sum", "np.max")), 3)
+        with self.assertLogs(logger, "WARNING") as told:
+            self.optimize()
+        self.assertEqual(
+            [record.getMessage() for record in told.records],
+            [
+                "my_task.py has changed since this run began; scores of old "
+                "and new objectives will be mixed"
+            ],
+        )
+        record = json.loads((self.run_dir / task_files.RECORD).read_text())
+        self.assertEqual(record["path"], str(path))
+
+    def test_configuration_cut_by_a_power_failure_is_none(self):
+        self.load(self.write(TASK))
+        self.optimize()
+        (self.run_dir / "config.gin").write_text("")
+        self.optimize()
+        self.assertIn(
+            "own_task.path", (self.run_dir / "config.gin").read_text()
+        )
+
+    def test_task_is_still_a_task(self):
+        task = task_files.own_task(self.write(TASK))
+        self.assertIsInstance(task, Task)
+        self.assertIs(task.data(0), task.data(0))
+        self.assertEqual(task.objective(np.ones(4)), 4.0)
+
+
+if __name__ == "__main__":
+    tf.test.main()

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from unittest import mock
+
+import tensorflow as tf
+from absl.testing import parameterized
+
+import tfvae.runs.experiment  # noqa: F401 (the configurations name it)
+from tfvae.runs import config
+from tfvae.runs.run_directory import UnexpectedError
+from tfvae.sweeps import (
+    folders,
+    report,
+    study,
+    worker,
+)
+
+_STUB = pathlib.Path(__file__).with_name("stub_worker.py")
+_STUDY = """
+fit.epochs = 3
+cyclical_adam.min_learning_rate = 0.5
+study.factors = {
+    'size': {'small': ['fit.batch_size = 8'], 'large': ['%s']},
+    'rate': {
+        'low': ['cyclical_adam.max_learning_rate = 0.1'],
+        'high': ['cyclical_adam.max_learning_rate = 0.2'],
+    },
+}
+study.repetitions = 2
+"""
+
+
+class StudyTest(tf.test.TestCase, parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = pathlib.Path(self.create_tempdir().full_path)
+        self.run = self.folder / "run"
+        (self.folder / "large.gin").write_text("fit.batch_size = 64\n")
+        (self.folder / "study.gin").write_text(
+            _STUDY % (self.folder / "large.gin")
+        )
+        command = [sys.executable, str(_STUB), str(self.folder)]
+        self.enter_context(mock.patch.object(study, "_WORKER", command))
+        self.enter_context(mock.patch.object(report, "write"))
+
+    def _study(self, *params, overrides=(), **behaviour):
+        """Runs the study; returns what it printed."""
+        (self.folder / "behaviour.json").write_text(json.dumps(behaviour))
+        out = io.StringIO()
+        config.load([self.folder / "study.gin"], ["study.workers = 2", *params])
+        with contextlib.redirect_stdout(out):
+            study.study(self.run, overrides)
+        return out.getvalue()
+
+    def _counts(self):
+        """Returns how often each cell was trained."""
+        return {
+            path.parent.name: len(path.read_text().split())
+            for path in self.run.glob("cells/*/done")
+        }
+
+    def test_cell_has_the_configuration_of_its_levels_and_seed(self):
+        self._study("study.seed = 5", overrides=["fit.observe_every = 9"])
+        text = (self.run / "cells/large-high-1/config.gin").read_text()
+        self.assertEqual(
+            config.bindings(text),
+            {
+                "cyclical_adam.max_learning_rate": "0.2",
+                "cyclical_adam.min_learning_rate": "0.5",
+                "experiment.seed": "6",
+                "fit.batch_size": "64",
+                "fit.epochs": "3",
+                "fit.observe_every": "9",
+            },
+        )
+
+    def test_progress_tells_the_time_that_is_left(self):
+        lines = self._study().splitlines()
+        self.assertEqual(
+            lines[0], "8 cells, 0 of them finished before, 2 at a time"
+        )
+        for line in lines[1:-1]:
+            self.assertRegex(line, r"^\d/8  [a-z-]+\d  0\.\d s; \d+ s left$")
+        self.assertRegex(lines[-1], r"^8/8  [a-z-]+\d  0\.\d s$")
+
+    def test_finished_cells_are_never_trained_again(self):
+        self._study()
+        self._study("study.repetitions = 3")
+        self.assertLen(self._counts(), 12)
+        self.assertEqual(set(self._counts().values()), {1})
+
+    def test_result_that_was_not_wholly_written_does_not_count(self):
+        self._study()
+        (self.run / "cells/small-low-0/result.json").write_text('{"test_')
+        self._study()
+        self.assertEqual(self._counts().pop("small-low-0"), 2)
+        self.assertEqual(sum(self._counts().values()), 9)
+
+    def test_failures_are_recorded_and_tried_again(self):
+        with self.assertRaisesRegex(
+            UnexpectedError, "2 of 8 cells failed: .*same command"
+        ):
+            self._study(**{"small-low-0": "fail", "large-low-1": "die"})
+        self.assertLen(self._counts(), 6)
+        error = self.run / "cells/large-low-1/error.txt"
+        self.assertIn("was killed", error.read_text())
+        report.write.assert_called_once()
+        self._study()
+        self.assertEqual(set(self._counts().values()), {1})
+        self.assertLen(self._counts(), 8)
+
+    @parameterized.parameters(
+        ("fit.batch_size = 3", "fit.batch_size was 8, is now 3"),
+        ("fit.epochs = 4", "fit.epochs was 3, is now 4"),
+        ("fit.observe_every = 4", "fit.observe_every was not set, is now 4"),
+    )
+    def test_folder_of_another_configuration_is_refused(self, override, told):
+        self._study(
+            "study.factors = {'size': {'small': ['fit.batch_size = 8']}}"
+        )
+        factors = {"size": {"small": ["fit.batch_size = 8", override]}}
+        with self.assertRaisesRegex(ValueError, f"cell small-0: {told}"):
+            self._study(f"study.factors = {factors}")
+        self.assertEqual(set(self._counts().values()), {1})
+
+    def test_cells_that_are_the_same_are_refused(self):
+        with self.assertRaisesRegex(
+            ValueError, "same for small-low-0 and large-low-0"
+        ):
+            self._study(overrides=["fit.batch_size = 2"])
+        with self.assertRaisesRegex(ValueError, "small-low-0 and small-low-1"):
+            self._study("study.seed_bindings = ['experiment.seed = 3']")
+        self.assertEmpty(self._counts())
+
+    def test_wrong_binding_is_told_before_anything_is_trained(self):
+        factors = {"a": {"b": ["fit.batch_size = 8"], "c": ["fit.no = 1"]}}
+        with self.assertRaisesRegex(ValueError, "have a parameter named 'no'"):
+            self._study(f"study.factors = {factors}")
+        self.assertEmpty(self._counts())
+
+    def test_smoke_trains_one_small_repetition(self):
+        self._study("study.smoke = True")
+        self.assertLen(self._counts(), 4)
+        text = (self.run / "cells/large-high-0/config.gin").read_text()
+        self.assertEqual(config.bindings(text)["fit.epochs"], "1")
+
+    def test_what_runs_cells_and_reports_may_be_given(self):
+        (self.folder / "stub_report.py").write_text(
+            "def write(run_dir):\n    (run_dir / 'told').write_text('all')\n"
+        )
+        self.enter_context(mock.patch.object(sys, "path", [str(self.folder)]))
+        run = self.enter_context(
+            mock.patch.object(study.pool, "run", wraps=study.pool.run)
+        )
+        self._study(
+            "study.report = 'stub_report:write'",
+            "study.cell = 'os:getcwd'",
+        )
+        self.assertEqual(run.call_args[0][1][-1], "os:getcwd")
+        self.assertEqual((self.run / "told").read_text(), "all")
+        report.write.assert_not_called()
+        (self.run / "told").unlink()
+        study.write_report(self.run)
+        self.assertEqual((self.run / "told").read_text(), "all")
+
+    def test_study_from_before_reports_could_be_given_has_the_first(self):
+        self._study()
+        path = self.run / folders.STUDY
+        content = folders.read_json(path)
+        del content["report"]
+        folders.write_json(path, content)
+        report.write.reset_mock()
+        study.write_report(self.run)
+        report.write.assert_called_once_with(self.run)
+
+    def test_report_of_no_study_is_refused(self):
+        with self.assertRaisesRegex(FileNotFoundError, "folder of a study"):
+            study.write_report(self.folder)
+
+    def test_interrupt_leaves_what_is_finished(self):
+        told = mock.patch.object(
+            study._Progress, "tell", side_effect=[None, KeyboardInterrupt]
+        )
+        with told, self.assertRaises(KeyboardInterrupt):
+            self._study()
+        self.assertLess(len(self._counts()), 8)
+        self._study()
+        self.assertEqual(set(self._counts().values()), {1})
+        self.assertLen(self._counts(), 8)
+
+    @parameterized.parameters(
+        ("study.workers = 0", "`study.workers` must be a positive.*got 0"),
+        ("study.columns = 'a'", "of size, rate, got 'a'"),
+        ("study.separate = ['size', 'rate']", "must leave a factor"),
+        ("study.published = 'cifar'", "one of mnist, svhn, got 'cifar'"),
+        ("study.cell = 'os:no_such'", "`study.cell` must be the name of a f"),
+        ("study.cell = ''", "`study.cell` must .* got ''"),
+        ("study.report = 'no.such:write'", "`study.report` must be the name"),
+    )
+    def test_wrong_settings_are_refused(self, param, message):
+        with self.assertRaisesRegex(ValueError, message):
+            self._study(param)
+
+
+class WorkerTest(tf.test.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = pathlib.Path(self.create_tempdir().full_path)
+        (self.folder / folders.CONFIG).write_text("fit.epochs = 3\n")
+
+    def test_result_is_what_the_cell_returns(self):
+        def run_cell(folder):
+            (folder / "checkpoints").mkdir()
+            os.write(1, b"training")
+            return {"epochs": config.value("fit.epochs")}
+
+        (self.folder / folders.ERROR).write_text("of an attempt before")
+        self.assertIsNone(worker.answer(run_cell, self.folder))
+        result = json.loads((self.folder / folders.RESULT).read_text())
+        self.assertGreaterEqual(result.pop("cell_seconds"), 0.0)
+        self.assertEqual(result, {"epochs": 3})
+        left = {path.name for path in self.folder.iterdir()}
+        self.assertEqual(left, {folders.CONFIG, folders.LOG, folders.RESULT})
+        self.assertIn("training", (self.folder / folders.LOG).read_text())
+
+    def test_failure_leaves_its_traceback_and_no_result(self):
+        def run_cell(folder):
+            raise ValueError("no luck\nat all")
+
+        told = worker.answer(run_cell, self.folder)
+        self.assertEqual(told, "ValueError: no luck")
+        self.assertFalse((self.folder / folders.RESULT).exists())
+        text = (self.folder / folders.ERROR).read_text()
+        self.assertStartsWith(text, "Traceback")
+        self.assertIn("at all", text)
+
+    def test_process_goes_away_with_the_one_that_started_it(self):
+        # `time.sleep` stands for a training that takes an hour.
+        (self.folder / "slow_cell.py").write_text(
+            "import time\n"
+            "import tfvae.runs.experiment\n"
+            "def run_cell(path):\n"
+            "    print('chatter')\n"
+            "    if path.name == 'slow':\n"
+            "        time.sleep(3600)\n"
+            "    return {'test_loss': 1.0}\n"
+        )
+        slow = self.folder / "slow"
+        slow.mkdir()
+        (slow / folders.CONFIG).write_text("fit.epochs = 3\n")
+        with subprocess.Popen(
+            [sys.executable, "-m", worker.__name__, "slow_cell:run_cell"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=self.folder,
+            env={"PYTHONPATH": str(pathlib.Path(__file__).parents[2])},
+        ) as process:
+            self.assertEqual(process.stdout.readline(), '{"ready": true}\n')
+            for folder in (self.folder, slow):
+                job = {"name": "a", "path": str(folder)}
+                process.stdin.write(json.dumps(job) + "\n")
+                process.stdin.flush()
+                if folder is self.folder:
+                    self.assertEqual(
+                        process.stdout.readline(), '{"error": null}\n'
+                    )
+            process.stdin.close()
+            process.wait(60)
+
+
+if __name__ == "__main__":
+    tf.test.main()

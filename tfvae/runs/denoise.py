@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Denoises and in-paints a picture from itself alone."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Any
+
+import gin
+import numpy as np
+
+from tfvae import plots
+from tfvae.callbacks import Observation
+from tfvae.data import images
+from tfvae.restoration import Restoration
+from tfvae.runs import config, summaries
+from tfvae.runs.experiment import Experiment, experiment, fit
+from tfvae.runs.run_directory import RunDirectory
+
+_RESTORED = "restored.png"
+_HALF_CYCLE = "cyclical_adam.half_cycle_epochs"
+
+
+def schedule_bindings(
+    run_dir: str | os.PathLike[str] | None, epochs: int | None
+) -> list[str]:
+    """Returns the bindings that make a run end at a low learning rate.
+
+    Args:
+      run_dir: Folder of the run. One that has checkpoints keeps the cycle it
+        was started with, so that more epochs extend it.
+      epochs: Number of epochs, one cycle of the learning rate; None where
+        the configuration tells.
+    """
+    if epochs is None:
+        return []
+    half_cycle = f"{epochs / 2:g}"
+    if run_dir:
+        run = RunDirectory(run_dir)
+        if run.config.exists() and run.has_checkpoints:
+            saved = config.bindings(run.config.read_text(encoding="utf-8"))
+            half_cycle = saved.get(_HALF_CYCLE, half_cycle)
+    return [f"{_HALF_CYCLE} = {half_cycle}"]
+
+
+@gin.configurable
+def denoise(
+    run_dir: str | os.PathLike[str],
+    *,
+    output: str | None = None,
+    export: bool = True,
+) -> dict[str, Any]:
+    """Trains on the patches of a picture and writes the restored picture.
+
+    The picture as restored so far is in figures/restored_latest.png while
+    the training goes on. Call it again with the same configuration to go on
+    with a run that was interrupted; a finished run is left as it is, and its
+    picture is written to `output`.
+
+    Args:
+      run_dir: Folder of the run, see `RunDirectory`.
+      output: Where to write the restored picture, beside the run folder.
+      export: Whether to write a SavedModel at the end.
+
+    Returns:
+      The summary of the run.
+
+    Raises:
+      ValueError: If a value of the configuration is out of range, or
+        `run_dir` has a run of another configuration.
+      RuntimeError: If another process is at `run_dir`.
+    """
+    run = RunDirectory(run_dir)
+    with run.locked_for_training() as is_finished:
+        if output is not None:
+            _check_output(output)
+        if is_finished:
+            if output is not None:
+                _copy_restored(run, output)
+            return summaries.tell_finished(run)
+        parts = experiment()
+        if parts.restoration is None:
+            raise ValueError(
+                "`experiment.data` must be a picture to restore, such as "
+                "@corrupted_image(), got data points; use tools/train.py "
+                "for them."
+            )
+        observer = _Observer(run, parts, parts.restoration)
+        rows = fit(run, parts, observer)
+        summaries.announce_end(export)
+        with run.our_errors():
+            restored = observer.restored(len(rows))
+            summaries.draw(run, parts, rows)
+            _draw(run, parts.restoration, restored)
+            if output is not None:
+                _write(output, restored, parts.restoration.bits)
+            if export:
+                summaries.export(run, parts)
+        final = {"data": parts.observations.name}
+        final.update(_scores(parts.restoration, restored))
+        summary = run.write_summary(rows, final, parts.seed)
+        summaries.tell(run, summary)
+    return summary
+
+
+class _Observer:
+    """Restores the picture during training and writes it down."""
+
+    def __init__(
+        self, run: RunDirectory, parts: Experiment, restoration: Restoration
+    ) -> None:
+        self._run = run
+        self._parts = parts
+        self._restoration = restoration
+        self._last: tuple[int, np.ndarray] | None = None
+
+    def __call__(self, epoch: int) -> Observation:
+        restored = self.restored(epoch)
+        self._run.figures.mkdir(exist_ok=True)
+        images.write_image(self._run.figures / "restored_latest.png", restored)
+        scores = {}
+        if self._restoration.clean is not None:
+            scores = self._restoration.score(restored)
+        return Observation(scores, {"restored": restored / images.WHITE})
+
+    def restored(self, epoch: int) -> np.ndarray:
+        """Returns the picture as restored after `epoch` epochs."""
+        if self._last is None or self._last[0] != epoch:
+            points = self._parts.observations.train
+            estimates = self._parts.model.stored_reconstruction(
+                points, np.arange(len(points))
+            )
+            self._last = epoch, self._restoration.restore(estimates)
+        return self._last[1]
+
+
+def _write(path: str | os.PathLike[str], image: np.ndarray, bits: int) -> None:
+    """Writes a picture as deep as the original, where the format can."""
+    can_be_deep = pathlib.Path(path).suffix.lower() in (".png", ".tif", ".tiff")
+    images.write_image(path, image, bits=bits if can_be_deep else 8)
+
+
+def _check_output(output: str) -> None:
+    """Raises a ValueError where the picture could not be written."""
+    path = pathlib.Path(output)
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".tif", ".tiff"):
+        raise ValueError(
+            "`output` must end in .png, .jpg, .jpeg, .tif or .tiff, got "
+            f"{output!r}."
+        )
+    if not path.resolve().parent.is_dir():
+        raise FileNotFoundError(
+            f"`output` must be in an existing folder, got {output!r}."
+        )
+
+
+def _copy_restored(run: RunDirectory, output: str) -> None:
+    """Writes the picture that a finished run has restored once more."""
+    path = run.figures / _RESTORED
+    if not path.exists():
+        raise FileNotFoundError(
+            f"`output` needs the picture of the finished run, got no {path}."
+        )
+    restored = images.read_image(path)
+    _write(output, restored, 16 if np.any(restored % 1.0) else 8)
+    print(f"wrote {output}, a copy of {path}")
+
+
+def _draw(
+    run: RunDirectory, restoration: Restoration, restored: np.ndarray
+) -> None:
+    """Writes the restored picture, alone and beside what it was made from."""
+    _write(run.figures / _RESTORED, restored, restoration.bits)
+    plots.restoration_panel(
+        restoration.clean,
+        restoration.image,
+        restored,
+        run.figures / "restoration.png",
+    )
+
+
+def _scores(restoration: Restoration, restored: np.ndarray) -> dict[str, float]:
+    """Returns PSNR and SSIM before and after, where a clean picture is."""
+    if restoration.clean is None:
+        return {}
+    after = restoration.score(restored)
+    before = restoration.corrupted_score() or {}
+    return {
+        **after,
+        **{f"corrupted_{name}": value for name, value in before.items()},
+    }

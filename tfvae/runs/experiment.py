@@ -1,0 +1,480 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is trained on what, and the loop that all training tools share."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import numbers
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gin
+import keras
+
+import tfvae.callbacks
+import tfvae.checkpoints
+import tfvae.schedules
+from tfvae.data import Observations, WeightedBatches, indexed_batches
+from tfvae.likelihoods import GaussianLikelihood, Likelihood
+from tfvae.optimizers import FusedAdam
+from tfvae.priors import Prior
+from tfvae.resources import check_disk_space
+from tfvae.restoration import Restoration
+from tfvae.runs import config
+from tfvae.runs.run_directory import RunDirectory
+from tfvae.tvae import TVAE, Explore
+from tfvae.vae import VAE, Elbo, Encoder, learnable
+from tfvae.vae.objectives import Objective
+
+Model = TVAE | VAE
+"""What can be trained on data points."""
+
+Observer = Callable[[int], tfvae.callbacks.Observation]
+"""Given the number of complete epochs, returns what it saw of the run."""
+
+
+class Experiment(NamedTuple):
+    """A model and its data, ready to be trained or restored."""
+
+    model: Model
+    observations: Observations
+    restoration: Restoration | None
+    """The picture whose patches the observations are, if there is one."""
+    seed: int
+
+
+@gin.configurable
+def experiment(
+    *,
+    data: Observations | Restoration = gin.REQUIRED,
+    model: Callable[..., Model] = TVAE,
+    decoder: Callable[..., keras.layers.Layer] = gin.REQUIRED,
+    likelihood: Callable[[], Likelihood] = GaussianLikelihood,
+    seed: int = 0,
+    max_points: int | None = None,
+) -> Experiment:
+    """Builds the model of a configuration for its data.
+
+    Args:
+      data: Data points, or the restoration of a picture that provides them.
+      model: Called with the decoder, the likelihood, the number of data
+        points and the seed.
+      decoder: Called with the number of outputs.
+      likelihood: Called without arguments.
+      seed: Of the decoder's weights, of the model's random draws and of the
+        order of the data.
+      max_points: Train on so many data points at most, evenly spaced; a
+        picture can not be restored then. None for all.
+
+    Returns:
+      The parts.
+
+    Raises:
+      TypeError: If `data` is neither, or a picture is to be restored by
+        another model than a TVAE.
+      ValueError: If `max_points` is less than 1, `seed` is not an integer
+        from 0 to 2**32 - 1, or data are outside the likelihood's support.
+    """
+    if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**32:
+        raise ValueError(
+            "`experiment.seed` must be an integer from 0 to 2**32 - 1, got "
+            f"{seed!r}."
+        )
+    restoration, observations = None, data
+    if isinstance(data, Restoration):
+        restoration, observations = data, data.observations()
+    if not isinstance(observations, Observations):
+        raise TypeError(
+            "`experiment.data` must be Observations or a Restoration, such as "
+            f"@bars() or @corrupted_image(), got {data!r}."
+        )
+    if max_points is not None:
+        restoration, observations = None, _thinned(observations, max_points)
+    keras.utils.set_random_seed(seed)
+    noise = likelihood()
+    built = model(
+        decoder(noise.num_outputs(observations.num_observed)),
+        likelihood=noise,
+        num_data=observations.num_data,
+        seed=seed,
+    )
+    if restoration is not None and not isinstance(built, TVAE):
+        raise TypeError(
+            "`experiment.model` must be @TVAE for a picture to restore, got "
+            f"{type(built).__name__}."
+        )
+    built.adapt(observations.train)
+    if observations.test is not None:
+        try:
+            noise.validate(observations.test)
+        except ValueError as err:
+            raise ValueError(f"test data: {err}.") from err
+    return Experiment(built, observations, restoration, seed)
+
+
+@gin.register
+def vae(
+    decoder: keras.layers.Layer,
+    likelihood: Likelihood,
+    num_data: int,
+    seed: int,
+    *,
+    network: Callable[[int], keras.Model],
+    prior: Callable[[int], Prior],
+    num_latents: int,
+    encoder: Callable[..., Encoder] = learnable,
+    objective: Objective | None = None,
+) -> VAE:
+    """Builds an amortised VAE, for `experiment.model`.
+
+    Args:
+      decoder: The decoder.
+      likelihood: The observation model.
+      num_data: Not used; TVAEs need it.
+      seed: Of the model's random draws.
+      network: Called with the number of the encoder's outputs.
+      prior: Called with the number of latents.
+      num_latents: M.
+      encoder: Policy that says how much of the network trains, called with
+        the network and the number of latents.
+      objective: What training minimises; None for the bound.
+
+    Raises:
+      TypeError: If a part is not a function that makes one.
+    """
+    for name, part in (
+        ("encoder", encoder),
+        ("network", network),
+        ("prior", prior),
+    ):
+        if not callable(part):
+            raise TypeError(
+                f"`vae.{name}` must be a function that makes one, such as "
+                f"@learnable, @conv_encoder or @RealNVPPrior, got {part!r}."
+            )
+    return VAE(
+        encoder(network, num_latents),
+        decoder,
+        prior(num_latents),
+        likelihood,
+        objective=objective or Elbo(),
+        seed=seed,
+    )
+
+
+def _thinned(observations: Observations, max_points: int) -> Observations:
+    """Returns at most `max_points` training points, evenly spaced."""
+    if max_points < 1:
+        raise ValueError(
+            f"`experiment.max_points` must be at least 1, got {max_points!r}."
+        )
+    every = max(observations.num_data // max_points, 1)
+    weights = observations.weights
+    return dataclasses.replace(
+        observations,
+        train=observations.train[::every][:max_points],
+        weights=None if weights is None else weights[::every][:max_points],
+        log_likelihood=None,
+    )
+
+
+@gin.register
+def cyclical_adam(
+    steps_per_epoch: int,
+    *,
+    min_learning_rate: float = 1e-4,
+    max_learning_rate: float = 0.01,
+    half_cycle_epochs: float = 10,
+) -> keras.optimizers.Optimizer:
+    """Returns Adam with a triangular cyclical learning rate.
+
+    Args:
+      steps_per_epoch: Optimizer steps of an epoch.
+      min_learning_rate: At the beginning of a cycle.
+      max_learning_rate: In the middle of a cycle.
+      half_cycle_epochs: Epochs from the one to the other.
+    """
+    # Keras's own form, which the figures on record were made with: rounding
+    # alone sends hard runs, such as bars, to other optima.
+    return keras.optimizers.Adam(
+        tfvae.schedules.TriangularCyclical(
+            min_learning_rate,
+            max_learning_rate,
+            max(1, round(half_cycle_epochs * steps_per_epoch)),
+        )
+    )
+
+
+@gin.register
+def constant_adam(
+    steps_per_epoch: int,
+    *,
+    learning_rate: float = 1e-3,
+    epsilon: float = 1e-7,
+) -> keras.optimizers.Optimizer:
+    """Returns Adam with a constant learning rate, in its fused form.
+
+    Args:
+      steps_per_epoch: Not used.
+      learning_rate: The learning rate.
+      epsilon: Of Adam; Keras's, where PyTorch has 1e-8.
+    """
+    return FusedAdam(learning_rate, epsilon=epsilon)
+
+
+@gin.configurable
+def fit(
+    run: RunDirectory,
+    parts: Experiment,
+    observer: Observer,
+    *,
+    epochs: int = gin.REQUIRED,
+    batch_size: int = 32,
+    optimizer: Callable[[int], keras.optimizers.Optimizer] = cyclical_adam,
+    observe_every: int = 10,
+    checkpoint_every: int = 1,
+    keep_checkpoints: int = 2,
+    steps_per_execution: int = 1,
+) -> list[dict[str, float]]:
+    """Trains a model, from the last checkpoint of the run if there is one.
+
+    Data order, learning rate and random numbers depend on the seed and the
+    epoch alone, so a run that was killed and resumed ends like an unbroken one.
+
+    Args:
+      run: Folder of the run, locked.
+      parts: What to train on what.
+      observer: Called every `observe_every` epochs.
+      epochs: Number of epochs of the whole run.
+      batch_size: Data points of a batch, B.
+      optimizer: Called with the gradient steps of an epoch.
+      observe_every: Epochs between two calls of `observer`.
+      checkpoint_every: Epochs between two checkpoints.
+      keep_checkpoints: Number of checkpoints that remain on disk.
+      steps_per_execution: The most steps that Keras runs in one go, of those
+        that divide an epoch (across its end, a resumed run would differ);
+        more save time where a step takes less than a few milliseconds.
+
+    Returns:
+      The metrics of each epoch.
+
+    Raises:
+      TypeError: If `optimizer` is not a function that returns an optimizer.
+      ValueError: If a value is out of range, fewer epochs are asked for than
+        the run already has, or it was trained on other data.
+      OSError: If the disk has no room for the checkpoints.
+      DivergedError: If the bound is not finite; the checkpoint of the epoch
+        before stays.
+    """
+    _check_positive(
+        epochs=epochs,
+        batch_size=batch_size,
+        observe_every=observe_every,
+        checkpoint_every=checkpoint_every,
+        keep_checkpoints=keep_checkpoints,
+        steps_per_execution=steps_per_execution,
+    )
+    steps = math.ceil(parts.observations.num_data / batch_size)
+    _compile(parts, optimizer, batch_size, steps_per_execution)
+    checksum = zlib.crc32(parts.observations.train.data)
+    start, rows = _resume(run, parts, epochs, checksum)
+    _check_room(run, parts.model, keep_checkpoints + 1)
+    run.write_config()
+    table = tfvae.callbacks.MetricsTable(run.metrics, rows)
+    observe = tfvae.callbacks.Observe(observer, observe_every)
+    saver = _saver(run, table, checksum, checkpoint_every, keep_checkpoints)
+    if start < epochs:
+        _announce(parts, start, epochs, steps)
+        with run.our_errors():
+            callbacks = _callbacks(run, parts.model, observe, table, saver)
+            _train(run, parts, start, epochs, batch_size, callbacks)
+        run.features.unlink(missing_ok=True)
+    return table.rows
+
+
+def _check_positive(**values: Any) -> None:
+    """Raises a ValueError for what is not a positive integer."""
+    for name, value in values.items():
+        is_integer = isinstance(value, numbers.Integral)
+        if not is_integer or isinstance(value, bool) or value < 1:
+            raise ValueError(
+                f"`fit.{name}` must be a positive integer, got {value!r}."
+            )
+
+
+def _compile(
+    parts: Experiment,
+    optimizer: Callable[[int], keras.optimizers.Optimizer],
+    batch_size: int,
+    steps_per_execution: int,
+) -> None:
+    """Prepares a model for training; see `fit`."""
+    num_data, m_batch_size = parts.observations.num_data, batch_size
+    # TVAEs may take several gradient steps a batch.
+    asked = getattr(parts.model, "m_batch_size", None)
+    if asked is not None:
+        m_batch_size = min(batch_size, asked)
+    num_whole, rest = divmod(num_data, batch_size)
+    gradient_steps = num_whole * math.ceil(batch_size / m_batch_size)
+    gradient_steps += math.ceil(rest / m_batch_size)
+    steps = math.ceil(num_data / batch_size)
+    parts.model.compile(
+        optimizer=_made_optimizer(optimizer, gradient_steps),
+        steps_per_execution=_largest_divisor(steps, steps_per_execution),
+    )
+
+
+def _made_optimizer(
+    optimizer: Callable[[int], keras.optimizers.Optimizer], steps: int
+) -> keras.optimizers.Optimizer:
+    """Calls `optimizer`; a class would take the steps for a learning rate."""
+    made = None
+    if callable(optimizer) and not inspect.isclass(optimizer):
+        made = optimizer(steps)
+    if not isinstance(made, keras.optimizers.Optimizer):
+        raise TypeError(
+            "`fit.optimizer` must be a function that makes an optimizer, given "
+            "the gradient steps of an epoch, such as @cyclical_adam, got "
+            f"{optimizer!r}."
+        )
+    return made
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    """Returns the largest divisor of `number` that is at most `limit`."""
+    return max(n for n in range(1, min(number, limit) + 1) if number % n == 0)
+
+
+def _resume(
+    run: RunDirectory, parts: Experiment, epochs: int, checksum: int
+) -> tuple[int, list[dict[str, float]]]:
+    """Gives the model the last checkpoint of the run, if there is one.
+
+    Args:
+      run: Folder of the run.
+      parts: The experiment, its model compiled.
+      epochs: Number of epochs of the whole run.
+      checksum: Of the training data.
+
+    Returns:
+      The epochs that the run has already, and their metrics.
+
+    Raises:
+      ValueError: If it was trained on other data, or for more epochs.
+    """
+    restored = tfvae.checkpoints.restore_latest(run.checkpoints, parts.model)
+    if restored is None:
+        return 0, []
+    if restored.extra.get("data_crc32", checksum) != checksum:
+        raise ValueError(
+            f"`experiment.data` must be the data that {run.path} was trained "
+            f"on, got {parts.observations.name} with other values; choose "
+            "another folder."
+        )
+    if restored.epoch > epochs:
+        raise ValueError(
+            f"`fit.epochs` must be at least {restored.epoch}, the epochs that "
+            f"{run.path} has already, got {epochs!r}."
+        )
+    return restored.epoch, restored.extra["rows"]
+
+
+def _check_room(run: RunDirectory, model: Model, num_checkpoints: int) -> None:
+    """Raises an OSError where the disk can not hold so many checkpoints."""
+    check_disk_space(
+        run.path,
+        num_checkpoints * tfvae.checkpoints.checkpoint_bytes(model),
+        f"writing to {run.path}",
+    )
+
+
+def _saver(
+    run: RunDirectory,
+    table: tfvae.callbacks.MetricsTable,
+    checksum: int,
+    every: int,
+    keep: int,
+) -> tfvae.checkpoints.SaveCheckpoints:
+    """Returns the callback that saves what `_resume` wants to find."""
+    return tfvae.checkpoints.SaveCheckpoints(
+        run.checkpoints,
+        every,
+        keep=keep,
+        extra=lambda: {"rows": table.rows, "data_crc32": checksum},
+    )
+
+
+def _callbacks(
+    run: RunDirectory,
+    model: Model,
+    observe: tfvae.callbacks.Observe,
+    table: tfvae.callbacks.MetricsTable,
+    saver: tfvae.checkpoints.SaveCheckpoints,
+) -> list[keras.callbacks.Callback]:
+    """Returns all callbacks of a run, in the order that they rely on."""
+    explore = [Explore()] if isinstance(model, TVAE) else []
+    return [
+        tfvae.callbacks.StopWhenDiverged(),
+        *explore,
+        observe,
+        table,
+        tfvae.callbacks.TensorBoardLog(
+            run.tensorboard, observe, {"config.gin": config.text()}
+        ),
+        saver,
+        tfvae.callbacks.Progress(),
+    ]
+
+
+def _train(
+    run: RunDirectory,
+    parts: Experiment,
+    start: int,
+    epochs: int,
+    batch_size: int,
+    callbacks: list[keras.callbacks.Callback],
+) -> None:
+    """Trains the compiled model from epoch `start` to `epochs`."""
+    data = parts.observations
+    order = (data.train, batch_size, parts.seed, start)
+    model = parts.model
+    is_tvae = isinstance(model, TVAE)
+    if data.weights is not None:
+        batches = WeightedBatches(
+            data.train,
+            data.weights,
+            batch_size,
+            parts.seed,
+            with_index=is_tvae,
+        ).dataset(start * math.ceil(data.num_data / batch_size))
+    elif is_tvae:
+        batches = indexed_batches(*order)
+    else:
+        batches = model.batches(*order, path=run.features)
+    model.fit(
+        batches,
+        steps_per_epoch=math.ceil(data.num_data / batch_size),
+        initial_epoch=start,
+        epochs=epochs,
+        shuffle=False,  # The batches come shuffled.
+        verbose=0,
+        callbacks=callbacks,
+    )
+
+
+def _announce(parts: Experiment, start: int, epochs: int, steps: int) -> None:
+    """Prints what is about to be trained."""
+    data, model = parts.observations, parts.model
+    states = ""
+    if isinstance(model, TVAE):
+        states = f", {model.num_states} states each"
+    action = f"resuming after epoch {start}" if start else "training"
+    print(
+        f"{data.name}: {data.num_data:,} data points of "
+        f"{data.num_observed:,} dimensions, {model.num_latents} latents"
+        f"{states}; {action}, {epochs} epochs of {steps:,} steps",
+        flush=True,
+    )

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exports a trained model for serving."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import gin
+
+from tfvae import serving
+from tfvae.runs.experiment import experiment
+from tfvae.runs.run_directory import RunDirectory
+
+
+@gin.configurable
+def export(
+    run_dir: str | os.PathLike[str], *, output: str | None = None
+) -> pathlib.Path:
+    """Writes the model of a run as a SavedModel.
+
+    Args:
+      run_dir: Folder of a run that has a checkpoint.
+      output: Folder of the SavedModel; saved_model/ of the run when None.
+
+    Returns:
+      The folder.
+
+    Raises:
+      FileNotFoundError: If the run has no checkpoint.
+    """
+    run = RunDirectory(run_dir)
+    with run.locked():
+        parts = experiment()
+        checkpoint = run.restore(parts.model)
+        path = run.saved_model if output is None else pathlib.Path(output)
+        print(f"writing {path}", flush=True)
+        with run.our_errors():
+            serving.export_saved_model(
+                parts.model, path, event_shape=parts.observations.event_shape
+            )
+    print(f"wrote {path}, as trained for {checkpoint.epoch} epochs")
+    return path

@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of optimisations: of a single one, or of several side by side."""
+
+from __future__ import annotations
+
+import base64
+import math
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfvae import plots
+from tfvae.lso import curves
+from tfvae.lso.snapshots import MANIFOLD, SAMPLES, WEIGHTS
+from tfvae.runs import optimization_results
+from tfvae.runs.optimization_results import Run
+
+Groups = Mapping[str, Sequence[Run]]
+"""Runs that differ in nothing but their seed, by label."""
+Points = Callable[[str, int], Sequence[tuple[float, float, float]]]
+"""From label and K to queries, means and spreads of published points."""
+
+FIGURES = "figures"
+TOP = (1, 10, 50)
+NUM_BEST = 10
+_START = "best of the data"
+_FRAME = 3  # pixels around pictures, to be seen on white paper
+_LEAST_PIXELS = 16  # A shorter vector is not taken for a picture.
+_SCORES = {
+    "shapes": "area / pixels",
+    "expressions": "score of the expression",
+    "molecules": "penalised logP",
+}
+
+
+def write_run_figures(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
+    """Draws what there is to draw of an optimisation, in its own folder.
+
+    Args:
+      run_dir: Folder of the optimisation.
+
+    Returns:
+      The files.
+
+    Raises:
+      FileNotFoundError: If there is none.
+      ValueError: If it has no query yet.
+    """
+    run = optimization_results.read(run_dir)
+    folder = run.path / FIGURES
+    folder.mkdir(exist_ok=True)
+    groups = {run.setting: [run]}
+    drawn = {
+        "top_k.png": draw_curves(groups, folder / "top_k.png"),
+        "weights.png": draw_weights(groups, folder / "weights.png"),
+        "samples.png": draw_samples(groups, folder / "samples.png"),
+        "manifold.png": draw_manifold(run, folder / "manifold.png"),
+        "best.png": draw_best(groups, folder / "best.png"),
+    }
+    return [folder / name for name, is_there in drawn.items() if is_there]
+
+
+def score_label(run: Run) -> str:
+    """Returns what the scores of a task are, with their unit."""
+    label = _SCORES.get(run.task, "score")
+    return label if run.maximise else f"{label} (smaller is better)"
+
+
+def top_k(runs: Sequence[Run], k: int) -> np.ndarray:
+    """Returns the curves of several runs, `[runs, queries]`."""
+    found = [run.top_k(k) for run in runs]
+    length = max(map(len, found))
+    return np.stack(
+        [np.pad(one, (0, length - len(one)), "edge") for one in found]
+    )
+
+
+def draw_curves(
+    groups: Groups,
+    path: pathlib.Path,
+    *,
+    published: Points | None = None,
+    title: str | None = None,
+) -> bool:
+    """Draws top-1, 10 and 50 over queries; mean and deviation over runs.
+
+    Args:
+      groups: The runs.
+      path: File to write.
+      published: What to compare with.
+      title: Title of the figure, or None.
+
+    Returns:
+      Whether there was something to draw.
+    """
+    content: dict[str, dict[str, plots.Band]] = {}
+    for k in TOP:
+        panel = content.setdefault(f"top-{k}", {})
+        for label, runs in groups.items():
+            mean, spread = curves.mean_and_spread(top_k(runs, k))
+            points = published(label, k) if published else ()
+            shown = [point for point in points if point[0] <= len(mean)]
+            panel[label] = plots.Band(mean, spread, shown)
+    run = _first(groups)
+    plots.top_k_curves(
+        content,
+        path,
+        y_label=score_label(run),
+        references=_references(groups),
+        title=title,
+    )
+    return True
+
+
+def _first(groups: Groups) -> Run:
+    return next(iter(groups.values()))[0]
+
+
+def _references(groups: Groups) -> dict[str, float]:
+    """The best of the data, and the optimum unless it is out of reach."""
+    every = [run for runs in groups.values() for run in runs]
+    known = [run.best_in_data for run in every if run.best_in_data is not None]
+    if not known:
+        return {}
+    start = float(np.mean(known))
+    found = {_START: start}
+    run = every[0]
+    if run.optimum is not None:
+        ends = [one.sign * one.top_k(1)[-1] for one in every]
+        reached = max(*ends, run.sign * start)
+        missing = run.sign * run.optimum - reached
+        if missing <= reached - min(*ends, run.sign * start):
+            found["optimum"] = float(run.optimum)
+    return found
+
+
+def draw_weights(
+    groups: Groups, path: pathlib.Path, *, title: str | None = None
+) -> bool:
+    """Draws the first weights of the first run of each group.
+
+    Args:
+      groups: The runs.
+      path: File to write.
+      title: Title of the figure, or None.
+
+    Returns:
+      Whether there was something to draw.
+    """
+    known: dict[bytes, tuple[list[str], plots.Weighted]] = {}
+    for label, runs in groups.items():
+        found = _first_arrays(runs, WEIGHTS)
+        if found is not None:
+            data = plots.Weighted(found["scores"], found["weights"])
+            same = np.stack(data).tobytes()
+            known.setdefault(same, ([], data))[0].append(label)
+    if not known:
+        return False
+    content = {", ".join(labels): data for labels, data in known.values()}
+    run = _first(groups)
+    plots.weights(
+        content,
+        path,
+        x_label=score_label(run),
+        maximise=run.maximise,
+        title=title,
+    )
+    return True
+
+
+def _first_arrays(runs: Sequence[Run], name: str) -> dict[str, Any] | None:
+    return next(
+        (found for run in runs if (found := run.arrays(name)) is not None), None
+    )
+
+
+def draw_samples(
+    groups: Groups, path: pathlib.Path, *, title: str | None = None
+) -> bool:
+    """Draws the scores of prior samples in the first and the last round.
+
+    Args:
+      groups: The runs; samples of all seeds are taken together.
+      path: File to write.
+      title: Title of the figure, or None.
+
+    Returns:
+      Whether there was something to draw.
+    """
+    content = {}
+    for label, runs in groups.items():
+        found = [
+            scores
+            for run in runs
+            if (arrays := run.arrays(SAMPLES)) is not None
+            and len(scores := arrays["scores"])
+        ]
+        if not found:
+            continue
+        panel = {"first round": np.concatenate([one[0] for one in found])}
+        if any(len(one) > 1 for one in found):
+            last = np.concatenate([one[-1] for one in found])
+            panel["last round"] = last
+        content[label] = panel
+    if not content:
+        return False
+    run = _first(groups)
+    # The labels of the legend are those of the first panel.
+    content = dict(sorted(content.items(), key=lambda item: -len(item[1])))
+    plots.sample_scores(
+        content,
+        path,
+        x_label=score_label(run),
+        maximise=run.maximise,
+        references={
+            label: value
+            for label, value in _references(groups).items()
+            if label == _START
+        },
+        title=title,
+    )
+    return True
+
+
+def draw_manifold(
+    run: Run, path: pathlib.Path, *, title: str | None = None
+) -> bool:
+    """Draws the plane of two latents before, midway and after.
+
+    Args:
+      run: The run; without scores, the sum of an image is its score.
+      path: File to write.
+      title: Title of the figure, or None.
+
+    Returns:
+      Whether there was something to draw.
+    """
+    found = run.arrays(MANIFOLD)
+    if found is None:
+        return False
+    images = np.asarray(found["images"], np.float64)
+    largest = images.max(initial=0.0)
+    images /= 255.0 if largest > 1.0 else 1.0
+    scores = found.get("scores")
+    rounds = [int(number) + 1 for number in found["rounds"]]
+    plots.manifold(
+        images,
+        path,
+        bound=float(found["bound"]),
+        labels=[f"round {number}" for number in rounds],
+        scores=images.sum(axis=(-2, -1)) if scores is None else scores,
+        score_label=score_label(run) if scores is not None else "sum",
+        maximise=run.maximise,
+        title=title,
+    )
+    return True
+
+
+def best(runs: Sequence[Run], count: int = NUM_BEST) -> list[tuple[float, Any]]:
+    """Returns scores and inputs of the best different inputs of all runs."""
+    sign = runs[0].sign
+    every = [pair for run in runs for pair in run.best(count)]
+    found: dict[str, tuple[float, Any]] = {}
+    for score, one in sorted(every, key=lambda pair: -sign * pair[0]):
+        found.setdefault(repr(one), (score, one))
+    return list(found.values())[:count]
+
+
+def draw_best(
+    groups: Groups, path: pathlib.Path, *, title: str | None = None
+) -> bool:
+    """Draws the best inputs, where inputs are pictures.
+
+    Args:
+      groups: The runs.
+      path: File to write.
+      title: Title of the figure, or None.
+
+    Returns:
+      Whether there was something to draw.
+    """
+    strips = {}
+    for label, runs in groups.items():
+        ranked = best(runs)
+        found = pictures(runs[0], [one for _, one in ranked])
+        if found is None:
+            continue
+        points = np.full((NUM_BEST, found[0].size), 0.5)
+        points[: len(found)] = [one.ravel() for one in found]
+        row = f"{label}\n{ranked[0][0]:.5g} to {ranked[-1][0]:.5g}"
+        strip = plots.tiles(points, found[0].shape, NUM_BEST, (0.0, 1.0))
+        around = [(_FRAME, _FRAME), (_FRAME, _FRAME), (0, 0)]
+        strips[row, ""] = np.pad(strip, around, constant_values=0.5)
+    if not strips:
+        return False
+    rows = [row for row, _ in strips]
+    plots.sheet_of_pictures(strips, rows, [""], path, title=title)
+    return True
+
+
+def picture(one: Any) -> np.ndarray | None:
+    """Returns an input as a picture `[height, width]`, None if it is none."""
+    if isinstance(one, str):
+        return None
+    try:
+        array = np.asarray(one, np.float64)
+    except (TypeError, ValueError):
+        return None
+    if array.ndim == 1 and array.size >= _LEAST_PIXELS:
+        return _square(array)
+    return array if array.ndim == 2 else None
+
+
+def _square(values: np.ndarray) -> np.ndarray | None:
+    side = math.isqrt(values.size)
+    return values.reshape(side, side) if side * side == values.size else None
+
+
+def pictures(run: Run, inputs: Sequence[Any]) -> list[np.ndarray] | None:
+    """Returns inputs of a run as pictures, None if some are none."""
+    if run.task == "shapes":  # They are packed; see that task.
+        inputs = [
+            np.unpackbits(np.frombuffer(base64.b64decode(one), np.uint8))
+            if isinstance(one, str)
+            else one
+            for one in inputs
+        ]
+    found = [picture(one) for one in inputs]
+    known = [one for one in found if one is not None]
+    return known if known and len(known) == len(found) else None

@@ -1,0 +1,443 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Optimises the objective of a task in the latent space of a model."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import gin
+import numpy as np
+
+import tfvae.checkpoints
+from tfvae.data import Observations
+from tfvae.lso import evaluation
+from tfvae.lso.curves import top_k
+from tfvae.lso.ledger import LEDGER
+from tfvae.lso.loop import LatentSpaceOptimizer
+from tfvae.lso.plan import Plan
+from tfvae.lso.retraining import Retraining
+from tfvae.lso.strategies import Strategy
+from tfvae.lso.surrogates import Surrogate
+from tfvae.lso.tasks.base import Task
+from tfvae.lso.weighting import Weighting
+from tfvae.runs import config, task_files
+from tfvae.runs.experiment import Experiment, experiment
+from tfvae.runs.optimization_figures import TOP, write_run_figures
+from tfvae.runs.optimization_results import RESULT
+from tfvae.runs.run_directory import RunDirectory
+from tfvae.runs.train import train
+from tfvae.tvae import TVAE
+from tfvae.tvae.growing import with_num_data
+
+MODEL = "model"
+"""Of a run folder, what has the model that it begins with."""
+
+_SECONDS_BETWEEN_LINES = 5.0
+# What `optimize` is made of: whether something is of the kind, and an example.
+_PARTS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "task": (lambda part: isinstance(part, Task), "@shapes()"),
+    "strategy": (lambda part: hasattr(part, "propose"), "@ThompsonSampling()"),
+    "surrogate": (
+        lambda part: hasattr(part, "predict"),
+        "@SparseGaussianProcess()",
+    ),
+    "weighting": (lambda part: isinstance(part, Weighting), "@Rank()"),
+    "retraining": (lambda part: isinstance(part, Retraining), "@Retraining()"),
+    "evaluator": (callable, "@ProcessPool()"),
+}
+_OPTIONAL = ("surrogate", "weighting", "retraining", "evaluator")
+
+
+class Asked(NamedTuple):
+    """What people whose evaluations take place elsewhere want."""
+
+    wants_queries: bool
+    """Whether to print the queries that want a score, as JSON lines."""
+    told: Sequence[str]
+    """NUMBER=SCORE or NUMBER=failed of queries that were asked before."""
+
+
+@gin.register
+def scored_data(
+    task: Task, seed: int = 0, weighting: Weighting | None = None
+) -> Observations:
+    """Returns the data of a task to train a model on, for `experiment.data`.
+
+    Args:
+      task: The task.
+      seed: Its data are those that a run of this seed begins with.
+      weighting: How often points are drawn by their scores; None for once an
+        epoch each.
+    """
+    data = task.data(seed)
+    weights = None
+    if weighting is not None:
+        weights = weighting(task.sign * data.scores)
+    return Observations(name=task.name, train=data.points, weights=weights)
+
+
+@gin.register
+def num_dimensions(task: Task) -> int:
+    """Returns D, the size of a data point of a task."""
+    return task.data(0).points.shape[1]
+
+
+def load(
+    gin_files: Sequence[str],
+    gin_params: Sequence[str],
+    task: str | None = None,
+    seed: int | None = None,
+) -> None:
+    """Loads a configuration of an optimisation.
+
+    Args:
+      gin_files: See `config.load`.
+      gin_params: See `config.load`.
+      task: File of the task, which the configuration has to use; None for
+        that of the gin files.
+      seed: Of the run and its data; None for those of the gin files.
+
+    Raises:
+      ValueError: If nothing uses the task.
+    """
+    seeds = [f"{name}.seed = {seed}" for name in ("optimize", "scored_data")]
+    config.load(gin_files, [*gin_params, *(seeds if seed is not None else ())])
+    if task and "@own_task" not in config.text():
+        raise ValueError(
+            "`--task` must come with gin files that use @own_task(), such as "
+            f"gin/runs/optimize.gin, got {', '.join(map(str, gin_files))}"
+        )
+
+
+@gin.configurable
+def optimize(
+    run_dir: str | os.PathLike[str],
+    asked: Asked | None = None,
+    *,
+    task: Task = gin.REQUIRED,
+    strategy: Strategy = gin.REQUIRED,
+    surrogate: Surrogate | None = None,
+    weighting: Weighting | None = None,
+    retraining: Retraining | None = None,
+    evaluator: evaluation.Evaluator | None = None,
+    budget: int = 500,
+    queries_per_round: int | None = None,
+    num_best: int = 1000,
+    num_random: int = 4000,
+    num_proposals: int = 1,
+    num_samples: int = 0,
+    seed: int = 0,
+    warm_start: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
+    """Runs an optimisation, or goes on with it, and writes what it found.
+
+    Args:
+      run_dir: Folder of the run: ledger.jsonl (every evaluation), result.json,
+        rounds.csv, rounds/ (the model of the last rounds), model/ (its first
+        training) and figures/.
+      asked: What is asked for and told from outside, where evaluations take
+        place elsewhere; None to evaluate the objective here until the budget
+        is spent.
+      task: What is optimised.
+      strategy: Chooses the queries.
+      surrogate: What the strategy goes by, if it needs that.
+      weighting: The weights of data in retraining; None for all the same.
+      retraining: How the model is trained; None for `Retraining()`.
+      evaluator: Evaluates the objective; None for in this process.
+      budget: Queries of the whole run; it may be raised later.
+      queries_per_round: Queries between two retrainings; None for all.
+      num_best: The surrogate's points: so many of the best,
+      num_random: and so many others.
+      num_proposals: Latents proposed for each query, of which the first that
+        decodes to an input without a known score is queried; 1 for the
+        published way.
+      num_samples: Draws from the prior that are scored beside the budget (and
+        with two latents a grid of them); for objectives that cost nothing.
+      seed: Of the run.
+      warm_start: Folder of a run of tools/train.py with the model to begin
+        with; None to train what `experiment` and `fit` say first.
+
+    Returns:
+      The result, as result.json has it.
+
+    Raises:
+      TypeError: If a part is not of its kind.
+      ValueError: If values do not fit, or the folder has another run.
+      RuntimeError: If another process is at it.
+    """
+    plan = Plan(
+        budget=budget,
+        queries_per_round=queries_per_round,
+        num_best=num_best,
+        num_random=num_random,
+        num_proposals=num_proposals,
+        num_samples=num_samples,
+        seed=seed,
+    )
+    parts = {
+        "strategy": strategy,
+        "surrogate": surrogate,
+        "weighting": weighting,
+        "retraining": retraining,
+    }
+    _check_parts({"task": task, "evaluator": evaluator, **parts})
+    # An objective may change the current folder.
+    run = RunDirectory(os.path.abspath(run_dir))
+    told = _told(asked, run)
+    with run.locked():
+        # What is asked for goes to standard output, and nothing else then.
+        aside = sys.stdout if asked is None else sys.stderr
+        with contextlib.redirect_stdout(aside):
+            optimizer = opened(run, task, plan, warm_start, parts)
+        with optimizer:
+            if asked is None:
+                _run(optimizer, evaluator)
+            else:
+                _record(optimizer, told)
+                if asked.wants_queries:
+                    _print_queries(optimizer)
+            result = summary(optimizer)
+        run.write_json(RESULT, result)
+        if result["num_queries"] >= budget:
+            write_run_figures(run.path)
+        if asked is None:
+            _tell(run, result)
+    return result
+
+
+def _run(
+    optimizer: LatentSpaceOptimizer, evaluator: evaluation.Evaluator | None
+) -> None:
+    """Evaluates here until the budget is spent."""
+    _announce(optimizer)
+    progress = _Progress(optimizer)
+    for _ in optimizer.steps(evaluator):
+        progress.tell()
+
+
+def _check_parts(parts: dict[str, Any]) -> None:
+    """Raises an error if a part of `optimize` is not of its kind."""
+    for name, part in parts.items():
+        is_kind, example = _PARTS[name]
+        if part is None and name in _OPTIONAL:
+            continue
+        if isinstance(part, type) or not is_kind(part):
+            raise TypeError(
+                f"`optimize.{name}` must be an object, such as {example} with "
+                f"parentheses, got {_shown(part)}"
+            )
+    strategy = parts["strategy"]
+    if strategy.uses_surrogate and parts["surrogate"] is None:
+        raise ValueError(
+            f"`optimize.surrogate` must be given for {type(strategy).__name__},"
+            " such as @SparseGaussianProcess(), got None"
+        )
+
+
+def _shown(part: Any) -> str:
+    """Returns what a part is, where its `repr` would not help."""
+    if isinstance(part, type):
+        return f"the class {part.__name__}"
+    if inspect.isfunction(part):
+        return f"the function {part.__name__}"
+    return repr(part)
+
+
+def _told(
+    asked: Asked | None, run: RunDirectory
+) -> list[tuple[int, float | None]]:
+    """Returns numbers and scores that are told; None for what has failed."""
+    told = []
+    for one in () if asked is None else asked.told:
+        number, _, score = one.partition("=")
+        try:
+            value = None if score == "failed" else float(score)
+            told.append((int(number), value))
+        except ValueError as err:
+            raise ValueError(
+                f"`--tell` must be NUMBER=SCORE or NUMBER=failed, got {one!r}."
+            ) from err
+    if told and not (run.path / LEDGER).exists():
+        raise ValueError(
+            "`--tell` must be of a query that was asked for, got query "
+            f"{told[0][0]} and no run in {run.path}; use --ask first."
+        )
+    return told
+
+
+def _record(
+    optimizer: LatentSpaceOptimizer, told: Sequence[tuple[int, float | None]]
+) -> None:
+    """Records what is told."""
+    for number, score in told:
+        failure = "told to have failed" if score is None else None
+        optimizer.tell(number, score, failure=failure)
+
+
+def _print_queries(optimizer: LatentSpaceOptimizer) -> None:
+    """Prints the queries that want a score."""
+    for query in optimizer.ask():
+        print(json.dumps({"query": query.number, "input": query.input}))
+
+
+def opened(
+    run: RunDirectory,
+    task: Task,
+    plan: Plan,
+    warm_start: str | os.PathLike[str] | None,
+    parts: dict[str, Any],
+) -> LatentSpaceOptimizer:
+    """Returns the optimizer of a run folder that is locked; see `optimize`."""
+    if (run.path / LEDGER).exists():
+        _check_config(run)
+    started = _trained(run, warm_start)
+    model = started.model
+    if isinstance(model, TVAE):
+        points = task.data(plan.seed).points
+        if not np.array_equal(started.observations.train, points):
+            raise ValueError(
+                "`experiment.data` must be the data of `optimize.task` for a "
+                "TVAE, whose states are those of data points, got others."
+            )
+        model = with_num_data(model, len(points) + plan.budget)
+    optimizer = LatentSpaceOptimizer(run.path, task, model, plan, **parts)
+    run.write_config()
+    task_files.note(run, optimizer.num_done)
+    return optimizer
+
+
+def _check_config(run: RunDirectory) -> None:
+    """Raises a ValueError if the folder has a run of other values."""
+    free = [
+        "optimize.budget ",
+        "optimize.evaluator ",
+        "optimize.num_samples ",
+        "ProcessPool.",
+    ]
+    if task_files.is_of(run):  # Whatever its path is relative to.
+        free.append(f"{task_files.PATH} ")
+    run.refuse_others(free, "optimize.budget")
+
+
+def _trained(
+    run: RunDirectory, warm_start: str | os.PathLike[str] | None
+) -> Experiment:
+    """Returns the model that the optimisation begins with, and its data."""
+    folder = RunDirectory(warm_start or run.path / MODEL)
+    if warm_start is None and folder.read_summary() is None:
+        print(f"training the model first, in {folder.path}", flush=True)
+        train(folder.path)
+    parts = experiment()
+    found = tfvae.checkpoints.restore_latest(folder.checkpoints, parts.model)
+    if found is None:
+        raise FileNotFoundError(
+            "`optimize.warm_start` must be the folder of a trained model, got "
+            f"{folder.path} without checkpoints."
+        )
+    return parts
+
+
+def summary(optimizer: LatentSpaceOptimizer) -> dict[str, Any]:
+    """Returns the figures of a run so far."""
+    task, entries = optimizer.task, optimizer.ledger.entries
+    header, seconds = optimizer.ledger.header, optimizer.rounds.seconds()
+    scores = np.array([optimizer.collection.score_of(one) for one in entries])
+    keys = [optimizer.collection.key(one.input) for one in entries]
+    best = max(
+        (one for one in entries if one.score is not None),
+        key=optimizer.collection.score_of,
+        default=None,
+    )
+    # Without a score they would be those of invalid inputs.
+    top = {
+        str(k): task.sign * float(top_k(scores, keys, k)[-1])
+        for k in TOP
+        if best is not None
+    }
+    return {
+        "task": task.name,
+        "seed": optimizer.plan.seed,
+        "maximise": task.maximise,
+        "budget": optimizer.plan.budget,
+        "num_queries": len(entries),
+        "num_failures": sum(one.score is None for one in entries),
+        "num_distinct": len({k for k in keys if k != "null"}),
+        "rounds": len({one.round for one in entries}),
+        "top": top,
+        "best": None if best is None else best._asdict(),
+        "best_in_data": header["best_in_data"],
+        "optimum": header["optimum"],
+        "seconds": {**seconds, "total": sum(seconds.values())},
+    }
+
+
+def _announce(optimizer: LatentSpaceOptimizer) -> None:
+    plan, task = optimizer.plan, optimizer.task
+    done = optimizer.num_done
+    action = f"going on after {done} of" if done else "budget of"
+    best = optimizer.ledger.header["best_in_data"]
+    print(
+        f"{task.name}: {optimizer.collection.num_kept:,} data points, the best "
+        f"{_number(best)}; {action} {plan.budget} queries, "
+        f"{plan.round_size} a round",
+        flush=True,
+    )
+
+
+class _Progress:
+    """Tells of the queries, with the time that is left."""
+
+    def __init__(self, optimizer: LatentSpaceOptimizer) -> None:
+        self._optimizer = optimizer
+        self._first = optimizer.num_done
+        self._started = time.perf_counter()
+        self._told = 0.0
+
+    def tell(self) -> None:
+        """Writes a line, if the last one was a while ago."""
+        plan, done = self._optimizer.plan, self._optimizer.num_done
+        now = time.perf_counter()
+        is_last = done >= plan.budget
+        if now - self._told < _SECONDS_BETWEEN_LINES and not is_last:
+            return
+        self._told = now
+        each = (now - self._started) / max(done - self._first, 1)
+        width = len(str(plan.budget))
+        print(
+            f"round {plan.round_of(done - 1) + 1}/{plan.num_rounds}  "
+            f"query {done:{width}d}/{plan.budget}  "
+            f"best {_number(self._optimizer.best())}  "
+            f"{each:.2f} s a query, {_left(each * (plan.budget - done))} left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _left(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min"
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.6g}"
+
+
+def _tell(run: RunDirectory, result: dict[str, Any]) -> None:
+    """Prints the end of a run."""
+    top = ", ".join(f"top-{k} {_number(v)}" for k, v in result["top"].items())
+    print(
+        f"{result['num_queries']} queries ({result['num_failures']} without a "
+        f"score, {result['num_distinct']} distinct inputs): "
+        f"{top or 'no query has a score yet'}; best in the data "
+        f"{_number(result['best_in_data'])}\n"
+        f"ledger, figures and result.json are in {run.path}",
+        flush=True,
+    )

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder of a run: its layout, its lock, and what may run in it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shlex
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import tfvae.checkpoints
+from tfvae import files
+from tfvae.callbacks import DivergedError
+from tfvae.runs import config
+
+_PACKAGES = (
+    "tfvae",
+    "tensorflow",
+    "keras",
+    "tensorflow-probability",
+    "numpy",
+    "gin-config",
+)
+
+
+class UnexpectedError(Exception):
+    """Something went wrong that the user of a tool did not cause."""
+
+
+class RunDirectory:
+    """Names the parts of a run folder and writes the small ones.
+
+    Layout: config.gin (what was asked for, replayable), operative_config.gin
+    (what was used, defaults included), metrics.csv (a row per epoch),
+    summary.json (final figures; it marks a finished run), checkpoints/,
+    figures/, tensorboard/ and saved_model/.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Names the parts; nothing is made yet.
+
+        Args:
+          path: The folder.
+        """
+        self.path = pathlib.Path(path)
+        self.config = self.path / "config.gin"
+        self.operative_config = self.path / "operative_config.gin"
+        self.metrics = self.path / "metrics.csv"
+        self.summary = self.path / "summary.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.figures = self.path / "figures"
+        self.tensorboard = self.path / "tensorboard"
+        self.saved_model = self.path / "saved_model"
+        self.error_log = self.path / "error.log"
+        # While it trains, where they are too large for memory.
+        self.features = self.path / "features.npy"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Makes the folder and keeps other processes from writing to it.
+
+        Raises:
+          RuntimeError: If another process is at it.
+          OSError: If the folder can not be made.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as err:
+                raise RuntimeError(
+                    f"`run_dir` {self.path} is in use by another process; "
+                    "wait for it or choose another folder."
+                ) from err
+            yield
+
+    @contextlib.contextmanager
+    def locked_for_training(self) -> Iterator[bool]:
+        """Locks the folder for a run of gin's configuration to start or go on.
+
+        Yields:
+          Whether that run is finished, with nothing left to train.
+
+        Raises:
+          RuntimeError: If another process is at it.
+          ValueError: If it has a run of another configuration.
+          OSError: If the folder can not be made.
+        """
+        with self.locked():
+            self.check_config()
+            yield self.is_finished()
+
+    @contextlib.contextmanager
+    def our_errors(self) -> Iterator[None]:
+        """Marks errors in it as ours: what the user gave was checked before.
+
+        The whole traceback goes to error.log of the folder.
+
+        Raises:
+          UnexpectedError: From any error but one of the operating system
+            and a training that diverged.
+        """
+        try:
+            yield
+        except (OSError, DivergedError):
+            raise
+        except Exception as err:
+            _write(self.error_log, "".join(traceback.format_exception(err)))
+            first = str(err).strip().partition("\n")[0]
+            raise UnexpectedError(
+                f"{type(err).__name__}: {first} (this should not happen; the "
+                f"traceback is in {self.error_log})"
+            ) from err
+
+    def is_finished(self) -> bool:
+        """Whether the run has a summary of as many epochs as asked for."""
+        summary = self.read_summary()
+        return summary is not None and (
+            summary.get("epochs") == config.value(config.EXTENDABLE)
+        )
+
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether there is anything to resume from."""
+        return any(self.checkpoints.glob("*.npz"))
+
+    def check_config(self) -> None:
+        """Compares gin's configuration with the one the run started with.
+
+        Raises:
+          ValueError: If a value differs that makes it another run. A folder
+            without checkpoints has no run to protect.
+        """
+        if self.has_checkpoints:
+            self.refuse_others()
+
+    def refuse_others(
+        self, free: Sequence[str] = (), extendable: str = config.EXTENDABLE
+    ) -> None:
+        """Refuses configurations that are not the one of the folder.
+
+        Args:
+          free: What parameters begin with that may differ.
+          extendable: Which one may be raised, to be told.
+
+        Raises:
+          ValueError: If a value differs that makes it another run.
+        """
+        saved = self.read_config()
+        if saved is None:
+            return
+        different = [
+            one
+            for one in config.differences(saved, config.text())
+            if not one.startswith(tuple(free))
+        ]
+        if different:
+            raise ValueError(
+                f"`run_dir` {self.path} must be empty or of the same "
+                f"configuration, got other values: {'; '.join(different)}. "
+                f"Only {extendable} may be raised."
+            )
+
+    def read_config(self) -> str | None:
+        """Returns the configuration; None where there is none, or nothing."""
+        try:
+            saved = self.config.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        return saved if saved.strip() else None
+
+    def write_config(self) -> None:
+        """Writes the configuration, replayable as a gin file."""
+        _write(self.config, config.text())
+
+    def write_json(self, name: str, content: dict[str, Any]) -> pathlib.Path:
+        """Writes a JSON file, whole or not at all, and returns its path."""
+        path = self.path / name
+        _write(path, json.dumps(content, indent=2, default=float) + "\n")
+        return path
+
+    def write_summary(
+        self, rows: list[dict[str, float]], final: dict[str, Any], seed: int
+    ) -> dict[str, Any]:
+        """Writes the operative configuration and, last, the summary.
+
+        Args:
+          rows: The metrics of each epoch.
+          final: Figures that are not in the last row.
+          seed: Of the run.
+
+        Returns:
+          The summary.
+        """
+        _write(self.operative_config, config.operative_text())
+        last = {
+            name: value
+            for name, value in rows[-1].items()
+            if name not in ("epoch", "seconds", "learning_rate")
+        }
+        summary = {
+            "epochs": len(rows),
+            **last,
+            **final,
+            "seed": seed,
+            "training_seconds": sum(row["seconds"] for row in rows),
+            "command": shlex.join(sys.argv),
+            "versions": versions(),
+        }
+        self.write_json(self.summary.name, summary)
+        self.error_log.unlink(missing_ok=True)  # Of an attempt before.
+        return summary
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """Returns the summary of a finished run, None before that."""
+        try:
+            return json.loads(self.summary.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def restore(self, model: Any) -> tfvae.checkpoints.Checkpoint:
+        """Gives a model the newest checkpoint of the run.
+
+        Raises:
+          FileNotFoundError: If there is no whole checkpoint.
+        """
+        found = tfvae.checkpoints.restore_latest(self.checkpoints, model)
+        if found is None:
+            raise FileNotFoundError(
+                f"`run_dir` must hold a checkpoint, got none in "
+                f"{self.checkpoints}; train first."
+            )
+        return found
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions that figures depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    """Writes a file that is whole or not there, whenever the power fails."""
+    with files.replacing(path, is_synced=True) as file:
+        file.write(text)

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run tells at its end: figures, numbers, and a SavedModel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from tfvae import plots, serving
+from tfvae.data import images
+from tfvae.ops import bits, densities, random, truncated
+from tfvae.priors import IndependentBernoulliPrior
+from tfvae.runs.experiment import Experiment, Model
+from tfvae.runs.run_directory import RunDirectory
+from tfvae.tvae.joint import Joint
+from tfvae.tvae.model import MAX_ENUMERATED_LATENTS
+from tfvae.tvae.prior import BernoulliPrior
+from tfvae.vae import VAE
+
+_BATCH_SIZE = 256
+_NUM_SAMPLES = 64
+_NUM_PAIRS = 12
+# Entries of the decoded states of all points: minutes on one core.
+_MAX_ENUMERATED_ENTRIES = 2**34
+# Pictures between two generated ones, and how many pairs of those.
+_NUM_BETWEEN = 6
+_NUM_INTERPOLATIONS = 8
+
+
+def mean_bound(model: Model, points: np.ndarray, **settings: Any) -> float:
+    """Returns the mean bound on log p of unseen points, nats.
+
+    Args:
+      model: The model.
+      points: `[N, D]`, NaN where missing.
+      **settings: Of the model's `log_likelihood_bound`.
+    """
+    bounds = [
+        model.log_likelihood_bound(
+            points[i : i + _BATCH_SIZE], **settings
+        ).numpy()
+        for i in range(0, len(points), _BATCH_SIZE)
+    ]
+    return float(np.mean(np.concatenate(bounds), dtype=np.float64))
+
+
+def reconstructions(model: Model, points: np.ndarray) -> np.ndarray:
+    """Returns the posterior means of unseen points, `[N, D]`."""
+    return np.concatenate(
+        [
+            np.asarray(model.reconstruct(points[i : i + _BATCH_SIZE]))
+            for i in range(0, len(points), _BATCH_SIZE)
+        ]
+    )
+
+
+def inferred(model: Model, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Infers unseen points once, with a progress bar on a terminal.
+
+    Args:
+      model: The model.
+      points: `[N, D]`, NaN where missing.
+
+    Returns:
+      Their bounds on log p, nats, `[N]`, and posterior means, `[N, D]`.
+    """
+    print(f"inferring {len(points):,} data points", flush=True)
+    infer = _inference(model)
+    bounds, means = [], []
+    with tqdm.tqdm(
+        total=len(points),
+        desc="inference",
+        disable=None,  # Unless on a terminal.
+        leave=False,
+        unit="point",
+    ) as bar:
+        for i in range(0, len(points), _BATCH_SIZE):
+            batch = points[i : i + _BATCH_SIZE]
+            bound, mean = infer(batch)
+            bounds.append(bound.numpy())
+            means.append(mean.numpy())
+            bar.update(len(batch))
+    return np.concatenate(bounds), np.concatenate(means)
+
+
+def _inference(
+    model: Model,
+) -> Callable[[np.ndarray], tuple[tf.Tensor, tf.Tensor]]:
+    """Returns a function from a batch to its bounds and posterior means."""
+    if isinstance(model, VAE):
+        return lambda batch: (
+            model.log_likelihood_bound(batch),
+            model.reconstruct(batch),
+        )
+    posterior_mean = tf.function(model.posterior_mean)
+
+    def infer(batch: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
+        inference = model.infer(batch)
+        return inference.bound, posterior_mean(inference)
+
+    return infer
+
+
+def can_enumerate(model: Model, points: np.ndarray) -> bool:
+    """Whether to enumerate all binary states takes minutes at most."""
+    if not isinstance(model.prior, BernoulliPrior | IndependentBernoulliPrior):
+        return False
+    return (
+        model.num_latents <= MAX_ENUMERATED_LATENTS
+        and points.size * 2**model.num_latents <= _MAX_ENUMERATED_ENTRIES
+    )
+
+
+def log_likelihood(model: Model, points: np.ndarray) -> np.ndarray:
+    """Returns log p(x), nats, by enumeration of all binary states.
+
+    Args:
+      model: The model; its latents are binary.
+      points: `[N, D]`, NaN where missing.
+
+    Returns:
+      `[N]`.
+    """
+    joint = Joint(model.prior, model.decoder, model.likelihood)
+    enumerate_batch = tf.function(joint.enumerate)
+    return np.concatenate(
+        [
+            enumerate_batch(
+                *densities.split_missing(points[i : i + _BATCH_SIZE])
+            )
+            for i in range(0, len(points), _BATCH_SIZE)
+        ]
+    )
+
+
+def mean_active(model: Model, points: np.ndarray) -> float:
+    """Returns the exact posterior mean of the number of active latents.
+
+    Args:
+      model: The model; its latents are binary, and few.
+      points: `[N, D]`, NaN where missing.
+    """
+    joint = Joint(model.prior, model.decoder, model.likelihood)
+    states = tf.constant(bits.all_states(model.num_latents))
+    weigh = tf.function(
+        lambda x, observed: truncated.posterior_weights(
+            joint.log_prob_pairs(x, observed, states)
+        )
+    )
+    num_ones = tf.reduce_sum(states, -1)
+    means = [
+        tf.linalg.matvec(
+            weigh(*densities.split_missing(points[i : i + _BATCH_SIZE])),
+            num_ones,
+        )
+        for i in range(0, len(points), _BATCH_SIZE)
+    ]
+    return float(np.mean(np.concatenate(means)))
+
+
+def draw(
+    run: RunDirectory, parts: Experiment, rows: list[dict[str, float]]
+) -> None:
+    """Draws what every finished run has: curves, and what the model learnt."""
+    data = parts.observations
+    draw_model(run, parts)
+    references = None
+    if data.log_likelihood is not None:
+        references = {"generating parameters": data.log_likelihood}
+    plots.curves(
+        rows,
+        ["bound", "test_bound", "validation_bound"],
+        run.figures / "bound.png",
+        references=references,
+    )
+    if any("psnr" in row for row in rows):
+        plots.curves(rows, ["psnr"], run.figures / "psnr.png")
+    if data.test is not None:
+        points = data.test[:_NUM_PAIRS]
+        plots.reconstructions(
+            points,
+            reconstructions(parts.model, points),
+            data.event_shape,
+            run.figures / "reconstructions.png",
+        )
+
+
+def draw_model(run: RunDirectory, parts: Experiment) -> list[str]:
+    """Draws samples, and what the latents do; returns the figures' names."""
+    model, shape = parts.model, parts.observations.event_shape
+    run.figures.mkdir(exist_ok=True)
+    samples = model.sample(_NUM_SAMPLES, seed=parts.seed, mean=True).numpy()
+    plots.image_grid(
+        samples,
+        shape,
+        run.figures / "samples.png",
+        per_row=8 if isinstance(model, VAE) else None,
+    )
+    if isinstance(model, VAE):
+        plots.image_grid(
+            interpolations(model, parts.seed),
+            shape,
+            run.figures / "interpolations.png",
+            title="between two samples each",
+            per_row=_NUM_BETWEEN + 2,
+        )
+        return ["samples", "interpolations"]
+    usage = model.prior_probs.numpy()
+    features = model.singleton_means().numpy()[np.argsort(-usage)]
+    plots.feature_sheet(features, shape, run.figures / "features.png")
+    plots.latent_usage(usage, run.figures / "latent_usage.png")
+    return ["features", "samples"]
+
+
+def interpolations(model: VAE, seed: int) -> np.ndarray:
+    """Decodes straight lines between two latents drawn from the prior.
+
+    Args:
+      model: The model.
+      seed: Of the draws.
+
+    Returns:
+      `[8 * 8, D]`: eight lines, each from one generated data point over six
+      to another.
+    """
+    ends = model.prior.sample(
+        random.make_seed(seed, 0), 2 * _NUM_INTERPOLATIONS
+    )
+    first, last = tf.split(ends[:, None], 2)
+    share = tf.linspace(0.0, 1.0, _NUM_BETWEEN + 2)[None, :, None]
+    latents = first + share * (last - first)
+    return model.decode(tf.reshape(latents, [-1, model.num_latents])).numpy()
+
+
+def read_figures(run: RunDirectory, *names: str) -> dict[str, np.ndarray]:
+    """Returns drawn figures as TensorBoard takes them, `[h, w, c]` on 0..1."""
+    return {
+        name: images.read_image(run.figures / f"{name}.png") / images.WHITE
+        for name in names
+    }
+
+
+def announce_end(export: bool) -> None:
+    """Prints what comes after the last epoch, and takes a while."""
+    what = "figures and SavedModel" if export else "figures"
+    print(f"writing {what}", flush=True)
+
+
+def export(run: RunDirectory, parts: Experiment) -> None:
+    """Writes the SavedModel of the run."""
+    serving.export_saved_model(
+        parts.model,
+        run.saved_model,
+        event_shape=parts.observations.event_shape,
+    )
+
+
+def tell(run: RunDirectory, summary: Mapping[str, Any]) -> None:
+    """Prints the figures of a run that has just ended."""
+    print_figures(summary)
+    print(f"done: {run.path} holds the figures, the metrics and the model")
+
+
+def tell_finished(run: RunDirectory) -> dict[str, Any]:
+    """Prints that there is nothing to do, and returns the summary."""
+    summary = run.read_summary() or {}
+    print_figures(summary)
+    print(
+        f"finished before: {run.path} has all {summary['epochs']} epochs; "
+        "raise fit.epochs to go on"
+    )
+    return summary
+
+
+def print_figures(figures: Mapping[str, Any]) -> None:
+    """Prints the numbers of a summary as a table."""
+    shown = {
+        name: value
+        for name, value in figures.items()
+        if isinstance(value, int | float | str) and name != "command"
+    }
+    width = max(map(len, shown), default=0)
+    for name, value in shown.items():
+        text = f"{value:.6g}" if isinstance(value, float) else f"{value}"
+        print(f"  {name:{width}}  {text}")

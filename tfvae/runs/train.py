@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains a model on data points."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import gin
+import numpy as np
+import scipy.optimize
+
+from tfvae.callbacks import Observation
+from tfvae.runs import summaries
+from tfvae.runs.experiment import Experiment, experiment, fit
+from tfvae.runs.run_directory import RunDirectory
+from tfvae.tvae import TVAE
+
+# A singleton mean is a generating feature when no entry is further from it,
+# as a share of the feature's own range.
+_FEATURE_TOLERANCE = 0.25
+
+
+@gin.configurable
+def train(
+    run_dir: str | os.PathLike[str],
+    *,
+    num_test_points: int = 256,
+    export: bool = True,
+) -> dict[str, Any]:
+    """Trains the configured experiment and writes everything about it.
+
+    Call it again with the same configuration to go on with a run that was
+    interrupted; a finished run is left as it is.
+
+    Args:
+      run_dir: Folder of the run, see `RunDirectory`.
+      num_test_points: How many held-out points to infer when the run is
+        observed, for the column "test_bound" ("validation_bound" where the data
+        have points for that); inference takes long, and
+        tools/evaluate.py does more of it.
+      export: Whether to write a SavedModel at the end.
+
+    Returns:
+      The summary of the run.
+
+    Raises:
+      ValueError: If a value of the configuration is out of range, or
+        `run_dir` has a run of another configuration.
+      RuntimeError: If another process is at `run_dir`.
+    """
+    run = RunDirectory(run_dir)
+    with run.locked_for_training() as is_finished:
+        if is_finished:
+            return summaries.tell_finished(run)
+        parts = experiment()
+        if parts.restoration is not None:
+            raise ValueError(
+                "`experiment.data` must be data points, got a picture to "
+                "restore; use tools/denoise.py for it."
+            )
+        rows = fit(run, parts, _Observer(run, parts, num_test_points))
+        summaries.announce_end(export)
+        with run.our_errors():
+            final = _final_figures(parts)
+            summaries.draw(run, parts, rows)
+            if export:
+                summaries.export(run, parts)
+        summary = run.write_summary(rows, final, parts.seed)
+        summaries.tell(run, summary)
+    return summary
+
+
+class _Observer:
+    """Infers held-out points and looks at features during training."""
+
+    def __init__(
+        self, run: RunDirectory, parts: Experiment, num_test_points: int
+    ) -> None:
+        self._run = run
+        self._parts = parts
+        data = parts.observations
+        watched = "test" if data.validation is None else "validation"
+        points = getattr(data, watched)
+        self._column = f"{watched}_bound"
+        self._points = None if points is None else points[:num_test_points]
+
+    def __call__(self, epoch: int) -> Observation:
+        scalars = {}
+        if self._points is not None and len(self._points):
+            scalars[self._column] = summaries.mean_bound(
+                self._parts.model, self._points
+            )
+        drawn = summaries.draw_model(self._run, self._parts)
+        images = summaries.read_figures(self._run, *drawn)
+        return Observation(scalars, images)
+
+
+def _final_figures(parts: Experiment) -> dict[str, Any]:
+    """Returns what only the end of a run is worth computing."""
+    model, data = parts.model, parts.observations
+    final: dict[str, Any] = {"data": data.name}
+    if data.log_likelihood is not None:
+        final["generator_log_likelihood"] = data.log_likelihood
+    if data.features is not None and isinstance(model, TVAE):
+        final["features_found"] = features_found(
+            model.singleton_means().numpy(), data.features
+        )
+        final["features"] = len(data.features)
+    return final
+
+
+def features_found(means: np.ndarray, features: np.ndarray) -> int:
+    """Counts the generating features that are some latent's singleton mean.
+
+    Args:
+      means: Singleton means, `[H, D]`.
+      features: Generating features, `[K, D]`.
+
+    Returns:
+      The most features that can each have a latent of their own whose mean
+      differs in no entry by more than a quarter of the features' range.
+    """
+    distances = np.abs(features[:, None] - means[None]).max(-1)  # [K, H]
+    is_close = distances <= _FEATURE_TOLERANCE * np.ptp(features)
+    rows, columns = scipy.optimize.linear_sum_assignment(
+        is_close, maximize=True
+    )
+    return int(is_close[rows, columns].sum())

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One cell of a study: a model trained, measured and drawn."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import gin
+import numpy as np
+
+from tfvae import plots
+from tfvae.callbacks import Observation
+from tfvae.data import Observations, images
+from tfvae.metrics import (
+    ClassifierFeatures,
+    FeatureExtractor,
+    Reference,
+    sample_distances,
+)
+from tfvae.networks.counting import num_parameters, sum_of_dimensions
+from tfvae.priors import Prior
+from tfvae.runs import config, summaries
+from tfvae.runs.experiment import Experiment, Model, experiment, fit
+from tfvae.runs.run_directory import RunDirectory
+from tfvae.vae import VAE
+
+_BATCH_SIZE = 256
+_NUM_RECONSTRUCTIONS = 8
+_NUM_SAMPLES = 64
+_GENERATED_AT_ONCE = 1000
+_NUM_KERNEL_SUBSETS = 20
+# Of this process, by images and settings of what computes features.
+_references: dict[tuple[object, ...], Reference] = {}
+
+
+@gin.configurable("cell")
+def run_cell(
+    path: str | os.PathLike[str],
+    *,
+    fitted_prior: Callable[[int], Prior] | None = None,
+    reference: Callable[[], Observations] | None = None,
+    features: Callable[..., FeatureExtractor] = ClassifierFeatures,
+    num_generated: int = 10_000,
+    num_bound_points: int = 250,
+    num_importance_samples: int = 32,
+) -> dict[str, Any]:
+    """Trains the configured experiment, or goes on with it, and measures it.
+
+    Args:
+      path: Folder of the cell. What cells have in common, such as the
+        features of the reference images, goes to its parent's parent.
+      fitted_prior: Prior that takes the place of the trained one, fitted after
+        training; called with the number of latents.
+      reference: Gives the images that generated ones are compared with, the
+        same for all cells; None for no comparison.
+      features: Makes what computes the features that they are compared by,
+        given `reference`'s data and a folder for what is worth keeping.
+      num_generated: Images to compare at most, generated and real ones alike;
+        those are the first training images of the reference.
+      num_bound_points: Test points of the importance-weighted bound, and of
+        the enumerated log-likelihood where latents are binary.
+      num_importance_samples: Draws for each of them.
+
+    Returns:
+      Figures by name: train_ and test_ with each term of the bound,
+      test_tight_bound (importance-weighted, or evolved), frechet_distance and
+      kernel_distance, seconds_per_epoch, numbers of weights, epochs.
+    """
+    run = RunDirectory(path)
+    with run.locked():
+        parts = experiment()
+        rows = fit(run, parts, lambda epoch: Observation({}, {}))
+        if isinstance(parts.model, VAE):
+            model = _finished(parts.model, parts.observations, fitted_prior)
+            parts = parts._replace(model=model)
+        model = parts.model
+        figures = {
+            "epochs": len(rows),
+            "training_seconds": sum(row["seconds"] for row in rows),
+            "seconds_per_epoch": _typical_seconds(rows),
+            "trainable_parameters": num_parameters(model.trainable_variables),
+            "published_count": sum_of_dimensions(model.trainable_variables),
+            **_train_figures(rows),
+            **_test_figures(parts, num_bound_points, num_importance_samples),
+        }
+        if reference is not None:
+            shared = run.path.absolute().parents[1] / "reference"
+            figures |= _generative_figures(
+                model,
+                _reference(reference, features, shared, num_generated),
+                parts.observations.value_range,
+                parts.seed,
+            )
+        _draw(run, parts)
+    return figures
+
+
+def _finished(
+    model: VAE,
+    data: Observations,
+    fitted_prior: Callable[[int], Prior] | None,
+) -> VAE:
+    """Returns the model with its noise, and maybe another prior, fitted."""
+    model.calibrate(data.train)
+    if fitted_prior is None:
+        return model
+    prior = fitted_prior(model.num_latents)
+    fitted = model.with_fitted_prior(prior, data.train)
+    fitted.compile()
+    return fitted
+
+
+def _typical_seconds(rows: list[dict[str, float]]) -> float:
+    """Returns the seconds of the median epoch after the first."""
+    return float(np.median([row["seconds"] for row in rows[1:] or rows]))
+
+
+def _train_figures(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Returns what the last epoch logged."""
+    others = ("epoch", "seconds", "learning_rate")
+    return {
+        f"train_{name}": value
+        for name, value in rows[-1].items()
+        if name not in others
+    }
+
+
+def _test_figures(
+    parts: Experiment, num_points: int, num_samples: int
+) -> dict[str, float]:
+    """Returns the terms of the bound, and tighter bounds, of test data."""
+    model, test = parts.model, parts.observations.test
+    if test is None:
+        return {}
+    figures: dict[str, float] = {}
+    if isinstance(model, VAE):
+        terms = model.evaluate(
+            test, batch_size=_BATCH_SIZE, verbose=0, return_dict=True
+        )
+        figures |= {f"test_{name}": value for name, value in terms.items()}
+    points = test[:num_points]
+    settings = {}
+    if isinstance(model, VAE):
+        settings["num_samples"] = num_samples
+    figures["test_tight_bound"] = summaries.mean_bound(
+        model, points, **settings
+    )
+    if summaries.can_enumerate(model, points):
+        exact = summaries.log_likelihood(model, points)
+        figures["test_exact_log_likelihood"] = float(np.mean(exact))
+        figures["test_active"] = summaries.mean_active(model, points)
+    return figures
+
+
+def _generative_figures(
+    model: Model,
+    reference: Reference,
+    value_range: tuple[float, float],
+    seed: int,
+) -> dict[str, float]:
+    """Compares as many generated images as the reference has with it."""
+    samples = np.concatenate(
+        [
+            model.sample(_GENERATED_AT_ONCE, _first_seed(seed) + i, mean=True)
+            for i in range(0, len(reference.features), _GENERATED_AT_ONCE)
+        ]
+    )[: len(reference.features)]
+    found = sample_distances(
+        samples,
+        reference,
+        value_range=value_range,
+        num_subsets=_NUM_KERNEL_SUBSETS,
+    )
+    return {
+        "frechet_distance": found.frechet_distance,
+        "kernel_distance": found.kernel_distance,
+        "num_generated": found.num_samples,
+    }
+
+
+def _first_seed(seed: int) -> int:
+    """Returns a seed whose followers are no other seed's."""
+    return seed << 20
+
+
+def _reference(
+    make: Callable[[], Observations],
+    features: Callable[..., FeatureExtractor],
+    folder: pathlib.Path,
+    num_images: int,
+) -> Reference:
+    """Returns the features of real images, computed once in a process."""
+    data = make()
+    images = data.train[:num_images]
+    settings = [
+        f"{name} = {value}"
+        for name, value in config.bindings(config.text()).items()
+        if "Features." in name or name == "cell.features"
+    ]
+    key = (zlib.crc32(images.data), *settings)
+    if key not in _references:
+        _references[key] = Reference.of(features(data, folder), images)
+    return _references[key]
+
+
+def _draw(run: RunDirectory, parts: Experiment) -> None:
+    """Draws plain tiles, which a study puts together to sheets."""
+    model, data = parts.model, parts.observations
+    run.figures.mkdir(exist_ok=True)
+    samples = model.sample(_NUM_SAMPLES, seed=parts.seed, mean=True).numpy()
+    pictures = {"samples": samples}
+    if data.test is not None:
+        points = data.test[:_NUM_RECONSTRUCTIONS]
+        pictures["reconstructions"] = np.concatenate(
+            [points, summaries.reconstructions(model, points)]
+        )
+    if isinstance(model, VAE):
+        pictures["interpolations"] = summaries.interpolations(model, parts.seed)
+    for name, points in pictures.items():
+        tiles = plots.tiles(
+            points, data.event_shape, _NUM_RECONSTRUCTIONS, data.value_range
+        )
+        path = run.figures / f"{name}.png"
+        images.write_image(path, images.WHITE * tiles)
