@@ -1,18 +1,77 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import ast
 import pathlib
+import pickle
 import re
+import subprocess
+import sys
 
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 
 import tfvae
 
+ROOT = pathlib.Path(__file__).parents[1]
 
-class PackageTest(absltest.TestCase):
+
+class PackageTest(parameterized.TestCase):
     def test_every_public_name_is_there(self):
         for name in tfvae.__all__:
             self.assertTrue(hasattr(tfvae, name), name)
+
+    def test_names_are_visible_and_can_be_pickled(self):
+        self.assertContainsSubset(tfvae.__all__, dir(tfvae))
+        for name in ("TVAE", "VAE", "RealNVPPrior", "Observations"):
+            self.assertIn(name, dir(tfvae))
+            found = getattr(tfvae, name)
+            self.assertIs(pickle.loads(pickle.dumps(found)), found)
+        with self.assertRaisesRegex(AttributeError, "nothing_like_this"):
+            _ = tfvae.nothing_like_this
+
+    def test_packages_list_all_that_their_stubs_import(self):
+        # `attach_stub` goes by the imports, type checkers by `__all__`.
+        for path in ROOT.glob("tfvae/**/__init__.pyi"):
+            tree = ast.parse(path.read_text())
+            imported = {
+                alias.name
+                for node in ast.walk(tree)
+                if isinstance(node, ast.ImportFrom)
+                for alias in node.names
+                if alias.asname is None
+            }
+            (listed,) = (
+                ast.literal_eval(node.value)
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Assign)
+            )
+            self.assertCountEqual(set(listed) - {"__version__"}, imported)
+
+    @parameterized.parameters(
+        ("import tfvae", ("tensorflow", "keras", "gin", "matplotlib")),
+        ("import tfvae.lso.tasks.shapes", ("tensorflow", "keras", "scipy")),
+        ("import tfvae.lso.tasks.expressions", ("tensorflow", "keras")),
+        ("import tfvae.data; tfvae.data.bars", ("tensorflow", "keras")),
+        (
+            "import tfvae; tfvae.TVAE; tfvae.VAE; tfvae.corrupted_image",
+            ("tensorflow_probability", "tf_keras", "tensorflow_datasets"),
+        ),
+        (
+            "import tfvae.runs.config",
+            ("tensorflow_probability", "tf_keras", "tensorflow_datasets")
+            + ("statsmodels", "rdkit"),
+        ),
+    )
+    def test_import_loads_no_more_than_it_needs(self, statement, without):
+        script = f"import sys\n{statement}\n"
+        script += f"sys.exit([n for n in {without} if n in sys.modules] or 0)"
+        ended = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual(ended.returncode, 0, ended.stderr)
 
     def test_packaging_reads_the_same_version(self):
         # setup.py reads the version from the source: it can not import it.
@@ -21,9 +80,8 @@ class PackageTest(absltest.TestCase):
         self.assertEqual(found.group(1), tfvae.__version__)
 
     def test_every_source_file_names_the_licence(self):
-        root = pathlib.Path(__file__).parents[1]
-        for folder in ("tfvae", "tools", "tests"):
-            for path in (root / folder).rglob("*.py"):
+        for folder in ("tfvae", "tools", "tests", "benchmarks", "papers"):
+            for path in (ROOT / folder).rglob("*.py"):
                 self.assertStartsWith(
                     path.read_text(), "# SPDX-License-Identifier: Apache-2.0\n"
                 )

@@ -14,11 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfvae.data.source import (
-    check_weights,
-    point_table,
-    shuffled_batches,
-)
+from tfvae.data.batches import point_table, shuffled_batches
+from tfvae.data.source import check_weights
 from tfvae.ops import random
 
 # An operation on few numbers costs its call rather than its work, so that

@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gin
 import keras
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from tfvae.ops import random
 from tfvae.ops.distributions import DiagonalGaussian
 from tfvae.priors.base import Prior, PriorParts, check_counts
+
+if TYPE_CHECKING:
+    import tensorflow_probability as tfp
 
 # What adapts to latents that do not vary divides by no less than this.
 MIN_SCALE = 1e-6
@@ -83,6 +85,7 @@ class RealNVPPrior(Prior):
           ValueError: If an argument is not as described.
         """
         super().__init__(num_latents, **kwargs)
+        _bijectors()  # Its import must not happen while a graph is traced.
         check_counts(minimum=2, num_latents=num_latents)
         check_counts(num_flows=num_flows)
         for size in hidden:
@@ -190,31 +193,33 @@ class RealNVPPrior(Prior):
         The map and its determinant then share what the networks return, which
         they would evaluate twice: its training steps take a tenth less time.
         """
+        tfb = _bijectors()
         steps = [
-            tfp.bijectors.Shift(-self.offset.value),
-            tfp.bijectors.Scale(1.0 / self.scale.value),
+            tfb.Shift(-self.offset.value),
+            tfb.Scale(1.0 / self.scale.value),
         ]
         for flow, order in enumerate(self._orders()):
             affine = self._affine_of(flow)
             steps += [
-                tfp.bijectors.RealNVP(
+                tfb.RealNVP(
                     num_masked=self._num_kept,
                     bijector_fn=_once(affine) if one_input else affine,
                 ),
-                tfp.bijectors.Permute(order),
+                tfb.Permute(order),
             ]
-        return tfp.bijectors.Chain(steps[::-1])
+        return tfb.Chain(steps[::-1])
 
     def _affine_of(self, flow: int) -> Callable[..., tfp.bijectors.Bijector]:
+        tfb = _bijectors()
         scale_net, shift_net = self.scale_nets[flow], self.shift_nets[flow]
 
         def affine(kept: tf.Tensor, _: int) -> tfp.bijectors.Bijector:
             log_scale = _bounded(scale_net(kept), self.log_scale_bound)
             shift = _bounded(shift_net(kept), self.shift_bound)
-            return tfp.bijectors.Chain(
+            return tfb.Chain(
                 [
-                    tfp.bijectors.Shift(shift),
-                    tfp.bijectors.Scale(log_scale=log_scale),
+                    tfb.Shift(shift),
+                    tfb.Scale(log_scale=log_scale),
                 ]
             )
 
@@ -231,6 +236,13 @@ class RealNVPPrior(Prior):
         return [
             rng.permutation(self.num_latents) for _ in range(self.num_flows)
         ]
+
+
+def _bijectors() -> Any:
+    """Returns `tfp.bijectors`, imported on first use: that takes seconds."""
+    import tensorflow_probability as tfp
+
+    return tfp.bijectors
 
 
 def _check_bounds(**bounds: float | None) -> None:

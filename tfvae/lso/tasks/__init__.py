@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tasks: one module each, with a function of its name that makes it."""
 
-from tfvae.lso.tasks import expressions, molecules, shapes
+import lazy_loader
 
-__all__ = ["expressions", "molecules", "shapes"]
+# The names are those of __init__.pyi; their modules load on first use.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import gin
 import numpy as np
@@ -16,7 +16,10 @@ from tfvae.data import Observations
 from tfvae.lso.tasks.base import ScoredData, Task
 from tfvae.lso.tasks.grammar import Grammar
 from tfvae.lso.tasks.parsing import Derivation
-from tfvae.lso.weighting import Weighting
+
+# Processes that evaluate the objective do without TensorFlow.
+if TYPE_CHECKING:
+    from tfvae.lso.weighting import Weighting
 
 NUM_STEPS = 15
 TARGET = "1/3+x+sin(x*x)"

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Saved models load after `import tfvae` alone."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+
+import tfvae
+from tests.tvae import tiny as tiny_tvae
+from tests.vae import tiny as tiny_vae
+from tfvae import lso, registration
+
+ROOT = pathlib.Path(__file__).parents[1]
+_LOAD = """
+import json, sys
+import numpy as np
+{imports}
+model = keras.models.load_model(sys.argv[1])
+x = np.full((2, model.num_observed), 0.5, "float32")
+json.dump(model.predict(x, verbose=0).tolist(), sys.stdout)
+"""
+
+
+class RegistrationTest(tf.test.TestCase, parameterized.TestCase):
+    def test_every_registered_class_has_a_stand_in(self):
+        for package in (tfvae, tfvae.data, lso):
+            for name in package.__all__:
+                getattr(package, name)
+        ours = {
+            key
+            for key in keras.saving.get_custom_objects()
+            if key.startswith("tfvae>")
+        }
+        listed = {
+            f"tfvae>{name}"
+            for names in registration.CLASSES.values()
+            for name in names
+        }
+        self.assertEqual(ours, listed)
+
+    @parameterized.parameters(*registration.CLASSES.items())
+    def test_stand_ins_name_the_module_that_has_the_class(self, module, names):
+        __import__(module)
+        for name in names:
+            found = getattr(sys.modules[module], name)
+            registered = keras.saving.get_registered_name(found)
+            self.assertEqual(registered, f"tfvae>{name}")
+
+    @parameterized.parameters(
+        ("import tfvae, keras", "vae"),
+        ("import keras, tfvae", "tvae"),
+    )
+    def test_model_loads_in_another_process(self, imports, kind):
+        make = {"vae": tiny_vae.make, "tvae": tiny_tvae.make}[kind]
+        model = make()
+        path = pathlib.Path(self.get_temp_dir()) / f"{kind}.keras"
+        model.save(path)
+        ended = subprocess.run(
+            [sys.executable, "-c", _LOAD.format(imports=imports), path],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual(ended.returncode, 0, ended.stderr)
+        x = np.full((2, model.num_observed), 0.5, np.float32)
+        self.assertAllClose(
+            json.loads(ended.stdout), model.predict(x, verbose=0), atol=1e-6
+        )
+
+
+if __name__ == "__main__":
+    tf.test.main()

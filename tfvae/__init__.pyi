@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+
+from . import (
+    callbacks as callbacks,
+)
+from . import (
+    checkpoints as checkpoints,
+)
+from . import (
+    data as data,
+)
+from . import (
+    likelihoods as likelihoods,
+)
+from . import (
+    lso as lso,
+)
+from . import (
+    metrics as metrics,
+)
+from . import (
+    networks as networks,
+)
+from . import (
+    ops as ops,
+)
+from . import (
+    optimizers as optimizers,
+)
+from . import (
+    plots as plots,
+)
+from . import (
+    priors as priors,
+)
+from . import (
+    restoration as restoration,
+)
+from . import (
+    schedules as schedules,
+)
+from . import (
+    serving as serving,
+)
+from . import (
+    tvae as tvae,
+)
+from . import (
+    vae as vae,
+)
+from .data import Observations, indexed_batches
+from .likelihoods import (
+    BernoulliLikelihood,
+    DiagonalGaussianLikelihood,
+    GaussianLikelihood,
+)
+from .networks import (
+    ConvDecoder,
+    FullyConnectedDecoder,
+    conv_encoder,
+    fully_connected_encoder,
+    random_conv_features,
+    random_features,
+    upsampling_decoder,
+)
+from .optimizers import FusedAdam
+from .priors import (
+    GaussianMixturePrior,
+    IndependentBernoulliPrior,
+    RealNVPPrior,
+    StandardNormalPrior,
+    VampPrior,
+    fit_prior,
+)
+from .restoration import Restoration, corrupted_image
+from .schedules import TriangularCyclical
+from .serving import export_saved_model
+from .tvae import (
+    TVAE,
+    Crossover,
+    Elite,
+    Evolution,
+    Exploration,
+    Explore,
+    Fitness,
+    RandFlip,
+    Softmax,
+    SparseFlip,
+    Uniform,
+)
+from .vae import (
+    VAE,
+    Elbo,
+    Encoder,
+    GaussianPosterior,
+    RelaxedBernoulliPosterior,
+    Thesis,
+    frozen_features,
+    learnable,
+    non_learnable,
+    partially_non_learnable,
+    random_kitchen_sinks,
+)
+
+__version__: str
+
+__all__ = [
+    "BernoulliLikelihood",
+    "ConvDecoder",
+    "Crossover",
+    "DiagonalGaussianLikelihood",
+    "Elbo",
+    "Elite",
+    "Encoder",
+    "Evolution",
+    "Exploration",
+    "Explore",
+    "Fitness",
+    "FullyConnectedDecoder",
+    "FusedAdam",
+    "GaussianLikelihood",
+    "GaussianMixturePrior",
+    "GaussianPosterior",
+    "IndependentBernoulliPrior",
+    "Observations",
+    "RandFlip",
+    "RealNVPPrior",
+    "RelaxedBernoulliPosterior",
+    "Restoration",
+    "Softmax",
+    "SparseFlip",
+    "StandardNormalPrior",
+    "TVAE",
+    "Thesis",
+    "TriangularCyclical",
+    "Uniform",
+    "VAE",
+    "VampPrior",
+    "__version__",
+    "conv_encoder",
+    "corrupted_image",
+    "export_saved_model",
+    "fit_prior",
+    "frozen_features",
+    "fully_connected_encoder",
+    "indexed_batches",
+    "learnable",
+    "non_learnable",
+    "partially_non_learnable",
+    "random_conv_features",
+    "random_features",
+    "random_kitchen_sinks",
+    "upsampling_decoder",
+]

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+
+from .arrays import array_file, idx_images
+from .batches import batches_with, indexed_batches
+from .digits import sklearn_digits
+from .generated import bar_features, bars
+from .image_sources import image_files, image_patches
+from .images import (
+    EMBEDDED_IMAGES,
+    add_noise,
+    crop_image,
+    drop_pixels,
+    embedded_image,
+    load_image,
+    read_image,
+    read_mask,
+    resize_image,
+    write_image,
+)
+from .molecules import molecule_file, molecule_sequences
+from .source import Observations, split_test
+from .splits import resplit_images
+from .squares import square_images, squares
+from .tfds import tfds_images
+from .weighted import WeightedBatches, loss_weighted_batches
+
+__all__ = [
+    "EMBEDDED_IMAGES",
+    "Observations",
+    "WeightedBatches",
+    "add_noise",
+    "array_file",
+    "bar_features",
+    "bars",
+    "batches_with",
+    "crop_image",
+    "drop_pixels",
+    "embedded_image",
+    "idx_images",
+    "image_files",
+    "image_patches",
+    "indexed_batches",
+    "load_image",
+    "molecule_file",
+    "molecule_sequences",
+    "loss_weighted_batches",
+    "read_image",
+    "read_mask",
+    "resize_image",
+    "resplit_images",
+    "sklearn_digits",
+    "split_test",
+    "square_images",
+    "squares",
+    "tfds_images",
+    "write_image",
+]

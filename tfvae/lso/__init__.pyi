@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+
+from .acquisition import ExpectedImprovement, ThompsonSampling
+from .evaluation import InProcess, ProcessPool
+from .evolutionary import EvolutionaryExpectedImprovement
+from .ledger import Entry, Ledger, read_ledger
+from .loop import LatentSpaceOptimizer
+from .plan import Plan
+from .retraining import Retraining
+from .strategies import (
+    AggregateSampling,
+    Mixture,
+    OracleGrid,
+    PriorSampling,
+)
+from .surrogates import EnsembleRegressor, SparseGaussianProcess
+from .tasks.base import ScoredData, Task
+from .tasks.expressions import expressions
+from .tasks.molecules import molecules
+from .tasks.shapes import shapes
+from .weighting import FB, RWR, CemPi, DbAS, Rank, Unweighted
+
+__all__ = [
+    "FB",
+    "RWR",
+    "AggregateSampling",
+    "CemPi",
+    "DbAS",
+    "EnsembleRegressor",
+    "Entry",
+    "EvolutionaryExpectedImprovement",
+    "ExpectedImprovement",
+    "InProcess",
+    "LatentSpaceOptimizer",
+    "Ledger",
+    "Mixture",
+    "OracleGrid",
+    "Plan",
+    "PriorSampling",
+    "ProcessPool",
+    "Rank",
+    "Retraining",
+    "ScoredData",
+    "SparseGaussianProcess",
+    "Task",
+    "ThompsonSampling",
+    "Unweighted",
+    "expressions",
+    "molecules",
+    "read_ledger",
+    "shapes",
+]
