@@ -12,6 +12,11 @@ _MOLECULES = (
     "rdkit>=2026.3,<2027",
     "selfies>=2.1,<3",
 )
+_GIN_PACKAGES = [
+    ".".join(["tfvae", *path.relative_to(_ROOT).parts])
+    for path in (_ROOT / "gin", *(_ROOT / "gin").rglob("*"))
+    if path.is_dir()
+]
 
 
 def _version() -> str:
@@ -35,7 +40,17 @@ setuptools.setup(
     long_description=_readme(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=setuptools.find_packages(include=["tfvae", "tfvae.*"]),
+    packages=[
+        *setuptools.find_packages(include=["tfvae", "tfvae.*"]),
+        *_GIN_PACKAGES,
+    ],
+    # The gin files stand at the root of a clone, and are installed as data.
+    package_dir={"tfvae.gin": "gin"},
+    package_data={
+        "": ["*.pyi", "py.typed"],
+        **{package: ["*.gin"] for package in _GIN_PACKAGES},
+    },
+    entry_points={"console_scripts": ["tfvae = tfvae.cli.main:main"]},
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1,<3",
@@ -44,6 +59,7 @@ setuptools.setup(
         # below 3.9.
         "importlib_resources>=6,<8",
         "keras>=3.15,<3.16",
+        "lazy-loader>=0.4,<0.7",
         "matplotlib>=3.10,<3.12",
         "numpy>=2.1,<2.5",
         "pandas>=2.2,<4",
@@ -62,6 +78,8 @@ setuptools.setup(
         "tf-keras>=2.21,<2.22",
         "tifffile>=2024.8,<2028",
         "tqdm>=4.66,<5",
+        # TensorFlow has it, too.
+        "wrapt>=1.14,<3",
     ],
     extras_require={
         # Molecules as SELFIES, and their scores.
@@ -77,7 +95,6 @@ setuptools.setup(
         ],
     },
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],

@@ -16,7 +16,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 LEVELS = {
     "files": 0,
     "inputs": 0,
+    "locations": 0,
+    "__version__": 0,
     "ops": 0,
+    "registration": 0,
     "resources": 0,
     "settings": 0,
     "data": 1,
@@ -37,11 +40,12 @@ LEVELS = {
     "lso": 5,
     "runs": 6,
     "sweeps": 7,
+    "cli": 8,
 }
 
 # What is fenced -> the path prefixes below the root that may use it.
 FENCED_IMPORTS = {
-    "absl.flags": ("tools/",),
+    "absl.flags": ("tfvae/cli/", "benchmarks/command.py"),
     "matplotlib": ("tfvae/plots/",),
     "rdkit": ("tfvae/lso/tasks/molecules.py", "tfvae/data/selfies.py"),
     "sklearn": (

@@ -1,32 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Evaluates the model of a run on held-out data.
-
-Usage:
-  python tools/evaluate.py --run_dir=runs/bars
-  python tools/evaluate.py --run_dir=runs/bars \
-      --gin_param=bars.num_test=1000
-
-Reads config.gin of the run folder; --gin_file and --gin_param override it.
-Prints the figures and writes them to evaluation.json of the run folder.
-"""
-
-from __future__ import annotations
+"""Evaluates a run on held-out data: `tfvae evaluate` of this clone."""
 
 import sys
 
-import console
-from absl import flags
-
-
-def main(values: flags.FlagValues) -> None:
-    """Runs the tool."""
-    from tfvae.runs import config
-    from tfvae.runs.evaluate import evaluate
-
-    run_dir = console.run_dir(values)
-    config.load_run(run_dir, values.gin_file, console.bindings(values))
-    evaluate(run_dir)
-
+import clone
 
 if __name__ == "__main__":
-    sys.exit(console.run(main, __doc__))
+    sys.exit(clone.run("evaluate"))

@@ -1,43 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Exports the model of a run for TensorFlow Serving.
-
-Usage:
-  python tools/export.py --run_dir=runs/bars
-  python tools/export.py --run_dir=runs/bars --output=models/bars/1
-  saved_model_cli show --all --dir models/bars/1
-
-The SavedModel has the signatures encode, decode, reconstruct, sample and
-log_likelihood_bound, and needs nothing of this library to be loaded.
-"""
-
-from __future__ import annotations
+"""Exports a run for TensorFlow Serving: `tfvae export` of this clone."""
 
 import sys
 
-import console
-from absl import flags
-
-
-def define(values: flags.FlagValues) -> None:
-    """Defines the flags of this tool."""
-    flags.DEFINE_string(
-        "output",
-        None,
-        "Folder of the SavedModel; saved_model/ of the run unless set.",
-        flag_values=values,
-    )
-
-
-def main(values: flags.FlagValues) -> None:
-    """Runs the tool."""
-    from tfvae.runs import config
-    from tfvae.runs.export import export
-
-    run_dir = console.run_dir(values)
-    bindings = console.bindings(values, {"output": "export.output"})
-    config.load_run(run_dir, values.gin_file, bindings)
-    export(run_dir)
-
+import clone
 
 if __name__ == "__main__":
-    sys.exit(console.run(main, __doc__, define))
+    sys.exit(clone.run("export"))

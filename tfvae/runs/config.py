@@ -19,9 +19,7 @@ from typing import Any
 import gin
 import keras
 
-import tfvae.data
 import tfvae.likelihoods
-import tfvae.lso
 import tfvae.metrics
 import tfvae.networks
 import tfvae.priors
@@ -29,8 +27,8 @@ import tfvae.restoration
 import tfvae.schedules
 import tfvae.tvae
 import tfvae.vae  # noqa: F401 (these register their names with gin)
+from tfvae import data, locations, lso
 
-_GIN_FOLDER = pathlib.Path(__file__).parents[2] / "gin"
 # More epochs extend a run; other values that have an influence make it another.
 EXTENDABLE = "fit.epochs"
 # What is written or kept of a run, without an influence on any figure.
@@ -48,7 +46,13 @@ _WITHOUT_INFLUENCE = frozenset(
 # Their values are paths, which can be written in several ways.
 _PATHS = frozenset({"optimize.warm_start", "own_task.path"})
 
-gin.add_config_file_search_path(os.fspath(_GIN_FOLDER))
+# Those of the lazy packages register when they are looked up.
+for _package in (data, lso):
+    for _name in _package.__all__:
+        getattr(_package, _name)
+
+locations.make_clone_importable()
+gin.add_config_file_search_path(os.fspath(locations.gin_folder()))
 # Files only: gin also takes `runs/bars.gin` for a file of a package `runs`, and
 # fails where the current folder has a folder of that name, as it does after
 # the first --run_dir=runs/one.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tools share: flags, a quiet TensorFlow, and errors in one line.
+"""Command-line plumbing: flags, help, quiet TensorFlow, one-line errors.
 
-Nothing here imports TensorFlow until a tool has work to do, so `--help` and
-wrong flags are answered at once.
+Nothing here imports TensorFlow until a subcommand has work to do, so `--help`,
+wrong flags and missing ones are answered at once.
 """
 
 from __future__ import annotations
@@ -17,14 +17,11 @@ import textwrap
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import ModuleType
 
-_NOT_INSTALLED = "is not installed; install tfvae first: pip install -e ."
+from absl import flags
 
-try:
-    from absl import flags
-except ImportError:
-    print(f"error: absl-py {_NOT_INSTALLED}", file=sys.stderr)
-    sys.exit(2)
+from tfvae import locations
 
 # What tfvae raises for a value, a file or an order of calls that is wrong.
 _USER_ERRORS = (
@@ -36,41 +33,34 @@ _USER_ERRORS = (
     ValueError,
 )
 
-Main = Callable[[flags.FlagValues], None]
-"""The work of a tool, given its flags."""
 
-
-def run(
-    main: Main,
-    doc: str,
-    define: Callable[[flags.FlagValues], None] | None = None,
-    argv: Sequence[str] | None = None,
-) -> int:
-    """Runs a tool and returns its exit code.
+def run(command: ModuleType, argv: Sequence[str]) -> int:
+    """Runs a subcommand and returns its exit code.
 
     Args:
-      main: What to do.
-      doc: What `--help` prints above the flags.
-      define: Defines the flags of this tool beside the common ones.
-      argv: The command line; that of the process when None.
+      command: Its module; see `tfvae.cli.main`.
+      argv: What stands behind its name.
 
     Returns:
       0; 1 for an error of ours, with a traceback in error.log of the run
       folder; 2 for an error of the user; 130 when interrupted.
     """
     values = common_flags()
-    if define is not None:
-        define(values)
-    argv = list(sys.argv if argv is None else argv)
+    if hasattr(command, "define"):
+        command.define(values)
     if {"--help", "-h", "-help"} & set(argv):
-        print(help_text(doc, values))
+        print(help_text(command.__doc__ or "", values))
         return 0
     try:
-        rest = values(argv)[1:]
+        rest = values(["tfvae", *argv])[1:]
         if rest:
             raise flags.Error(f"unexpected argument {rest[0]!r}; see --help")
-    except flags.Error as err:
-        return _tell(err)
+        _check_run_dir(values)
+        _check_gin_files(values)
+        if hasattr(command, "check"):
+            command.check(values)
+    except (flags.Error, *_USER_ERRORS) as err:
+        return print_error(err)
     try:
         with quiet():
             import tensorflow as tf
@@ -78,10 +68,12 @@ def run(
             tf.config.list_physical_devices()
         import tfvae.runs.config  # noqa: F401 (needs all that is needed)
     except ModuleNotFoundError as err:
-        return _tell(f"{err.name} {_NOT_INSTALLED}")
+        return print_error(
+            f"{err.name} is not installed; run: pip install tfvae"
+        )
     if "" not in sys.path:  # The current folder, for imports of gin files.
         sys.path.append("")
-    return _guarded(main, values)
+    return _guarded(command.main, values)
 
 
 def common_flags() -> flags.FlagValues:
@@ -110,28 +102,34 @@ def common_flags() -> flags.FlagValues:
     return values
 
 
-def run_dir(values: flags.FlagValues) -> str:
-    """Returns the run folder.
-
-    Raises:
-      ValueError: If it was not given.
-    """
+def _check_run_dir(values: flags.FlagValues) -> None:
+    """Raises a ValueError if there is no run folder."""
     if not values.run_dir:
         raise ValueError("`--run_dir` must be given, as in --run_dir=runs/one")
-    return values.run_dir
 
 
-def gin_files(values: flags.FlagValues) -> list[str]:
-    """Returns the configuration files.
+def _check_gin_files(values: flags.FlagValues) -> None:
+    """Raises a ValueError if a configuration file does not exist."""
+    folder = locations.gin_folder()
+    for path in values.gin_file:
+        if os.path.isfile(path) or (folder / path).is_file():
+            continue
+        packaged = path.removeprefix("gin/")
+        hint = "`tfvae list` prints the packaged ones"
+        if (folder / packaged).is_file():
+            hint = f"did you mean --gin_file={packaged}?"
+        raise ValueError(
+            f"`--gin_file` must be an existing file, got {path!r}; {hint}"
+        )
 
-    Raises:
-      ValueError: If none was given.
-    """
+
+def check_gin_file(values: flags.FlagValues) -> None:
+    """Raises a ValueError if there is no configuration file."""
     if not values.gin_file:
         raise ValueError(
-            "`--gin_file` must be given, such as --gin_file=gin/runs/bars.gin"
+            "`--gin_file` must be given, such as --gin_file=runs/bars.gin; "
+            "`tfvae list` prints all of them"
         )
-    return values.gin_file
 
 
 def bindings(
@@ -197,7 +195,9 @@ def quiet() -> Iterator[None]:
         warnings.simplefilter("ignore")
 
 
-def _guarded(main: Main, values: flags.FlagValues) -> int:
+def _guarded(
+    main: Callable[[flags.FlagValues], None], values: flags.FlagValues
+) -> int:
     """Calls `main` and turns what it raises into an exit code."""
     from tfvae.runs.run_directory import UnexpectedError
 
@@ -205,23 +205,23 @@ def _guarded(main: Main, values: flags.FlagValues) -> int:
         main(values)
         return 0
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
+        print("interrupted; the same command resumes", file=sys.stderr)
         return 130
     except UnexpectedError as err:
-        _tell(err)
+        print_error(err)
         return 1
     except _USER_ERRORS as err:
-        return _tell(err)
+        return print_error(err)
     except Exception as err:
-        log = pathlib.Path(values["run_dir"].value or ".") / "error.log"
+        log = pathlib.Path(values.run_dir) / "error.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(traceback.format_exc(), encoding="utf-8")
-        _tell(f"{err!r} (this should not happen; the traceback is in {log})")
+        print_error(f"{err!r} (unexpected; the traceback is in {log})")
         return 1
 
 
-def _tell(error: BaseException | str) -> int:
-    """Prints an error as one line, without gin's call stack."""
+def print_error(error: BaseException | str) -> int:
+    """Prints an error as one line, without gin's call stack; returns 2."""
     lines = [
         line.strip()
         for line in str(error).splitlines()

@@ -2,31 +2,27 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import pathlib
+import re
 import subprocess
 import sys
 from unittest import mock
 
-import console
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
+import tfvae
+from tfvae.cli import main as cli
 from tfvae.data import images
 
-# A process has one tool; here gin must know all before the first one runs.
-from tfvae.runs import (
-    config,
-    denoise,
-)
+# A process has one subcommand; here gin must know all names before the first.
+from tfvae.runs import config, denoise, evaluate, export, optimize, train  # noqa: F401  # noqa: F401
 from tfvae.sweeps import study  # noqa: F401
 
-TOOLS = pathlib.Path(console.__file__).parent
-NAMES = sorted(
-    path.stem for path in TOOLS.glob("*.py") if path.stem != "console"
-)
+ROOT = pathlib.Path(__file__).parents[2]
+TOOLS = ROOT / "tools"
 _BARS = "--gin_file=runs/bars.gin"
 _SHAPES = (
     "--gin_file=papers/neurips2020_weighted_retraining/shapes.gin",
@@ -42,89 +38,144 @@ _SMALL = [
 ]
 
 
-def _call(name, *argv):
-    """Runs a tool in this process; returns exit code, stdout and stderr."""
-    tool = importlib.import_module(name)
+def _call(*argv):
+    """Runs `tfvae` in this process; returns exit code, stdout and stderr."""
     out, err = io.StringIO(), io.StringIO()
     with (
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         # It would silence this process for good.
-        mock.patch("console.quiet", contextlib.nullcontext),
+        mock.patch("tfvae.cli.console.quiet", contextlib.nullcontext),
     ):
-        code = console.run(
-            tool.main,
-            tool.__doc__,
-            getattr(tool, "define", None),
-            [f"{name}.py", *argv],
-        )
+        code = cli.main(argv)
     return code, out.getvalue(), err.getvalue()
 
 
-class ToolsTest(tf.test.TestCase, parameterized.TestCase):
+class MainTest(tf.test.TestCase, parameterized.TestCase):
     def setUp(self):
         super().setUp()
         self.folder = pathlib.Path(self.create_tempdir().full_path)
 
-    @parameterized.parameters(*NAMES)
+    @parameterized.parameters(*cli.COMMANDS)
     def test_help_has_an_example_and_our_flags_only(self, name):
         code, out, _ = _call(name, "--help")
         self.assertEqual(code, 0)
-        self.assertIn(f"python tools/{name}.py --", out)
+        self.assertIn(f"\n  tfvae {name} --", out)
         for flag in ("--gin_file", "--gin_param", "--run_dir", "--seed"):
             self.assertIn(f"\n  {flag}\n", out)
         for foreign in ("--logtostderr", "--tfds", "--only_check_args"):
             self.assertNotIn(foreign, out)
         self.assertLess(max(map(len, out.splitlines())), 81)
 
-    @parameterized.parameters(*NAMES)
+    @parameterized.parameters([], ["--help"], ["-h"], ["help"])
+    def test_help_names_all_subcommands(self, *argv):
+        code, out, _ = _call(*argv)
+        self.assertEqual(code, 0)
+        for name in (*cli.COMMANDS, "list"):
+            self.assertIn(f"\n  {name} ", out)
+
+    def test_version_is_that_of_the_package(self):
+        code, out, _ = _call("--version")
+        self.assertEqual((code, out), (0, f"tfvae {tfvae.__version__}\n"))
+
+    def test_wrong_subcommand_suggests_one(self):
+        code, _, err = _call("trian", "--run_dir=new")
+        self.assertEqual(code, 2)
+        self.assertRegex(err, "^error: .*got 'trian'; did you mean 'train'")
+
+    def test_list_has_each_gin_file_with_its_first_line(self):
+        code, out, _ = _call("list")
+        self.assertEqual(code, 0)
+        names = [line.split()[0] for line in out.splitlines()]
+        gin = ROOT / "gin"
+        self.assertEqual(
+            names,
+            sorted(p.relative_to(gin).as_posix() for p in gin.rglob("*.gin")),
+        )
+        self.assertRegex(out, "runs/bars.gin +Standard bars")
+
+    def test_list_takes_words(self):
+        _, out, _ = _call("list", "mixins", "prior")
+        for line in out.splitlines():
+            self.assertStartsWith(line, "mixins/prior_")
+        code, out, err = _call("list", "zzz")
+        self.assertEqual((code, out), (2, ""))
+        self.assertRegex(err, "^error: no gin file has 'zzz' in its path")
+
+    def test_benchmark_needs_a_clone(self):
+        with mock.patch.dict(sys.modules, {"benchmarks.command": None}):
+            code, _, err = _call("benchmark", "--help")
+        self.assertEqual(code, 2)
+        self.assertRegex(err, "^error: tfvae benchmark .* needs a clone")
+
+    @parameterized.parameters(*(p.stem for p in TOOLS.glob("*.py")))
     def test_tool_is_short(self, name):
         lines = (TOOLS / f"{name}.py").read_text().splitlines()
-        code = lines[lines.index("from __future__ import annotations") :]
-        self.assertLessEqual(len(code), 60)
+        self.assertLessEqual(len(lines), 32)
 
-    def test_help_does_not_wait_for_tensorflow(self):
-        script = (
-            "import runpy, sys\n"
-            "sys.argv = ['train.py', '--help']\n"
-            "try:\n"
-            f"    runpy.run_path({str(TOOLS / 'train.py')!r}, None, '__main__')"
-            "\n"
-            "except SystemExit as end:\n"
-            "    assert end.code == 0, end.code\n"
-            "assert 'tensorflow' not in sys.modules\n"
-        )
-        environment = {"PYTHONPATH": str(TOOLS), "PATH": ""}
-        subprocess.run(
-            [sys.executable, "-c", script],
-            check=True,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-        )
+    def test_tools_are_the_subcommands(self):
+        for path in sorted(TOOLS.glob("*.py")):
+            if path.stem == "clone":
+                continue
+            (name,) = re.findall(r'clone\.run\("(\w+)"\)', path.read_text())
+            self.assertIn(name, cli.COMMANDS)
 
     @parameterized.parameters(
-        ("absl", "--help", "absl-py"),
-        ("tensorflow", _BARS, "tensorflow"),
-        ("gin", _BARS, "gin"),
+        ("--help", 0),
+        ("--version", 0),
+        ("list", 0),
+        ("train --help", 0),
+        ("denoise --nope=1", 2),
+        ("train", 2),
+        ("train --run_dir=x", 2),
+        ("evaluate", 2),
+        ("optimize --run_dir=x", 2),
+        ("study --run_dir=x --gin_file=no.gin", 2),
+        ("benchmark --mode=spede", 2),
     )
-    def test_missing_package_is_told_in_one_line(self, package, flag, name):
+    def test_answer_does_not_wait_for_tensorflow(self, argv, expected):
+        modules = [name for name in sys.modules if "." not in name]
+        without = dict.fromkeys(
+            one for one in modules if one in ("tensorflow", "keras")
+        )
+        with mock.patch.dict(sys.modules, without):  # Their import fails.
+            code, _, err = _call(*argv.split())
+        self.assertEqual(code, expected, err)
+
+    def test_tools_run_the_code_of_their_clone(self):
+        ended = subprocess.run(
+            [sys.executable, "-S", TOOLS / "train.py", "--help"],
+            cwd=self.folder,
+            env={"PATH": ""},
+            capture_output=True,
+            text=True,
+        )
+        # Without site-packages nothing is installed.
+        self.assertEqual(ended.returncode, 2)
+        self.assertEqual(
+            ended.stderr,
+            "error: lazy_loader is not installed; run: pip install -e "
+            f"{ROOT}\n",
+        )
+
+    @parameterized.parameters("tensorflow", "gin")
+    def test_missing_package_is_told_in_one_line(self, package):
         script = (
-            "import runpy, sys\n"
+            "import sys\n"
             f"sys.modules[{package!r}] = None\n"
-            f"sys.argv = ['train.py', {flag!r}]\n"
-            f"runpy.run_path({str(TOOLS / 'train.py')!r}, None, '__main__')\n"
+            "from tfvae.cli.main import main\n"
+            f"sys.exit(main(['train', {_BARS!r}, '--run_dir=x']))\n"
         )
         ended = subprocess.run(
             [sys.executable, "-c", script],
-            env={"PYTHONPATH": str(TOOLS), "PATH": ""},
+            cwd=ROOT,
             capture_output=True,
             text=True,
         )
         self.assertEqual(ended.returncode, 2)
         self.assertEqual(
             ended.stderr,
-            f"error: {name} is not installed; install tfvae first: "
-            "pip install -e .\n",
+            f"error: {package} is not installed; run: pip install tfvae\n",
         )
 
     def test_gin_file_imports_a_module_of_the_current_folder(self):
@@ -149,7 +200,8 @@ class ToolsTest(tf.test.TestCase, parameterized.TestCase):
         called.assert_called_once()
 
     def _assert_told(self, name, argv, message):
-        code, _, err = _call(name, *argv)
+        with contextlib.chdir(self.folder):
+            code, _, err = _call(name, *argv)
         self.assertEqual(code, 2, err)
         self.assertLen(err.splitlines(), 1)
         self.assertRegex(err, f"^error: .*{message}")
@@ -160,7 +212,12 @@ class ToolsTest(tf.test.TestCase, parameterized.TestCase):
         ("train", ["nope"], "unexpected argument 'nope'"),
         ("train", ["--seed=x"], "invalid literal"),
         ("train", [_BARS], "`--run_dir` must be given"),
-        ("train", ["--gin_file=no.gin"], "Unable to open file: no.gin"),
+        ("train", ["--gin_file=no.gin"], "existing file, got 'no.gin'"),
+        (
+            "train",
+            ["--gin_file=gin/mixins/exact.gin"],
+            "existing file, got .*; did you mean --gin_file=mixins/exact.gin",
+        ),
         ("train", ["--seed=-1"], "flag --seed=-1"),
         ("train", [], "`--gin_file` must be given, such as"),
         ("train", [_BARS, "--gin_param=fitt.epochs=1"], "matching 'fitt'"),
@@ -175,6 +232,8 @@ class ToolsTest(tf.test.TestCase, parameterized.TestCase):
         ("denoise", ["--gin_file=runs/denoise.gin"], "`IMAGE` must be given"),
     )
     def test_wrong_call_is_told_in_one_line(self, name, argv, message):
+        if "`--run_dir`" not in message:
+            argv = ["--run_dir=/nowhere", *argv]
         self._assert_told(name, argv, message)
 
     @parameterized.parameters(
@@ -190,8 +249,7 @@ class ToolsTest(tf.test.TestCase, parameterized.TestCase):
         (["--task=no.txt", "--run_dir=new"], "`task` must be a Python file"),
     )
     def test_optimisation_is_refused_before_it_begins(self, argv, message):
-        with contextlib.chdir(self.folder):
-            self._assert_told("optimize", argv, message)
+        self._assert_told("optimize", argv, message)
         self.assertEmpty([*self.folder.iterdir()])
 
     def test_folder_of_a_run_is_the_one_of_the_command(self):
@@ -384,7 +442,7 @@ class ToolsTest(tf.test.TestCase, parameterized.TestCase):
                 "train", "--gin_file=runs/bars.gin", f"--run_dir={self.folder}"
             )
         self.assertEqual(code, 130)
-        self.assertIn("the same command goes on", err)
+        self.assertIn("the same command resumes", err)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Measures speed, quality and memory of training, beside other programs.
+
+Usage:
+  tfvae benchmark --gin_file=quickstart.gin \
+      --run_dir=runs/benchmark
+  tfvae benchmark --gin_file=benchmarks/house25.gin \
+      --gin_param="IMAGE='house.png'" --run_dir=runs/benchmark \
+      --compare="other=python other.py house.png"
+  tfvae benchmark --mode=scaling --gin_file=quickstart.gin \
+      --gin_param="benchmark.latents=(16, 64)" --run_dir=runs/benchmark
+  tfvae benchmark --mode=epochs --run_dir=runs/epochs \
+      --gin_param="epoch_times.torch_python='torch_env/bin/python'"
+  tfvae benchmark --mode=sampling --run_dir=runs/sampling \
+      --gin_param="sampling.torch_python='torch_env/bin/python'"
+
+--mode=speed    data points per second and bound of each EM epoch, memory
+--mode=quality  seconds until a bound is reached; with benchmark.num_points=None
+                and a picture whose original is known, a PSNR, too
+--mode=scaling  data points a second and bytes for numbers of latents and
+                states, and the exponents that the cost grows with
+--mode=profile  where the time of a step goes, and its share of the roofline
+--mode=epochs   seconds per epoch of VAEs with learnable, partly and wholly
+                random encoders, without and with cached features, and of the
+                first in PyTorch; parameters are those of epoch_times
+--mode=sampling weighted batches a second, and the time to change all weights,
+                beside PyTorch's sampler; parameters are those of sampling
+
+Ours, the reference implementation of the tests and each program of
+--compare run in turn, each in a process of its own. Such a program prints a
+JSON line an epoch with "per_second", and "bound" and "seconds" where it knows
+them; the first epoch compiles, and does not count for speed. A table is
+printed; benchmark_<mode>.json and figures are in the run folder. Parameters,
+as in --gin_param=benchmark.epochs=5: num_points, epochs, repeats, latents,
+states. Mode epochs takes turns by epochs, and writes a Markdown table, too.
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from tfvae.cli import console
+
+_MODES = ["speed", "quality", "scaling", "profile", "epochs", "sampling"]
+
+
+def define(values: flags.FlagValues) -> None:
+    """Defines the flags of this subcommand."""
+    flags.DEFINE_enum(
+        "mode", None, _MODES, "What to measure; speed.", flag_values=values
+    )
+    flags.DEFINE_multi_string(
+        "compare",
+        None,
+        "Program to run beside ours, as name=command. Repeatable.",
+        flag_values=values,
+    )
+    flags.DEFINE_boolean(
+        "plain",
+        None,
+        "Also run the reference implementation; true.",
+        flag_values=values,
+    )
+
+
+def check(values: flags.FlagValues) -> None:
+    """Raises a ValueError if there is nothing to measure."""
+    if values.mode not in ("epochs", "sampling"):
+        console.check_gin_file(values)
+
+
+def main(values: flags.FlagValues) -> None:
+    """Runs the subcommand."""
+    from benchmarks import epoch_times, sampling
+    from benchmarks.training import benchmark
+    from tfvae.runs import config
+
+    if values.mode == "epochs":
+        files = [epoch_times.GIN_FILE, *values.gin_file]
+        overrides = console.bindings(values)
+        config.load(files, [*epoch_times.BINDINGS, *overrides])
+        epoch_times.epoch_times(values.run_dir, overrides)
+        return
+    if values.mode == "sampling":
+        config.load(values.gin_file, console.bindings(values))
+        sampling.sampling(values.run_dir)
+        return
+    names = ("mode", "compare", "plain")
+    bindings = console.bindings(values, {k: f"benchmark.{k}" for k in names})
+    config.load(values.gin_file, bindings)
+    benchmark(values.run_dir)

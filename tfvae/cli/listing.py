@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lists the gin files that come with the package.
+
+Usage:
+  tfvae list
+  tfvae list mixins
+
+Prints each file with the first line of it; a word lists those whose path has
+it. `--gin_file=runs/bars.gin` finds a listed file from any folder.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+from collections.abc import Sequence
+
+from tfvae import locations
+from tfvae.cli import console
+
+
+def main(words: Sequence[str]) -> int:
+    """Prints the files whose path has each of the words.
+
+    Returns:
+      The exit code: 2 where there is none.
+    """
+    if {"--help", "-h"} & set(words):
+        print((__doc__ or "").strip())
+        return 0
+    folder = locations.gin_folder()
+    found = {
+        path.relative_to(folder).as_posix(): first_line(path)
+        for path in folder.rglob("*.gin")
+    }
+    shown = {
+        name: text
+        for name, text in found.items()
+        if all(word in name for word in words)
+    }
+    if not shown:
+        return console.print_error(
+            f"no gin file has {' and '.join(map(repr, words))} in its path; "
+            "`tfvae list` prints all of them"
+        )
+    width = max(map(len, shown))
+    columns = shutil.get_terminal_size((120, 24)).columns
+    for name, text in sorted(shown.items()):
+        print(f"{name:{width}}  {text}"[: max(columns, width + 20)])
+    return 0
+
+
+def first_line(path: pathlib.Path) -> str:
+    """Returns the first line of a gin file, without the comment's mark."""
+    with path.open(encoding="utf-8") as file:
+        return file.readline().lstrip("#").strip()

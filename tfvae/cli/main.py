@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Entry point of the command `tfvae`, which calls one of its subcommands.
+
+A subcommand is a module with a docstring (its `--help`), a `main` that is given
+the flags, and where it needs them `define`, which defines flags of its own, and
+`check`, which refuses values before TensorFlow is imported.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from tfvae import __version__, locations
+from tfvae.cli import console, listing
+
+COMMANDS = {
+    "train": ("tfvae.cli.train", "train a model on data points"),
+    "denoise": ("tfvae.cli.denoise", "denoise or in-paint one picture"),
+    "evaluate": ("tfvae.cli.evaluate", "evaluate a run on held-out data"),
+    "export": ("tfvae.cli.export", "export a run for TensorFlow Serving"),
+    "optimize": (
+        "tfvae.cli.optimize",
+        "optimise a black box in a model's latent space",
+    ),
+    "study": ("tfvae.cli.study", "run a grid of models and report on it"),
+    "benchmark": (
+        "benchmarks.command",
+        "measure speed, quality and memory (in a clone)",
+    ),
+}
+"""Module and summary of each subcommand, by its name."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code.
+
+    Args:
+      argv: What stands behind `tfvae`; that of the process when None.
+    """
+    try:
+        code = _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except BrokenPipeError:  # Such as that of `tfvae list | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+def _run(argv: Sequence[str]) -> int:
+    """Runs the subcommand that comes first in `argv`."""
+    name = argv[0] if argv else "--help"
+    if name in ("--help", "-h", "-help", "help"):
+        print(_help())
+        return 0
+    if name == "--version":
+        print(f"tfvae {__version__}")
+        return 0
+    if name == "list":
+        return listing.main(argv[1:])
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, [*COMMANDS, "list"], 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return console.print_error(
+            f"the first argument must be one of {', '.join(COMMANDS)} or "
+            f"list, got {name!r}{hint}"
+        )
+    try:
+        command = _command(name)
+    except ModuleNotFoundError as err:
+        if err.name is None or err.name.partition(".")[0] != "benchmarks":
+            raise
+        return console.print_error(locations.needs_clone(f"tfvae {name}"))
+    return console.run(command, argv[1:])
+
+
+def _command(name: str) -> ModuleType:
+    """Imports the module of a subcommand."""
+    locations.make_clone_importable()
+    return importlib.import_module(COMMANDS[name][0])
+
+
+def _help() -> str:
+    """Returns the text of `tfvae --help`."""
+    summaries = {name: summary for name, (_, summary) in COMMANDS.items()}
+    summaries["list"] = "print the packaged configurations (gin files)"
+    width = max(map(len, summaries))
+    return "\n".join(
+        [
+            "Variational autoencoders whose usual parts have been replaced.",
+            "",
+            "Usage:",
+            "  tfvae COMMAND --run_dir=FOLDER [--gin_file=FILE ...]",
+            "  tfvae COMMAND --help",
+            "  tfvae --version",
+            "",
+            "Commands:",
+            *(f"  {name:{width}}  {text}" for name, text in summaries.items()),
+            "",
+            "First steps:",
+            "  tfvae denoise --gin_file=quickstart.gin --run_dir=quickstart",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Trains a model on data points, or resumes an interrupted run.
+
+Usage:
+  tfvae train --gin_file=runs/bars.gin --run_dir=runs/bars
+  tfvae train --gin_file=runs/array_file.gin \
+      --gin_param="DATA='digits.npy'" --gin_param=fit.epochs=40 \
+      --run_dir=runs/digits
+
+The run folder gets config.gin, metrics.csv, summary.json, checkpoints/,
+figures/, tensorboard/ and saved_model/. The same command again resumes a run
+that was interrupted; more epochs extend one that is finished.
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from tfvae.cli import console
+
+check = console.check_gin_file
+
+
+def main(values: flags.FlagValues) -> None:
+    """Runs the subcommand."""
+    from tfvae.runs import config
+    from tfvae.runs.train import train
+
+    config.load(values.gin_file, console.bindings(values))
+    train(values.run_dir)
