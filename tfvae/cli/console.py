@@ -55,10 +55,7 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
         rest = values(["tfvae", *argv])[1:]
         if rest:
             raise flags.Error(f"unexpected argument {rest[0]!r}; see --help")
-        _check_run_dir(values)
-        _check_gin_files(values)
-        if hasattr(command, "check"):
-            command.check(values)
+        check(command, values)
     except (flags.Error, *_USER_ERRORS) as err:
         return print_error(err)
     try:
@@ -102,10 +99,21 @@ def common_flags() -> flags.FlagValues:
     return values
 
 
-def _check_run_dir(values: flags.FlagValues) -> None:
-    """Raises a ValueError if there is no run folder."""
+def check(command: ModuleType, values: flags.FlagValues) -> None:
+    """Refuses what needs no TensorFlow to be found wrong.
+
+    Args:
+      command: The module of the subcommand.
+      values: Its flags, parsed.
+
+    Raises:
+      ValueError: If a flag is missing, or a file does not exist.
+    """
     if not values.run_dir:
         raise ValueError("`--run_dir` must be given, as in --run_dir=runs/one")
+    _check_gin_files(values)
+    if hasattr(command, "check"):
+        command.check(values)
 
 
 def _check_gin_files(values: flags.FlagValues) -> None:
