@@ -59,8 +59,8 @@ setuptools.setup(
         # below 3.9.
         "importlib_resources>=6,<8",
         "keras>=3.15,<3.16",
-        "lazy-loader>=0.4,<0.7",
-        "matplotlib>=3.10,<3.12",
+        "lazy-loader>=0.6,<0.7",
+        "matplotlib>=3.10.8,<3.12",
         "numpy>=2.1,<2.5",
         "pandas>=2.2,<4",
         "pillow>=11,<14",
@@ -72,7 +72,7 @@ setuptools.setup(
         # tf.summary lives here; TensorFlow no longer asks for it.
         "tensorboard>=2.20,<2.22",
         "tensorflow>=2.21,<2.22",
-        "tensorflow-datasets>=4.9.9,<4.10",
+        "tensorflow-datasets>=4.9.10,<4.10",
         "tensorflow-probability>=0.25,<0.26",
         # TensorFlow Probability imports it, but does not ask for it.
         "tf-keras>=2.21,<2.22",
