@@ -101,7 +101,7 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
             "retraining": RETRAINING,
         } | kwargs
         parts = [values.pop(name) for name in ("task", "model", "plan")]
-        return LatentSpaceOptimizer(folder, *parts, **values)
+        return LatentSpaceOptimizer.of_model(folder, *parts, **values)
 
     def _unbroken(self):
         folder = self.create_tempdir().full_path
@@ -671,7 +671,7 @@ class BinaryTest(tf.test.TestCase):
         folder = self.create_tempdir().full_path
         model = tiny.binary_model()
         grown = with_num_data(model, tiny.NUM_DATA + PLAN.budget)
-        with LatentSpaceOptimizer(
+        with LatentSpaceOptimizer.of_model(
             folder,
             tiny.task(),
             grown,

@@ -307,7 +307,9 @@ def opened(
                 "TVAE, whose states are those of data points, got others."
             )
         model = with_num_data(model, len(points) + plan.budget)
-    optimizer = LatentSpaceOptimizer(run.path, task, model, plan, **parts)
+    optimizer = LatentSpaceOptimizer.of_model(
+        run.path, task, model, plan, **parts
+    )
     run.write_config()
     task_files.note(run, optimizer.num_done)
     return optimizer
