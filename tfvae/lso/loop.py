@@ -442,9 +442,11 @@ class LatentSpaceOptimizer:
         evaluator = evaluator or evaluation.InProcess()
         while queries := self.ask():
             given, inputs = self._inputs(queries)
-            self.ledger.reserve(self._num_bytes(given))
-            with self.rounds.timed("evaluate"):
-                evaluator(self.task.objective, inputs, self._recorder(given))
+            if given:
+                self.ledger.reserve(self._num_bytes(given))
+                done = self._recorder(given)
+                with self.rounds.timed("evaluate"):
+                    evaluator(self.task.objective, inputs, done)
             self.rounds.update(self._round)
             yield
         self.rounds.end(self._round, self.best())
