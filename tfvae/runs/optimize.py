@@ -27,6 +27,7 @@ from tfvae.lso.strategies import Strategy
 from tfvae.lso.surrogates import Surrogate
 from tfvae.lso.tasks.base import Task
 from tfvae.lso.weighting import Weighting
+from tfvae.optimizers import FusedAdam
 from tfvae.runs import config, task_files
 from tfvae.runs.experiment import Experiment, experiment
 from tfvae.runs.optimization_figures import TOP, write_run_figures
@@ -37,7 +38,7 @@ from tfvae.tvae import TVAE
 from tfvae.tvae.growing import with_num_data
 
 MODEL = "model"
-"""Of a run folder, what has the model that it begins with."""
+"""The folder, in that of a run, of the model that it begins with."""
 
 _SECONDS_BETWEEN_LINES = 5.0
 # What `optimize` is made of: whether something is of the kind, and an example.
@@ -208,7 +209,7 @@ def optimize(
         if result["num_queries"] >= budget:
             write_run_figures(run.path)
         if asked is None:
-            _tell(run, result)
+            _print_result(run, result)
     return result
 
 
@@ -219,7 +220,7 @@ def _run(
     _announce(optimizer)
     progress = _Progress(optimizer)
     for _ in optimizer.steps(evaluator):
-        progress.tell()
+        progress.print()
 
 
 def _check_parts(parts: dict[str, Any]) -> None:
@@ -299,6 +300,7 @@ def opened(
         _check_config(run)
     started = _trained(run, warm_start)
     model = started.model
+    retraining = parts["retraining"] or Retraining()
     if isinstance(model, TVAE):
         points = task.data(plan.seed).points
         if not np.array_equal(started.observations.train, points):
@@ -307,6 +309,10 @@ def opened(
                 "TVAE, whose states are those of data points, got others."
             )
         model = with_num_data(model, len(points) + plan.budget)
+    # Whether it was trained just now or loaded, its optimizer is a new one.
+    model.compile(
+        FusedAdam(retraining.learning_rate, epsilon=retraining.epsilon)
+    )
     optimizer = LatentSpaceOptimizer.of_model(
         run.path, task, model, plan, **parts
     )
@@ -333,10 +339,11 @@ def _trained(
 ) -> Experiment:
     """Returns the model that the optimisation begins with, and its data."""
     folder = RunDirectory(warm_start or run.path / MODEL)
+    parts = experiment()
     if warm_start is None and folder.read_summary() is None:
         print(f"training the model first, in {folder.path}", flush=True)
-        train(folder.path)
-    parts = experiment()
+        train(folder.path, parts)
+    # After training, too: figures may have drawn some of its random numbers.
     found = tfvae.checkpoints.restore_latest(folder.checkpoints, parts.model)
     if found is None:
         raise FileNotFoundError(
@@ -394,22 +401,22 @@ def _announce(optimizer: LatentSpaceOptimizer) -> None:
 
 
 class _Progress:
-    """Tells of the queries, with the time that is left."""
+    """Prints how many queries are done, with the time that is left."""
 
     def __init__(self, optimizer: LatentSpaceOptimizer) -> None:
         self._optimizer = optimizer
         self._first = optimizer.num_done
         self._started = time.perf_counter()
-        self._told = 0.0
+        self._printed = 0.0
 
-    def tell(self) -> None:
-        """Writes a line, if the last one was a while ago."""
+    def print(self) -> None:
+        """Prints a line, if the last one was a while ago."""
         plan, done = self._optimizer.plan, self._optimizer.num_done
         now = time.perf_counter()
         is_last = done >= plan.budget
-        if now - self._told < _SECONDS_BETWEEN_LINES and not is_last:
+        if now - self._printed < _SECONDS_BETWEEN_LINES and not is_last:
             return
-        self._told = now
+        self._printed = now
         each = (now - self._started) / max(done - self._first, 1)
         width = len(str(plan.budget))
         print(
@@ -432,7 +439,7 @@ def _number(value: float | None) -> str:
     return "none" if value is None else f"{value:.6g}"
 
 
-def _tell(run: RunDirectory, result: dict[str, Any]) -> None:
+def _print_result(run: RunDirectory, result: dict[str, Any]) -> None:
     """Prints the end of a run."""
     top = ", ".join(f"top-{k} {_number(v)}" for k, v in result["top"].items())
     print(
