@@ -28,7 +28,7 @@ from tfvae.lso.surrogates import Surrogate
 from tfvae.lso.tasks.base import Task
 from tfvae.lso.weighting import Weighting
 from tfvae.optimizers import FusedAdam
-from tfvae.runs import config, task_files
+from tfvae.runs import config, optimization_results, task_files
 from tfvae.runs.experiment import Experiment, experiment
 from tfvae.runs.optimization_figures import TOP, write_run_figures
 from tfvae.runs.optimization_results import RESULT
@@ -207,6 +207,7 @@ def optimize(
             result = summary(optimizer)
         run.write_json(RESULT, result)
         if result["num_queries"] >= budget:
+            optimization_results.write_pictures(run.path, task)
             write_run_figures(run.path)
         if asked is None:
             _print_result(run, result)
@@ -373,6 +374,7 @@ def summary(optimizer: LatentSpaceOptimizer) -> dict[str, Any]:
     return {
         "task": task.name,
         "seed": optimizer.plan.seed,
+        "score_label": task.score_label,
         "maximise": task.maximise,
         "budget": optimizer.plan.budget,
         "num_queries": len(entries),
