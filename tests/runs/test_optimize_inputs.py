@@ -233,7 +233,7 @@ def data(seed):
 """,
         )
         self.write(text)
-        config.load(
+        optimize.load(
             ["runs/optimize.gin"],
             [
                 "own_task.path = 'my_task.py'",
@@ -244,6 +244,7 @@ def data(seed):
                 "fit.epochs = 1",
                 "train.export = False",
             ],
+            seed=3,
         )
         aside = io.StringIO()
         with (

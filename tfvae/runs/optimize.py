@@ -87,7 +87,9 @@ def scored_data(
 @gin.register
 def num_dimensions(task: Task) -> int:
     """Returns D, the size of a data point of a task."""
-    return task.data(0).points.shape[1]
+    # All have the same, so take those that `scored_data` makes anyway.
+    seed = config.value("scored_data.seed") or 0
+    return task.data(seed).points.shape[1]
 
 
 def load(
