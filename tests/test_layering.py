@@ -58,7 +58,6 @@ FENCED_IMPORTS = {
 }
 FENCED_CALLS = {
     "gin.clear_config": ("tfvae/runs/config.py",),
-    "config.singleton_value": ("tfvae/runs/config.py",),
     "gin.configurable": ("tfvae/runs/", "tfvae/sweeps/", "benchmarks/"),
     "gin.finalize": ("tfvae/runs/config.py",),
     "gin.parse_config": ("tfvae/runs/config.py",),

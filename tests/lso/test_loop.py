@@ -26,6 +26,7 @@ from tfvae.lso import (
     ScoredData,
     reading,
 )
+from tfvae.lso.plan import Use
 from tfvae.lso.strategies import select_points
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -605,6 +606,19 @@ class LoopTest(parameterized.TestCase):
         self.assertEqual(header["header"]["weighting"], repr(Rank(0.1)))
         self.assertEqual(header["header"]["budget"], 7)
         self.assertLen(entries, 7)
+
+
+class PlanTest(absltest.TestCase):
+    def test_seeds_are_those_of_runs_on_record(self):
+        found = [
+            PLAN.seed_of(use, number)
+            for use, number in (
+                (Use.RETRAINING, 0),
+                (Use.POINTS, 2),
+                (Use.SAMPLING, 1),
+            )
+        ]
+        self.assertEqual(found, [8411699, 2039029340, 2125130072])
 
 
 class PointsTest(absltest.TestCase):
