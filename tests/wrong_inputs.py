@@ -46,7 +46,7 @@ def _optimise(objective=tiny.objective, evaluator=None, **kwargs):
     } | kwargs
     task = tiny.task(objective=objective)
     plan, folder = settings.pop("plan"), settings.pop("folder")
-    with lso.LatentSpaceOptimizer(
+    with lso.LatentSpaceOptimizer.of_model(
         folder, task, tiny.model(), plan, **settings
     ) as optimizer:
         optimizer.run(evaluator)

@@ -28,6 +28,7 @@ def write(
     inputs,
     *,
     task="expressions",
+    score_label=None,
     setting="k_low_r_low",
     seed=0,
     maximise=True,
@@ -44,6 +45,7 @@ def write(
       scores: Of the queries, None for a failure.
       inputs: Of the queries, None for an invalid decode.
       task: See `Task`.
+      score_label: See `Task`; None for a folder of a former version.
       setting: Name of the setting.
       seed: Of the run.
       maximise: See `Task`.
@@ -79,6 +81,8 @@ def write(
         "total": 60.0,
     }
     result = {**shared, "setting": setting, "seed": seed, "seconds": seconds}
+    if score_label is not None:
+        result["score_label"] = score_label
     (folder / "result.json").write_text(json.dumps(result))
 
 

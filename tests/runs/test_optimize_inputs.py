@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What users may do wrong with an optimisation, and what it says then."""
+"""Inputs of optimisations: parts, files of tasks, and errors about them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from absl.testing import parameterized
 from tests.lso import tiny
 from tfvae import lso
 from tfvae.lso.tasks.base import Task
-from tfvae.runs import config, optimize, task_files
+from tfvae.runs import config, optimize, task_files, train
 
 IDLE = lso.Retraining(first_epochs=0.0, epochs=0.0)
 TASK = """
@@ -89,7 +89,7 @@ class PartsTest(Case, parameterized.TestCase):
             self.optimize(**{name: part})
         self.assertFalse(self.run_dir.exists())
 
-    def test_missing_surrogate_is_told_at_once(self):
+    def test_missing_surrogate_is_refused_at_once(self):
         with self.assertRaisesRegex(
             ValueError, "`optimize.surrogate` must be given for ThompsonSampl"
         ):
@@ -222,6 +222,56 @@ class OwnTaskTest(Case, parameterized.TestCase):
         self.assertEqual(sys.path.count(str(beside)), 1)
         self.assertEqual(sys.path[-1], str(beside))
 
+    def test_task_data_and_model_are_made_once(self):
+        text = TASK.replace(
+            "data = lambda seed: ScoredData(points, points.sum(-1))",
+            """
+print("the file is executed")
+def data(seed):
+    print("data are made")
+    return ScoredData(points, points.sum(-1))
+""",
+        )
+        self.write(text)
+        optimize.load(
+            ["runs/optimize.gin"],
+            [
+                "own_task.path = 'my_task.py'",
+                "optimize.strategy = @PriorSampling()",
+                "optimize.surrogate = None",
+                "optimize.budget = 4",
+                "optimize.queries_per_round = 2",
+                "fit.epochs = 1",
+                "train.export = False",
+            ],
+            seed=3,
+        )
+        aside = io.StringIO()
+        with (
+            contextlib.redirect_stdout(aside),
+            mock.patch.object(
+                optimize, "experiment", wraps=optimize.experiment
+            ) as built,
+            mock.patch.object(train, "experiment") as built_again,
+        ):
+            optimize.optimize("run")
+        printed = aside.getvalue()
+        self.assertEqual(printed.count("the file is executed"), 1)
+        self.assertEqual(printed.count("data are made"), 1)
+        built.assert_called_once_with()
+        built_again.assert_not_called()
+        # A run that is killed between its training and its first query.
+        with contextlib.redirect_stdout(aside):
+            optimize.optimize("other", warm_start="run/model")
+        (_, first), (_, second) = (
+            lso.read_ledger(f"{folder}/ledger.jsonl")
+            for folder in ("run", "other")
+        )
+        self.assertEqual(
+            [(one.latent, one.input) for one in first],
+            [(one.latent, one.input) for one in second],
+        )
+
     def test_relative_path_outlasts_a_change_of_folder(self):
         self.write(TASK)
         task = task_files.own_task("my_task.py")
@@ -257,16 +307,16 @@ class OwnTaskTest(Case, parameterized.TestCase):
         with contextlib.redirect_stdout(io.StringIO()):
             self.optimize(asked=asked)
         with self.assertNoLogs(logger):
-            self.write(TASK + "# No score is of the old one.\n")
+            self.load(self.write(TASK + "# No score is of the old one.\n"))
             self.optimize()
         with self.assertNoLogs(logger):
             self.load(path, 2)
             self.optimize()
         self.load(self.write(TASK.replace("np.sum", "np.max")), 3)
-        with self.assertLogs(logger, "WARNING") as told:
+        with self.assertLogs(logger, "WARNING") as logged:
             self.optimize()
         self.assertEqual(
-            [record.getMessage() for record in told.records],
+            [record.getMessage() for record in logged.records],
             [
                 "my_task.py has changed since this run began; scores of old "
                 "and new objectives will be mixed"

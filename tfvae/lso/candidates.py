@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Points that strategies choose among, and start from."""
+"""Candidate latents: near good points, from the prior, from a box."""
 
 from __future__ import annotations
 

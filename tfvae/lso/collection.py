@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The data of an optimisation, which grow with what it finds."""
+"""Data points, scores and weights; grow by what each round finds."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfvae.lso.ledger import Entry
 from tfvae.lso.reading import as_json, from_json
 from tfvae.lso.tasks.base import ScoredData, Task
-from tfvae.lso.weighting import Weighting
+
+if TYPE_CHECKING:
+    from tfvae.lso.weighting import Weighting
 
 
 class Collection:
@@ -67,7 +69,7 @@ class Collection:
 
     @staticmethod
     def key(one_input: Any) -> str:
-        """Returns what tells inputs apart, given as JSON has them."""
+        """Returns the text by which inputs, as JSON has them, are compared."""
         return json.dumps(one_input, sort_keys=True)
 
     @property

@@ -25,8 +25,8 @@ def top_k(
 
     Args:
       scores: `[n]`, larger is better, in the order of the queries.
-      keys: What tells the n inputs apart. Those that are no inputs, invalid
-        decodes, all have the same one, such as None.
+      keys: Of the n inputs, equal for equal ones. Invalid decodes, which are
+        no inputs, all have the same one, such as None.
       k: Which of the best.
       budget: Length of the curve: a run that ended earlier keeps its last
         value. By default n.

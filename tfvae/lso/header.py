@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of an optimisation has to be the same for its ledger to go on."""
+"""Header of a ledger: all that must be the same when a run is resumed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def header(
       task: What is optimised.
       collection: Its data, before anything has been found.
       plan: How.
-      **parts: Other parts of the run, which are told apart by their `repr`.
+      **parts: Other parts of the run, which are compared by their `repr`.
     """
     checksum = zlib.crc32(collection.points.data)
     checksum = zlib.crc32(collection.scores.data, checksum)

@@ -3,60 +3,51 @@
 
 Algorithm 1 of Tripp, Daxberger and Hernandez-Lobato, 2020, "Sample-efficient
 optimization in the latent space of deep generative models via weighted
-retraining". Everything random depends on the seed and on what is asked for, and
-everything that is known is on the disk before the next evaluation: a run that
-is killed goes on as if it had not been.
+retraining":
+
+    1  for each of ceil(budget / r) rounds:
+    2      weights of all data by their scores          `Collection.weights`
+    3      train the model on them, from where it was   `RoundRetrainer.retrain`
+    4      r times:
+    5          fit the surrogate to latents and scores  `Proposer.propose`
+    6          choose a latent, decode it               `Proposer.propose`
+    7          evaluate it, write it down               `ask`, `tell`
+    8      add what was found to the data               `Collection.add`
+
+Everything random depends on the seed and on what is asked for, and everything
+that is known is on the disk before the next evaluation: a run that is killed
+goes on as if it had not been.
 """
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 import os
 import pathlib
-import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from tfvae import checkpoints
 from tfvae.lso import evaluation, pending, snapshots
 from tfvae.lso.collection import Collection
 from tfvae.lso.evaluation import one_line
 from tfvae.lso.header import header
-from tfvae.lso.latent_space import latent_space
 from tfvae.lso.ledger import LEDGER, Entry, Ledger
 from tfvae.lso.pending import Query
-from tfvae.lso.plan import Plan
-from tfvae.lso.reading import NO_INPUT, Reading, from_json, read
-from tfvae.lso.retraining import Retrainer, Retraining
-from tfvae.lso.round_table import STAGES, RoundTable
-from tfvae.lso.strategies import Context, Strategy, select_points
-from tfvae.lso.surrogates import Surrogate
+from tfvae.lso.plan import Plan, Use
+from tfvae.lso.proposing import Proposer, entries_of
+from tfvae.lso.reading import NO_INPUT, from_json
+from tfvae.lso.round_retrainer import RoundRetrainer, check_size
+from tfvae.lso.round_table import RoundTable
+from tfvae.lso.scoring import Scorer
+from tfvae.lso.strategies import Strategy
 from tfvae.lso.tasks.base import Task
-from tfvae.lso.weighting import Unweighted, Weighting
-from tfvae.tvae import STATE_NAMES, TVAE
 
-# What seeds are for.
-_RETRAINING, _POINTS, _FITTING, _PROPOSING, _READING, _SAMPLING = range(6)
-
-
-def _check_model(model: Any, points: np.ndarray, budget: int) -> None:
-    """Raises a ValueError if a model is not one of data that may grow."""
-    if points.shape[1] != model.num_observed:
-        raise ValueError(
-            f"`model` must observe the {points.shape[1]} dimensions of the "
-            f"task, got {model.num_observed}"
-        )
-    most = len(points) + budget
-    if isinstance(model, TVAE) and model.num_data < most:
-        raise ValueError(
-            f"`model` must have states for {most} data points, all there may "
-            f"ever be, got {model.num_data}; use "
-            f"tfvae.tvae.with_num_data(model, {most})"
-        )
+if TYPE_CHECKING:  # The loop itself does without TensorFlow.
+    from tfvae.lso.latent_space import LatentSpace
+    from tfvae.lso.retraining import Retraining
+    from tfvae.lso.surrogates import Surrogate
+    from tfvae.lso.weighting import Weighting
 
 
 class LatentSpaceOptimizer:
@@ -64,7 +55,7 @@ class LatentSpaceOptimizer:
 
     With the objective at hand, `run` does it all:
 
-        optimizer = LatentSpaceOptimizer(
+        optimizer = LatentSpaceOptimizer.of_model(
             "runs/one", task, model, Plan(budget=500, queries_per_round=50),
             strategy=ExpectedImprovement(),
             surrogate=SparseGaussianProcess(),
@@ -89,34 +80,31 @@ class LatentSpaceOptimizer:
       ledger: All evaluations.
       collection: The data, with what has been found until this round.
       rounds: What each round took.
-      seconds: What this process has spent its time on, by `STAGES`.
     """
 
     def __init__(
         self,
         run_dir: str | os.PathLike[str],
         task: Task,
-        model: Any,
+        space: LatentSpace,
+        retrainer: RoundRetrainer,
         plan: Plan,
         *,
         strategy: Strategy,
+        weighting: Weighting,
         surrogate: Surrogate | None = None,
-        weighting: Weighting | None = None,
-        retraining: Retraining | None = None,
-        extra_header: dict[str, Any] | None = None,
     ):
-        """Opens a run, and makes it where there is none.
+        """Opens a run, and makes it where there is none; see `of_model`, too.
 
         Args:
           run_dir: Folder of the run.
           task: What is optimised.
-          model: A built and trained `VAE` or `TVAE`; it is trained further.
+          space: Latents of the model that `retrainer` trains.
+          retrainer: Trains it before each round.
           plan: How many queries, in which rounds.
           strategy: Chooses the queries.
+          weighting: The weights of data.
           surrogate: What the strategy goes by; None where it needs none.
-          weighting: The weights of data; None for `Unweighted()`.
-          retraining: How the model is trained; None for `Retraining()`.
-          extra_header: What else has to be the same when the run goes on.
 
         Raises:
           ValueError: If values do not fit each other, or the folder has a run
@@ -130,38 +118,36 @@ class LatentSpaceOptimizer:
             )
         self.task = task
         self.plan = plan
-        self._model = model
-        self._strategy = strategy
-        self._surrogate = surrogate
-        self._weighting = weighting or Unweighted()
+        self._space = space
+        self._retrainer = retrainer
+        self._weighting = weighting
         self._folder = pathlib.Path(run_dir)
         self._folder.mkdir(parents=True, exist_ok=True)
         self.collection = Collection(task, task.data(plan.seed))
-        _check_model(model, self.collection.points, plan.budget)
-        retraining = retraining or Retraining()
-        self._retrainer = Retrainer(
-            model, retraining, self._seed(_RETRAINING, 0)
-        )
-        self._space = latent_space(model)
+        check_size(retrainer, self.collection.points, plan.budget)
         self._round = -1
         self._pending: list[Query] = []
-        self._is_warm = False
-        self.seconds = dict.fromkeys(STAGES, 0.0)
         self.rounds = RoundTable(self._folder / "rounds.csv")
         parts = {
-            "model": type(model).__name__,
             "strategy": strategy,
             "surrogate": surrogate,
-            "weighting": self._weighting,
-            "retraining": retraining,
+            "weighting": weighting,
+            **retrainer.settings,
         }
         self.ledger = Ledger(
             self._folder / LEDGER,
-            {
-                **header(task, self.collection, plan, **parts),
-                **(extra_header or {}),
-            },
+            header(task, self.collection, plan, **parts),
             in_order=False,
+        )
+        self._proposer = Proposer(
+            task,
+            space,
+            plan,
+            strategy,
+            surrogate,
+            self.collection,
+            self.ledger,
+            self.rounds,
         )
         try:
             self._restore()
@@ -169,47 +155,93 @@ class LatentSpaceOptimizer:
             self.ledger.close()
             raise
 
-    def _seed(self, *path: int) -> int:
-        """Returns the seed of one use; see the constants above."""
-        sequence = np.random.SeedSequence([self.plan.seed, *path])
-        return int(sequence.generate_state(1)[0] >> 1)
+    @classmethod
+    def of_model(
+        cls,
+        run_dir: str | os.PathLike[str],
+        task: Task,
+        model: Any,
+        plan: Plan,
+        *,
+        strategy: Strategy,
+        surrogate: Surrogate | None = None,
+        weighting: Weighting | None = None,
+        retraining: Retraining | None = None,
+    ) -> LatentSpaceOptimizer:
+        """Opens a run in the latent space of a VAE or TVAE.
 
-    # The round.
+        Args:
+          run_dir: Folder of the run.
+          task: What is optimised.
+          model: A built and trained `VAE` or `TVAE`; it is trained further.
+          plan: How many queries, in which rounds.
+          strategy: Chooses the queries.
+          surrogate: What the strategy goes by; None where it needs none.
+          weighting: The weights of data; None for `Unweighted()`.
+          retraining: How the model is trained; None for `Retraining()`.
+
+        Raises:
+          TypeError: If the model is neither.
+          ValueError: If values do not fit each other, or the folder has a run
+            of other ones.
+          RuntimeError: If another process is at it.
+        """
+        # These import TensorFlow.
+        from tfvae.lso.latent_space import latent_space
+        from tfvae.lso.model_retrainer import ModelRetrainer
+        from tfvae.lso.retraining import Retraining
+        from tfvae.lso.weighting import Unweighted
+
+        space = latent_space(model)
+        retrainer = ModelRetrainer(
+            model,
+            retraining or Retraining(),
+            plan.seed_of(Use.RETRAINING, 0),
+        )
+        return cls(
+            run_dir,
+            task,
+            space,
+            retrainer,
+            plan,
+            strategy=strategy,
+            weighting=weighting or Unweighted(),
+            surrogate=surrogate,
+        )
+
+    # Where the run is.
 
     @property
     def num_done(self) -> int:
         """The number of queries that have a score or have failed."""
         return len(self.ledger.entries)
 
-    def _entries_of(self, now: int) -> list[Entry]:
-        return [one for one in self.ledger.entries if one.round == now]
+    def best(self) -> float | None:
+        """Returns the best score of all queries, in the task's direction."""
+        scores = [
+            self.task.sign * entry.score
+            for entry in self.ledger.entries
+            if entry.score is not None
+        ]
+        return self.task.sign * max(scores) if scores else None
+
+    @property
+    def _models(self) -> pathlib.Path:
+        return self._folder / "rounds"
+
+    @property
+    def _pending_path(self) -> pathlib.Path:
+        return self._folder / "pending.npz"
 
     def _restore(self) -> None:
         """Takes up what the folder has."""
         now = min(self.plan.round_of(self.num_done), self.plan.num_rounds - 1)
-        # States of data that a TVAE had no room for yet are fresh ones.
-        found = checkpoints.restore_latest(
-            self._checkpoints, self._model, grows=STATE_NAMES
-        )
-        trained = -1 if found is None else found.epoch
-        if trained > now:
-            raise ValueError(
-                f"{self.ledger.path} must have the evaluations of all rounds "
-                f"before {trained}, for which there is a checkpoint, got "
-                f"{self.num_done}; has it been shortened?"
-            )
-        if trained < now - 1:
-            raise ValueError(
-                f"{self._checkpoints} must have the model of round {now - 1} "
-                f"or {now}, got "
-                f"{'none' if found is None else f'that of round {trained}'}"
-            )
-        # What round `trained` has found is added when the next one begins.
-        for done in range(trained):
-            self.collection.add(self._entries_of(done), self._weighting)
-        if trained == now:
+        self._round = self._restored_round(now)
+        # What this round has found is added when the next one begins.
+        for done in range(self._round):
+            self._add(done)
+        if self._round == now:
             self._enter(now)
-        self._round = trained
         last = pending.load(self._pending_path)
         if last is None:
             return
@@ -221,104 +253,29 @@ class LatentSpaceOptimizer:
                 f"{self.ledger.path} must have the evaluations of all queries "
                 f"before {first}, got {self.num_done}; has it been shortened?"
             )
-        if last.queries[0].round != self._round:
-            return
-        self._pending = last.queries
-        if self._strategy.uses_surrogate and self._surrogate is not None:
-            self._surrogate.restore(last.surrogate)
-            self._is_warm = True
+        if last.queries[0].round == self._round:
+            self._pending = last.queries
+            self._proposer.resume(last.surrogate)
 
-    @property
-    def _checkpoints(self) -> pathlib.Path:
-        return self._folder / "rounds"
-
-    @property
-    def _pending_path(self) -> pathlib.Path:
-        return self._folder / "pending.npz"
-
-    def _begin(self, now: int) -> None:
-        """Trains the model for a round."""
-        weights = self.collection.weights(self._weighting)
-        if now == 0:
-            snapshots.save_weights(
-                self._folder,
-                self.task.sign * self.collection.scores,
-                weights,
+    def _restored_round(self, now: int) -> int:
+        """Restores the model of round `now` or the one before, -1 for none."""
+        found = self._retrainer.restore(self._models)
+        trained = -1 if found is None else found
+        if trained > now:
+            raise ValueError(
+                f"{self.ledger.path} must have the evaluations of all rounds "
+                f"before {trained}, for which there is a checkpoint, got "
+                f"{self.num_done}; has it been shortened?"
             )
-        before = dict(self.seconds)
-        with self._timed("retrain"):
-            loss = self._retrainer.retrain(
-                self.collection.points,
-                weights,
-                self.collection.num_kept,
-                now == 0,
+        if trained < now - 1:
+            raise ValueError(
+                f"{self._models} must have the model of round {now - 1} or "
+                f"{now}, got "
+                f"{'none' if found is None else f'that of round {trained}'}"
             )
-            checkpoints.save(self._checkpoints, self._model, now)
-        self.rounds.begin(
-            now, self.collection.num_kept, loss, before, self.seconds
-        )
-        self._enter(now)
+        return trained
 
-    def _enter(self, now: int) -> None:
-        """Takes up a round whose model is trained."""
-        self._round = now
-        self._is_warm = False
-        self._pending = []
-        self._take_snapshots()
-        if not self._strategy.uses_data:
-            self._latents = np.zeros((0, self._space.num_latents), np.float32)
-            self._scores = np.zeros(0)
-            return
-        with self._timed("encode"):
-            kept = np.flatnonzero(self.collection.is_kept)
-            chosen = select_points(
-                self.collection.scores[kept],
-                self.plan.num_best,
-                self.plan.num_random,
-                self._seed(_POINTS, now),
-            )
-            rows = kept[chosen]
-            self._latents = self._space.encode(
-                self.collection.points[rows], rows
-            )
-            # No point counts for less than an invalid one, lest outliers be
-            # what the surrogate is fitted to.
-            self._scores = np.maximum(
-                self.collection.scores[rows], self.collection.invalid_score
-            )
-
-    def _take_snapshots(self) -> None:
-        now, seed = self._round, self._seed(_SAMPLING, self._round)
-        if now not in snapshots.rounds_to_see(self.plan.num_rounds):
-            return
-        if not self.plan.num_samples:
-            return
-        snapshots.save_samples(
-            self._folder,
-            self._space,
-            self._score_means,
-            now,
-            self.plan.num_samples,
-            seed,
-        )
-        snapshots.save_manifold(
-            self._folder, self._space, self._score_means, now
-        )
-
-    def _known(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns latents and scores of this round's points and queries."""
-        entries = self._entries_of(self._round)
-        if not entries:
-            return self._latents, self._scores
-        latents = np.array([one.latent for one in entries], np.float32)
-        scores = [self.collection.score_of(one) for one in entries]
-        counted = np.maximum(scores, self.collection.invalid_score)
-        return (
-            np.concatenate([self._latents, latents]),
-            np.concatenate([self._scores, counted]),
-        )
-
-    # Queries.
+    # The rounds.
 
     def ask(self) -> list[Query]:
         """Returns the queries that want a score.
@@ -332,121 +289,64 @@ class LatentSpaceOptimizer:
                 return waiting
             now = self.plan.round_of(self.num_done)
             if now != self._round:
-                self._end()
-                self._begin(now)
+                self._leave()
+                self._retrain(now)
+                self._enter(now)
             self._propose()
 
     def _waiting(self) -> list[Query]:
         """Records queries without input, and returns those without score."""
-        done = {entry.query for entry in self._entries_of(self._round)}
+        done = {entry.query for entry in entries_of(self.ledger, self._round)}
         waiting = [one for one in self._pending if one.number not in done]
         for query in waiting:
             if query.input is None:
                 self._fail(query, query.failure or NO_INPUT)
         return [query for query in waiting if query.input is not None]
 
-    def _end(self) -> None:
+    def _leave(self) -> None:
         """Adds what a round has found to the data."""
         if self._round >= 0:
-            self.collection.add(self._entries_of(self._round), self._weighting)
-            self.rounds.end(self._round, self.best(), self.seconds)
+            self._add(self._round)
+            self.rounds.end(self._round, self.best())
+
+    def _add(self, done: int) -> None:
+        found = entries_of(self.ledger, done)
+        self.collection.add(found, self._weighting)
+
+    def _retrain(self, now: int) -> None:
+        """Trains the model for a round."""
+        collection = self.collection
+        weights = collection.weights(self._weighting)
+        if now == 0:
+            scores = self.task.sign * collection.scores
+            snapshots.save_weights(self._folder, scores, weights)
+        with self.rounds.timed("retrain"):
+            loss = self._retrainer.retrain(
+                collection.points, weights, collection.num_kept, now == 0
+            )
+            self._retrainer.save(self._models, now)
+        self.rounds.begin(now, collection.num_kept, loss)
+
+    def _enter(self, now: int) -> None:
+        """Takes up a round whose model is trained."""
+        self._round = now
+        self._pending = []
+        score = Scorer(self.task, self._space, self.collection).of_means
+        snapshots.take(
+            self._folder, self.task, self._space, score, self.plan, now
+        )
+        self._proposer.enter(now)
 
     def _propose(self) -> None:
         """Chooses the next queries, and puts them on the disk."""
-        done = {entry.query for entry in self._entries_of(self._round)}
-        start = self._round * self.plan.round_size
-        numbers = [
-            number
-            for number in range(start, self.plan.end_of(self._round))
-            if number not in done
-        ]
-        first = numbers[0]
-        count = min(self._strategy.num_at_a_time(len(numbers)), len(numbers))
-        latents, scores = self._known()
-        if self._strategy.uses_surrogate and self._surrogate is not None:
-            with self._timed("fit"):
-                self._surrogate.fit(
-                    latents,
-                    scores,
-                    self._seed(_FITTING, first),
-                    self._is_warm,
-                )
-            self._is_warm = True
-        context = Context(
-            self._space, latents, scores, self._surrogate, self._score_latents
-        )
-        with self._timed("acquisition"):
-            proposed = self._strategy.propose(
-                context,
-                count * self.plan.num_proposals,
-                self._seed(_PROPOSING, first),
-            )
-        seed = self._seed(_READING, first)
-        with self._timed("decode"):
-            found = read(self.task, self._space.decode(proposed), seed)
-        inputs = [one.content for one in found]
-        self._pending = [
-            Query(
-                number,
-                self._round,
-                proposed[place],
-                inputs[place],
-                seed,
-                found[place].failure,
-            )
-            for number, place in zip(
-                numbers[:count], self._worthwhile(inputs)[:count], strict=False
-            )
-        ]
-        state = {}
-        if self._surrogate is not None:
-            state = self._surrogate.state()
-        pending.save(self._pending_path, pending.Pending(self._pending, state))
-        self.rounds.update(self._round, self.seconds)
+        done = {entry.query for entry in entries_of(self.ledger, self._round)}
+        left = [n for n in self.plan.queries_of(self._round) if n not in done]
+        proposed = self._proposer.propose(self._round, left)
+        pending.save(self._pending_path, proposed)
+        self._pending = proposed.queries
+        self.rounds.update(self._round)
 
-    def _worthwhile(self, inputs: Sequence[Any]) -> list[int]:
-        """Returns the places of JSON inputs, those of unknown score first."""
-        if self.plan.num_proposals == 1:
-            return list(range(len(inputs)))
-        known = self.collection.keys.union(
-            self.collection.key(entry.input) for entry in self.ledger.entries
-        )
-        rank = []
-        for one in inputs:
-            key = self.collection.key(one)
-            rank.append(2 if one is None else int(key in known))
-            known.add(key)
-        return sorted(range(len(inputs)), key=rank.__getitem__)
-
-    def _score_latents(
-        self, latents: np.ndarray
-    ) -> tuple[np.ndarray, list[Any]]:
-        """Scores latents by the objective itself, for oracles."""
-        found = read(self.task, self._space.decode(latents), 0)
-        keys = [
-            None if one.input is None else self.collection.key(one.content)
-            for one in found
-        ]
-        return self.task.sign * self._scores_of(found), keys
-
-    def _score_means(
-        self, means: np.ndarray, seed: int
-    ) -> tuple[np.ndarray, list[Any]]:
-        """Returns scores of decoder means, and the inputs they stand for."""
-        found = read(self.task, means, seed)
-        return self._scores_of(found), [one.input for one in found]
-
-    def _scores_of(self, found: Sequence[Reading]) -> np.ndarray:
-        """Returns the scores of readings, in the task's direction."""
-        invalid = self.task.sign * self.collection.invalid_score
-        scores = np.full(len(found), invalid)
-        for i, one in enumerate(found):
-            if one.input is None:
-                continue
-            result = evaluation.evaluate_one(self.task.objective, one.input)
-            if result.score is not None:
-                scores[i] = result.score
-        return scores
+    # Their scores.
 
     def tell(
         self,
@@ -494,7 +394,7 @@ class LatentSpaceOptimizer:
                 result = result._replace(failure=one_line(error))
         entry = self._record(waiting[number], result)
         if self.num_done >= self.plan.budget:
-            self.rounds.end(self._round, self.best(), self.seconds)
+            self.rounds.end(self._round, self.best())
         return entry
 
     def _record(self, query: Query, result: evaluation.Result) -> Entry:
@@ -542,12 +442,14 @@ class LatentSpaceOptimizer:
         evaluator = evaluator or evaluation.InProcess()
         while queries := self.ask():
             given, inputs = self._inputs(queries)
-            self.ledger.reserve(self._num_bytes(given))
-            with self._timed("evaluate"):
-                evaluator(self.task.objective, inputs, self._recorder(given))
-            self.rounds.update(self._round, self.seconds)
+            if given:
+                self.ledger.reserve(self._num_bytes(given))
+                done = self._recorder(given)
+                with self.rounds.timed("evaluate"):
+                    evaluator(self.task.objective, inputs, done)
+            self.rounds.update(self._round)
             yield
-        self.rounds.end(self._round, self.best(), self.seconds)
+        self.rounds.end(self._round, self.best())
 
     def _inputs(
         self, queries: Sequence[Query]
@@ -576,15 +478,6 @@ class LatentSpaceOptimizer:
 
         return done
 
-    def best(self) -> float | None:
-        """Returns the best score of all queries, in the task's direction."""
-        scores = [
-            self.task.sign * entry.score
-            for entry in self.ledger.entries
-            if entry.score is not None
-        ]
-        return self.task.sign * max(scores) if scores else None
-
     def close(self) -> None:
         """Lets other processes open the run."""
         self.ledger.close()
@@ -594,11 +487,3 @@ class LatentSpaceOptimizer:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    @contextlib.contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] += time.perf_counter() - start

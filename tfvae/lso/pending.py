@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Queries that wait for their scores, kept where a kill can not reach them.
+"""File of the queries that wait for their scores.
 
-They are on the disk, with the state of the surrogate that they came from,
-before the first of them is evaluated: a run that is resumed asks the same
-ones, and goes on with the same surrogate.
+It is on the disk, with the state of the surrogate that they came from, before
+the first of them is evaluated: a run that is resumed asks the same ones, and
+goes on with the same surrogate.
 """
 
 from __future__ import annotations

@@ -1,11 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many queries an optimisation has, and in which rounds."""
+"""The budget, rounds and seeds of an optimisation."""
 
 from __future__ import annotations
 
 import dataclasses
+import enum
 import math
 import numbers
+
+import numpy as np
+
+
+class Use(enum.IntEnum):
+    """What a seed is used for; the numbers are part of every run."""
+
+    RETRAINING = 0
+    POINTS = 1
+    FITTING = 2
+    PROPOSING = 3
+    READING = 4
+    SAMPLING = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +95,12 @@ class Plan:
         """Returns the round of a query."""
         return number // self.round_size if self.queries_per_round else 0
 
-    def end_of(self, now: int) -> int:
-        """Returns the number behind the last query of a round."""
-        return min((now + 1) * self.round_size, self.budget)
+    def queries_of(self, now: int) -> range:
+        """Returns the numbers of the queries of a round."""
+        start = now * self.round_size
+        return range(start, min(start + self.round_size, self.budget))
+
+    def seed_of(self, use: Use, number: int) -> int:
+        """Returns the seed of one use, given the number of a query or round."""
+        sequence = np.random.SeedSequence([self.seed, int(use), number])
+        return int(sequence.generate_state(1)[0] >> 1)

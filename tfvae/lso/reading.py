@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From decoder means to the inputs of objectives, to JSON, and back.
+"""Conversions of inputs: from decoder means, to and from JSON, to pictures.
 
 What a task's functions may do wrong is either a failure of one input or an
 error that says whose it is; what they do to an input stays with it.
@@ -93,6 +93,28 @@ def as_json(task: Task, one_input: Any) -> Any:
             f"`to_json` of task {task.name} must return what JSON can hold, "
             f"got {type(content).__name__}: {error}"
         ) from error
+
+
+def as_picture(task: Task, one_input: Any) -> np.ndarray:
+    """Returns an input as a picture `[height, width]`, 0 black and 1 white.
+
+    Raises:
+      ValueError: If `to_picture` of the task, which must have one, returns
+        something else.
+    """
+    assert task.to_picture is not None
+    picture = np.asarray(task.to_picture(one_input))
+    if picture.dtype.kind not in "biuf" or picture.ndim != 2:
+        raise ValueError(
+            f"`to_picture` of task {task.name} must return an array [height, "
+            f"width] of numbers, got {picture.dtype} {picture.shape!r}"
+        )
+    if picture.size and not 0.0 <= picture.min() <= picture.max() <= 1.0:
+        raise ValueError(
+            f"`to_picture` of task {task.name} must return values from 0 to "
+            f"1, got some from {picture.min()} to {picture.max()}"
+        )
+    return picture
 
 
 def from_json(task: Task, content: Any) -> Any:

@@ -1,22 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each round of an optimisation took, as a table."""
+"""Table of the rounds of an optimisation: data, loss, best score, seconds."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import pathlib
+import time
+from collections.abc import Iterator
 from typing import Any
 
 from tfvae import files
 
 STAGES = ("retrain", "encode", "fit", "acquisition", "decode", "evaluate")
-"""What the time of a run goes into."""
+"""The stages of a round that are timed."""
 
 
 class RoundTable:
     """rounds.csv: a row for each round, with the seconds of its stages.
 
     A round that was interrupted has the seconds before and after it.
+
+        with table.timed("retrain"):
+            loss = train()
+        table.begin(0, num_data=5000, loss=loss)
+        with table.timed("evaluate"):
+            score = objective(one)
+        table.end(0, best=score)
     """
 
     COLUMNS = (
@@ -31,42 +41,41 @@ class RoundTable:
         """Reads what the file at `path` has, if there is one."""
         self._path = path
         self._rows: dict[int, dict[str, Any]] = {}
-        self._counted = dict.fromkeys(STAGES, 0.0)
+        # What has been timed but is in no row yet.
+        self._spent = dict.fromkeys(STAGES, 0.0)
         if path.exists():
             with path.open(newline="") as file:
                 for row in csv.DictReader(file):
                     self._rows[int(row["round"])] = dict(row)
 
-    def begin(
-        self,
-        now: int,
-        num_data: int,
-        loss: float | None,
-        before: dict[str, float],
-        seconds: dict[str, float],
-    ) -> None:
-        """Makes the row of a round whose model has been trained."""
-        self._counted = before
-        self._rows[now] = {"round": now, "num_data": num_data, "loss": loss}
-        self.update(now, seconds)
+    @contextlib.contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Adds the time that passes within to a stage, one of `STAGES`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._spent[stage] += time.perf_counter() - start
 
-    def update(self, now: int, seconds: dict[str, float]) -> None:
-        """Adds what has been spent since the last time to a round's row."""
+    def begin(self, now: int, num_data: int, loss: float | None) -> None:
+        """Makes the row of a round whose model has been trained."""
+        self._rows[now] = {"round": now, "num_data": num_data, "loss": loss}
+        self.update(now)
+
+    def update(self, now: int) -> None:
+        """Adds what has been timed since the last call to a round's row."""
         row = self._rows.setdefault(now, {"round": now})
-        for stage in STAGES:
+        for stage, spent in self._spent.items():
             name = f"seconds_{stage}"
-            spent = seconds[stage] - self._counted[stage]
             row[name] = f"{float(row.get(name) or 0.0) + spent:.3f}"
-        self._counted = dict(seconds)
+        self._spent = dict.fromkeys(STAGES, 0.0)
         self._write()
 
-    def end(
-        self, now: int, best: float | None, seconds: dict[str, float]
-    ) -> None:
+    def end(self, now: int, best: float | None) -> None:
         """Completes the row of a round."""
         if now in self._rows:
             self._rows[now]["best"] = best
-            self.update(now, seconds)
+            self.update(now)
 
     def seconds(self) -> dict[str, float]:
         """Returns what all rounds have spent, by `STAGES`."""

@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Views of a run that its figures are drawn from."""
+"""Weights, prior samples and latent planes of a run, for its figures."""
 
 from __future__ import annotations
 
 import pathlib
 import zipfile
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfvae import files
-from tfvae.lso.latent_space import LatentSpace
+from tfvae.lso.plan import Plan, Use
+from tfvae.lso.reading import as_picture
+from tfvae.lso.tasks.base import Task
+
+if TYPE_CHECKING:
+    from tfvae.lso.latent_space import LatentSpace
 
 WEIGHTS, SAMPLES, MANIFOLD = "weights.npz", "samples.npz", "manifold.npz"
 """The files, in the folder of a run."""
@@ -36,7 +41,33 @@ def save_weights(
         _save(folder / WEIGHTS, scores=scores, weights=weights)
 
 
-def save_samples(
+def take(
+    folder: pathlib.Path,
+    task: Task,
+    space: LatentSpace,
+    score: ScoreInputs,
+    plan: Plan,
+    now: int,
+) -> None:
+    """Takes the snapshots of a round, unless there are such already.
+
+    Args:
+      folder: Of the run.
+      task: What is optimised.
+      space: The latent space of the round.
+      score: Scores decoder means, beside the budget.
+      plan: Has `num_samples`; no snapshot is taken where it is 0.
+      now: The round; only those of `rounds_to_see` have snapshots.
+    """
+    if not plan.num_samples or now not in rounds_to_see(plan.num_rounds):
+        return
+    seed = plan.seed_of(Use.SAMPLING, now)
+    _save_samples(folder, space, score, now, plan.num_samples, seed)
+    if task.to_picture and space.num_latents == 2 and not space.is_binary:
+        _save_manifold(folder, task, space, score, now)
+
+
+def _save_samples(
     folder: pathlib.Path,
     space: LatentSpace,
     score: ScoreInputs,
@@ -57,12 +88,14 @@ def save_samples(
     )
 
 
-def save_manifold(
-    folder: pathlib.Path, space: LatentSpace, score: ScoreInputs, now: int
+def _save_manifold(
+    folder: pathlib.Path,
+    task: Task,
+    space: LatentSpace,
+    score: ScoreInputs,
+    now: int,
 ) -> None:
     """Decodes a grid of two latents and adds it to those of earlier rounds."""
-    if space.num_latents != 2 or space.is_binary:
-        return
     path = folder / MANIFOLD
     rounds, images, scores = _read(path, "rounds", "images", "scores")
     if now in rounds:
@@ -71,13 +104,15 @@ def save_manifold(
     grid = np.stack(np.meshgrid(ticks, ticks, indexing="ij"), -1)
     means = space.decode(grid.reshape(-1, 2).astype(np.float32))
     found, inputs = score(means, 0)
-    if np.ndim(inputs[0]) != 2:
-        return  # Only pictures can be shown this way.
-    pictures = np.stack(inputs).reshape(_SIDE, _SIDE, *np.shape(inputs[0]))
+    if any(one is None for one in inputs):
+        return  # A plane with invalid decodes is no picture.
+    pictures = np.stack([as_picture(task, one) for one in inputs])
     _save(
         path,
         rounds=np.append(rounds, now).astype(np.int64),
-        images=_grown(images, pictures),
+        images=_grown(
+            images, pictures.reshape(_SIDE, _SIDE, *pictures.shape[1:])
+        ),
         scores=_grown(scores, found.reshape(_SIDE, _SIDE)),
         bound=np.array(_BOUND),
     )

@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a strategy is, and those that need no surrogate.
+"""The protocol of strategies, and those that need no surrogate.
 
-A strategy proposes latents to query, by what a `Context` knows.
+A strategy proposes latents to query, given a `Context`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import gin
 import numpy as np
 
 from tfvae.lso.search import Box
-from tfvae.lso.surrogates import Surrogate
+
+if TYPE_CHECKING:
+    from tfvae.lso.surrogates import Surrogate
 
 
 class LatentSpace(Protocol):
@@ -208,7 +210,7 @@ class OracleGrid:
     """Queries the best of a grid, by the objective itself.
 
     It is no optimiser that one could use, as it evaluates the objective on all
-    of the grid: it tells what the latent space has to offer. Of points that
+    of the grid: it shows what the latent space has to offer. Of points that
     decode to the same input the first counts. Fewer queries than asked for are
     returned where the grid has fewer distinct inputs.
 

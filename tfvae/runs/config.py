@@ -13,8 +13,8 @@ import importlib.util  # noqa: F401 (gin needs it, and forgets to import it)
 import os
 import pathlib
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
 
 import gin
 import keras
@@ -45,6 +45,8 @@ _WITHOUT_INFLUENCE = frozenset(
 
 # Their values are paths, which can be written in several ways.
 _PATHS = frozenset({"optimize.warm_start", "own_task.path"})
+
+_Value = TypeVar("_Value")
 
 # Those of the lazy packages register when they are looked up.
 for _package in (data, lso):
@@ -172,6 +174,20 @@ def value(name: str) -> Any:
         return None
     # A copy of a reference to a macro is the value of the macro.
     return copy.deepcopy(found) if str(found).startswith("%") else found
+
+
+def once(key: Hashable, make: Callable[[], _Value]) -> _Value:
+    """Returns one object to all that the configuration hands it to.
+
+    gin calls what a value refers to, such as `@own_task()`, for each parameter
+    that has the value. A function that returns `once(key, make)` makes its
+    object in the first call after `load`, and returns the same one in others.
+
+    Args:
+      key: Of the object.
+      make: Makes it.
+    """
+    return gin.config.singleton_value(key, make)
 
 
 def operative_text() -> str:

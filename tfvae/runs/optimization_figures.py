@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of optimisations: of a single one, or of several side by side."""
+"""Figures of optimisations, of one or of several side by side."""
 
 from __future__ import annotations
 
-import base64
-import math
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +14,7 @@ from tfvae import plots
 from tfvae.lso import curves
 from tfvae.lso.snapshots import MANIFOLD, SAMPLES, WEIGHTS
 from tfvae.runs import optimization_results
-from tfvae.runs.optimization_results import Run
+from tfvae.runs.optimization_results import NUM_BEST, Run
 
 Groups = Mapping[str, Sequence[Run]]
 """Runs that differ in nothing but their seed, by label."""
@@ -25,15 +23,8 @@ Points = Callable[[str, int], Sequence[tuple[float, float, float]]]
 
 FIGURES = "figures"
 TOP = (1, 10, 50)
-NUM_BEST = 10
 _START = "best of the data"
 _FRAME = 3  # pixels around pictures, to be seen on white paper
-_LEAST_PIXELS = 16  # A shorter vector is not taken for a picture.
-_SCORES = {
-    "shapes": "area / pixels",
-    "expressions": "score of the expression",
-    "molecules": "penalised logP",
-}
 
 
 def write_run_figures(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
@@ -64,9 +55,10 @@ def write_run_figures(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
 
 
 def score_label(run: Run) -> str:
-    """Returns what the scores of a task are, with their unit."""
-    label = _SCORES.get(run.task, "score")
-    return label if run.maximise else f"{label} (smaller is better)"
+    """Returns what the scores are, with their unit and direction."""
+    if run.maximise:
+        return run.score_label
+    return f"{run.score_label} (smaller is better)"
 
 
 def top_k(runs: Sequence[Run], k: int) -> np.ndarray:
@@ -242,8 +234,6 @@ def draw_manifold(
     if found is None:
         return False
     images = np.asarray(found["images"], np.float64)
-    largest = images.max(initial=0.0)
-    images /= 255.0 if largest > 1.0 else 1.0
     scores = found.get("scores")
     rounds = [int(number) + 1 for number in found["rounds"]]
     plots.manifold(
@@ -272,7 +262,7 @@ def best(runs: Sequence[Run], count: int = NUM_BEST) -> list[tuple[float, Any]]:
 def draw_best(
     groups: Groups, path: pathlib.Path, *, title: str | None = None
 ) -> bool:
-    """Draws the best inputs, where inputs are pictures.
+    """Draws the best inputs, where there are pictures of them.
 
     Args:
       groups: The runs.
@@ -285,9 +275,11 @@ def draw_best(
     strips = {}
     for label, runs in groups.items():
         ranked = best(runs)
-        found = pictures(runs[0], [one for _, one in ranked])
-        if found is None:
+        known = {k: one for run in runs for k, one in run.pictures().items()}
+        keys = [optimization_results.key(one) for _, one in ranked]
+        if not ranked or not known.keys() >= set(keys):
             continue
+        found = [np.asarray(known[one], np.float64) for one in keys]
         points = np.full((NUM_BEST, found[0].size), 0.5)
         points[: len(found)] = [one.ravel() for one in found]
         row = f"{label}\n{ranked[0][0]:.5g} to {ranked[-1][0]:.5g}"
@@ -299,35 +291,3 @@ def draw_best(
     rows = [row for row, _ in strips]
     plots.sheet_of_pictures(strips, rows, [""], path, title=title)
     return True
-
-
-def picture(one: Any) -> np.ndarray | None:
-    """Returns an input as a picture `[height, width]`, None if it is none."""
-    if isinstance(one, str):
-        return None
-    try:
-        array = np.asarray(one, np.float64)
-    except (TypeError, ValueError):
-        return None
-    if array.ndim == 1 and array.size >= _LEAST_PIXELS:
-        return _square(array)
-    return array if array.ndim == 2 else None
-
-
-def _square(values: np.ndarray) -> np.ndarray | None:
-    side = math.isqrt(values.size)
-    return values.reshape(side, side) if side * side == values.size else None
-
-
-def pictures(run: Run, inputs: Sequence[Any]) -> list[np.ndarray] | None:
-    """Returns inputs of a run as pictures, None if some are none."""
-    if run.task == "shapes":  # They are packed; see that task.
-        inputs = [
-            np.unpackbits(np.frombuffer(base64.b64decode(one), np.uint8))
-            if isinstance(one, str)
-            else one
-            for one in inputs
-        ]
-    found = [picture(one) for one in inputs]
-    known = [one for one in found if one is not None]
-    return known if known and len(known) == len(found) else None

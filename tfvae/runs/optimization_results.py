@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an optimisation left in its folder.
+"""Reads what an optimisation left in its folder.
 
 ledger.jsonl has the queries, result.json what the run as a whole was like.
 Optional are weights.npz (`scores` and `weights` of the data of the first
-round), samples.npz (`scores` of prior samples, a row for each of `rounds`) and
+round), samples.npz (`scores` of prior samples, a row for each of `rounds`),
 manifold.npz (`images` of a grid of a plane of latents up to `bound`, at each
-of `rounds`, their `scores`). All scores are in the direction of the task.
+of `rounds`, their `scores`) and pictures.npz (`pictures` of the best inputs,
+and their `keys`). All scores are in the direction of the task.
+
+Folders of former versions have no pictures.npz, and no `score_label` in
+result.json: their inputs are shown as they are, their scores are labelled
+"score". Another call of tools/optimize.py adds both to a run that is finished.
 """
 
 from __future__ import annotations
@@ -18,11 +23,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfvae import files
 from tfvae.lso import curves
 from tfvae.lso.ledger import LEDGER, Entry, read_ledger
+from tfvae.lso.reading import as_picture, from_json
 from tfvae.lso.snapshots import WEIGHTS
+from tfvae.lso.tasks.base import Task
 
-RESULT = "result.json"
+RESULT, PICTURES = "result.json", "pictures.npz"
+NUM_BEST = 10
+"""How many of the best inputs are shown."""
 
 
 class Run(NamedTuple):
@@ -30,6 +40,8 @@ class Run(NamedTuple):
 
     path: pathlib.Path
     task: str
+    score_label: str
+    """What a score is, with its unit."""
     setting: str
     maximise: bool
     budget: int
@@ -40,7 +52,7 @@ class Run(NamedTuple):
     inputs: list[Any]
     """n of them as JSON has them, None for an invalid decode."""
     keys: list[Hashable]
-    """What tells the inputs apart."""
+    """Of the inputs, equal for equal ones."""
     num_invalid: int
     """Queries without an input."""
     num_failed: int
@@ -69,6 +81,14 @@ class Run(NamedTuple):
         ranked = sorted(found.values(), key=lambda pair: -self.sign * pair[0])
         return ranked[:count]
 
+    def pictures(self) -> dict[Hashable, np.ndarray]:
+        """Returns pictures `[height, width]` of the best inputs, by keys."""
+        found = self.arrays(PICTURES)
+        if found is None:
+            return {}
+        keys = found["keys"].tolist()
+        return dict(zip(keys, found["pictures"], strict=True))
+
     def arrays(self, name: str) -> dict[str, np.ndarray] | None:
         """Returns what a file of arrays holds, None where there is none."""
         return _arrays(self.path / name)
@@ -94,8 +114,8 @@ def read(run_dir: str | os.PathLike[str]) -> Run:
     if not entries:
         raise ValueError(f"{path / LEDGER} must have queries, got none")
     result = _result(path / RESULT)
-    told = {name: one for name, one in result.items() if one is not None}
-    known = {**header, **told}
+    given = {name: one for name, one in result.items() if one is not None}
+    known = {**header, **given}
     maximise = bool(known.get("maximise", True))
     data = _arrays(path / WEIGHTS)
     data_scores = np.empty(0) if data is None else data["scores"]
@@ -108,6 +128,7 @@ def read(run_dir: str | os.PathLike[str]) -> Run:
     return Run(
         path,
         str(known.get("task", path.name)),
+        str(known.get("score_label", "score")),
         str(known.get("setting", path.name)),
         maximise,
         int(known.get("budget", len(entries))),
@@ -118,7 +139,7 @@ def read(run_dir: str | os.PathLike[str]) -> Run:
             np.float64,
         ),
         [one.input for one in entries],
-        [_key(one.input) for one in entries],
+        [key(one.input) for one in entries],
         sum(one.input is None for one in entries),
         sum(one.score is None and one.input is not None for one in entries),
         result,
@@ -136,7 +157,30 @@ def _worst(
     return float(scores.min() if maximise else scores.max())
 
 
-def _key(one: Any) -> Hashable:
+def write_pictures(run_dir: str | os.PathLike[str], task: Task) -> None:
+    """Keeps the best inputs as pictures, if that is what they are.
+
+    Args:
+      run_dir: Folder of the optimisation.
+      task: Of the optimisation; its `to_picture` makes them.
+    """
+    if task.to_picture is None:
+        return
+    run = read(run_dir)
+    inputs = [one for _, one in run.best(NUM_BEST)]
+    if not inputs:
+        return
+    pictures = [as_picture(task, from_json(task, one)) for one in inputs]
+    with files.replacing(run.path / PICTURES, "wb", is_synced=True) as file:
+        np.savez_compressed(
+            file,
+            keys=np.array([key(one) for one in inputs]),
+            pictures=np.stack(pictures),
+        )
+
+
+def key(one: Any) -> Hashable:
+    """Returns the text by which inputs, as JSON has them, are compared."""
     return None if one is None else json.dumps(one, sort_keys=True)
 
 

@@ -27,7 +27,8 @@ from tfvae.lso.strategies import Strategy
 from tfvae.lso.surrogates import Surrogate
 from tfvae.lso.tasks.base import Task
 from tfvae.lso.weighting import Weighting
-from tfvae.runs import config, task_files
+from tfvae.optimizers import FusedAdam
+from tfvae.runs import config, optimization_results, task_files
 from tfvae.runs.experiment import Experiment, experiment
 from tfvae.runs.optimization_figures import TOP, write_run_figures
 from tfvae.runs.optimization_results import RESULT
@@ -37,7 +38,7 @@ from tfvae.tvae import TVAE
 from tfvae.tvae.growing import with_num_data
 
 MODEL = "model"
-"""Of a run folder, what has the model that it begins with."""
+"""The folder, in that of a run, of the model that it begins with."""
 
 _SECONDS_BETWEEN_LINES = 5.0
 # What `optimize` is made of: whether something is of the kind, and an example.
@@ -86,7 +87,9 @@ def scored_data(
 @gin.register
 def num_dimensions(task: Task) -> int:
     """Returns D, the size of a data point of a task."""
-    return task.data(0).points.shape[1]
+    # All have the same, so take those that `scored_data` makes anyway.
+    seed = config.value("scored_data.seed") or 0
+    return task.data(seed).points.shape[1]
 
 
 def load(
@@ -206,9 +209,10 @@ def optimize(
             result = summary(optimizer)
         run.write_json(RESULT, result)
         if result["num_queries"] >= budget:
+            optimization_results.write_pictures(run.path, task)
             write_run_figures(run.path)
         if asked is None:
-            _tell(run, result)
+            _print_result(run, result)
     return result
 
 
@@ -219,7 +223,7 @@ def _run(
     _announce(optimizer)
     progress = _Progress(optimizer)
     for _ in optimizer.steps(evaluator):
-        progress.tell()
+        progress.print()
 
 
 def _check_parts(parts: dict[str, Any]) -> None:
@@ -299,6 +303,7 @@ def opened(
         _check_config(run)
     started = _trained(run, warm_start)
     model = started.model
+    retraining = parts["retraining"] or Retraining()
     if isinstance(model, TVAE):
         points = task.data(plan.seed).points
         if not np.array_equal(started.observations.train, points):
@@ -307,7 +312,13 @@ def opened(
                 "TVAE, whose states are those of data points, got others."
             )
         model = with_num_data(model, len(points) + plan.budget)
-    optimizer = LatentSpaceOptimizer(run.path, task, model, plan, **parts)
+    # Whether it was trained just now or loaded, its optimizer is a new one.
+    model.compile(
+        FusedAdam(retraining.learning_rate, epsilon=retraining.epsilon)
+    )
+    optimizer = LatentSpaceOptimizer.of_model(
+        run.path, task, model, plan, **parts
+    )
     run.write_config()
     task_files.note(run, optimizer.num_done)
     return optimizer
@@ -331,10 +342,11 @@ def _trained(
 ) -> Experiment:
     """Returns the model that the optimisation begins with, and its data."""
     folder = RunDirectory(warm_start or run.path / MODEL)
+    parts = experiment()
     if warm_start is None and folder.read_summary() is None:
         print(f"training the model first, in {folder.path}", flush=True)
-        train(folder.path)
-    parts = experiment()
+        train(folder.path, parts)
+    # After training, too: figures may have drawn some of its random numbers.
     found = tfvae.checkpoints.restore_latest(folder.checkpoints, parts.model)
     if found is None:
         raise FileNotFoundError(
@@ -364,6 +376,7 @@ def summary(optimizer: LatentSpaceOptimizer) -> dict[str, Any]:
     return {
         "task": task.name,
         "seed": optimizer.plan.seed,
+        "score_label": task.score_label,
         "maximise": task.maximise,
         "budget": optimizer.plan.budget,
         "num_queries": len(entries),
@@ -392,22 +405,22 @@ def _announce(optimizer: LatentSpaceOptimizer) -> None:
 
 
 class _Progress:
-    """Tells of the queries, with the time that is left."""
+    """Prints how many queries are done, with the time that is left."""
 
     def __init__(self, optimizer: LatentSpaceOptimizer) -> None:
         self._optimizer = optimizer
         self._first = optimizer.num_done
         self._started = time.perf_counter()
-        self._told = 0.0
+        self._printed = 0.0
 
-    def tell(self) -> None:
-        """Writes a line, if the last one was a while ago."""
+    def print(self) -> None:
+        """Prints a line, if the last one was a while ago."""
         plan, done = self._optimizer.plan, self._optimizer.num_done
         now = time.perf_counter()
         is_last = done >= plan.budget
-        if now - self._told < _SECONDS_BETWEEN_LINES and not is_last:
+        if now - self._printed < _SECONDS_BETWEEN_LINES and not is_last:
             return
-        self._told = now
+        self._printed = now
         each = (now - self._started) / max(done - self._first, 1)
         width = len(str(plan.budget))
         print(
@@ -430,7 +443,7 @@ def _number(value: float | None) -> str:
     return "none" if value is None else f"{value:.6g}"
 
 
-def _tell(run: RunDirectory, result: dict[str, Any]) -> None:
+def _print_result(run: RunDirectory, result: dict[str, Any]) -> None:
     """Prints the end of a run."""
     top = ", ".join(f"top-{k} {_number(v)}" for k, v in result["top"].items())
     print(

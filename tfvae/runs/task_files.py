@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tasks that are Python files of their own."""
+"""Loads a task from a Python file, and records which file a run uses."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pathlib
 import sys
 import zlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 import gin
 
@@ -23,19 +24,41 @@ from tfvae.runs.run_directory import RunDirectory
 PATH = "own_task.path"
 """The parameter that has the file."""
 RECORD = "task.json"
-"""Of a run folder, what says which file a run began with."""
+"""The file of a run folder that says which task file a run began with."""
 
 _logger = logging.getLogger(__name__)
-# Files that were found, by the paths that they were asked for with: an
-# objective may change the folder that relative ones start from.
-_FOUND: dict[pathlib.Path, pathlib.Path] = {}
+
+
+class TaskFile(NamedTuple):
+    """A task, and the file that it is from."""
+
+    task: Task
+    path: pathlib.Path
+    """Absolute."""
+    crc32: int
+    """Of the file when it was loaded."""
 
 
 @gin.register
 def own_task(path: str | os.PathLike[str]) -> Task:
-    """Returns the `task` of a Python file.
+    """Returns the `task` of a Python file, the same in a whole configuration.
 
-    Modules beside the file can be imported by it.
+    Args:
+      path: See `load_task`.
+    """
+    return _configured(path).task
+
+
+def _configured(path: str | os.PathLike[str]) -> TaskFile:
+    """Loads a file once, whatever the current folder is later."""
+    return config.once(("task file", os.fspath(path)), lambda: load_task(path))
+
+
+def load_task(path: str | os.PathLike[str]) -> TaskFile:
+    """Loads the `task` of a Python file.
+
+    Modules beside the file can be imported by it. Data of the task are made
+    once for each seed.
 
     Args:
       path: The file; it has a `Task` of that name, or a function that makes
@@ -46,7 +69,7 @@ def own_task(path: str | os.PathLike[str]) -> Task:
       TypeError: If it has no `task`.
       ValueError: If it is no Python file, or fails.
     """
-    resolved = _resolved(path)
+    resolved = pathlib.Path(path).resolve()
     if not resolved.is_file():
         what = "is no file" if resolved.exists() else "does not exist"
         raise FileNotFoundError(
@@ -57,22 +80,12 @@ def own_task(path: str | os.PathLike[str]) -> Task:
             "`task` must be a Python file, whose name ends in .py, got "
             f"{resolved}."
         )
-    return _task_of(resolved, resolved.stat().st_mtime_ns)
+    checksum = zlib.crc32(resolved.read_bytes())
+    return TaskFile(_executed(resolved), resolved, checksum)
 
 
-def _resolved(path: str | os.PathLike[str]) -> pathlib.Path:
-    """Returns the whole path of a file."""
-    path = pathlib.Path(path)
-    resolved = path.resolve()
-    if resolved.is_file():
-        _FOUND[path] = resolved
-    return _FOUND.get(path, resolved)
-
-
-@functools.lru_cache(maxsize=8)
-def _task_of(path: pathlib.Path, changed: int) -> Task:
-    """Returns the task of a file as of when it was changed last."""
-    del changed
+def _executed(path: pathlib.Path) -> Task:
+    """Returns the task of a file."""
     name = f"{path.stem}_task"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
@@ -93,7 +106,7 @@ def _task_of(path: pathlib.Path, changed: int) -> Task:
         raise TypeError(
             f"{path} must have a `task` that is a tfvae.lso.Task, got {task!r}."
         )
-    # What it takes to make the data is not for us to do several times.
+    # The model and the optimiser ask for the same data.
     data = functools.cache(_checked(path, task.data))
     return dataclasses.replace(task, data=data)
 
@@ -122,39 +135,38 @@ def _checked(
     return checked
 
 
-def configured_file() -> pathlib.Path | None:
+def configured() -> TaskFile | None:
     """Returns the file of the configured task; None if it has none."""
     path = config.value(PATH)
     if path is None or "@own_task" not in config.text():
         return None
-    return _resolved(path)
+    return _configured(path)
 
 
 def is_of(run: RunDirectory) -> bool:
     """Returns whether a run began with the file that is configured now."""
-    record, file = _read(run), configured_file()
-    return file is not None and record.get("path") == str(file)
+    record, file = _read(run), configured()
+    return file is not None and record.get("path") == str(file.path)
 
 
 def note(run: RunDirectory, num_done: int) -> None:
-    """Notes the file of the task, or warns if it has changed since it was.
+    """Records the file of the task, or warns if it has changed since then.
 
     Args:
       run: The folder.
       num_done: Queries that have been evaluated.
     """
-    file = configured_file()
+    file = configured()
     if file is None:
         return
-    checksum = zlib.crc32(file.read_bytes())
     record = _read(run)
     if not num_done or not record:
-        run.write_json(RECORD, {"path": str(file), "crc32": checksum})
-    elif record["crc32"] != checksum:
+        run.write_json(RECORD, {"path": str(file.path), "crc32": file.crc32})
+    elif record["crc32"] != file.crc32:
         _logger.warning(
             "%s has changed since this run began; scores of old and new "
             "objectives will be mixed",
-            file.name,
+            file.path.name,
         )
 
 

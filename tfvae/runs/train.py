@@ -24,6 +24,7 @@ _FEATURE_TOLERANCE = 0.25
 @gin.configurable
 def train(
     run_dir: str | os.PathLike[str],
+    parts: Experiment | None = None,
     *,
     num_test_points: int = 256,
     export: bool = True,
@@ -35,6 +36,7 @@ def train(
 
     Args:
       run_dir: Folder of the run, see `RunDirectory`.
+      parts: What to train on what; None to build the configured `experiment`.
       num_test_points: How many held-out points to infer when the run is
         observed, for the column "test_bound" ("validation_bound" where the data
         have points for that); inference takes long, and
@@ -53,7 +55,7 @@ def train(
     with run.locked_for_training() as is_finished:
         if is_finished:
             return summaries.tell_finished(run)
-        parts = experiment()
+        parts = experiment() if parts is None else parts
         if parts.restoration is not None:
             raise ValueError(
                 "`experiment.data` must be data points, got a picture to "

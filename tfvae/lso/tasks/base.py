@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an optimisation is of: data with scores, an objective, a direction."""
+"""Tasks: an objective to optimise, and scored data to begin with."""
 
 from __future__ import annotations
 
@@ -119,6 +119,9 @@ class Task:
         added to them once more.
       to_json: From an input to what JSON can hold.
       from_json: Back.
+      score_label: What a score is, with its unit, for the axes of figures.
+      to_picture: From an input to a picture `[height, width]`, 0 black and 1
+        white, all of one shape; None where inputs are no pictures.
     """
 
     name: str
@@ -132,6 +135,8 @@ class Task:
     keep_duplicates: bool = True
     to_json: Callable[[Input], Any] = _to_lists
     from_json: Callable[[Any], Input] = _from_lists
+    score_label: str = "score"
+    to_picture: Callable[[Input], np.ndarray] | None = None
 
     def __post_init__(self) -> None:
         """Checks what can be checked before anything is run."""
@@ -142,12 +147,13 @@ class Task:
             "write",
             "to_json",
             "from_json",
+            "to_picture",
         ):
-            if not callable(getattr(self, field)):
-                raise TypeError(
-                    f"`{field}` must be a function, got "
-                    f"{getattr(self, field)!r}"
-                )
+            value = getattr(self, field)
+            if field == "to_picture" and value is None:
+                continue
+            if not callable(value):
+                raise TypeError(f"`{field}` must be a function, got {value!r}")
         if self.invalid_score is not None and not math.isfinite(
             self.invalid_score
         ):

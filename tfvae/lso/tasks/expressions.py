@@ -337,6 +337,7 @@ def expressions(
         optimum=0.0,
         to_json=str,
         from_json=str,
+        score_label="score of the expression",
     )
 
 

@@ -90,7 +90,7 @@ class Grammar:
     def parse(self, text: str, symbol: str | None = None) -> Derivation:
         """Returns the productions that derive a text, leftmost first.
 
-        Terminals are told apart from left to right, the longest that fits;
+        Terminals are read from left to right, each the longest that fits;
         blanks between them do not count. Productions may begin with their own
         left side. Of an ambiguous text it is one of the derivations.
 

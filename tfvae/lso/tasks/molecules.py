@@ -151,6 +151,7 @@ def molecules(
         keep_duplicates=False,
         to_json=str,
         from_json=str,
+        score_label="penalised logP",
     )
 
 

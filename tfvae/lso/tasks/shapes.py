@@ -52,6 +52,8 @@ def shapes(
         optimum=float(math.prod(shape)),
         to_json=_to_text,
         from_json=functools.partial(_from_text, shape),
+        score_label="area / pixels",
+        to_picture=np.asarray,
     )
 
 
