@@ -14,8 +14,9 @@ from typing import Any
 
 import gin
 
-import tfvae.sweeps.optimization_cell  # noqa: F401 (gin files name these)
-from tfvae.runs import config
+import tfvae.sweeps.optimization_cell
+import tfvae.sweeps.training_cell  # noqa: F401 (gin files name these)
+from tfvae.runs import config, identity
 from tfvae.runs.run_directory import RunDirectory, UnexpectedError
 from tfvae.sweeps import folders, pool
 from tfvae.sweeps.grid import (
@@ -213,26 +214,7 @@ def _check_same(run_dir: pathlib.Path, texts: Mapping[str, str]) -> None:
         if not path.exists():
             continue
         saved = path.read_text(encoding="utf-8")
-        different = config.differences(saved, text)
-        epochs = [_epochs(one) for one in (saved, text)]
-        if epochs[0] != epochs[1]:
-            different.append(
-                f"{config.EXTENDABLE} was {epochs[0]}, is now {epochs[1]}"
-            )
-        if different:
-            raise ValueError(
-                f"`run_dir` {run_dir} must be empty or of the same "
-                f"configuration, got other values for cell {name}: "
-                f"{'; '.join(different)}."
-            )
-
-
-def _epochs(text: str) -> str | None:
-    bindings = config.bindings(text)
-    value = bindings.get(config.EXTENDABLE)
-    if value is not None and value.startswith("%"):
-        return bindings.get(value.removeprefix("%"))
-    return value
+        identity.check(run_dir, saved, text, identity.CELL, f"cell {name}")
 
 
 def _write_study(
