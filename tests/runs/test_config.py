@@ -5,6 +5,7 @@ import pathlib
 
 from absl.testing import absltest, parameterized
 
+from tests import installed
 from tfvae.runs import config, experiment  # noqa: F401 (registers `fit`)
 
 
@@ -91,6 +92,17 @@ class ConfigTest(parameterized.TestCase):
     def test_percent_sign_in_a_text_is_no_macro(self):
         with self.assertRaisesRegex(ValueError, "`B` must be a macro"):
             config.load([], ["fit.optimizer = 'a%B'", "B = 3"])
+
+    @parameterized.parameters("papers", "benchmarks")
+    def test_what_only_a_clone_has_is_told(self, package):
+        installed.hide_clone(self)
+        path = self._file(f"import {package}.any\n")
+        with self.assertRaisesRegex(
+            ImportError, f"`{package}` is in clones of the repository only"
+        ):
+            config.load([path])
+        with self.assertRaisesRegex(ModuleNotFoundError, "'no_such_module'"):
+            config.load([self._file("import no_such_module", "2.gin")])
 
     def test_run_without_config_is_told(self):
         with self.assertRaisesRegex(FileNotFoundError, "without config.gin"):

@@ -7,12 +7,13 @@ configured by being called.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.util  # noqa: F401 (gin needs it, and forgets to import it)
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gin
@@ -31,6 +32,10 @@ import tfvae.tvae
 import tfvae.vae  # noqa: F401 (these register their names with gin)
 
 _GIN_FOLDER = pathlib.Path(__file__).parents[2] / "gin"
+# Packages that an installed tfvae may lack, by how to get them.
+_OF_A_CLONE = ("benchmarks", "papers")
+_OF_STUDIES = ("pandas", "statsmodels", "tabulate")
+
 gin.add_config_file_search_path(os.fspath(_GIN_FOLDER))
 # Files only: gin also takes `runs/bars.gin` for a file of a package `runs`, and
 # fails where the current folder has a folder of that name, as it does after
@@ -58,14 +63,18 @@ def load(
 
     Raises:
       OSError: If a file does not exist.
+      ImportError: If a file imports what is not installed.
       SyntaxError: If a value is not Python.
       ValueError: If a name is unknown to gin, or a required value is missing.
     """
     gin.clear_config()
     try:
-        gin.parse_config_files_and_bindings(
-            [os.fspath(path) for path in gin_files], [], finalize_config=False
-        )
+        with explaining_imports():
+            gin.parse_config_files_and_bindings(
+                [os.fspath(path) for path in gin_files],
+                [],
+                finalize_config=False,
+            )
         known = _macros()
         gin.parse_config(list(gin_params))
         gin.finalize()
@@ -85,6 +94,38 @@ def load(
             f"`{name}` must be given, as in --gin_param=\"{name}='...'\"."
         ) from err
     _check_macros(gin_params, known)
+
+
+@contextlib.contextmanager
+def explaining_imports() -> Iterator[None]:
+    """Says how to get a module that is missing, where we know.
+
+    Raises:
+      ImportError: From a ModuleNotFoundError of a package that is not
+        installed with tfvae. Those of others pass as they are.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as err:
+        name = _name_of_missing(err)
+        if name in _OF_A_CLONE:
+            raise ImportError(
+                f"`{name}` is in clones of the repository only, not in the "
+                "installed package: clone it, and run the same command there."
+            ) from err
+        if name in _OF_STUDIES:
+            raise ImportError(
+                f"`{name}` must be installed for reports of studies: "
+                "pip install 'tfvae[studies]'"
+            ) from err
+        raise
+
+
+def _name_of_missing(err: BaseException | None) -> str | None:
+    """Returns the module that is missing; gin's copy of an error has none."""
+    while err is not None and getattr(err, "name", None) is None:
+        err = err.__context__
+    return getattr(err, "name", None)
 
 
 def with_data(

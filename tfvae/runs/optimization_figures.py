@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 import os
 import pathlib
@@ -15,6 +14,7 @@ import numpy as np
 from tfvae import plots
 from tfvae.lso import curves
 from tfvae.lso.snapshots import MANIFOLD, SAMPLES, WEIGHTS
+from tfvae.lso.tasks import presentation
 from tfvae.runs import optimization_results
 from tfvae.runs.optimization_results import Run
 
@@ -29,11 +29,6 @@ NUM_BEST = 10
 _START = "best of the data"
 _FRAME = 3  # pixels around pictures, to be seen on white paper
 _LEAST_PIXELS = 16  # A shorter vector is not taken for a picture.
-_SCORES = {
-    "shapes": "area / pixels",
-    "expressions": "score of the expression",
-    "molecules": "penalised logP",
-}
 
 
 def write_run_figures(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
@@ -65,7 +60,7 @@ def write_run_figures(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
 
 def score_label(run: Run) -> str:
     """Returns what the scores of a task are, with their unit."""
-    label = _SCORES.get(run.task, "score")
+    label = presentation.score_label(run.task)
     return label if run.maximise else f"{label} (smaller is better)"
 
 
@@ -321,13 +316,7 @@ def _square(values: np.ndarray) -> np.ndarray | None:
 
 def pictures(run: Run, inputs: Sequence[Any]) -> list[np.ndarray] | None:
     """Returns inputs of a run as pictures, None if some are none."""
-    if run.task == "shapes":  # They are packed; see that task.
-        inputs = [
-            np.unpackbits(np.frombuffer(base64.b64decode(one), np.uint8))
-            if isinstance(one, str)
-            else one
-            for one in inputs
-        ]
-    found = [picture(one) for one in inputs]
+    plain = [presentation.plain_input(run.task, one) for one in inputs]
+    found = [picture(one) for one in plain]
     known = [one for one in found if one is not None]
     return known if known and len(known) == len(found) else None
