@@ -12,6 +12,11 @@ _MOLECULES = (
     "rdkit>=2026.3,<2027",
     "selfies>=2.1,<3",
 )
+_STUDIES = (
+    "pandas>=2.2,<4",
+    "statsmodels>=0.14.4,<0.16",
+    "tabulate>=0.9,<0.11",
+)
 
 
 def _version() -> str:
@@ -46,13 +51,11 @@ setuptools.setup(
         "keras>=3.15,<3.16",
         "matplotlib>=3.10,<3.12",
         "numpy>=2.1,<2.5",
-        "pandas>=2.2,<4",
         "pillow>=11,<14",
         "psutil>=6,<8",
         "scikit-image>=0.25,<0.27",
         "scikit-learn>=1.6,<1.10",
         "scipy>=1.14,<1.18",
-        "statsmodels>=0.14.4,<0.16",
         # tf.summary lives here; TensorFlow no longer asks for it.
         "tensorboard>=2.20,<2.22",
         "tensorflow>=2.21,<2.22",
@@ -68,8 +71,11 @@ setuptools.setup(
         "molecules": [*_MOLECULES],
         # A client that talks to TensorFlow Serving by gRPC.
         "serving": ["tensorflow-serving-api>=2.21,<2.22"],
+        # Reports of sweeps, and tables of benchmarks.
+        "studies": [*_STUDIES],
         "test": [
             *_MOLECULES,
+            *_STUDIES,
             "mypy>=2.4,<2.5",
             "pytest>=9.0,<10",
             "pytest-xdist>=3.8,<4",
