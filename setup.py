@@ -17,6 +17,11 @@ _GIN_PACKAGES = [
     for path in (_ROOT / "gin", *(_ROOT / "gin").rglob("*"))
     if path.is_dir()
 ]
+_STUDIES = (
+    "pandas>=2.2,<4",
+    "statsmodels>=0.14.4,<0.16",
+    "tabulate>=0.9,<0.11",
+)
 
 
 def _version() -> str:
@@ -62,13 +67,11 @@ setuptools.setup(
         "lazy-loader>=0.6,<0.7",
         "matplotlib>=3.10.8,<3.12",
         "numpy>=2.1,<2.5",
-        "pandas>=2.2,<4",
         "pillow>=11,<14",
         "psutil>=6,<8",
         "scikit-image>=0.25,<0.27",
         "scikit-learn>=1.6,<1.10",
         "scipy>=1.14,<1.18",
-        "statsmodels>=0.14.4,<0.16",
         # tf.summary lives here; TensorFlow no longer asks for it.
         "tensorboard>=2.20,<2.22",
         "tensorflow>=2.21,<2.22",
@@ -86,8 +89,11 @@ setuptools.setup(
         "molecules": [*_MOLECULES],
         # A client that talks to TensorFlow Serving by gRPC.
         "serving": ["tensorflow-serving-api>=2.21,<2.22"],
+        # Reports of sweeps, and tables of benchmarks.
+        "studies": [*_STUDIES],
         "test": [
             *_MOLECULES,
+            *_STUDIES,
             "mypy>=2.4,<2.5",
             "pytest>=9.0,<10",
             "pytest-xdist>=3.8,<4",

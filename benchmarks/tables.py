@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables on the console."""
+"""Prints tables on the console."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+import tabulate
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -13,13 +15,16 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
       head: Names of the columns.
       rows: As many cells each.
     """
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    for row in [head, *rows]:
-        rest = (
-            cell.rjust(width)
-            for cell, width in zip(row[1:], widths[1:], strict=True)
+    print(
+        tabulate.tabulate(
+            rows,
+            head,
+            tablefmt="plain",
+            colalign=["left", *["right"] * (len(head) - 1)],
+            disable_numparse=True,
+            preserve_whitespace=True,
         )
-        print("  ".join([row[0].ljust(widths[0]), *rest]))
+    )
 
 
 def cell(value: float | None, form: str) -> str:

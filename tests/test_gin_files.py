@@ -262,6 +262,16 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
         }
         self.assertLen(set(texts.values()), len(texts))
 
+    @parameterized.parameters(*STUDIES)
+    def test_what_runs_cells_and_reports_is_there(self, name):
+        _load(name)
+        for argument in ("cell", "report"):
+            function = config.value(f"study.{argument}")
+            if function is not None:
+                self.assertTrue(callable(study._function(argument, function)))
+                is_ours = function.startswith("tfvae.")
+                self.assertTrue(is_ours or name.startswith("papers/"))
+
     def _cell_text(self, base, factors, levels):
         files, bindings = grid.files_and_bindings(factors, levels)
         config.load([base, *files], bindings)

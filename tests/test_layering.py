@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import ast
+import functools
 import pathlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 
 from absl.testing import absltest, parameterized
 
@@ -47,12 +49,15 @@ LEVELS = {
 FENCED_IMPORTS = {
     "absl.flags": ("tfvae/cli/", "benchmarks/command.py"),
     "matplotlib": ("tfvae/plots/",),
+    "pandas": ("tfvae/sweeps/", "papers/"),
     "rdkit": ("tfvae/lso/tasks/molecules.py", "tfvae/data/selfies.py"),
     "sklearn": (
         "tfvae/data/digits.py",
         "tfvae/lso/gaussian_fit.py",
         "tfvae/lso/surrogates.py",
     ),
+    "statsmodels": ("papers/",),
+    "tabulate": ("tfvae/sweeps/tables.py", "benchmarks/tables.py"),
     "tensorflow_datasets": ("tfvae/data/tfds.py",),
     "tensorflow_probability": (
         "tfvae/priors/",
@@ -72,12 +77,56 @@ FENCED_CALLS = {
 }
 
 
-def _sources() -> list[pathlib.Path]:
-    return sorted(
-        path
-        for folder in ("tfvae", "tools")
-        for path in (ROOT / folder).rglob("*.py")
-    )
+# Packages of a clone -> those of them that each may import.
+PACKAGES = {
+    "tfvae": {"tfvae"},
+    "papers": {"papers", "tfvae"},
+    "benchmarks": {"benchmarks", "papers", "tfvae"},
+}
+# Papers, by their authors, venues, settings and numbers of tables. Docstrings
+# of algorithms cite them; what runs, compares or draws anything does not.
+PAPERS = re.compile(
+    r"\b(thesis|ijzer|tripp|daxberger|neurips|ecml|cem_pi|k_low|k_high|k_inf"
+    r"|tables? \d+\.\d+)",
+    re.IGNORECASE,
+)
+WITHOUT_PAPERS = (
+    "callbacks",
+    "checkpoints",
+    "files",
+    "inputs",
+    "metrics",
+    "plots",
+    "resources",
+    "restoration",
+    "runs",
+    "serving",
+    "settings",
+    "sweeps",
+)
+TASKS = {"shapes", "expressions", "molecules"}
+# Where text that is the name of a task may be: tasks, what exports them, and
+# data that happen to have the same name.
+NAMES_TASKS = ("tfvae/lso/tasks/", "tfvae/lso/__init__.py", "tfvae/data/")
+
+
+@functools.cache
+def _sources() -> Mapping[str, ast.AST]:
+    """Returns the parsed source of each file by its path below the root."""
+    return {
+        path.relative_to(ROOT).as_posix(): ast.parse(path.read_text())
+        for folder in ("tfvae", "tools", "benchmarks", "papers")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+    }
+
+
+def _sources_of(folder: str) -> Mapping[str, ast.AST]:
+    """Returns those of `_sources` that are in a folder."""
+    return {
+        name: tree
+        for name, tree in _sources().items()
+        if name.startswith(f"{folder}/")
+    }
 
 
 def _imported(tree: ast.AST) -> Iterator[str]:
@@ -97,8 +146,15 @@ def _attributes(tree: ast.AST) -> Iterator[str]:
             yield f"{node.value.id}.{node.attr}"
 
 
-def _component(path: pathlib.Path) -> str:
-    return path.relative_to(ROOT / "tfvae").parts[0].removesuffix(".py")
+def _texts(tree: ast.AST) -> Iterator[str]:
+    """Yields every text that `tree` has."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def _component(name: str) -> str:
+    return name.split("/")[1].removesuffix(".py")
 
 
 def _upward_imports(component: str, imported: list[str]) -> list[str]:
@@ -120,23 +176,39 @@ def _within(name: str, fence: str) -> bool:
 
 class LayeringTest(parameterized.TestCase):
     def test_every_component_has_a_level(self):
-        components = {
-            _component(path)
-            for path in _sources()
-            if path.is_relative_to(ROOT / "tfvae")
-        }
+        components = {_component(name) for name in _sources_of("tfvae")}
         self.assertEmpty(components - set(LEVELS) - {"__init__"})
+        self.assertEmpty(set(WITHOUT_PAPERS) - components)
 
     def test_imports_point_downward(self):
-        for path in _sources():
-            if not path.is_relative_to(ROOT / "tfvae"):
-                continue
-            component = _component(path)
+        for name, tree in _sources_of("tfvae").items():
+            component = _component(name)
             if component == "__init__":
                 continue
-            with self.subTest(str(path.relative_to(ROOT))):
-                imported = list(_imported(ast.parse(path.read_text())))
+            with self.subTest(name):
+                imported = list(_imported(tree))
                 self.assertEmpty(_upward_imports(component, imported))
+
+    @parameterized.parameters(*PACKAGES.items())
+    def test_packages_of_a_clone_import_downward(self, package, allowed):
+        sources = _sources_of(package)
+        self.assertNotEmpty(sources)
+        for name, tree in sources.items():
+            with self.subTest(name):
+                found = {one.partition(".")[0] for one in _imported(tree)}
+                self.assertEmpty(found & set(PACKAGES) - allowed)
+
+    def test_what_runs_and_compares_knows_no_paper(self):
+        for name in _sources_of("tfvae"):
+            if _component(name) in WITHOUT_PAPERS:
+                with self.subTest(name):
+                    self.assertNotRegex((ROOT / name).read_text(), PAPERS)
+
+    def test_names_of_tasks_are_known_to_tasks_only(self):
+        for name, tree in _sources_of("tfvae").items():
+            if not name.startswith(NAMES_TASKS):
+                with self.subTest(name):
+                    self.assertEmpty(TASKS & set(_texts(tree)))
 
     @parameterized.parameters(
         ("ops", ["tfvae.tvae.model.TVAE"], False),
@@ -150,17 +222,14 @@ class LayeringTest(parameterized.TestCase):
 
     @parameterized.parameters(*FENCED_IMPORTS.items())
     def test_library_is_imported_in_its_place_only(self, fence, allowed):
-        for path in _sources():
-            name = path.relative_to(ROOT).as_posix()
-            imported = _imported(ast.parse(path.read_text()))
-            if any(_within(one, fence) for one in imported):
+        for name, tree in _sources().items():
+            if any(_within(one, fence) for one in _imported(tree)):
                 self.assertStartsWith(name, allowed)
 
     @parameterized.parameters(*FENCED_CALLS.items())
     def test_gin_state_is_touched_in_its_place_only(self, fence, allowed):
-        for path in _sources():
-            name = path.relative_to(ROOT).as_posix()
-            if fence in _attributes(ast.parse(path.read_text())):
+        for name, tree in _sources().items():
+            if fence in _attributes(tree):
                 self.assertStartsWith(name, allowed)
 
 

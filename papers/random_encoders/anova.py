@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Analyses of variance, of the designs that the thesis has for its metrics."""
+"""Analyses of variance in the designs of the thesis, one for each metric."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ import pandas as pd
 import statsmodels.formula.api
 from statsmodels.stats.anova import anova_lm
 
-from tfvae.sweeps.results import Metric
+DESIGNS = {
+    "test_loss": "covariate",
+    "test_regularization": "covariate",
+    "seconds_per_epoch": "main",
+    "gap_loss": "main",
+    "gap_regularization": "main",
+    "gap_squared_error": "main",
+}
+"""The design of each metric; see `anova`. Others have the full one."""
 
 NEEDS_REPETITIONS = "needs repetitions"
 # Regularization terms of different priors have different scales, so there a
@@ -40,30 +48,33 @@ class Anova(NamedTuple):
     """What has to be said, or why there are no terms."""
 
 
-def anova(frame: pd.DataFrame, metric: Metric, factors: list[str]) -> Anova:
+def anova(
+    frame: pd.DataFrame, metric: str, factors: list[str], design: str = "full"
+) -> Anova:
     """Analyses a metric.
 
     Args:
       frame: Results, all of which count.
-      metric: Which, and its design: "full" has all interactions; in
-        "covariate" the prior has none; "main" has none at all.
+      metric: The column to analyse.
       factors: The factors that may vary.
+      design: "full" has all interactions; in "covariate" the prior has none;
+        "main" has none at all.
     """
-    frame = frame[frame[metric.name].notna()]
+    frame = frame[frame[metric].notna()]
     varied = [name for name in factors if frame[name].nunique() > 1]
     if not varied:
         return Anova("", [], 0, "nothing varies")
     counts = frame.groupby(varied, observed=True).size()
     if counts.max() < 2:
         return Anova("", [], 0, NEEDS_REPETITIONS)
-    if np.ptp(frame[metric.name]) == 0.0:
+    if np.ptp(frame[metric]) == 0.0:
         return Anova("", [], 0, "all values are the same")
-    design, note = metric.design, ""
+    note = ""
     num_combinations = int(np.prod([frame[name].nunique() for name in varied]))
     if len(counts) < num_combinations and design != "main":
         design = "main"
         note = "some models have no results yet: main effects only"
-    return _fitted(frame, metric.name, _formula(varied, design), note)
+    return _fitted(frame, metric, _formula(varied, design), note)
 
 
 def _formula(varied: list[str], design: str) -> str:

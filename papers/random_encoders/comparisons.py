@@ -8,10 +8,11 @@ levels, and the test is a t test of these averages.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW
 
 from tfvae.sweeps.results import REPETITION
@@ -59,52 +60,52 @@ def pairs(
     return table.groupby(level=REPETITION).mean()
 
 
-def where(frame: pd.DataFrame, levels: Mapping[str, str]) -> pd.DataFrame:
-    """Returns the rows of given levels."""
-    for factor, level in levels.items():
-        frame = frame[frame[factor] == level]
-    return frame
-
-
 def p_less(differences: np.ndarray, limit: float = 0.0) -> float:
     """Returns the p value for a mean below a limit; NaN without repetitions."""
-    if len(differences) < 2:
+    values = _values(differences)
+    if len(values) < 2:
         return float("nan")
-    shifted = np.asarray(differences, np.float64) - limit
-    if np.ptp(shifted) == 0.0:
-        return 0.0 if shifted[0] < 0.0 else 1.0
-    return float(DescrStatsW(shifted).ttest_mean(0.0, "smaller")[1])
+    if np.ptp(values) == 0.0:  # Certain; the t statistic is not finite.
+        return 0.0 if values[0] < limit else 1.0
+    return float(DescrStatsW(values).ttest_mean(limit, "smaller")[1])
 
 
 def p_different(differences: np.ndarray) -> float:
     """Returns the two-sided p value for a mean other than zero."""
-    values = np.asarray(differences, np.float64)
-    return float(np.clip(2.0 * min(p_less(values), p_less(-values)), 0.0, 1.0))
+    values = _values(differences)
+    if len(values) < 2:
+        return float("nan")
+    if np.ptp(values) == 0.0:
+        return 0.0 if values[0] else 1.0
+    return float(DescrStatsW(values).ttest_mean()[1])
 
 
 def p_within(differences: np.ndarray, low: float, high: float) -> float:
     """Returns the p value for a mean within limits: two one-sided tests."""
-    values = np.asarray(differences, np.float64)
-    return max(p_less(values, high), p_less(-values, -low))
+    values = _values(differences)
+    if len(values) < 2:
+        return float("nan")
+    if np.ptp(values) == 0.0:
+        return 0.0 if low < values[0] < high else 1.0
+    return float(DescrStatsW(values).ttost_mean(low, high)[0])
 
 
 def p_outside(differences: np.ndarray, low: float, high: float) -> float:
     """Returns the p value for a mean outside of limits, on either side."""
-    values = np.asarray(differences, np.float64)
+    values = _values(differences)
     return min(1.0, 2.0 * min(p_less(values, low), p_less(-values, -high)))
+
+
+def _values(differences: np.ndarray | Sequence[float]) -> np.ndarray:
+    return np.asarray(differences, np.float64)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Corrects p values for their number, by the method of Holm."""
-    values = np.asarray(p_values, np.float64)
+    values = _values(p_values)
     if np.isnan(values).any():
         return [float("nan")] * len(values)
-    order = np.argsort(values)
-    # The smallest counts for all, the next one for all but one, ...
-    factors = np.arange(len(values), 0, -1)
-    corrected = np.empty_like(values)
-    corrected[order] = np.maximum.accumulate(values[order] * factors)
-    return np.minimum(corrected, 1.0).tolist()
+    return multipletests(values, method="holm")[1].tolist()
 
 
 def p_text(p_value: float) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kinds of findings, and how each is judged.
+"""Kinds of published findings, and the tests that judge each of them.
 
 A finding is judged by tests at level `ALPHA` over the repetitions, corrected
 by the method of Holm for their number: it is confirmed if all its tests say
@@ -20,6 +20,7 @@ import pandas as pd
 
 from papers.random_encoders import comparisons
 from papers.random_encoders.comparisons import ALPHA, p_text
+from tfvae.sweeps.results import where
 
 CONFIRMED = "confirmed"
 REFUTED = "refuted"
@@ -312,7 +313,7 @@ def _model(frame: pd.DataFrame, model: Mapping[str, str]) -> pd.DataFrame:
     """Returns the results of a model, none where a factor is missing."""
     if not set(model) <= set(frame.columns):
         return frame.iloc[:0]
-    return comparisons.where(frame, model)
+    return where(frame, model)
 
 
 def _difference(table: pd.DataFrame) -> np.ndarray:

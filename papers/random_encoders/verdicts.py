@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the thesis found, and whether a study confirms it."""
+"""Findings of the thesis, and whether a study confirms them."""
 
 from __future__ import annotations
 
@@ -148,17 +148,15 @@ FINDINGS: dict[str, tuple[Finding, ...]] = {
 
 
 def verdicts(
-    name: str | None, frame: pd.DataFrame, factors: Sequence[str]
+    name: str, frame: pd.DataFrame, factors: Sequence[str]
 ) -> list[Verdict]:
     """Judges what was published.
 
     Args:
-      name: The published study, None for nothing.
+      name: The published study, "mnist" or "svhn".
       frame: Results of one part of a study.
       factors: The factors that may vary in it.
     """
-    if name is None:
-        return []
     return [finding.judge(frame, factors) for finding in FINDINGS[name]]
 
 

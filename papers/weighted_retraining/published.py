@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was published of weighted retraining, to compare optimisations with.
+"""Published results of weighted retraining, to compare optimisations with.
 
 Tripp, Daxberger, Hernandez-Lobato, "Sample-Efficient Optimization in the
 Latent Space of Deep Generative Models via Weighted Retraining", NeurIPS 2020:

@@ -3,25 +3,23 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 import pathlib
 
 import numpy as np
 import pandas as pd
 import scipy.stats
 from absl.testing import absltest, parameterized
-from statsmodels.stats import multitest
 
 from papers.random_encoders import (
     anova,
     comparisons,
     findings,
     published,
+    report,
     verdicts,
 )
-from tfvae import plots
-from tfvae.data import images
-from tfvae.sweeps import report, results
+from tests.sweeps import finished
+from tfvae.sweeps import results
 
 _LAYERS = ("fc", "conv")
 _PRIORS = ("normal", "flow2", "flow6")
@@ -30,7 +28,6 @@ _METRICS = (
     *("test_loss", "test_regularization", "test_squared_error"),
     *("frechet_distance", "seconds_per_epoch", "published_count"),
 )
-_FULL = results.Metric("value", "Value")
 
 
 def _as_published(repetitions=5, noise=1.0, seed=0, objective="thesis"):
@@ -84,7 +81,6 @@ class PublishedTest(parameterized.TestCase):
             self.assertEqual(found, (92.39, 2.87))
 
     def test_nothing_is_found_where_nothing_was_published(self):
-        self.assertIsNone(published.find(None, "test_loss", {}))
         self.assertIsNone(published.find("mnist", "test_loss", {}))
         self.assertIsNone(published.find("mnist", "kernel_distance", {}))
 
@@ -115,6 +111,40 @@ class ComparisonsTest(parameterized.TestCase):
         self.assertGreater(comparisons.p_within(differences, 0.0, 1.0), 0.4)
         self.assertGreater(comparisons.p_within(differences, 1.0, 2.0), 0.4)
 
+    @parameterized.parameters((-0.5, 0.7), (-2.0, 2.0), (-1.2, -1.1))
+    def test_p_values_of_limits_are_those_of_one_sided_tests(self, low, high):
+        differences = np.array([-1.0, -2.0, 0.5, -1.5])
+
+        def p_value(limit, alternative):
+            return scipy.stats.ttest_1samp(
+                differences, limit, alternative=alternative
+            ).pvalue
+
+        self.assertAlmostEqual(
+            comparisons.p_within(differences, low, high),
+            max(p_value(low, "greater"), p_value(high, "less")),
+            places=12,
+        )
+        outside = min(p_value(low, "less"), p_value(high, "greater"))
+        self.assertAlmostEqual(
+            comparisons.p_outside(differences, low, high),
+            min(1.0, 2.0 * outside),
+            places=12,
+        )
+
+    @parameterized.parameters(
+        (2.0, 1.0, 0.0),
+        (1.0, 0.0, 0.0),
+        (0.0, 1.0, 1.0),
+        (-1.0, 1.0, 0.0),
+    )
+    def test_same_differences_are_within_limits_or_not(
+        self, value, within, different
+    ):
+        same = np.full(3, value)
+        self.assertEqual(comparisons.p_within(same, 0.0, 1.5), within)
+        self.assertEqual(comparisons.p_different(same), different)
+
     @parameterized.parameters(
         ([-1.0, -1.0], 0.0), ([0.0, 0.0], 1.0), ([1.0, 1.0], 1.0)
     )
@@ -132,10 +162,14 @@ class ComparisonsTest(parameterized.TestCase):
             comparisons.holm([0.04, 0.01, 0.02]), [0.04, 0.03, 0.04]
         )
         p_values = np.random.default_rng(0).uniform(0.0, 0.5, 9)
+        largest, expected = 0.0, {}
+        for rank, p_value in enumerate(sorted(p_values)):
+            largest = max(largest, (9 - rank) * p_value)
+            expected[p_value] = min(largest, 1.0)
         np.testing.assert_allclose(
-            comparisons.holm(p_values),
-            multitest.multipletests(p_values, method="holm")[1],
+            comparisons.holm(p_values), [expected[p] for p in p_values]
         )
+        self.assertTrue(np.isnan(comparisons.holm([0.1, np.nan])).all())
 
     def test_only_models_with_both_levels_are_paired(self):
         frame = pd.DataFrame(
@@ -176,7 +210,7 @@ class AnovaTest(parameterized.TestCase):
                 for value in pair
             ]
         )
-        found = anova.anova(frame, _FULL, ["layer", "encoder"])
+        found = anova.anova(frame, "value", ["layer", "encoder"])
         self.assertEqual(found.residual_df, 4)
         self.assertEqual(found.formula, "layer * encoder")
         expected = {
@@ -204,8 +238,8 @@ class AnovaTest(parameterized.TestCase):
     def test_degrees_of_freedom_are_the_published_ones(
         self, name, residual_df, num_terms
     ):
-        (metric,) = (one for one in results.METRICS if one.name == name)
-        found = anova.anova(_as_published(), metric, _WITHIN)
+        design = anova.DESIGNS.get(name, "full")
+        found = anova.anova(_as_published(), name, _WITHIN, design)
         self.assertEqual(found.residual_df, residual_df)
         self.assertLen(found.terms, num_terms)
         encoder = next(one for one in found.terms if one.name == "encoder")
@@ -214,29 +248,26 @@ class AnovaTest(parameterized.TestCase):
 
     def test_published_f_of_the_encoder_comes_out(self):
         # F(3, 96) = 809.61: as large for data of these means and deviations.
-        (metric,) = (
-            one for one in results.METRICS if one.name == "test_squared_error"
-        )
-        found = anova.anova(_as_published(50), metric, _WITHIN)
+        found = anova.anova(_as_published(50), "test_squared_error", _WITHIN)
         encoder = next(one for one in found.terms if one.name == "encoder")
         self.assertBetween(encoder.f / 10.0, 0.7 * 809.61, 1.3 * 809.61)
 
     def test_what_can_not_be_analysed_says_why(self):
         frame = _as_published(1)
-        error = results.Metric("test_squared_error", "")
+        error = "test_squared_error"
         found = anova.anova(frame, error, _WITHIN)
         self.assertEqual((found.terms, found.note), ([], "needs repetitions"))
         same = _as_published(2).assign(value=3.0)
-        self.assertIn("the same", anova.anova(same, _FULL, _WITHIN).note)
+        self.assertIn("the same", anova.anova(same, "value", _WITHIN).note)
         one = same[same["encoder"] == "L"]
-        self.assertIn("nothing", anova.anova(one, _FULL, ["encoder"]).note)
+        self.assertIn("nothing", anova.anova(one, "value", ["encoder"]).note)
         exact = _as_published(2, noise=0.0)
         self.assertIn("not differ", anova.anova(exact, error, _WITHIN).note)
 
     def test_missing_models_leave_main_effects(self):
         frame = _as_published(2)
         frame = frame[(frame["encoder"] != "NL") | (frame["layer"] != "fc")]
-        error = results.Metric("test_squared_error", "")
+        error = "test_squared_error"
         found = anova.anova(frame, error, _WITHIN)
         self.assertLen(found.terms, 3)
         self.assertIn("main effects only", found.note)
@@ -282,7 +313,7 @@ class VerdictsTest(parameterized.TestCase):
 
     def test_svhn_findings_need_no_other_factor(self):
         frame = _as_published(noise=0.1)
-        frame = comparisons.where(frame, {"layer": "conv", "prior": "flow6"})
+        frame = results.where(frame, {"layer": "conv", "prior": "flow6"})
         rng = np.random.default_rng(0)
         for metric, i in itertools.product(_METRICS, range(len(frame))):
             levels = frame.iloc[i].to_dict()
@@ -299,7 +330,6 @@ class VerdictsTest(parameterized.TestCase):
         loss = found.pop("Negative ELBO: L < PNL < RKS < NL")
         self.assertNotEqual(loss, findings.ABSENT)
         self.assertEqual(set(found.values()), {findings.ABSENT})
-        self.assertEmpty(verdicts.verdicts(None, frame, ["encoder"]))
 
     @parameterized.parameters(
         (1.0, 0.01, "confirmed"),
@@ -376,38 +406,22 @@ class ReportTest(parameterized.TestCase):
         super().setUp()
         self.folder = pathlib.Path(self.create_tempdir().full_path)
 
-    def _study(self, frames, repetitions=2, **changes):
+    def _study(self, frames):
         """Writes the folder of a study that has these results."""
         frame = pd.concat(frames)
-        factors = {
-            name: list(dict.fromkeys(frame[name]))
-            for name in (*_WITHIN, "objective")
-        }
-        layout = {
-            "factors": factors,
-            "columns": "encoder",
-            "separate": ["objective"],
-            "published": "mnist",
-            **changes,
-        }
-        cells = []
-        for row in frame.to_dict("records"):
-            levels = {name: row.pop(name) for name in factors}
-            name, repetition = row.pop("name"), row.pop("repetition")
-            folder = self.folder / "cells" / name
-            (folder / "figures").mkdir(parents=True)
-            for gap in ("loss", "squared_error"):
-                row[f"train_{gap}"] = row[f"test_{gap}"] - row.pop(f"gap_{gap}")
-            (folder / "result.json").write_text(json.dumps(row))
-            if repetition == 0:
-                picture = np.full((8, 16, 1), 128.0, np.float32)
-                images.write_image(folder / "figures/samples.png", picture)
-            cells.append(
-                {"name": name, "levels": levels, "repetition": repetition}
-            )
-        (self.folder / "study.json").write_text(
-            json.dumps({"layout": layout, "cells": cells})
+        for gap in ("loss", "squared_error"):
+            difference = frame.pop(f"gap_{gap}")
+            frame[f"train_{gap}"] = frame[f"test_{gap}"] - difference
+        finished.write(
+            self.folder,
+            frame,
+            (*_WITHIN, "objective"),
+            columns="encoder",
+            separate=["objective"],
         )
+
+    def _write(self, write=report.mnist):
+        return finished.plain(write(self.folder).read_text())
 
     def _csv(self, name):
         with (self.folder / "report" / name).open(newline="") as file:
@@ -415,11 +429,11 @@ class ReportTest(parameterized.TestCase):
 
     def test_means_stand_beside_the_published_ones(self):
         self._study([_as_published(2, objective="elbo"), _as_published(2)])
-        text = report.write(self.folder).read_text()
+        text = self._write()
         self.assertIn("96 of 96 cells", text)
         rows = self._csv("tables/thesis_test_loss.csv")
         self.assertLen(rows, 24)
-        frame = comparisons.where(
+        frame = results.where(
             _as_published(2),
             {"layer": "conv", "prior": "flow6", "encoder": "NL"},
         )["test_loss"]
@@ -440,7 +454,7 @@ class ReportTest(parameterized.TestCase):
 
     def test_everything_is_in_the_report(self):
         self._study([_as_published(2, objective="elbo"), _as_published(2)])
-        text = report.write(self.folder).read_text()
+        text = self._write()
         for table in ("5.1", "5.2", "5.3", "5.4", "5.5", "5.6"):
             self.assertEqual(text.count(f"(table {table})"), 2)
         for objective in ("elbo", "thesis"):
@@ -452,48 +466,21 @@ class ReportTest(parameterized.TestCase):
         self.assertLen(self._csv("verdicts.csv"), 24)
         self.assertIn("| 521 | 521 |", text)
 
-    def test_unfinished_and_failed_cells_are_told(self):
-        self._study([_as_published(2)])
-        for name in ("fc-normal-L-thesis-1", "fc-normal-PNL-thesis-0"):
-            (self.folder / "cells" / name / "result.json").unlink()
-        error = self.folder / "cells/fc-normal-L-thesis-1/error.txt"
-        error.write_text("Traceback\nValueError: no luck\n")
-        text = report.write(self.folder).read_text()
-        self.assertIn("46 of 48 cells are finished", text)
-        self.assertIn("* fc-normal-L-thesis-1: ValueError: no luck", text)
-        self.assertRegex(text, r"\| fc \| normal \| [\d.]+ n=1 \|")
-
     def test_report_of_nothing_says_so(self):
         self._study([_as_published(1)])
         for path in self.folder.glob("cells/*/result.json"):
             path.unlink()
-        text = report.write(self.folder).read_text()
-        self.assertIn("0 of 24 cells are finished", text)
+        self.assertIn("0 of 24 cells are finished", self._write())
+        self.assertEmpty(self._csv("verdicts.csv"))
 
     def test_metrics_are_rows_where_only_columns_vary(self):
         frame = _as_published(2)
-        frame = comparisons.where(frame, {"layer": "conv", "prior": "flow6"})
-        self._study([frame], published="svhn")
-        text = report.write(self.folder).read_text()
+        frame = results.where(frame, {"layer": "conv", "prior": "flow6"})
+        self._study([frame])
+        text = self._write(report.svhn)
         self.assertRegex(text, r"\| Fréchet distance \| [\d.]+ \([\d.]+\) \|")
         self.assertIn("| 59.15 (1.77) |", text)
         self.assertIn("L, PNL, RKS < NL", text)
-
-    def test_grid_of_anything_has_a_report(self):
-        self._study([_as_published(2)], published=None, separate=[])
-        text = report.write(self.folder).read_text()
-        self.assertNotIn("published", text)
-        self.assertNotIn("Verdicts", text)
-        self.assertIn("## Results", text)
-
-    def test_sheet_needs_pictures_of_its_rows_and_columns(self):
-        pictures = {("a", "b"): np.zeros((2, 2, 1))}
-        with self.assertRaisesRegex(ValueError, "`pictures` must have"):
-            plots.sheet_of_pictures(pictures, ["b"], ["a"], self.folder / "a")
-
-    def test_folder_without_a_study_is_refused(self):
-        with self.assertRaisesRegex(FileNotFoundError, "`run_dir` must be"):
-            report.write(self.folder)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+from unittest import mock
 
 import numpy as np
 
 from tfvae.lso.ledger import Entry, Ledger
+from tfvae.runs import optimization_figures
+from tfvae.sweeps import optimization_report
 
 
 def text_input(number):
@@ -127,10 +131,58 @@ def write_study(folder, cells):
       cells: Levels and repetition of each, by name.
     """
     content = {
-        "report": "papers.weighted_retraining.report:write",
         "cells": [
             {"name": name, "levels": levels, "repetition": repetition}
             for name, (levels, repetition) in cells.items()
         ],
     }
     (folder / "study.json").write_text(json.dumps(content))
+
+
+class Study:
+    """Writes a study of optimisations, and its report without figures."""
+
+    def __init__(self, folder):
+        """Starts with no cell in a folder."""
+        self.folder = folder
+        self.cells = {}
+
+    def add(self, setting, ends, task="expressions", **levels):
+        """Adds a cell for each end; a run rises to it in three queries."""
+        for seed, end in enumerate(ends):
+            name = "-".join([setting, *levels.values(), str(seed)])
+            write(
+                self.folder / "cells" / name,
+                [end - 2.0, None, end],
+                [f"{setting}{seed}", None, "x"],
+                task=task,
+                setting=setting,
+                seed=seed,
+                best_in_data=-5.0,
+                invalid_score=-7.0,
+            )
+            self.cells[name] = ({"setting": setting, **levels}, seed)
+
+    def report(self, write_report, *, draws=False):
+        """Returns the text of a report, one space beside each cell."""
+        write_study(self.folder, self.cells)
+        with contextlib.ExitStack() as stack:
+            for name in () if draws else dir(optimization_figures):
+                if name.startswith("draw_"):
+                    stack.enter_context(
+                        mock.patch.object(
+                            optimization_figures, name, return_value=False
+                        )
+                    )
+            text = write_report(self.folder).read_text()
+        return "\n".join(" ".join(one.split()) for one in text.splitlines())
+
+    def comparison(self):
+        """Returns what is compared, of a study of a single task."""
+        write_study(self.folder, self.cells)
+        cells = [
+            {"name": name, "levels": levels}
+            for name, (levels, _) in self.cells.items()
+        ]
+        (one,) = optimization_report.comparisons(self.folder, cells)
+        return one

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import os
 import pathlib
 
 from absl.testing import absltest, parameterized
 
+from tests import installed
 from tfvae.runs import config, experiment  # noqa: F401 (registers `fit`)
 
 
@@ -60,39 +60,6 @@ class ConfigTest(parameterized.TestCase):
         ):
             config.load(["data/picture.gin"])
 
-    def test_differences_name_both_values(self):
-        saved = "fit.batch_size = 32\nfit.epochs = 3\nTVAE.num_states = 5\n"
-        current = "fit.batch_size = 64\nfit.epochs = 5\n"
-        self.assertEqual(
-            config.differences(saved, current),
-            [
-                "TVAE.num_states was 5, is now not set",
-                "fit.batch_size was 32, is now 64",
-            ],
-        )
-
-    def test_epochs_may_differ_through_a_macro(self):
-        saved = "EPOCHS = 3\nfit.epochs = %EPOCHS\n"
-        current = "EPOCHS = 4\nfit.epochs = %EPOCHS\n"
-        self.assertEmpty(config.differences(saved, current))
-
-    @parameterized.parameters(
-        ("'a.py'", "'./a.py'", True),
-        ("'a.py'", '"b/../a.py"', True),
-        (f"'{os.path.abspath('a.py')}'", "'a.py'", True),
-        ("'a.py'", "'b.py'", False),
-        ("'a.py'", "%FILE", False),
-        ("'a.py'", None, False),
-    )
-    def test_paths_are_compared_as_a_whole(self, before, after, are_same):
-        for name in ("own_task.path", "optimize.warm_start"):
-            saved = f"{name} = {before}\n"
-            current = "" if after is None else f"{name} = {after}\n"
-            found = config.differences(saved, current)
-            self.assertLen(found, 0 if are_same else 1)
-        other = config.differences(f"a.b = {before}\n", f"a.b = {after}\n")
-        self.assertLen(other, 1)
-
     def test_bindings_reads_values_of_several_lines(self):
         config.load([], [f"fit.optimizer = {list(range(60))}"])
         self.assertIn("\n    ", config.text())
@@ -100,6 +67,42 @@ class ConfigTest(parameterized.TestCase):
             config.bindings(config.text()),
             {"fit.optimizer": str(list(range(60)))},
         )
+
+    def test_bindings_are_read_without_knowing_their_names(self):
+        text = (
+            "import no.such.module\n"
+            "SIZE = 3\n"
+            "# one.comment = 1\n"
+            "a/no.such.thing = {'b': @c/d(), 'e': (@f, %SIZE)}\n"
+            "g.h = 'i # \\'j\\' %k'\n"
+        )
+        config.load([], ["fit.epochs = 4"])
+        self.assertEqual(
+            config.bindings(text),
+            {
+                "SIZE": "3",
+                "a/no.such.thing": "{'b': @c/d(), 'e': (@f, %SIZE)}",
+                "g.h": repr("i # 'j' %k"),
+            },
+        )
+        self.assertEqual(config.value("fit.epochs"), 4)
+        with self.assertRaisesRegex(SyntaxError, "expected ':' or '='"):
+            config.bindings("fit.epochs 3")
+
+    def test_percent_sign_in_a_text_is_no_macro(self):
+        with self.assertRaisesRegex(ValueError, "`B` must be a macro"):
+            config.load([], ["fit.optimizer = 'a%B'", "B = 3"])
+
+    @parameterized.parameters("papers", "benchmarks")
+    def test_what_only_a_clone_has_is_told(self, package):
+        installed.hide_clone(self)
+        path = self._file(f"import {package}.any\n")
+        with self.assertRaisesRegex(
+            ImportError, f"`{package}` is in clones of the repository only"
+        ):
+            config.load([path])
+        with self.assertRaisesRegex(ModuleNotFoundError, "'no_such_module'"):
+            config.load([self._file("import no_such_module", "2.gin")])
 
     def test_run_without_config_is_told(self):
         with self.assertRaisesRegex(FileNotFoundError, "without config.gin"):

@@ -8,12 +8,14 @@ import os
 import pathlib
 import subprocess
 import sys
+import textwrap
 from unittest import mock
 
 import tensorflow as tf
 from absl.testing import parameterized
 
 import tfvae.runs.experiment  # noqa: F401 (the configurations name it)
+from tests import installed
 from tfvae.runs import config
 from tfvae.runs.run_directory import UnexpectedError
 from tfvae.sweeps import (
@@ -181,6 +183,98 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
         study.write_report(self.run)
         report.write.assert_called_once_with(self.run)
 
+    @parameterized.parameters(
+        {"report": "tfvae.runners.studies.report:write"},
+        {"layout": {"factors": {}, "published": "some"}},
+    )
+    def test_study_of_an_earlier_version_says_what_to_do_and_goes_on(
+        self, **old
+    ):
+        self.enter_context(
+            mock.patch.dict(sys.modules, {"tfvae.runners": None})
+        )
+        self._study()
+        path = self.run / folders.STUDY
+        folders.write_json(path, {**folders.read_json(path), **old})
+        report.write.reset_mock()
+        with self.assertRaisesRegex(
+            ValueError,
+            f"study.json of this version, got {self.run}: .*run the study again"
+            " with its gin file and without --report_only",
+        ):
+            study.write_report(self.run)
+        report.write.assert_not_called()
+        self._study()
+        study.write_report(self.run)
+        self.assertEqual(report.write.call_count, 2)
+        self.assertEqual(set(self._counts().values()), {1})
+
+    def test_missing_package_is_told_before_anything_is_trained(self):
+        # A process that has not imported them; in the order that they fail in.
+        script = textwrap.dedent(
+            """
+            import sys
+
+            class Hidden:
+                name = "pandas"  # Keras imports it, if it is there.
+                def find_spec(self, name, *_):
+                    if name == self.name:
+                        raise ModuleNotFoundError(name, name=name)
+
+            hidden = Hidden()
+            sys.meta_path.insert(0, hidden)
+            from tfvae.runs import config
+            from tfvae.sweeps import study
+            report = "papers.random_encoders.report:mnist"
+            config.load(sys.argv[1:2], [f"study.report = {report!r}"])
+            for hidden.name in ("pandas", "statsmodels", "tabulate"):
+                try:
+                    study.study(sys.argv[2])
+                except ImportError as err:
+                    print(str(err).splitlines()[0])
+            """
+        )
+        ended = subprocess.run(
+            [
+                *(sys.executable, "-c", script),
+                *(str(self.folder / "study.gin"), str(self.run)),
+            ],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+        )
+        how = "must be installed for reports of studies: pip install"
+        self.assertEqual(
+            ended.stdout.splitlines(),
+            [
+                f"`{name}` {how} 'tfvae[studies]'"
+                for name in ("pandas", "statsmodels", "tabulate")
+            ],
+            ended.stderr,
+        )
+        self.assertFalse(self.run.exists())
+
+    def test_report_of_a_paper_needs_a_clone(self):
+        installed.hide_clone(self)
+        reporter = "papers.random_encoders.report:mnist"
+        with self.assertRaisesRegex(
+            ImportError, "`papers` is in clones of the repository only"
+        ):
+            self._study(f"study.report = '{reporter}'")
+        self.assertFalse(self.run.exists())
+
+    def test_processes_import_from_where_the_study_does(self):
+        self.enter_context(
+            mock.patch.object(sys, "path", [*sys.path, "", str(self.folder)])
+        )
+        run = self.enter_context(
+            mock.patch.object(study.pool, "run", wraps=study.pool.run)
+        )
+        self._study()
+        found = run.call_args[0][4]["PYTHONPATH"].split(os.pathsep)
+        self.assertEqual(found[-2:], [os.getcwd(), str(self.folder)])
+        self.assertTrue(all(map(os.path.isabs, found)))
+
     def test_report_of_no_study_is_refused(self):
         with self.assertRaisesRegex(FileNotFoundError, "folder of a study"):
             study.write_report(self.folder)
@@ -200,7 +294,6 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
         ("study.workers = 0", "`study.workers` must be a positive.*got 0"),
         ("study.columns = 'a'", "of size, rate, got 'a'"),
         ("study.separate = ['size', 'rate']", "must leave a factor"),
-        ("study.published = 'cifar'", "one of mnist, svhn, got 'cifar'"),
         ("study.cell = 'os:no_such'", "`study.cell` must be the name of a f"),
         ("study.cell = ''", "`study.cell` must .* got ''"),
         ("study.report = 'no.such:write'", "`study.report` must be the name"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading, comparing and writing gin configurations.
+"""Reads, queries and writes gin configurations.
 
 This is the only module that touches the state of gin. Everything else is
 configured by being called.
@@ -7,17 +7,18 @@ configured by being called.
 
 from __future__ import annotations
 
-import ast
+import contextlib
 import copy
 import importlib.util  # noqa: F401 (gin needs it, and forgets to import it)
 import os
 import pathlib
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import gin
 import keras
+from gin import config_parser
 
 import tfvae.likelihoods
 import tfvae.metrics
@@ -29,22 +30,9 @@ import tfvae.tvae
 import tfvae.vae  # noqa: F401 (these register their names with gin)
 from tfvae import data, locations, lso
 
-# More epochs extend a run; other values that have an influence make it another.
-EXTENDABLE = "fit.epochs"
-# What is written or kept of a run, without an influence on any figure.
-_WITHOUT_INFLUENCE = frozenset(
-    {
-        "denoise.export",
-        "denoise.output",
-        "evaluate.num_points",
-        "export.output",
-        "fit.keep_checkpoints",
-        "train.export",
-    }
-)
-
-# Their values are paths, which can be written in several ways.
-_PATHS = frozenset({"optimize.warm_start", "own_task.path"})
+# Packages that an installed tfvae may lack, by how to get them.
+_OF_A_CLONE = ("benchmarks", "papers")
+_OF_STUDIES = ("pandas", "statsmodels", "tabulate")
 
 _Value = TypeVar("_Value")
 
@@ -81,14 +69,18 @@ def load(
 
     Raises:
       OSError: If a file does not exist.
+      ImportError: If a file imports what is not installed.
       SyntaxError: If a value is not Python.
       ValueError: If a name is unknown to gin, or a required value is missing.
     """
     gin.clear_config()
     try:
-        gin.parse_config_files_and_bindings(
-            [os.fspath(path) for path in gin_files], [], finalize_config=False
-        )
+        with explaining_imports():
+            gin.parse_config_files_and_bindings(
+                [os.fspath(path) for path in gin_files],
+                [],
+                finalize_config=False,
+            )
         known = _macros()
         gin.parse_config(list(gin_params))
         gin.finalize()
@@ -108,6 +100,38 @@ def load(
             f"`{name}` must be given, as in --gin_param=\"{name}='...'\"."
         ) from err
     _check_macros(gin_params, known)
+
+
+@contextlib.contextmanager
+def explaining_imports() -> Iterator[None]:
+    """Says how to get a module that is missing, where we know.
+
+    Raises:
+      ImportError: From a ModuleNotFoundError of a package that is not
+        installed with tfvae. Those of others pass as they are.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as err:
+        name = _name_of_missing(err)
+        if name in _OF_A_CLONE:
+            raise ImportError(
+                f"`{name}` is in clones of the repository only, not in the "
+                "installed package: clone it, and run the same command there."
+            ) from err
+        if name in _OF_STUDIES:
+            raise ImportError(
+                f"`{name}` must be installed for reports of studies: "
+                "pip install 'tfvae[studies]'"
+            ) from err
+        raise
+
+
+def _name_of_missing(err: BaseException | None) -> str | None:
+    """Returns the module that is missing; gin's copy of an error has none."""
+    while err is not None and getattr(err, "name", None) is None:
+        err = err.__context__
+    return getattr(err, "name", None)
 
 
 def with_data(
@@ -202,66 +226,54 @@ def bindings(config_text: str) -> dict[str, str]:
       config_text: Such as `text` returns.
 
     Returns:
-      The text of each value, white space made uniform.
+      Each value as Python writes it, references as gin does.
+
+    Raises:
+      SyntaxError: If it is not the text of a configuration.
     """
+    return _parsed(config_text)[0]
+
+
+class _Reference:
+    """A reference to a macro or a function, written as gin does."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+class _References(config_parser.ParserDelegate):
+    """Makes references that need no such function; collects the macros."""
+
+    def __init__(self) -> None:
+        self.macros: set[str] = set()
+
+    def configurable_reference(self, name: str, evaluate: bool) -> _Reference:
+        return _Reference(f"@{name}()" if evaluate else f"@{name}")
+
+    def macro(self, name: str) -> _Reference:
+        self.macros.add(name)
+        return _Reference(f"%{name}")
+
+
+def _parsed(config_text: str) -> tuple[dict[str, str], set[str]]:
+    """Returns the values by name, and the macros that they use."""
+    references = _References()
     found: dict[str, str] = {}
-    name = ""
-    for line in config_text.splitlines():
-        if not line.strip() or line.startswith("#"):
-            continue
-        if line[0].isspace() and name:
-            found[name] += " " + line.strip()
-            continue
-        name, _, value = (part.strip() for part in line.partition("="))
-        found[name] = value
-    return {
-        name: re.sub(r"\s+", " ", value.replace("\\", " ")).strip()
-        for name, value in found.items()
-    }
-
-
-def differences(saved: str, current: str) -> list[str]:
-    """Compares two configurations.
-
-    Args:
-      saved: Text of the one that a run was started with.
-      current: Text of the one that it shall go on with.
-
-    Returns:
-      A line for each value that differs, but for `EXTENDABLE` and what has
-      no influence on the figures; both values are in it.
-    """
-    before, after = bindings(saved), bindings(current)
-    may_differ = _WITHOUT_INFLUENCE | {
-        EXTENDABLE,
-        after.get(EXTENDABLE, "").lstrip("%"),
-    }
-    return [
-        f"{name} was {before.get(name, 'not set')}, is now "
-        f"{after.get(name, 'not set')}"
-        for name in sorted(before.keys() | after.keys())
-        if name not in may_differ
-        and _compared(name, before) != _compared(name, after)
-    ]
-
-
-def _compared(name: str, values: dict[str, str]) -> str | None:
-    """Returns the text by which values of a parameter are told apart."""
-    text = values.get(name)
-    if text is None or name not in _PATHS:
-        return text
-    try:
-        path = ast.literal_eval(text)
-    except (SyntaxError, ValueError):  # A macro, for instance.
-        return text
-    return os.path.realpath(path) if isinstance(path, str) else text
+    for one in config_parser.ConfigParser(config_text, references):
+        if isinstance(one, config_parser.BindingStatement):
+            selector = ".".join(filter(None, (one.selector, one.arg_name)))
+            name = "/".join(filter(None, (one.scope, selector)))
+            found[name] = repr(one.value)
+    return found, references.macros
 
 
 def _macros() -> set[str]:
     """Returns the macros that the configuration defines or uses."""
-    return {name for name in bindings(text()) if name.isidentifier()} | set(
-        re.findall(r"%(\w+)", text())
-    )
+    values, used = _parsed(text())
+    return {name for name in values if name.isidentifier()} | used
 
 
 def _check_macros(gin_params: Sequence[str], known: set[str]) -> None:
@@ -276,7 +288,7 @@ def _check_macros(gin_params: Sequence[str], known: set[str]) -> None:
         for param in gin_params
         if (match := re.match(r"\s*(\w+)\s*=", param))
     ]
-    used = known | set(re.findall(r"%(\w+)", text()))
+    used = known | _parsed(text())[1]
     unknown = [name for name in defined if name not in used]
     if unknown:
         listed = ", ".join(sorted(used)) or "none"

@@ -23,7 +23,7 @@ from tfvae.optimizers import FusedAdam
 from tfvae.priors import Prior
 from tfvae.resources import check_disk_space
 from tfvae.restoration import Restoration
-from tfvae.runs import config
+from tfvae.runs import config, identity
 from tfvae.runs.run_directory import RunDirectory
 from tfvae.tvae import TVAE, Explore
 from tfvae.vae import VAE, Elbo, Encoder, learnable
@@ -368,12 +368,12 @@ def _resume(
     restored = tfvae.checkpoints.restore_latest(run.checkpoints, parts.model)
     if restored is None:
         return 0, []
-    if restored.extra.get("data_crc32", checksum) != checksum:
-        raise ValueError(
-            f"`experiment.data` must be the data that {run.path} was trained "
-            f"on, got {parts.observations.name} with other values; choose "
-            "another folder."
-        )
+    identity.check_data(
+        run.path,
+        restored.extra.get("data_crc32", checksum),
+        checksum,
+        parts.observations.name,
+    )
     if restored.epoch > epochs:
         raise ValueError(
             f"`fit.epochs` must be at least {restored.epoch}, the epochs that "

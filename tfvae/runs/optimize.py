@@ -28,7 +28,7 @@ from tfvae.lso.surrogates import Surrogate
 from tfvae.lso.tasks.base import Task
 from tfvae.lso.weighting import Weighting
 from tfvae.optimizers import FusedAdam
-from tfvae.runs import config, optimization_results, task_files
+from tfvae.runs import config, identity, optimization_results, task_files
 from tfvae.runs.experiment import Experiment, experiment
 from tfvae.runs.optimization_figures import TOP, write_run_figures
 from tfvae.runs.optimization_results import RESULT
@@ -326,15 +326,10 @@ def opened(
 
 def _check_config(run: RunDirectory) -> None:
     """Raises a ValueError if the folder has a run of other values."""
-    free = [
-        "optimize.budget ",
-        "optimize.evaluator ",
-        "optimize.num_samples ",
-        "ProcessPool.",
-    ]
+    rules = identity.OPTIMIZATION
     if task_files.is_of(run):  # Whatever its path is relative to.
-        free.append(f"{task_files.PATH} ")
-    run.refuse_others(free, "optimize.budget")
+        rules = rules._replace(free=(*rules.free, task_files.PATH))
+    run.refuse_others(rules)
 
 
 def _trained(

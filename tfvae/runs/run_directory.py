@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of a run: its layout, its lock, and what may run in it."""
+"""Folder of a run: its layout, its lock, its small files."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import platform
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import tfvae.checkpoints
 from tfvae import files
 from tfvae.callbacks import DivergedError
-from tfvae.runs import config
+from tfvae.runs import config, identity
 
 _PACKAGES = (
     "tfvae",
@@ -124,7 +124,7 @@ class RunDirectory:
         """Whether the run has a summary of as many epochs as asked for."""
         summary = self.read_summary()
         return summary is not None and (
-            summary.get("epochs") == config.value(config.EXTENDABLE)
+            summary.get("epochs") == config.value(identity.EPOCHS)
         )
 
     @property
@@ -140,34 +140,20 @@ class RunDirectory:
             without checkpoints has no run to protect.
         """
         if self.has_checkpoints:
-            self.refuse_others()
+            self.refuse_others(identity.TRAINING)
 
-    def refuse_others(
-        self, free: Sequence[str] = (), extendable: str = config.EXTENDABLE
-    ) -> None:
+    def refuse_others(self, rules: identity.Rules) -> None:
         """Refuses configurations that are not the one of the folder.
 
         Args:
-          free: What parameters begin with that may differ.
-          extendable: Which one may be raised, to be told.
+          rules: Which values may differ.
 
         Raises:
           ValueError: If a value differs that makes it another run.
         """
         saved = self.read_config()
-        if saved is None:
-            return
-        different = [
-            one
-            for one in config.differences(saved, config.text())
-            if not one.startswith(tuple(free))
-        ]
-        if different:
-            raise ValueError(
-                f"`run_dir` {self.path} must be empty or of the same "
-                f"configuration, got other values: {'; '.join(different)}. "
-                f"Only {extendable} may be raised."
-            )
+        if saved is not None:
+            identity.check(self.path, saved, config.text(), rules)
 
     def read_config(self) -> str | None:
         """Returns the configuration; None where there is none, or nothing."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the files of a study and of its cells are.
+"""Layout of the folder of a study, and how its files are read and written.
 
 A study has study.json (its cells, and how its report is laid out), base.gin
 (what its cells share), cells/<name>/ and report/. A cell has config.gin
@@ -10,8 +10,10 @@ error.txt if it failed, and what the training left there.
 from __future__ import annotations
 
 import json
+import os
 import pathlib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfvae import files
@@ -45,3 +47,63 @@ def read_json(path: pathlib.Path) -> dict[str, Any] | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
+
+
+def read_study(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns the content of study.json.
+
+    Args:
+      run_dir: Folder of the study.
+
+    Raises:
+      FileNotFoundError: If there is no study.
+      ValueError: If an earlier version wrote it in another form.
+    """
+    path = pathlib.Path(run_dir)
+    content = read_json(path / STUDY)
+    if content is None:
+        raise FileNotFoundError(
+            f"`run_dir` must be the folder of a study, got {path} without "
+            f"{STUDY}."
+        )
+    layout = content.get("layout", {})
+    if layout.pop("published", None) is not None:
+        raise ValueError(outdated(path, "it has `published` in its layout"))
+    return content
+
+
+def outdated(run_dir: pathlib.Path, why: str) -> str:
+    """Returns what to do about a study.json of an earlier version.
+
+    Args:
+      run_dir: Folder of the study.
+      why: What is wrong with the file.
+    """
+    return (
+        f"`run_dir` must have a {STUDY} of this version, got {run_dir}: {why}; "
+        "to rewrite it, run the study again with its gin file and without "
+        "--report_only (finished cells are kept, not run again)."
+    )
+
+
+def read_errors(
+    run_dir: pathlib.Path, cells: Sequence[Mapping[str, Any]]
+) -> dict[str, str]:
+    """Returns the last line of the error of each cell that failed, by name.
+
+    Args:
+      run_dir: Folder of the study.
+      cells: As study.json has them.
+    """
+    found = {}
+    for cell in cells:
+        folder = run_dir / CELLS / cell["name"]
+        if (folder / ERROR).exists() and read_json(folder / RESULT) is None:
+            text = (folder / ERROR).read_text(encoding="utf-8")
+            found[cell["name"]] = text.strip().rpartition("\n")[2]
+    return found
+
+
+def file_stem(*parts: str) -> str:
+    """Returns texts, those that are not empty, as the stem of a file name."""
+    return re.sub(r"\W+", "_", "_".join(filter(None, parts)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cells of a study: one level of each factor, and a repetition."""
+"""Grid of a study: its factors, its cells, and which factors are columns."""
 
 from __future__ import annotations
 
@@ -26,8 +26,61 @@ class Cell(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As its folder is called, such as `conv-flow6-NL-thesis-0`."""
+        """As its folder is called, such as `conv-large-0`."""
         return "-".join([*self.levels.values(), str(self.repetition)])
+
+
+class Layout(NamedTuple):
+    """How the levels of a study become rows, columns and tables."""
+
+    factors: dict[str, list[str]]
+    """The levels of each factor."""
+    columns: str
+    """The factor whose levels are the columns of a table."""
+    separate: list[str]
+    """The factors whose levels have tables of their own."""
+
+    @classmethod
+    def of(
+        cls, factors: Factors, columns: str | None, separate: Sequence[str]
+    ) -> Layout:
+        """Checks the settings of a study; see `study`.
+
+        Raises:
+          ValueError: If one of them is not there.
+        """
+        names = list(factors)
+        for name in [*separate, *([columns] if columns is not None else [])]:
+            if name not in names:
+                raise ValueError(
+                    "`study.columns` and `study.separate` must be of "
+                    f"{', '.join(names)}, got {name!r}."
+                )
+        rest = [name for name in names if name not in separate]
+        if not rest or (columns is not None and columns not in rest):
+            raise ValueError(
+                "`study.separate` must leave a factor for the columns, got "
+                f"{list(separate)!r}."
+            )
+        return cls(
+            {name: list(levels) for name, levels in factors.items()},
+            rest[-1] if columns is None else columns,
+            list(separate),
+        )
+
+    @property
+    def rows(self) -> list[str]:
+        """The factors whose levels are the rows of a table."""
+        return [
+            name
+            for name in self.factors
+            if name != self.columns and name not in self.separate
+        ]
+
+    @property
+    def within(self) -> list[str]:
+        """The factors that vary in a table."""
+        return [name for name in self.factors if name not in self.separate]
 
 
 def cells(

@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the cells of a study measured, and how its tables are laid out."""
+"""Results of the finished cells of a study, as one table."""
 
 from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from papers.random_encoders import published
 from tfvae.sweeps import folders
-from tfvae.sweeps.grid import Factors
+from tfvae.sweeps.grid import Layout
 
 REPETITION = "repetition"
 NAME = "name"
@@ -25,38 +24,24 @@ class Metric(NamedTuple):
     title: str
     form: str = ".2f"
     """How a number of it is written."""
-    table: str | None = None
-    """The published table that has it."""
-    design: str = "full"
-    """Its analysis of variance; see `anova.Design`."""
+    is_fixed: bool = False
+    """Whether all repetitions of a model have the same value."""
 
 
 METRICS = (
-    Metric("test_loss", "Negative ELBO", table="5.1", design="covariate"),
-    Metric(
-        "test_regularization",
-        "Regularization term",
-        table="5.2",
-        design="covariate",
-    ),
-    Metric("test_squared_error", "Reconstruction error", table="5.3"),
-    Metric("frechet_distance", "Fréchet distance", table="5.4"),
-    Metric(
-        "seconds_per_epoch",
-        "Seconds per epoch",
-        ".3f",
-        table="5.5",
-        design="main",
-    ),
+    Metric("test_loss", "Negative ELBO"),
+    Metric("test_regularization", "Regularization term"),
+    Metric("test_squared_error", "Reconstruction error"),
+    Metric("frechet_distance", "Fréchet distance"),
+    Metric("seconds_per_epoch", "Seconds per epoch", ".3f"),
     Metric(
         "published_count",
         "Sum of the dimensions of all trainable tensors",
         ".0f",
-        table="5.6",
-        design="none",
+        is_fixed=True,
     ),
     Metric(
-        "trainable_parameters", "Trainable parameters", ",.0f", design="none"
+        "trainable_parameters", "Trainable parameters", ",.0f", is_fixed=True
     ),
     Metric("kernel_distance", "Kernel distance", ".4f"),
     Metric("test_bound", "Bound on log p(x), nats"),
@@ -64,95 +49,46 @@ METRICS = (
     Metric("test_exact_log_likelihood", "Log p(x) by enumeration, nats"),
     Metric("test_active", "Active binary latents"),
     Metric("training_seconds", "Seconds of training"),
-    Metric("gap_loss", "Negative ELBO, test less training", design="main"),
-    Metric(
-        "gap_regularization",
-        "Regularization term, test less training",
-        design="main",
-    ),
-    Metric(
-        "gap_squared_error",
-        "Reconstruction error, test less training",
-        design="main",
-    ),
+    Metric("gap_loss", "Negative ELBO, test less training"),
+    Metric("gap_regularization", "Regularization term, test less training"),
+    Metric("gap_squared_error", "Reconstruction error, test less training"),
 )
 """What is reported first; other numbers of the results follow."""
 
 _NOT_REPORTED = frozenset({"cell_seconds", "epochs", "num_generated", "seed"})
 
 
-class Layout(NamedTuple):
-    """How the levels of a study become rows, columns and tables."""
+class Part(NamedTuple):
+    """The results of one combination of levels of the separate factors."""
 
-    factors: dict[str, list[str]]
-    """The levels of each factor."""
-    columns: str
-    separate: list[str]
-    published: str | None
-
-    @classmethod
-    def of(
-        cls,
-        factors: Factors,
-        columns: str | None,
-        separate: Sequence[str],
-        published_name: str | None,
-    ) -> Layout:
-        """Checks the settings of a study; see `study`.
-
-        Raises:
-          ValueError: If one of them is not there.
-        """
-        names = list(factors)
-        for name in [*separate, *([columns] if columns is not None else [])]:
-            if name not in names:
-                raise ValueError(
-                    "`study.columns` and `study.separate` must be of "
-                    f"{', '.join(names)}, got {name!r}."
-                )
-        rest = [name for name in names if name not in separate]
-        if not rest or (columns is not None and columns not in rest):
-            raise ValueError(
-                "`study.separate` must leave a factor for the columns, got "
-                f"{list(separate)!r}."
-            )
-        if published_name not in (None, *published.NAMES):
-            raise ValueError(
-                "`study.published` must be None or one of "
-                f"{', '.join(published.NAMES)}, got {published_name!r}."
-            )
-        return cls(
-            {name: list(levels) for name, levels in factors.items()},
-            rest[-1] if columns is None else columns,
-            list(separate),
-            published_name,
-        )
+    levels: dict[str, str]
+    """The levels, by factor; none where no factor is kept separate."""
+    frame: pd.DataFrame
+    """Its rows of `Results.frame`."""
 
     @property
-    def rows(self) -> list[str]:
-        """The factors whose levels are the rows of a table."""
-        return [
-            name
-            for name in self.factors
-            if name != self.columns and name not in self.separate
-        ]
-
-    @property
-    def within(self) -> list[str]:
-        """The factors that vary in a table."""
-        return [name for name in self.factors if name not in self.separate]
+    def name(self) -> str:
+        """The levels as a part of the names of files."""
+        return "-".join(self.levels.values())
 
 
 class Results(NamedTuple):
-    """What is known of a study."""
+    """The finished cells of a study, and the failed ones."""
 
+    path: pathlib.Path
+    """Folder of the study."""
     layout: Layout
     frame: pd.DataFrame
     """A row for each finished cell: name, levels, repetition, metrics."""
     cells: list[dict[str, Any]]
     """All cells, as in study.json."""
     errors: dict[str, str]
-    """What the cells that failed say last."""
+    """Last line of the error of each cell that failed, by name."""
+
+    @property
+    def num_repetitions(self) -> int:
+        """The repetitions that are planned."""
+        return 1 + max(cell["repetition"] for cell in self.cells)
 
     @property
     def metrics(self) -> list[Metric]:
@@ -173,16 +109,16 @@ class Results(NamedTuple):
             and self.frame[metric.name].notna().any()
         ]
 
-    def parts(self) -> list[tuple[dict[str, str], pd.DataFrame]]:
+    def parts(self) -> list[Part]:
         """Splits the results at the factors that are kept separate."""
-        found: list[tuple[dict[str, str], pd.DataFrame]] = [({}, self.frame)]
+        found = [Part({}, self.frame)]
         for factor in self.layout.separate:
             found = [
-                ({**levels, factor: level}, part[part[factor] == level])
-                for levels, part in found
+                Part({**levels, factor: level}, frame[frame[factor] == level])
+                for levels, frame in found
                 for level in self.layout.factors[factor]
             ]
-        return [(levels, part) for levels, part in found if len(part)]
+        return [part for part in found if len(part.frame)]
 
 
 def read(run_dir: str | os.PathLike[str]) -> Results:
@@ -193,29 +129,35 @@ def read(run_dir: str | os.PathLike[str]) -> Results:
 
     Raises:
       FileNotFoundError: If there is no study.
+      ValueError: If an earlier version wrote study.json in another form.
     """
     path = pathlib.Path(run_dir)
-    content = folders.read_json(path / folders.STUDY)
-    if content is None:
-        raise FileNotFoundError(
-            f"`run_dir` must be the folder of a study, got {path} without "
-            f"{folders.STUDY}."
-        )
+    content = folders.read_study(path)
     layout = Layout(**content["layout"])
-    rows, errors = [], {}
+    rows = []
     for cell in content["cells"]:
         folder = path / folders.CELLS / cell["name"]
         result = folders.read_json(folder / folders.RESULT)
         if result is not None:
             ids = {NAME: cell["name"], REPETITION: cell["repetition"]}
             rows.append({**result, **_gaps(result), **ids, **cell["levels"]})
-        elif (folder / folders.ERROR).exists():
-            text = (folder / folders.ERROR).read_text(encoding="utf-8")
-            errors[cell["name"]] = text.strip().rpartition("\n")[2]
     columns = [NAME, *layout.factors, REPETITION]
     frame = pd.DataFrame(rows, columns=None if rows else columns)
     others = [name for name in frame.columns if name not in columns]
-    return Results(layout, frame[[*columns, *others]], content["cells"], errors)
+    return Results(
+        path,
+        layout,
+        frame[[*columns, *others]],
+        content["cells"],
+        folders.read_errors(path, content["cells"]),
+    )
+
+
+def where(frame: pd.DataFrame, levels: Mapping[str, str]) -> pd.DataFrame:
+    """Returns the rows of given levels."""
+    for factor, level in levels.items():
+        frame = frame[frame[factor] == level]
+    return frame
 
 
 def _gaps(result: dict[str, Any]) -> dict[str, float]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains every cell of a grid of configurations, and compares them."""
+"""Sweeps: runs every cell of a grid of configurations, then reports."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from typing import Any
 
 import gin
 
-import tfvae.sweeps.optimization_cell  # noqa: F401 (gin files name it)
-import tfvae.sweeps.training_cell  # noqa: F401 (gin files name it)
-from tfvae.runs import config
+import tfvae.runs.optimize
+import tfvae.sweeps.training_cell  # noqa: F401 (gin files name these)
+from tfvae.runs import config, identity
 from tfvae.runs.run_directory import RunDirectory, UnexpectedError
 from tfvae.sweeps import folders, pool
 from tfvae.sweeps.grid import (
     Cell,
     Factors,
+    Layout,
     cells,
     files_and_bindings,
 )
-from tfvae.sweeps.results import Layout
 
 # Runs cells; see `worker`.
 _WORKER = [sys.executable, "-m", "tfvae.sweeps.worker"]
@@ -55,7 +55,6 @@ def study(
     once: Sequence[Mapping[str, str]] = (),
     columns: str | None = None,
     separate: Sequence[str] = (),
-    published: str | None = None,
     smoke: bool = False,
     smoke_bindings: Sequence[str] = ("fit.epochs = 1",),
     workers: int | None = None,
@@ -81,7 +80,6 @@ def study(
       columns: The factor whose levels are the columns of the tables; the
         last one by default.
       separate: Factors whose levels have tables and tests of their own.
-      published: Which published tables stand beside ours, "mnist" or "svhn".
       smoke: Whether to see only that everything runs: one repetition, with
         `smoke_bindings`.
       smoke_bindings: Bindings that make a cell as small as can be.
@@ -95,6 +93,7 @@ def study(
       TypeError: If `factors` is not of that form.
       ValueError: If a value is out of range, two combinations of levels are
         the same, or `run_dir` has cells of another configuration.
+      ImportError: If what runs cells or reports needs what is not installed.
       OSError: If a gin file does not exist.
       RuntimeError: If another process is at `run_dir`.
       UnexpectedError: If cells failed, after all others were trained.
@@ -102,7 +101,7 @@ def study(
     num_workers = _checked_workers(workers)
     _function("cell", cell)
     _function("report", report)
-    layout = Layout.of(factors, columns, separate, published)
+    layout = Layout.of(factors, columns, separate)
     grid = cells(
         factors,
         1 if smoke else repetitions,
@@ -133,23 +132,27 @@ def write_report(run_dir: str | os.PathLike[str]) -> None:
 
     Raises:
       FileNotFoundError: If there is no study.
+      ImportError: If the report needs what is not installed.
+      ValueError: If an earlier version wrote study.json, so that it names no
+        report of this one.
     """
     path = pathlib.Path(run_dir)
-    content = folders.read_json(path / folders.STUDY)
-    if content is None:
-        raise FileNotFoundError(
-            f"`run_dir` must be the folder of a study, got {path} without "
-            f"{folders.STUDY}."
-        )
-    _function("report", content.get("report", _REPORT))(path)
+    name = folders.read_study(path).get("report", _REPORT)
+    try:
+        report = _function("report", name)
+    except ValueError as err:
+        why = f"its report is {name!r} ({err.__cause__})"
+        raise ValueError(folders.outdated(path, why)) from err
+    report(path)
 
 
 def _function(argument: str, name: str) -> Callable[..., Any]:
     """Returns the function that `module:function` is the name of."""
     module, _, function = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), function)
-    except (AttributeError, ImportError, ValueError) as err:
+        with config.explaining_imports():
+            return getattr(importlib.import_module(module), function)
+    except (AttributeError, ModuleNotFoundError, ValueError) as err:
         raise ValueError(
             f"`study.{argument}` must be the name of a function, such as "
             f"{_REPORT!r}, got {name!r} ({err})."
@@ -214,26 +217,7 @@ def _check_same(run_dir: pathlib.Path, texts: Mapping[str, str]) -> None:
         if not path.exists():
             continue
         saved = path.read_text(encoding="utf-8")
-        different = config.differences(saved, text)
-        epochs = [_epochs(one) for one in (saved, text)]
-        if epochs[0] != epochs[1]:
-            different.append(
-                f"{config.EXTENDABLE} was {epochs[0]}, is now {epochs[1]}"
-            )
-        if different:
-            raise ValueError(
-                f"`run_dir` {run_dir} must be empty or of the same "
-                f"configuration, got other values for cell {name}: "
-                f"{'; '.join(different)}."
-            )
-
-
-def _epochs(text: str) -> str | None:
-    bindings = config.bindings(text)
-    value = bindings.get(config.EXTENDABLE)
-    if value is not None and value.startswith("%"):
-        return bindings.get(value.removeprefix("%"))
-    return value
+        identity.check(run_dir, saved, text, identity.CELL, f"cell {name}")
 
 
 def _write_study(
@@ -275,7 +259,7 @@ def _run(
         [*_WORKER, cell],
         num_workers,
         run_dir / "workers.log",
-        _ONE_THREAD,
+        {**_ONE_THREAD, "PYTHONPATH": _python_path()},
     )
     with contextlib.closing(outcomes):  # type: ignore[type-var]
         for outcome in outcomes:
@@ -287,6 +271,11 @@ def _run(
                     )
             progress.tell(outcome)
     return failed
+
+
+def _python_path() -> str:
+    """Returns where this process imports from, for processes it starts."""
+    return os.pathsep.join(map(os.path.abspath, sys.path))
 
 
 class _Progress:

@@ -1,0 +1,363 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Report of a study whose cells are optimisations: curves, tables, best inputs.
+
+Cells are compared that differ in their "setting" and seed only; what else is
+varied, the task above all, has a section of its own. `write` is the whole
+report. A report that has more, such as published values beside ours, gives it
+a section of its own, made of the parts that are here.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from tfvae.lso import curves
+from tfvae.lso.round_table import STAGES
+from tfvae.runs import optimization_figures as figures
+from tfvae.runs import optimization_results
+from tfvae.runs.optimization_figures import NUM_BEST, TOP
+from tfvae.runs.optimization_results import Run
+from tfvae.sweeps import folders, tables
+from tfvae.sweeps.report import failures
+
+SETTING = "setting"
+"""The factor whose levels are compared."""
+_LONGEST_INPUT = 120
+
+Published = Callable[[Run, str, int], Sequence[tuple[float, float, float]]]
+"""From a run, a setting and K to queries, means and spreads of top-K."""
+
+
+class Comparison(NamedTuple):
+    """Runs of one task that differ in their setting and seed only."""
+
+    title: str
+    groups: dict[str, list[Run]]
+    """The runs by their setting."""
+
+    @property
+    def slug(self) -> str:
+        """The title as a part of names of files."""
+        return folders.file_stem(self.title)
+
+    @property
+    def run(self) -> Run:
+        """Any of the runs."""
+        return next(iter(self.groups.values()))[0]
+
+
+Section = Callable[[Comparison, pathlib.Path], list[str]]
+"""From a comparison and the folder of the report to Markdown texts."""
+
+
+def section(one: Comparison, folder: pathlib.Path) -> list[str]:
+    """Returns what the report has of a comparison; see `Section`."""
+    return [
+        f"## {one.title}\n",
+        f"{facts(one)}\n",
+        *curves_figure(one, folder),
+        "### After the last query\n",
+        tables.markdown(final_table(one)),
+        *costs_and_inputs(one, folder),
+    ]
+
+
+def write(
+    run_dir: str | os.PathLike[str],
+    *,
+    notes: Sequence[str] = (),
+    section: Section = section,
+) -> pathlib.Path:
+    """Writes the report of what is finished of a study, and prints where.
+
+    Args:
+      run_dir: Folder of the study.
+      notes: Paragraphs below the first one.
+      section: Writes what there is to say of each comparison.
+
+    Returns:
+      The report, a Markdown file; tables are beside it as CSV files.
+
+    Raises:
+      FileNotFoundError: If there is no study.
+      ValueError: If an earlier version wrote study.json in another form.
+    """
+    path = pathlib.Path(run_dir)
+    cells = folders.read_study(path)["cells"]
+    found = comparisons(path, cells)
+    folder = path / folders.REPORT
+    (folder / folders.FIGURES).mkdir(parents=True, exist_ok=True)
+    count = sum(len(runs) for one in found for runs in one.groups.values())
+    text = [
+        "# Report of optimisations\n",
+        f"{count} of {len(cells)} cells are finished. Only queries count, not "
+        "the data that a run begins with. Top-1 is the best query so far; "
+        "top-10 and top-50 are the 10th and 50th best of different inputs, "
+        "the worst as long as there are fewer. Invalid decodes count as one "
+        "input. A run that ended early keeps its last value. Numbers are "
+        "means and population standard deviations over seeds.\n",
+        *(f"{note}\n" for note in notes),
+        *failures(folders.read_errors(path, cells)),
+    ]
+    for one in found:
+        text += section(one, folder)
+    tables.write_csv(folder / "runs.csv", _run_table(found))
+    tables.write_csv(folder / "curves.csv", _curve_table(found))
+    target = folder / "report.md"
+    folders.write_text(target, "\n".join(text))
+    print(f"report of {count} of {len(cells)} cells: {target}", flush=True)
+    return target
+
+
+def comparisons(
+    path: pathlib.Path, cells: Sequence[Mapping[str, Any]]
+) -> list[Comparison]:
+    """Reads the finished cells of a study.
+
+    Args:
+      path: Folder of the study.
+      cells: As study.json has them.
+    """
+    found: dict[str, dict[str, list[Run]]] = {}
+    for cell in cells:
+        folder = path / folders.CELLS / cell["name"]
+        if folders.read_json(folder / folders.RESULT) is None:
+            continue
+        run = optimization_results.read(folder)
+        levels = dict(cell["levels"])
+        others = [value for name, value in levels.items() if name != SETTING]
+        if SETTING not in levels:  # Then all that is varied is compared.
+            levels[SETTING], others = " ".join(others), []
+        parts = [run.task, *(one for one in others if one != run.task)]
+        groups = found.setdefault(" ".join(parts), {})
+        groups.setdefault(levels[SETTING], []).append(run)
+    return [Comparison(title, groups) for title, groups in found.items()]
+
+
+def facts(one: Comparison) -> str:
+    """Returns what the scores are, and how good the data and the optimum."""
+    run = one.run
+    parts = [
+        f"Scores: {figures.score_label(run)}, "
+        f"{'larger' if run.maximise else 'smaller'} ones are better."
+    ]
+    if run.best_in_data is not None:
+        parts.append(f"Best of the data: {run.best_in_data:.6g}.")
+    if run.optimum is not None:
+        parts.append(f"Optimum: {run.optimum:.6g}.")
+    return " ".join(parts)
+
+
+def curves_figure(
+    one: Comparison, folder: pathlib.Path, published: Published | None = None
+) -> list[str]:
+    """Draws the best queries so far; returns the text that shows them.
+
+    Args:
+      one: The runs.
+      folder: Of the report.
+      published: Points to draw beside the curves.
+    """
+    caption = (
+        "Best queries; lines and bands are means and deviations over seeds"
+    )
+    points: figures.Points | None = None
+    if published is not None:
+        caption += ", circles with bars are published"
+        points = functools.partial(published, one.run)
+    return _figure(
+        folder,
+        f"{one.slug}_top_k.png",
+        caption,
+        lambda path: figures.draw_curves(
+            one.groups, path, published=points, title=one.title
+        ),
+    )
+
+
+def final_table(one: Comparison) -> pd.DataFrame:
+    """Returns top-1, 10 and 50 after the last query of each setting."""
+    rows = []
+    for label, runs in one.groups.items():
+        num_queries = max(len(run.scores) for run in runs)
+        row = [label, str(len(runs)), str(num_queries)]
+        for k in TOP:
+            mean, spread = curves.mean_and_spread(figures.top_k(runs, k))
+            row.append(f"{mean[-1]:.4g} ± {spread[-1]:.3g}")
+        rows.append(row)
+    head = ["setting", "seeds", "queries", *(f"top-{k}" for k in TOP)]
+    return tables.table(head, rows)
+
+
+def costs_and_inputs(one: Comparison, folder: pathlib.Path) -> list[str]:
+    """Returns the rest of a section: costs, other figures and best inputs."""
+    return [
+        "### Queries and time\n",
+        tables.markdown(cost_table(one)),
+        *_other_figures(one, folder),
+        *_best_inputs(one, folder),
+    ]
+
+
+def cost_table(one: Comparison) -> pd.DataFrame:
+    """Returns what the queries were, and what the time was spent on."""
+    head = [
+        "setting",
+        "distinct inputs",
+        "invalid",
+        "failed",
+        "minutes per run",
+        "s per query",
+        *STAGES,
+    ]
+    rows = []
+    for label, runs in one.groups.items():
+        distinct = [len({*run.keys} - {None}) for run in runs]
+        rows.append(
+            [
+                label,
+                _extent(distinct),
+                _extent([run.num_invalid for run in runs]),
+                _extent([run.num_failed for run in runs]),
+                _mean([_seconds(run, "total") / 60.0 for run in runs]),
+                _mean([_per_query(run, "total") for run in runs]),
+                *(
+                    _mean([_per_query(run, stage) for run in runs])
+                    for stage in STAGES
+                ),
+            ]
+        )
+    return tables.table(head, rows)
+
+
+def _extent(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _mean(values: Sequence[float]) -> str:
+    known = [value for value in values if np.isfinite(value)]
+    return f"{np.mean(known):.3g}" if known else "-"
+
+
+def _seconds(run: Run, stage: str) -> float:
+    return float(run.result.get("seconds", {}).get(stage, "nan"))
+
+
+def _per_query(run: Run, stage: str) -> float:
+    return _seconds(run, stage) / len(run.scores)
+
+
+def _run_table(found: Sequence[Comparison]) -> pd.DataFrame:
+    """Returns a row for each run."""
+    head = ["comparison", "setting", "run", "seed", "queries"]
+    head += [f"top_{k}" for k in TOP] + ["distinct", "invalid", "failed"]
+    head += [f"seconds_{stage}" for stage in (*STAGES, "total")]
+    rows = [
+        [
+            one.title,
+            label,
+            run.path.name,
+            str(run.result.get("seed", "")),
+            str(len(run.scores)),
+            *(str(run.top_k(k)[-1]) for k in TOP),
+            str(len({*run.keys} - {None})),
+            str(run.num_invalid),
+            str(run.num_failed),
+            *(str(_seconds(run, stage)) for stage in (*STAGES, "total")),
+        ]
+        for one in found
+        for label, runs in one.groups.items()
+        for run in runs
+    ]
+    return tables.table(head, rows)
+
+
+def _curve_table(found: Sequence[Comparison]) -> pd.DataFrame:
+    """Returns a row for each point of a curve."""
+    rows = []
+    for one in found:
+        for (label, runs), k in itertools.product(one.groups.items(), TOP):
+            mean, spread = curves.mean_and_spread(figures.top_k(runs, k))
+            rows += [
+                [one.title, label, str(k), str(query), str(a), str(b)]
+                for query, (a, b) in enumerate(
+                    zip(mean, spread, strict=True), start=1
+                )
+            ]
+    head = ["comparison", "setting", "k", "query", "mean", "spread"]
+    return tables.table(head, rows)
+
+
+def _figure(
+    folder: pathlib.Path,
+    name: str,
+    caption: str,
+    draw: Callable[[pathlib.Path], bool],
+) -> list[str]:
+    """Draws a figure; returns the text that shows it, if there is one."""
+    path = folder / folders.FIGURES / name
+    if not draw(path):
+        return []
+    return [f"![{caption}]({folders.FIGURES}/{name})\n\n{caption}.\n"]
+
+
+def _other_figures(one: Comparison, folder: pathlib.Path) -> list[str]:
+    text = _figure(
+        folder,
+        f"{one.slug}_weights.png",
+        "What the first round trains on: scores of the data by weight, and "
+        "the weight that the best of the data have together",
+        lambda path: figures.draw_weights(one.groups, path, title=one.title),
+    )
+    text += _figure(
+        folder,
+        f"{one.slug}_samples.png",
+        "Scores of samples from the prior, decoded, in the first and last "
+        "round",
+        lambda path: figures.draw_samples(one.groups, path, title=one.title),
+    )
+    for label, runs in one.groups.items():
+        text += _figure(
+            folder,
+            f"{one.slug}_{folders.file_stem(label)}_manifold.png",
+            f"What the latents decode to over the rounds of {label}",
+            functools.partial(figures.draw_manifold, runs[0], title=label),
+        )
+    return ["### Weights, samples and latents\n", *text] if text else []
+
+
+def _best_inputs(one: Comparison, folder: pathlib.Path) -> list[str]:
+    text = [f"### The {NUM_BEST} best inputs of each setting\n"]
+    shown = _figure(
+        folder,
+        f"{one.slug}_best.png",
+        "Best inputs of all seeds, best first; their scores are to the left",
+        lambda path: figures.draw_best(one.groups, path),
+    )
+    if shown:
+        return text + shown
+    for label, runs in one.groups.items():
+        rows = [
+            [f"{score:.6g}", f"`{_shortened(value)}`"]
+            for score, value in figures.best(runs)
+        ]
+        table = tables.table(["score", "input"], rows)
+        text += [f"{label}\n", tables.markdown(table)]
+    return text
+
+
+def _shortened(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    if len(text) <= _LONGEST_INPUT:
+        return text
+    return f"{text[:_LONGEST_INPUT]}... ({len(text)} characters)"
