@@ -17,6 +17,7 @@ LEVELS = {
     "files": 0,
     "inputs": 0,
     "ops": 0,
+    "processes": 0,
     "resources": 0,
     "settings": 0,
     "data": 1,
@@ -71,7 +72,7 @@ FENCED_CALLS = {
 def _sources() -> list[pathlib.Path]:
     return sorted(
         path
-        for folder in ("tfvae", "tools")
+        for folder in ("benchmarks", "papers", "tfvae", "tools")
         for path in (ROOT / folder).rglob("*.py")
     )
 
