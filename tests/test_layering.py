@@ -43,13 +43,16 @@ LEVELS = {
 # What is fenced -> the path prefixes below the root that may use it.
 FENCED_IMPORTS = {
     "absl.flags": ("tools/",),
+    "fcntl": (),
     "matplotlib": ("tfvae/plots/",),
+    "multiprocessing": (),
     "rdkit": ("tfvae/lso/tasks/molecules.py", "tfvae/data/selfies.py"),
     "sklearn": (
         "tfvae/data/digits.py",
         "tfvae/lso/gaussian_fit.py",
         "tfvae/lso/surrogates.py",
     ),
+    "subprocess": ("tfvae/processes.py",),
     "tensorflow_datasets": ("tfvae/data/tfds.py",),
     "tensorflow_probability": (
         "tfvae/priors/",
