@@ -218,9 +218,10 @@ class Process:
           How it ended.
         """
         if self._ended is None:
-            self.close_input()
-            deadline = _deadline(timeout)
             try:
+                if timeout != 0.0:
+                    self.close_input()
+                deadline = _deadline(timeout)
                 while not self._is_status_whole:
                     if not _readable([self._control], _left(deadline)):
                         break
@@ -233,6 +234,7 @@ class Process:
         with contextlib.suppress(OSError):  # The supervisor may have ended.
             self._control.send(_KILL)
         code = self._popen.wait()
+        self.close_input()
         lines = self._status.splitlines() if self.has_ended else []
         last: dict[str, Any] = json.loads(lines[-1]) if lines else {}
         self._is_status_whole = self._is_output_whole = True

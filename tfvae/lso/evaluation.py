@@ -14,7 +14,9 @@ import contextlib
 import math
 import os
 import sys
+import sysconfig
 import time
+import types
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -48,6 +50,11 @@ Done = Callable[[int, Result], None]
 # may take to be reported when there is no time to wait for the others.
 _GRACE_SECONDS = 3.0
 _LAST_SECONDS = 1.0
+# Where Python and what is installed for it have their modules.
+_INSTALLED = tuple(
+    os.path.join(sysconfig.get_path(name), "")
+    for name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
 
 
 class Evaluator(Protocol):
@@ -100,12 +107,18 @@ def _modules_not_found() -> dict[str, str]:
     """Returns the files of modules that an import elsewhere does not find."""
     files = {}
     for name, module in [*sys.modules.items()]:
+        if name == "__main__" or not isinstance(module, types.ModuleType):
+            continue
         # Not `getattr`, which makes modules load that do so when first used.
-        path = object.__getattribute__(module, "__dict__").get("__file__")
-        if name != "__main__" and isinstance(path, str):
-            path = os.path.abspath(path)
-            if path.endswith(".py") and not _is_found(name, path):
-                files[name] = path
+        content = object.__getattribute__(module, "__dict__")
+        path = content.get("__file__")
+        # Libraries have modules of several names, and find them themselves.
+        is_alias = content.get("__name__") != name
+        if is_alias or not path or path.startswith(_INSTALLED):
+            continue
+        path = os.path.abspath(path)
+        if not _is_found(name, path):
+            files[name] = path
     return files
 
 
