@@ -59,6 +59,8 @@ setuptools.setup(
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1,<3",
+        "cloudpickle>=3,<4",
+        "filelock>=4,<5",
         "gin-config>=0.5,<0.6",
         # TensorFlow Datasets imports it on every Python, but asks for it only
         # below 3.9.

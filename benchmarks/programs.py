@@ -3,34 +3,23 @@
 
 A program prints one JSON line for each epoch, with "per_second" (data points),
 and "bound" or "free_energy" (nats a data point) and "seconds" where it knows
-them. Every program is a process of its own, ours too, so memory and the time
-to start are its own.
+them. Every program is a process of its own, including ours, so memory and the
+time to start are its own.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import pathlib
 import re
-import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-# The peak memory that Linux keeps for a process begins with that of the one
-# that started it, so a small one has to stand between TensorFlow and it.
-_LAUNCHER = """
-import json, resource, subprocess, sys
-code = subprocess.call(sys.argv[2:])
-peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-with open(sys.argv[1], "w") as file:
-    json.dump({"code": code, "peak_kb": peak}, file)
-"""
+from tfvae import processes
+
 _NAME = re.compile(r"[\w.+-]+")
 
 
@@ -46,7 +35,7 @@ class Program(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What a program told in one call, and what it took."""
+    """What a program printed in one run, and what it took."""
 
     epochs: list[dict[str, float]]
     """In order, with "per_second" and, where known, "bound" and "seconds"."""
@@ -84,42 +73,43 @@ def run(program: Program, min_epochs: int = 2) -> Output:
 
     Args:
       program: The program.
-      min_epochs: How many epochs it has to tell of.
+      min_epochs: How many epochs it has to print.
 
     Raises:
-      RuntimeError: If it fails, or tells of fewer epochs.
+      RuntimeError: If it fails, or prints fewer epochs.
     """
     with tempfile.TemporaryDirectory() as folder:
-        usage = pathlib.Path(folder) / "usage.json"
+        log = pathlib.Path(folder) / "errors.txt"
         started = time.perf_counter()
-        out, err = _communicate(
-            [sys.executable, "-I", "-c", _LAUNCHER, str(usage), *program.argv]
-        )
+        with processes.Process(program.argv, log=log) as process:
+            try:
+                process.check_started()
+            except OSError as err:
+                raise RuntimeError(
+                    f"`{program.name}` must be a program that can be run, got "
+                    f"{program.argv[0]!r}: {err}"
+                ) from err
+            process.close_input()
+            epochs, facts = _read(process.lines())
+            ended = process.end(None)
         seconds = time.perf_counter() - started
-        if not usage.exists():
+        if ended.code:
             raise RuntimeError(
-                f"`{program.name}` must be a program that can be run, got "
-                f"{program.argv[0]!r}: {_last(err)}"
+                f"`{program.name}` must be a program that succeeds, got exit "
+                f"code {ended.code}: {processes.last_line(log)}"
             )
-        ended = json.loads(usage.read_text())
-    if ended["code"]:
-        raise RuntimeError(
-            f"`{program.name}` must be a program that succeeds, got exit code "
-            f"{ended['code']}: {_last(err)}"
-        )
-    epochs, facts = _read(out)
     if len(epochs) < min_epochs:
         raise RuntimeError(
             f'`{program.name}` must print a JSON line with "per_second" for '
             f"each of at least {min_epochs} epochs, got {len(epochs)}."
         )
-    return Output(epochs, facts, ended["peak_kb"] / 1024.0, seconds)
+    return Output(epochs, facts, ended.peak_memory_mb, seconds)
 
 
 def alternate(
     programs: Sequence[Program], repeats: int, min_epochs: int = 2
 ) -> tuple[dict[str, list[Output]], dict[str, str]]:
-    """Runs programs in turn, so that all see the same moods of the machine.
+    """Runs programs in turn, so that load of the machine hits all alike.
 
     Args:
       programs: The programs, of different names.
@@ -154,28 +144,12 @@ def alternate(
     return outputs, left_out
 
 
-def _communicate(argv: Sequence[str]) -> tuple[str, str]:
-    """Runs a command; nothing of it outlives an interrupt of ours."""
-    with subprocess.Popen(
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    ) as process:
-        try:
-            return process.communicate()
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-
-
-def _read(text: str) -> tuple[list[dict[str, float]], dict[str, Any]]:
+def _read(
+    lines: Iterable[str],
+) -> tuple[list[dict[str, float]], dict[str, Any]]:
     """Returns the epochs and the facts among the lines of an output."""
     epochs, facts = [], {}
-    for line in text.splitlines():
+    for line in lines:
         try:
             row = json.loads(line)
         except ValueError:
@@ -194,9 +168,3 @@ def _read(text: str) -> tuple[list[dict[str, float]], dict[str, Any]]:
             numbers.setdefault("bound", numbers.pop("free_energy"))
         epochs.append(numbers)
     return epochs, facts
-
-
-def _last(text: str) -> str:
-    """Returns the last line of an error output, the one that tells most."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1].removeprefix("error: ") if lines else "no message"

@@ -21,6 +21,7 @@ LEVELS = {
     "locations": 0,
     "__version__": 0,
     "ops": 0,
+    "processes": 0,
     "registration": 0,
     "resources": 0,
     "settings": 0,
@@ -48,7 +49,9 @@ LEVELS = {
 # What is fenced -> the path prefixes below the root that may use it.
 FENCED_IMPORTS = {
     "absl.flags": ("tfvae/cli/", "benchmarks/command.py"),
+    "fcntl": (),
     "matplotlib": ("tfvae/plots/",),
+    "multiprocessing": (),
     "pandas": ("tfvae/sweeps/", "papers/"),
     "rdkit": ("tfvae/lso/tasks/molecules.py", "tfvae/data/selfies.py"),
     "sklearn": (
@@ -57,6 +60,7 @@ FENCED_IMPORTS = {
         "tfvae/lso/surrogates.py",
     ),
     "statsmodels": ("papers/",),
+    "subprocess": ("tfvae/processes.py",),
     "tabulate": ("tfvae/sweeps/tables.py", "benchmarks/tables.py"),
     "tensorflow_datasets": ("tfvae/data/tfds.py",),
     "tensorflow_probability": (

@@ -22,10 +22,6 @@ def process_id(x):
     return os.getpid()
 
 
-def has_tensorflow(x):
-    return float("tensorflow" in sys.modules)
-
-
 def talk(x):
     print('{"score": 7.0}', flush=True)
     os.write(1, b"\x00\xff\n")
@@ -70,6 +66,27 @@ def leave_child_with_pipes(path):
 def write_on_leaving(path):
     atexit.register(pathlib.Path(path).touch)
     return 0.0
+
+
+def answer_slowly(path):
+    """Makes the file at `path` once it is evaluated, then answers slowly."""
+    if path is None:
+        return 3.0
+    write = os.write
+
+    def write_slowly(*args):
+        pathlib.Path(path).touch()
+        time.sleep(0.3)
+        return write(*args)
+
+    os.write = write_slowly
+    return 7.0
+
+
+def num_slow_imports(x):
+    """Counts libraries that are imported without a need for them."""
+    names = ("tensorflow", "keras", "numpy", "gin", "tfvae")
+    return float(sum(name in sys.modules for name in names))
 
 
 def sleep(seconds):

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 from unittest import mock
@@ -345,6 +346,37 @@ class LedgerTest(parameterized.TestCase):
         ledger.close()
         self._open()
 
+    def test_a_refused_opening_leaves_the_room_of_the_other(self):
+        ledger = self._open()
+        ledger.reserve(1000)
+        with self.assertRaisesRegex(RuntimeError, "must be open once only"):
+            Ledger(self.path, HEADER)
+        self.assertTrue(self.path.with_name("ledger.reserve").exists())
+
+    @parameterized.parameters("kill", "close")
+    def test_forked_process_does_not_hold_the_lock(self, how):
+        code = _FORK.format(str(self.path))
+        with subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as parent:
+            child = int(parent.stdout.readline())
+            self.addCleanup(os.kill, child, signal.SIGKILL)
+            with self.assertRaisesRegex(RuntimeError, "must be open once only"):
+                self._open()
+            if how == "kill":
+                parent.kill()
+                parent.wait()
+            else:
+                parent.stdin.write("close\n")
+                parent.stdin.flush()
+                self.assertEqual(parent.stdout.readline(), "closed\n")
+            self._open()
+            os.kill(child, 0)  # It is still there.
+            parent.kill()
+
     def test_a_refused_opening_lets_others_open(self):
         self._write()
         for _ in range(2):
@@ -470,13 +502,32 @@ for name in ("tfvae", "tfvae.lso"):
 from tfvae.lso.ledger import Entry, Ledger
 """
 
+_HEADER = f"dict({', '.join(f'{k}={v!r}' for k, v in HEADER.items())})"
+
 _OPEN_FROM_ELSEWHERE = (
     _WITHOUT_PACKAGE
     + f"""
 try:
-    Ledger({{0!r}}, dict({", ".join(f"{k}={v!r}" for k, v in HEADER.items())}))
+    Ledger({{0!r}}, {_HEADER})
 except RuntimeError:
     print("locked")
+"""
+)
+
+_FORK = (
+    _WITHOUT_PACKAGE
+    + f"""
+import os, time
+ledger = Ledger({{0!r}}, {_HEADER})
+child = os.fork()
+if not child:
+    print(os.getpid(), flush=True)
+    os.closerange(0, 2)
+    time.sleep(1000)
+sys.stdin.readline()
+ledger.close()
+print("closed", flush=True)
+time.sleep(1000)
 """
 )
 

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import fcntl
 import json
 import pathlib
+import subprocess
+import sys
 from unittest import mock
 
 from absl.testing import absltest
@@ -30,6 +33,32 @@ class RunDirectoryTest(absltest.TestCase):
                     pass
         with other.locked():
             self.assertTrue(self.run_dir.path.is_dir())
+
+    def test_lock_of_a_process_that_was_killed_is_free_and_its_file_stays(self):
+        self.run_dir.path.mkdir()
+        lock = self.run_dir.path / "lock"
+        code = (
+            "import filelock, sys\n"
+            "lock = filelock.FileLock(sys.argv[1])\n"
+            "lock.acquire()\n"
+            "print(flush=True)\n"
+            "input()"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", code, str(lock)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as process:
+            process.stdout.readline()
+            with self.assertRaisesRegex(RuntimeError, "in use by another"):
+                with self.run_dir.locked():
+                    pass
+            process.kill()
+        with self.run_dir.locked():
+            # A lock of the version before this library is respected.
+            with lock.open("a") as file, self.assertRaises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.assertTrue(lock.exists())
 
     def _start(self, *params):
         config.load([], list(params))

@@ -6,6 +6,7 @@ import os
 import pathlib
 import sys
 import time
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 
@@ -87,6 +88,7 @@ class PoolTest(parameterized.TestCase):
         ):
             [*self._run(["a"], start="fail")]
 
+    @mock.patch.object(pool, "_GRACE_SECONDS", 1.0)
     def test_processes_end_with_the_iterator(self):
         outcomes = self._run(["a", "b", "c"], 2, b="wait")
         next(outcomes)

@@ -9,6 +9,7 @@ import pathlib
 import subprocess
 import sys
 import textwrap
+import time
 from unittest import mock
 
 import tensorflow as tf
@@ -16,6 +17,7 @@ from absl.testing import parameterized
 
 import tfvae.runs.experiment  # noqa: F401 (the configurations name it)
 from tests import installed
+from tfvae import processes
 from tfvae.runs import config
 from tfvae.runs.run_directory import UnexpectedError
 from tfvae.sweeps import (
@@ -290,6 +292,33 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(set(self._counts().values()), {1})
         self.assertLen(self._counts(), 8)
 
+    def test_interrupt_lets_results_be_written_that_have_been_computed(self):
+        def tell(_):
+            # The one that has given its result has begun another cell.
+            if len(self._counts()) > 2:
+                raise KeyboardInterrupt
+            time.sleep(0.3)
+
+        names = [
+            f"{size}-{rate}-{seed}"
+            for size in ("small", "large")
+            for rate in ("low", "high")
+            for seed in (0, 1)
+        ]
+        told = mock.patch.object(study._Progress, "tell", side_effect=tell)
+        with told, self.assertRaises(KeyboardInterrupt):
+            self._study(**dict.fromkeys(names, "write slowly"))
+        self.assertLess(len(self._counts()), 8)
+        self._study()
+        self.assertEqual(self._counts(), dict.fromkeys(names, 1))
+
+    def test_cell_whose_process_dies_after_the_result_is_finished(self):
+        self._study(**{"small-low-0": "die late"})
+        cell = self.run / "cells/small-low-0"
+        self.assertTrue((cell / folders.RESULT).exists())
+        self.assertFalse((cell / folders.ERROR).exists())
+        report.write.assert_called_once()
+
     @parameterized.parameters(
         ("study.workers = 0", "`study.workers` must be a positive.*got 0"),
         ("study.columns = 'a'", "of size, rate, got 'a'"),
@@ -334,6 +363,35 @@ class WorkerTest(tf.test.TestCase):
         text = (self.folder / folders.ERROR).read_text()
         self.assertStartsWith(text, "Traceback")
         self.assertIn("at all", text)
+
+    def test_result_of_a_trained_cell_is_written_though_the_study_ends(self):
+        (self.folder / "cell_that_ends.py").write_text(
+            "import time\n"
+            "import tfvae.runs.experiment\n"
+            "from tfvae.sweeps import folders\n"
+            "write = folders.write_json\n"
+            "def write_slowly(path, content):\n"
+            "    (path.parent / 'begun').touch()\n"
+            "    time.sleep(1.0)\n"
+            "    write(path, content)\n"
+            "folders.write_json = write_slowly\n"
+            "def run_cell(path):\n"
+            "    return {'test_loss': 1.0}\n"
+        )
+        root = pathlib.Path(__file__).parents[2]
+        with processes.Process(
+            [sys.executable, "-m", worker.__name__, "cell_that_ends:run_cell"],
+            log=self.folder / "log",
+            environment={"PYTHONPATH": f"{root}:{self.folder}"},
+        ) as process:
+            self.assertEqual(process.receive(), {"ready": True})
+            process.send({"name": "a", "path": str(self.folder)})
+            while not (self.folder / "begun").exists():
+                time.sleep(0.01)
+            self.assertFalse((self.folder / folders.RESULT).exists())
+            self.assertEqual(process.end(60.0).code, 0)
+        result = folders.read_json(self.folder / folders.RESULT)
+        self.assertEqual(result["test_loss"], 1.0)
 
     def test_process_goes_away_with_the_one_that_started_it(self):
         # `time.sleep` stands for a training that takes an hour.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How objectives are evaluated: here, or in processes that may die of it.
+"""Evaluators of objectives: in this process, or in a pool of processes.
 
 An evaluator is called with an objective, its inputs and a function `done`,
 which it calls with the place of each input and its `Result` as soon as that is
@@ -8,25 +8,23 @@ known.
 
 from __future__ import annotations
 
+import base64
 import collections
 import contextlib
-import io
 import math
 import os
-import pickle
-import signal
-import socket
-import subprocess
 import sys
+import sysconfig
 import time
 import types
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import connection as connections
 from typing import Any, NamedTuple, Protocol
 
+import cloudpickle
 import gin
 
+from tfvae import processes
 from tfvae.lso import evaluation_worker
 from tfvae.lso.evaluation_worker import (
     Result,
@@ -48,10 +46,15 @@ __all__ = [
 Objective = Callable[[Any], Any]
 Done = Callable[[int, Result], None]
 
-# A process that ended while one of its children keeps its pipe open is found
-# by looking after it so often.
-_LOOK_SECONDS = 1.0
+# How long idle processes may take to end, and how long a finished evaluation
+# may take to be reported when there is no time to wait for the others.
 _GRACE_SECONDS = 3.0
+_LAST_SECONDS = 1.0
+# Where Python and what is installed for it have their modules.
+_INSTALLED = tuple(
+    os.path.join(sysconfig.get_path(name), "")
+    for name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
 
 
 class Evaluator(Protocol):
@@ -71,43 +74,67 @@ class InProcess:
         self, objective: Objective, inputs: Sequence[Any], done: Done
     ) -> None:
         for i, one_input in enumerate(inputs):
-            done(i, evaluate_one(objective, one_input))
+            result = evaluate_one(objective, one_input)
+            # What has been evaluated is recorded, whatever comes now.
+            with processes.interrupts_held():
+                done(i, result)
 
 
-class _Pickled(NamedTuple):
-    """An object for other processes."""
+class _Loaded(NamedTuple):
+    """What a process needs to evaluate inputs."""
 
-    data: bytes
+    objective: str
+    """Pickled, as `_pickled` returns it."""
+    path: list[str]
+    """Where modules are looked for."""
     modules: dict[str, str]
     """Files of modules that an import would not find, by their names."""
 
 
-class _Pickler(pickle.Pickler):
-    """Notes the modules of the functions and classes that it meets."""
+def _pickled(what: str, value: Any) -> str:
+    """Returns the base 64 of a pickle."""
+    try:
+        data = cloudpickle.dumps(value)
+    except Exception as error:
+        raise TypeError(
+            f"`{what}` must be something that cloudpickle can hand to another "
+            f"process, got {value!r}: {error}"
+        ) from error
+    return base64.b64encode(data).decode()
 
-    def __init__(self, file: io.BytesIO) -> None:
-        super().__init__(file, pickle.HIGHEST_PROTOCOL)
-        self.modules: dict[str, str] = {}
 
-    def reducer_override(self, thing: Any) -> Any:
-        if isinstance(thing, (type, types.FunctionType)):
-            self._note(thing.__module__)
-        return NotImplemented
-
-    def _note(self, name: str | None) -> None:
-        if name == "__main__":
-            raise pickle.PicklingError("it is part of the script that is run")
-        path = getattr(sys.modules.get(name or ""), "__file__", None)
-        if name and path and not _is_found(name, path):
-            self.modules[name] = os.path.abspath(path)
+def _modules_not_found() -> dict[str, str]:
+    """Returns the files of modules that an import elsewhere does not find."""
+    files = {}
+    for name, module in [*sys.modules.items()]:
+        if name == "__main__" or not isinstance(module, types.ModuleType):
+            continue
+        # Not `getattr`, which makes modules load that do so when first used.
+        content = object.__getattribute__(module, "__dict__")
+        path = content.get("__file__")
+        # Libraries have modules of several names, and find them themselves.
+        is_alias = content.get("__name__") != name
+        if is_alias or not path or path.startswith(_INSTALLED):
+            continue
+        path = os.path.abspath(path)
+        if not _is_found(name, path):
+            files[name] = path
+    return files
 
 
 def _is_found(name: str, path: str) -> bool:
     """Returns whether an import of `name` elsewhere will load `path`."""
+    # Most are where their names say; only the others are looked for.
+    stem = path.removesuffix(".py").removesuffix(os.sep + "__init__")
+    end = os.sep + name.replace(".", os.sep)
+    if stem.endswith(end) and stem.removesuffix(end) in sys.path:
+        return True
     parts = name.split(".")
     locations = None
-    for end in range(1, len(parts) + 1):
-        specification = _specification(".".join(parts[:end]), locations)
+    for end_of_parent in range(1, len(parts) + 1):
+        specification = _specification(
+            ".".join(parts[:end_of_parent]), locations
+        )
         if specification is None:
             return False
         locations = specification.submodule_search_locations
@@ -128,127 +155,76 @@ def _specification(name: str, locations: Any) -> Any:
     return None
 
 
-def _pickled(what: str, value: Any) -> _Pickled:
-    file = io.BytesIO()
-    pickler = _Pickler(file)
-    try:
-        pickler.dump(value)
-    except Exception as error:
-        raise TypeError(
-            f"`{what}` must be something that pickle can hand to another "
-            "process, such as a function of a module (no lambda, no function "
-            f"inside another, nothing of the script that is run), got "
-            f"{value!r}: {error}"
-        ) from error
-    return _Pickled(file.getvalue(), pickler.modules)
-
-
 class _Worker:
     """A process that evaluates, and the input that it has."""
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        life, self._life = os.pipe()
-        try:
-            self._popen = subprocess.Popen(
-                [
-                    *(sys.executable, "-u", "-P", "-X", "faulthandler"),
-                    evaluation_worker.__file__,
-                    *(str(theirs.fileno()), str(life)),
-                ],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), life),
-                # What it starts ends with it, and an interrupt is not for it.
-                start_new_session=True,
-            )
-        finally:
-            theirs.close()
-            os.close(life)
-        self.connection = connections.Connection(ours.detach())
+        self.process = processes.Process(
+            [
+                *(sys.executable, "-u", "-P", "-X", "faulthandler"),
+                evaluation_worker.__file__,
+            ]
+        )
         self.index: int | None = None
         """Where the input that it has is among them."""
         self.started = math.inf
-        self._input: _Pickled | None = None
-        self._objective: _Pickled | None = None
-        self._is_loading = False
-        self._has_ended = False
-        self.is_read = False
-        """Whether an answer is being read; if interrupted, it stays so."""
+        self._input = ""
+        self._loaded: _Loaded | None = None
+        self.is_loading = False
+        """Whether it loads the objective before that input."""
 
-    def give(
-        self, index: int, one_input: _Pickled, objective: _Pickled
-    ) -> None:
+    def give(self, index: int, one_input: str, loaded: _Loaded) -> None:
         """Hands an input over, after the objective if that is another."""
         self.index, self._input = index, one_input
-        self._is_loading = objective != self._objective
-        if self._is_loading:
+        before, self._loaded = self._loaded, loaded
+        self.is_loading = not before or before.objective != loaded.objective
+        if self.is_loading:
             self.started = math.inf
-            self._objective = objective
-            path = [os.path.abspath(folder) for folder in sys.path]
-            self._send("objective", (path, *objective))
+            self.process.send(loaded._asdict())
         else:
             self._begin()
 
-    def follow(self) -> Result | None:
-        """Takes what the process says; None if the input is not done yet."""
+    def look(self, limit: float = math.inf) -> Result | None:
+        """Returns what became of its input, None if that is not known yet.
+
+        Args:
+          limit: Seconds that an evaluation may take.
+
+        Raises:
+          RuntimeError: If it can not load the objective.
+        """
         seconds = time.perf_counter() - self.started
-        self.is_read = True
         try:
-            answer = self.connection.recv()
-        except (EOFError, OSError):
-            return self.lost(seconds)
-        self.is_read = False
-        if not self._is_loading:
+            answer = self.process.receive(0.0)
+        except processes.EndedError:
+            return self._lost(seconds)
+        if answer is None:
+            if seconds < limit:
+                return None
+            return self._lost(seconds, f"no answer after {limit:g} seconds")
+        if not self.is_loading:
             self.index = None
-            return Result(*answer)
-        if answer is not None:
-            raise _not_loaded(answer)
-        self._is_loading = False
+            return Result(**answer)
+        if answer["error"] is not None:
+            raise _not_loaded(answer["error"])
+        self.is_loading = False
         self._begin()
         return None
 
-    def lost(self, seconds: float, failure: str | None = None) -> Result:
+    def _lost(self, seconds: float, failure: str | None = None) -> Result:
         """Ends it, and returns the failure of the input that it has."""
-        how = self.end()
-        if self._is_loading:
+        how = f"process {self.process.end().how}"
+        if self.is_loading:
             raise _not_loaded(how)
         self.index = None
         return Result(None, failure or how, seconds)
 
-    def has_ended(self) -> bool:
-        return self._popen.poll() is not None
-
-    def end(self, grace_seconds: float = 0.0) -> str:
-        """Ends it, with all it started, and says how it ended.
-
-        Args:
-          grace_seconds: How long it may take to end by itself, once it has
-            been let go.
-        """
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            if grace_seconds:
-                self._popen.wait(grace_seconds)
-        if not self._has_ended:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._popen.pid, signal.SIGKILL)
-            self.connection.close()
-            os.close(self._life)
-            self._has_ended = True
-        code = self._popen.wait()
-        if code >= 0:
-            return f"process ended with exit code {code}"
-        names = {one.value: one.name for one in signal.Signals}
-        return f"process ended by {names.get(-code, f'signal {-code}')}"
-
     def _begin(self) -> None:
-        assert self._input is not None
+        assert self._loaded is not None
         self.started = time.perf_counter()
-        self._send("input", tuple(self._input))
-
-    def _send(self, kind: str, payload: Any) -> None:
-        # If it has ended, there will be no answer either.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.connection.send((kind, payload))
+        self.process.send(
+            {"input": self._input, "modules": self._loaded.modules}
+        )
 
 
 def _not_loaded(why: str) -> RuntimeError:
@@ -265,9 +241,10 @@ class ProcessPool:
     has failed, another process does the rest. The processes stay from call to
     call; they end with this one, however it ends.
 
-    The objective must be what pickle calls by its name, as a function of a
-    module. Modules are imported there anew; one that was loaded from a file
-    by its path is loaded from there again.
+    Objectives and inputs are pickled by `cloudpickle`: functions of modules,
+    and also lambdas, functions inside others and those of the script that is
+    run. Modules are imported there anew; one that was loaded from a file by
+    its path is loaded from there again.
     """
 
     def __init__(
@@ -291,13 +268,17 @@ class ProcessPool:
             )
         self.workers = workers
         self.timeout_seconds = timeout_seconds
-        self._processes: list[_Worker] = []
-        self._finalizer = weakref.finalize(self, _end_all, self._processes)
+        self._workers: list[_Worker] = []
+        self._finalizer = weakref.finalize(self, _end_all, self._workers)
 
     def __call__(
         self, objective: Objective, inputs: Sequence[Any], done: Done
     ) -> None:
-        loaded = _pickled("objective", objective)
+        loaded = _Loaded(
+            _pickled("objective", objective),
+            [os.path.abspath(folder) for folder in sys.path],
+            _modules_not_found(),
+        )
         waiting = collections.deque(
             (i, _pickled(f"inputs[{i}]", one_input))
             for i, one_input in enumerate(inputs)
@@ -305,19 +286,23 @@ class ProcessPool:
         try:
             while waiting or any(self._busy()):
                 self._hand_out(loaded, waiting)
-                for index, result in self._collect():
-                    done(index, result)
+                self._wait()
+                # An interrupt must not come between a result and its record.
+                with processes.interrupts_held():
+                    for index, result in self._collect():
+                        done(index, result)
         except BaseException:
-            # What has been evaluated meanwhile is not to be lost.
-            with contextlib.suppress(Exception):
-                for index, result in self._answers():
-                    done(index, result)
-            self.close()
+            with processes.interrupts_held():
+                # What has been evaluated meanwhile is not to be lost.
+                with contextlib.suppress(Exception):
+                    for index, result in self._collect_last():
+                        done(index, result)
+                self.close()
             raise
 
     def close(self) -> None:
         """Ends the processes; a later call starts others."""
-        _end_all(self._processes)
+        _end_all(self._workers)
 
     def __enter__(self) -> ProcessPool:
         return self
@@ -326,78 +311,80 @@ class ProcessPool:
         self.close()
 
     def _busy(self) -> list[_Worker]:
-        return [one for one in self._processes if one.index is not None]
+        return [one for one in self._workers if one.index is not None]
 
     def _hand_out(
-        self,
-        objective: _Pickled,
-        waiting: collections.deque[tuple[int, _Pickled]],
+        self, loaded: _Loaded, waiting: collections.deque[tuple[int, str]]
     ) -> None:
         """Gives inputs to idle processes, and starts those there may be."""
-        # One that ended while it had nothing to do says nothing of an input.
-        for worker in [*self._processes]:
-            if worker.index is None and worker.has_ended():
-                worker.end()
-                self._processes.remove(worker)
-        idle = [one for one in self._processes if one.index is None]
+        self._remove_ended()
+        idle = [one for one in self._workers if one.index is None]
         num_new = min(
-            self.workers - len(self._processes), len(waiting) - len(idle)
+            self.workers - len(self._workers), len(waiting) - len(idle)
         )
         for _ in range(num_new):
-            self._processes.append(_Worker())
-            idle.append(self._processes[-1])
+            self._workers.append(_Worker())
+            idle.append(self._workers[-1])
         for worker in idle[: len(waiting)]:
-            worker.give(*waiting.popleft(), objective)
+            worker.give(*waiting.popleft(), loaded)
+
+    def _remove_ended(self) -> None:
+        """Forgets processes that ended while they had nothing to do."""
+        for worker in [*self._workers]:
+            if worker.index is None and worker.process.has_ended:
+                worker.process.end()
+                self._workers.remove(worker)
+
+    def _wait(self) -> None:
+        """Waits until something may have happened to an input."""
+        busy = self._busy()
+        if self.timeout_seconds is None:
+            left = None
+        else:
+            end = min(one.started for one in busy) + self.timeout_seconds
+            left = max(end - time.perf_counter(), 0.0)
+            left = None if math.isinf(left) else left
+        processes.wait([one.process for one in busy], left)
 
     def _collect(self) -> Iterator[tuple[int, Result]]:
-        """Waits until something may have happened, and yields what ended."""
-        busy = self._busy()
+        """Yields what is known of the inputs now."""
         limit = self.timeout_seconds or math.inf
-        left = min(one.started for one in busy) + limit - time.perf_counter()
-        connections.wait(
-            [one.connection for one in busy],
-            min(max(left, 0.0), _LOOK_SECONDS),
-        )
-        for worker in busy:
-            index, result = worker.index, self._look(worker, limit)
-            if result is not None:
-                assert index is not None
-                yield index, result
-
-    def _answers(self) -> Iterator[tuple[int, Result]]:
-        """Yields the results that are here, without waiting."""
         for worker in self._busy():
-            index = worker.index
-            # The rest of an answer would be taken for one.
-            if not worker.is_read and worker.connection.poll():
-                result = worker.follow()
-                if result is not None and index is not None:
-                    yield index, result
+            index, result = worker.index, worker.look(limit)
+            if result is not None and index is not None:
+                yield index, result
+        self._remove_ended()
 
-    def _look(self, worker: _Worker, limit: float) -> Result | None:
-        """Returns what became of its input, None if it has it still."""
-        seconds = time.perf_counter() - worker.started
-        if worker.connection.poll():
-            result = worker.follow()
-        elif worker.has_ended():
-            result = worker.lost(seconds)
-        elif seconds >= limit:
-            failure = f"no answer after {limit:g} seconds"
-            result = worker.lost(seconds, failure)
-        else:
-            return None
-        if worker.connection.closed:
-            self._processes.remove(worker)
-        return result
+    def _collect_last(self) -> Iterator[tuple[int, Result]]:
+        """Yields what has been evaluated already, and ends the rest."""
+        end = time.monotonic() + _LAST_SECONDS
+        busy = self._busy()
+        for worker in busy:
+            # One that is evaluating exits, one that is answering ends that.
+            worker.process.close_input()
+        while busy and (left := end - time.monotonic()) > 0.0:
+            processes.wait([one.process for one in busy], left)
+            for worker in [*busy]:
+                try:
+                    answer = worker.process.receive(0.0)
+                except processes.EndedError:
+                    busy.remove(worker)
+                    continue
+                if answer is None or worker.index is None:
+                    continue
+                busy.remove(worker)
+                if not worker.is_loading:
+                    index, worker.index = worker.index, None
+                    yield index, Result(**answer)
 
 
-def _end_all(processes: list[_Worker]) -> None:
+def _end_all(workers: list[_Worker]) -> None:
     # Those with nothing to do may leave in order, all at a time.
-    for worker in processes:
+    for worker in workers:
         if worker.index is None:
-            worker.connection.close()
+            worker.process.close_input()
     end = time.monotonic() + _GRACE_SECONDS
-    while processes:
-        worker = processes.pop()
-        is_idle = worker.index is None
-        worker.end(max(end - time.monotonic(), 0.0) if is_idle else 0.0)
+    while workers:
+        worker = workers.pop()
+        left = end - time.monotonic() if worker.index is None else 0.0
+        worker.process.end(max(left, 0.0))

@@ -1,26 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One evaluation of an objective, and the process that makes many.
+"""One evaluation of an objective, and the program that makes many.
 
 `ProcessPool` runs this file by its path. It imports the standard library only:
-a process has TensorFlow in it if the module of the objective imports it.
+a process has TensorFlow in it if unpickling the objective imports it.
 """
 
 from __future__ import annotations
 
-import contextlib
+import base64
 import decimal
-import fcntl
+import importlib.abc
+import importlib.machinery
 import importlib.util
 import math
 import numbers
-import os
+import pathlib
 import pickle
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 _MAX_CHARACTERS = 500
@@ -105,79 +104,80 @@ def _shown(value: Any) -> str:
     return " ".join(repr(value).split())[:100]
 
 
-def _die_with(life: int) -> None:
-    """Ends this process and all that it starts when `life`, a pipe, ends.
+class _Files(importlib.abc.MetaPathFinder):
+    """Finds modules that the parent loaded from files of other names.
 
-    An objective may hold the interpreter's lock, so that no thread of ours
-    runs: where the kernel can send the signal itself, it shall.
+    Attributes:
+      paths: The files by the names of their modules.
     """
-    group = os.getpgrp()
-    if hasattr(fcntl, "F_SETSIG"):
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(life, fcntl.F_SETOWN, -group)
-            fcntl.fcntl(life, fcntl.F_SETSIG, int(signal.SIGKILL))
-            flags = fcntl.fcntl(life, fcntl.F_GETFL)
-            fcntl.fcntl(life, fcntl.F_SETFL, flags | os.O_ASYNC)
 
-    def wait() -> None:
-        os.read(life, 1)
-        os.killpg(group, signal.SIGKILL)
+    def __init__(self) -> None:
+        self.paths: Mapping[str, str] = {}
 
-    # It also sees an end that came before, and is there on other systems.
-    threading.Thread(target=wait, daemon=True).start()
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname not in self.paths:
+            return None
+        return importlib.util.spec_from_file_location(
+            fullname, self.paths[fullname]
+        )
 
 
-def _load_module(name: str, path: str) -> None:
-    """Imports a file as the module that the pickles call `name`."""
-    if name in sys.modules:
-        return
-    specification = importlib.util.spec_from_file_location(name, path)
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module
+def _unpickled(text: str) -> Any:
+    return pickle.loads(base64.b64decode(text))
+
+
+def _evaluate(objective: Callable[[Any], Any], pickled: str) -> Result:
     try:
-        specification.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-
-
-def _load(pickled: bytes, modules: dict[str, str]) -> Any:
-    for name, path in modules.items():
-        _load_module(name, path)
-    return pickle.loads(pickled)
-
-
-def _evaluate(objective: Callable[[Any], Any], pickled: Any) -> Result:
-    try:
-        one_input = _load(*pickled)
+        one_input = _unpickled(pickled)
     except Exception as error:
         return Result(None, one_line(error), 0.0)
     return evaluate_one(objective, one_input)
 
 
-def _main(pipe: int, life: int) -> None:
-    for number in (pipe, life):
-        os.set_inheritable(number, False)
-    _die_with(life)
-    connection = Connection(pipe)
+def _answers(
+    requests: Iterator[dict[str, Any]],
+) -> Iterator[dict[str, Any]]:
+    """Yields the answer to each request.
+
+    The first one, and any later one, may have an "objective": that is loaded,
+    and the answer has the "error" that kept it from being loaded, or None. The
+    others have an "input", and get the fields of its `Result`. Both have the
+    "modules" that importing does not find by their names.
+    """
     objective: Any = None
-    while True:
-        try:
-            kind, payload = connection.recv()
-        except EOFError:
-            return
-        if kind == "objective":
+    files = _Files()
+    # First, as a module may have the name of one that is installed.
+    sys.meta_path.insert(0, files)
+    for request in requests:
+        files.paths = request["modules"]
+        if "objective" in request:
             error = None
             try:
-                sys.path[:], *pickled = payload
-                objective = _load(*pickled)
+                sys.path[:] = request["path"]
+                objective = _unpickled(request["objective"])
             except (Exception, SystemExit) as raised:
                 error = one_line(raised)
-            connection.send(error)
+            yield {"error": error}
         else:
-            connection.send(tuple(_evaluate(objective, payload)))
+            yield _evaluate(objective, request["input"])._asdict()
+
+
+def _main() -> None:
+    # By its path: to import it from the package would import the package.
+    path = pathlib.Path(__file__).parents[1] / "processes.py"
+    specification = importlib.util.spec_from_file_location("processes", path)
+    assert specification is not None and specification.loader is not None
+    processes = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(processes)
+    requests = processes.Requests()
+    for answer in _answers(iter(requests)):
+        requests.answer(answer)
 
 
 if __name__ == "__main__":
-    _main(*map(int, sys.argv[1:]))
+    _main()

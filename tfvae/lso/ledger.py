@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file of evaluations that loses none of them and lets none pass twice.
+"""Append-only, checksummed log of evaluations; rejects duplicates.
 
 It has one JSON object a line: first a header, which says of what run it is,
 then an entry for each evaluation. Each line ends with a checksum of itself,
@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import bisect
 import errno
-import fcntl
 import json
 import logging
 import math
 import os
 import pathlib
 import re
+import weakref
 import zlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
+
+import filelock
 
 from tfvae import files
 
@@ -159,8 +161,8 @@ class Ledger:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._file: int | None = os.open(self.path, flags, 0o644)
         self._reserve = self.path.with_name(self.path.name + ".reserve")
+        self._lock()
         try:
-            self._lock()
             self._open(extendable, in_order)
         except BaseException:
             self.close()
@@ -222,8 +224,8 @@ class Ledger:
         """Lets others open it."""
         if self._file is not None:
             self._reserve.unlink(missing_ok=True)
-            os.close(self._file)
-            self._file = None
+            filelock.unlock_descriptor(self._file)
+            self._close_file()
 
     def __enter__(self) -> Ledger:
         return self
@@ -232,14 +234,22 @@ class Ledger:
         self.close()
 
     def _lock(self) -> None:
+        # Of the file itself: it is there anyway, and a lock file beside it
+        # would not be seen by programs that lock this one.
         assert self._file is not None
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not filelock.lock_descriptor(self._file, blocking=False):
+            self._close_file()
             raise RuntimeError(
                 f"{self.path} must be open once only, and another process "
                 "writes it now; wait for its end, or end it"
-            ) from None
+            )
+        _locked.add(self)
+
+    def _close_file(self) -> None:
+        assert self._file is not None
+        os.close(self._file)
+        self._file = None
+        _locked.discard(self)
 
     def _open(self, extendable: Collection[str], in_order: bool) -> None:
         """Reads the file, and leaves it with whole lines and our header."""
@@ -294,6 +304,19 @@ class Ledger:
             os.ftruncate(self._file, self._size)
             self._is_uncertain = False
             raise
+
+
+_locked: weakref.WeakSet[Ledger] = weakref.WeakSet()
+
+
+def _close_in_fork() -> None:
+    """Keeps a forked process from holding the locks of its parent."""
+    for ledger in [*_locked]:
+        ledger._close_file()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_fork)
 
 
 def read_ledger(

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -15,6 +14,8 @@ import sys
 import traceback
 from collections.abc import Iterator
 from typing import Any
+
+import filelock
 
 import tfvae.checkpoints
 from tfvae import files
@@ -72,15 +73,18 @@ class RunDirectory:
           OSError: If the folder can not be made.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as err:
-                raise RuntimeError(
-                    f"`run_dir` {self.path} is in use by another process; "
-                    "wait for it or choose another folder."
-                ) from err
+        lock = filelock.FileLock(self.path / "lock", blocking=False)
+        try:
+            lock.acquire()
+        except filelock.Timeout as err:
+            raise RuntimeError(
+                f"`run_dir` {self.path} is in use by another process; "
+                "wait for it or choose another folder."
+            ) from err
+        try:
             yield
+        finally:
+            lock.release()
 
     @contextlib.contextmanager
     def locked_for_training(self) -> Iterator[bool]:

@@ -263,6 +263,10 @@ def _run(
     )
     with contextlib.closing(outcomes):  # type: ignore[type-var]
         for outcome in outcomes:
+            result = outcome.job.path / folders.RESULT
+            if outcome.is_lost and folders.read_json(result) is not None:
+                # Its process died between the result and the answer.
+                outcome = outcome._replace(error=None)
             if outcome.error is not None:
                 failed[outcome.job.name] = outcome.error
                 if outcome.is_lost:

@@ -1,22 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process that trains cells of a study, one after the other.
+"""The program that trains cells of a study, one after the other.
 
-`python -m tfvae.sweeps.worker module:function`: the function gets
-the folder of a cell, with gin's configuration loaded, and returns its result.
-See `pool` for what is said.
+`python -m tfvae.sweeps.worker module:function`: the function gets the folder
+of a cell, with gin's configuration loaded, and returns its result. `pool`
+documents the messages.
 """
 
 from __future__ import annotations
 
 import gc
 import importlib
-import json
 import os
 import pathlib
-import queue
 import shutil
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -25,6 +22,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfvae import processes
 from tfvae.runs import config
 from tfvae.sweeps import folders
 
@@ -34,11 +32,7 @@ RunCell = Callable[[pathlib.Path], Mapping[str, Any]]
 
 def main(argv: list[str]) -> int:
     """Answers jobs until there are no more."""
-    # What a cell prints must not come between the answers.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    jobs: queue.Queue[dict[str, str]] = queue.Queue()
-    threading.Thread(target=_read_jobs, args=(jobs,), daemon=True).start()
+    jobs = processes.Requests()
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     module, _, function = argv[0].partition(":")
@@ -46,10 +40,10 @@ def main(argv: list[str]) -> int:
     # What is here now stays; to look through it after each cell takes long.
     gc.collect()
     gc.freeze()
-    _say(answers, {"ready": True})
-    while True:
-        folder = pathlib.Path(jobs.get()["path"])
-        _say(answers, {"error": answer(run_cell, folder)})
+    jobs.send({"ready": True})
+    for job in jobs:
+        jobs.answer({"error": answer(run_cell, pathlib.Path(job["path"]))})
+    return 0
 
 
 def answer(run_cell: RunCell, folder: pathlib.Path) -> str | None:
@@ -60,15 +54,18 @@ def answer(run_cell: RunCell, folder: pathlib.Path) -> str | None:
       folder: Of the cell; its configuration is there.
 
     Returns:
-      A line that tells why it failed, None if it did not.
+      Why it failed, in one line; None if it did not.
     """
     started = time.perf_counter()
     saved = _write_to(folder / folders.LOG)
     try:
         config.load([folder / folders.CONFIG])
         result = dict(run_cell(folder))
-        result["cell_seconds"] = time.perf_counter() - started
-        folders.write_json(folder / folders.RESULT, result)
+        # A cell that is trained is not to be trained again, even if the study
+        # is interrupted now.
+        with processes.finishing():
+            result["cell_seconds"] = time.perf_counter() - started
+            folders.write_json(folder / folders.RESULT, result)
     except Exception as err:
         folders.write_text(folder / folders.ERROR, traceback.format_exc())
         first = str(err).strip().partition("\n")[0]
@@ -80,17 +77,6 @@ def answer(run_cell: RunCell, folder: pathlib.Path) -> str | None:
     (folder / folders.ERROR).unlink(missing_ok=True)  # Of an attempt before.
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return None
-
-
-def _read_jobs(jobs: queue.Queue[dict[str, str]]) -> None:
-    for line in sys.stdin:
-        jobs.put(json.loads(line))
-    os._exit(0)  # The study has ended, or was killed; nobody waits for us.
-
-
-def _say(answers: Any, content: Mapping[str, Any]) -> None:
-    answers.write(json.dumps(content) + "\n")
-    answers.flush()
 
 
 def _write_to(path: pathlib.Path) -> tuple[int, int]:

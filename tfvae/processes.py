@@ -1,0 +1,498 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Child processes that exchange JSON lines with us and never outlive us.
+
+`Process` starts a program, `Requests` is the other end of it in programs of
+ours. Between us and a program stands a supervisor, which is this file run as
+a script: a small process that pins the program to processors, kills it with
+all its descendants when we end or are killed, and measures its peak memory.
+
+This is the only module that starts processes. It imports the standard library
+only, so that a program which loads it by its path loads nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import queue
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import FrameType
+from typing import Any, NamedTuple
+
+# Where a program whose standard output carries messages may print: the number
+# of a file descriptor.
+_PRINT_TO = "TFVAE_PRINT_TO"
+_KILL = b"k"
+_CHUNK_BYTES = 2**16
+
+
+class EndedError(Exception):
+    """The program has ended, or has closed its output."""
+
+
+class Ended(NamedTuple):
+    """How a program ended."""
+
+    code: int
+    """Its exit code; the negative number of the signal if one ended it."""
+    peak_memory_mb: float
+    """The most memory that it or a child it waited for had at a time, MB."""
+
+    @property
+    def how(self) -> str:
+        """For example "ended with exit code 1" or "ended by SIGSEGV"."""
+        if self.code >= 0:
+            return f"ended with exit code {self.code}"
+        names = {one.value: one.name for one in signal.Signals}
+        return f"ended by {names.get(-self.code, f'signal {-self.code}')}"
+
+
+class Process:
+    """A program that runs in a session of its own.
+
+    Its standard input and output carry lines, most of them messages: a JSON
+    object each. An interrupt from the keyboard does not reach it. As a context
+    manager, it is killed on leaving.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        log: pathlib.Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        cores: Sequence[int] | None = None,
+        grace_seconds: float = 0.0,
+    ) -> None:
+        """Starts the program.
+
+        Args:
+          argv: Its command.
+          log: File to whose end its standard error is written; None for our
+            standard error.
+          environment: Variables that it has in addition to ours.
+          cores: Processors that it is pinned to; None for all of ours.
+          grace_seconds: How long it may go on, when we end or are killed,
+            after its standard input has ended.
+        """
+        self._control, theirs = socket.socketpair()
+        self._status = b""
+        self._is_status_whole = False
+        self._buffer = bytearray()
+        self._is_output_whole = False
+        self._ended: Ended | None = None
+        variables = {**os.environ, **(environment or {})}
+        inherited = [theirs.fileno()]
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(theirs)
+            stderr = None
+            if log is not None:
+                stderr = stack.enter_context(log.open("ab"))
+            else:
+                with contextlib.suppress(OSError):  # It may be closed.
+                    shown = os.dup(1)
+                    stack.callback(os.close, shown)
+                    inherited.append(shown)
+                    variables[_PRINT_TO] = str(shown)
+            self._popen = subprocess.Popen(
+                [
+                    *(sys.executable, "-I", "-S", __file__),
+                    *(str(theirs.fileno()), repr(grace_seconds)),
+                    ",".join(map(str, cores or ())),
+                    *argv,
+                ],
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=variables,
+                pass_fds=inherited,
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.end()
+
+    def check_started(self) -> None:
+        """Raises an OSError if the program could not be started."""
+        while b"\n" not in self._status and not self._is_status_whole:
+            self._read_status()
+        first = self._status.partition(b"\n")[0]
+        started = json.loads(first or '{"error": [3, "has been killed"]}')
+        if "error" in started:
+            raise OSError(*started["error"])
+        self._pid = started["pid"]
+
+    @property
+    def pid(self) -> int:
+        """The number of the program's process, and of its process group."""
+        self.check_started()
+        return self._pid
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the program has ended, and what it started with it."""
+        while not self._is_status_whole and _readable([self._control], 0.0):
+            self._read_status()
+        return self._is_status_whole
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Writes a message; if the program has ended, `receive` reports it."""
+        self.write_line(json.dumps(message))
+
+    def write_line(self, line: str) -> None:
+        """Writes a line to its standard input; see `send`."""
+        left = memoryview(f"{line}\n".encode())
+        assert self._popen.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            while left:
+                left = left[self._popen.stdin.write(left) :]
+
+    def receive(self, timeout: float | None = None) -> dict[str, Any] | None:
+        """Returns the next JSON object of its output; skips other lines.
+
+        Args:
+          timeout: Seconds to wait for it; None for as long as it takes.
+
+        Returns:
+          The message, None if there is none in this time.
+
+        Raises:
+          EndedError: If the output has ended.
+        """
+        deadline = _deadline(timeout)
+        while (line := self.read_line(_left(deadline))) is not None:
+            with contextlib.suppress(ValueError):
+                message = json.loads(line)
+                if isinstance(message, dict):
+                    return message
+        return None
+
+    def read_line(self, timeout: float | None = None) -> str | None:
+        """Returns the next line of its output; see `receive`."""
+        deadline = _deadline(timeout)
+        while True:
+            size = self._buffer.find(b"\n") + 1
+            if not size and self._is_output_whole:
+                size = len(self._buffer)  # Its last line may lack an end.
+                if not size:
+                    raise EndedError
+            if size:
+                line = self._buffer[:size].decode(errors="replace")
+                del self._buffer[:size]
+                return line.rstrip("\r\n")
+            if not self._read_more(_left(deadline)):
+                return None
+
+    def lines(self) -> Iterator[str]:
+        """Yields the lines of its output until that ends."""
+        with contextlib.suppress(EndedError):
+            while (line := self.read_line()) is not None:
+                yield line
+
+    def close_input(self) -> None:
+        """Ends its standard input, which asks it to end."""
+        assert self._popen.stdin is not None
+        self._popen.stdin.close()
+
+    def end(self, timeout: float | None = 0.0) -> Ended:
+        """Ends the program with all that it started.
+
+        Args:
+          timeout: Seconds that it has to end by itself, after its standard
+            input has ended, before it is killed; None for as long as it takes.
+
+        Returns:
+          How it ended.
+        """
+        if self._ended is None:
+            try:
+                if timeout != 0.0:
+                    self.close_input()
+                deadline = _deadline(timeout)
+                while not self._is_status_whole:
+                    if not _readable([self._control], _left(deadline)):
+                        break
+                    self._read_status()
+            finally:
+                self._ended = self._kill()
+        return self._ended
+
+    def _kill(self) -> Ended:
+        with contextlib.suppress(OSError):  # The supervisor may have ended.
+            self._control.send(_KILL)
+        code = self._popen.wait()
+        self.close_input()
+        lines = self._status.splitlines() if self.has_ended else []
+        last: dict[str, Any] = json.loads(lines[-1]) if lines else {}
+        self._is_status_whole = self._is_output_whole = True
+        if "code" not in last:
+            # The supervisor was killed before it could do its duty.
+            with contextlib.suppress(OSError):
+                os.killpg(self.pid, signal.SIGKILL)
+        assert self._popen.stdout is not None
+        self._popen.stdout.close()
+        self._control.close()
+        return Ended(last.get("code", code), last.get("peak_memory_mb", 0.0))
+
+    def _files(self) -> list[Any]:
+        """Returns what becomes readable when something happens."""
+        files: list[Any] = []
+        if not self._is_output_whole:
+            files.append(self._popen.stdout)
+        if not self._is_status_whole:
+            files.append(self._control)
+        return files
+
+    def _has_news(self) -> bool:
+        """Whether `read_line` need not wait."""
+        has_ended = self._is_output_whole or self._is_status_whole
+        return has_ended or b"\n" in self._buffer
+
+    def _read_status(self) -> None:
+        with interrupts_held():
+            try:
+                data = self._control.recv(_CHUNK_BYTES)
+            except ConnectionResetError:
+                data = b""  # It ended without a look at what we sent.
+            self._status += data
+        self._is_status_whole = not data
+
+    def _read_more(self, timeout: float | None) -> bool:
+        """Waits for output or the end; returns whether there was either."""
+        if self._is_status_whole:
+            timeout = 0.0
+        ready = _readable(self._files(), timeout)
+        if self._popen.stdout in ready:
+            assert self._popen.stdout is not None
+            with interrupts_held():  # Nothing that was read is to be lost.
+                data = os.read(self._popen.stdout.fileno(), _CHUNK_BYTES)
+                self._buffer += data
+            self._is_output_whole = not data
+        elif self._control in ready:
+            self._read_status()
+        elif self._is_status_whole:
+            # All it wrote has been read, even if others hold its output open.
+            self._is_output_whole = True
+        else:
+            return False
+        return True
+
+
+def wait(
+    processes: Iterable[Process], timeout: float | None = None
+) -> list[Process]:
+    """Waits until programs have written a whole line or have ended.
+
+    Args:
+      processes: The programs to wait for.
+      timeout: Seconds to wait; None for as long as it takes.
+
+    Returns:
+      Those whose `read_line` returns, or raises `EndedError`, at once.
+    """
+    processes = [*processes]
+    deadline = _deadline(timeout)
+    while not (found := [one for one in processes if one._has_news()]):
+        owners = {file: one for one in processes for file in one._files()}
+        ready = _readable(owners, _left(deadline))
+        if not ready:
+            break
+        for process in {owners[file] for file in ready}:
+            while not process._has_news() and process._read_more(0.0):
+                pass
+    return found
+
+
+def last_line(log: pathlib.Path) -> str:
+    """Returns the last line of a log of errors, which says the most."""
+    text = log.read_text(errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1].removeprefix("error: ") if lines else "no message"
+
+
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Holds an interrupt from the keyboard back until the block has ended.
+
+    In other threads than the main one, which get none, it does nothing.
+    """
+    came = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        came = True
+
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT) if is_main else None
+    if before is None:
+        yield
+        return
+    try:
+        signal.signal(signal.SIGINT, note)
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
+
+
+# The other end, in the programs.
+
+_finishing = threading.RLock()
+
+
+@contextlib.contextmanager
+def finishing() -> Iterator[None]:
+    """Lets this process go on to the end of the block if its parent ends.
+
+    For results of finished work that are being written. It helps only in a
+    process with `Requests`, within the grace that its parent gave.
+    """
+    with _finishing:
+        yield
+
+
+class Requests:
+    """The messages that a `Process` sends, in the program that it is.
+
+    When the parent ends them, or is killed, the loop over them ends; but if a
+    request is being worked on then, this process exits at once, save in
+    `finishing`.
+    """
+
+    def __init__(self) -> None:
+        """Takes standard input and output for itself.
+
+        What is printed from now on goes where the parent prints or, if the
+        parent gave a log, to standard error. Standard input is empty.
+        """
+        self._input = os.fdopen(os.dup(0), "rb")
+        self._output = os.dup(1)
+        empty = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(empty, 0)
+        os.close(empty)
+        print_to = int(os.environ.pop(_PRINT_TO, "2"))
+        os.dup2(print_to, 1)
+        if print_to != 2:
+            os.close(print_to)
+        self._num_open = 0
+        self._queue: queue.SimpleQueue[dict[str, Any] | None]
+        self._queue = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        while (message := self._queue.get()) is not None:
+            yield message
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Writes a message that answers no request."""
+        left = json.dumps(message).encode() + b"\n"
+        with finishing():
+            try:
+                while left:
+                    left = left[os.write(self._output, left) :]
+            except OSError:
+                # Nobody can be answered: end as the parent would end us.
+                signal.raise_signal(signal.SIGKILL)
+
+    def answer(self, message: Mapping[str, Any]) -> None:
+        """Writes the answer to a request; each one has to have one."""
+        with finishing():
+            self.send(message)
+            self._num_open -= 1
+
+    def _read(self) -> None:
+        for line in self._input:
+            with finishing():
+                self._num_open += 1
+            self._queue.put(json.loads(line))
+        with finishing():
+            if self._num_open:
+                os._exit(0)
+        self._queue.put(None)
+
+
+def _deadline(timeout: float | None) -> float | None:
+    return None if timeout is None else time.monotonic() + timeout
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(deadline - time.monotonic(), 0.0)
+
+
+def _readable(files: Iterable[Any], timeout: float | None) -> list[Any]:
+    """Waits until some of `files` can be read; returns them."""
+    with selectors.DefaultSelector() as selector:
+        for file in files:
+            selector.register(file, selectors.EVENT_READ)
+        return [key.fileobj for key, _ in selector.select(timeout)]
+
+
+def _supervise(control: int, grace: str, cores: str, *argv: str) -> None:
+    """Runs a program, and kills it when the other end of `control` ends."""
+    if cores:
+        os.sched_setaffinity(0, [int(one) for one in cores.split(",")])
+    connection = socket.socket(fileno=control)
+    connection.set_inheritable(False)
+
+    def report(content: Mapping[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # Nobody may be there any more.
+            connection.sendall(json.dumps(content).encode() + b"\n")
+
+    inherited = [int(os.environ[_PRINT_TO])] if _PRINT_TO in os.environ else []
+    try:
+        program = subprocess.Popen(
+            argv, pass_fds=inherited, start_new_session=True
+        )
+    except OSError as error:
+        print(error, file=sys.stderr, flush=True)
+        report({"error": [error.errno, error.strerror, error.filename]})
+        report({"code": 127})
+        return
+    # Only the program may keep its pipes open.
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    has_ended = threading.Event()
+
+    def kill_with_parent() -> None:
+        if connection.recv(1) != _KILL:
+            has_ended.wait(float(grace))
+        if not has_ended.is_set():
+            _kill_group(program.pid)
+
+    threading.Thread(target=kill_with_parent, daemon=True).start()
+    report({"pid": program.pid})
+    _, status, usage = os.wait4(program.pid, 0)
+    has_ended.set()
+    _kill_group(program.pid)  # What it has started.
+    unit = 1 if sys.platform == "darwin" else 2**10
+    report(
+        {
+            "code": os.waitstatus_to_exitcode(status),
+            "peak_memory_mb": usage.ru_maxrss * unit / 2**20,
+        }
+    )
+
+
+def _kill_group(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    _supervise(int(sys.argv[1]), *sys.argv[2:])
+    os._exit(0)
