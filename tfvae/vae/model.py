@@ -333,14 +333,10 @@ class VAE(LatentModel):
     ) -> objectives.Terms:
         """Returns the terms of the bound for one draw of the latents."""
         parts = self.prior.log_prob_parts(latents)
-        kl = self.prior.kl_divergence(posterior)
-        if kl is None:
-            # The entropy is exact, so only log p(z) is left to the draw.
-            kl = -posterior.entropy() - parts.base_log_prob - parts.log_det
         return objectives.Terms(
             self.likelihood.log_prob(x, observed, outputs),
             densities.squared_error(x, observed, self.likelihood.mean(outputs)),
-            kl,
+            self.prior.kl(posterior, latents, parts),
             parts.log_det,
         )
 
