@@ -92,8 +92,8 @@ class Prior(keras.layers.Layer):
           posterior: q, of `[..., M]`.
           samples: `[..., M]`, one draw of each q. A further leading dimension
             makes as many estimates of each divergence; take their mean.
-          parts: `log_prob_parts(samples)` where it is known already, for a
-            flow takes time; None to compute it.
+          parts: `log_prob_parts(samples)` if the caller has it, as a flow is
+            slow to evaluate twice; None to compute it.
 
         Returns:
           `[...]`, the shape of `samples` without its last dimension, or that

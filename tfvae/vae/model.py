@@ -48,12 +48,13 @@ class VAE(LatentModel):
         model.fit(x, tfvae.frozen_features(model.encoder, x), batch_size=256)
 
     Data are `[N, D]`, NaN where missing: encoders see zeros there, and the
-    likelihood leaves those entries out. The loss is the objective's. Whatever
-    that is, `fit` and `evaluate` also log the evidence lower bound (`bound`),
-    its parts (`log_likelihood`, `kl`) and the squared error summed over the
-    entries of a data point, all of them means over data points with one draw
-    of z each. Callbacks that watch the bound need to be told that more is
-    better (`mode="max"`).
+    likelihood leaves those entries out. The loss is the objective's: the
+    distortion, plus beta times the rate. Beside it (`loss`) and minus its
+    second summand (`regularization`), `fit` and `evaluate` log the evidence
+    lower bound (`bound`), its parts (`log_likelihood`, `kl`) and the squared
+    error summed over the entries of a data point, all of them means over data
+    points with one draw of z each. Callbacks that watch the bound need
+    `mode="max"`.
 
     With relaxed latents what `fit` logs is no bound (they are not those of the
     model), what `evaluate` logs is.
@@ -347,23 +348,19 @@ class VAE(LatentModel):
         weight: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """Returns the mean loss, and what there is to log."""
-        distortion, regularization = self.objective(
-            terms, self.num_latents, step
-        )
-        losses = distortion - regularization
-        if weight is not None:
-            weight = tf.reshape(tf.cast(weight, losses.dtype), [-1])
-            losses = weight * losses
-            if not getattr(self.objective, "weighs_distortion", True):
-                shared = tf.reduce_mean(weight)
-                losses = shared * distortion - weight * regularization
+        distortion, rate = self.objective(terms, self.num_latents, step)
+        if weight is None:
+            losses = distortion + rate
+        else:
+            weight = tf.reshape(tf.cast(weight, rate.dtype), [-1])
+            losses = self.objective.weighted_loss(distortion, rate, weight)
         values = {
             "loss": losses,
             "bound": terms.bound,
             "log_likelihood": terms.log_likelihood,
             "kl": terms.kl,
             "squared_error": terms.squared_error,
-            "regularization": regularization,
+            "regularization": -rate,
         }
         return tf.reduce_mean(losses), values
 
