@@ -31,7 +31,6 @@ from tfvae.lso import (
     reading,
 )
 from tfvae.lso.strategies import select_points
-from tfvae.tvae.growing import with_num_data
 
 PLAN = Plan(budget=7, queries_per_round=3, num_best=4, num_random=6, seed=5)
 RETRAINING = Retraining(first_epochs=2, epochs=1, batch_size=8)
@@ -167,8 +166,8 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
             if kind == "FB":
                 found["weighting"] = FB(0.5)
             elif kind == "TVAE":
-                found["model"] = with_num_data(
-                    tiny.binary_model(), tiny.NUM_DATA + PLAN.budget
+                found["model"] = tiny.binary_model().with_capacity(
+                    tiny.NUM_DATA + PLAN.budget
                 )
                 found["strategy"] = EvolutionaryExpectedImprovement(
                     num_states=4, num_steps=3
@@ -468,8 +467,8 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
             made = {"plan": dataclasses.replace(PLAN, budget=budget)}
             if kind == "TVAE":
                 made["strategy"] = PriorSampling()
-                made["model"] = with_num_data(
-                    tiny.binary_model(), tiny.NUM_DATA + budget
+                made["model"] = tiny.binary_model().with_capacity(
+                    tiny.NUM_DATA + budget
                 )
             return made
 
@@ -555,7 +554,7 @@ class LoopTest(tf.test.TestCase, parameterized.TestCase):
         self.assertLess(tiny.data(5).scores.min(), -8.0)
 
     def test_tvae_without_rows_for_what_is_found_is_an_error(self):
-        with self.assertRaisesRegex(ValueError, "with_num_data"):
+        with self.assertRaisesRegex(ValueError, "with_capacity"):
             self._open(
                 self.create_tempdir().full_path,
                 model=tiny.binary_model(),
@@ -670,7 +669,7 @@ class BinaryTest(tf.test.TestCase):
     def test_binary_latents_go_through_the_same_loop(self):
         folder = self.create_tempdir().full_path
         model = tiny.binary_model()
-        grown = with_num_data(model, tiny.NUM_DATA + PLAN.budget)
+        grown = model.with_capacity(tiny.NUM_DATA + PLAN.budget)
         with LatentSpaceOptimizer(
             folder,
             tiny.task(),
@@ -688,7 +687,7 @@ class BinaryTest(tf.test.TestCase):
 
     def test_growing_keeps_parameters_and_states(self):
         model = tiny.binary_model()
-        grown = with_num_data(model, 30)
+        grown = model.with_capacity(30)
         x = tiny.data().points
         index = np.arange(len(x))
         self.assertAllEqual(
@@ -698,7 +697,7 @@ class BinaryTest(tf.test.TestCase):
             grown.stored_reconstruction(x, index),
             model.stored_reconstruction(x, index),
         )
-        shrunk = with_num_data(grown, 10)
+        shrunk = grown.with_capacity(10)
         self.assertAllEqual(shrunk.states.packed, model.states.packed[:10])
 
 

@@ -37,7 +37,7 @@ from tfvae.lso.strategies import Context, Strategy, select_points
 from tfvae.lso.surrogates import Surrogate
 from tfvae.lso.tasks.base import Task
 from tfvae.lso.weighting import Unweighted, Weighting
-from tfvae.tvae import STATE_NAMES, TVAE
+from tfvae.tvae import STATE_NAMES
 
 # What seeds are for.
 _RETRAINING, _POINTS, _FITTING, _PROPOSING, _READING, _SAMPLING = range(6)
@@ -51,11 +51,10 @@ def _check_model(model: Any, points: np.ndarray, budget: int) -> None:
             f"task, got {model.num_observed}"
         )
     most = len(points) + budget
-    if isinstance(model, TVAE) and model.num_data < most:
+    if model.capacity is not None and model.capacity < most:
         raise ValueError(
-            f"`model` must have states for {most} data points, all there may "
-            f"ever be, got {model.num_data}; use "
-            f"tfvae.tvae.with_num_data(model, {most})"
+            f"`model` must have room for {most} data points, all there may "
+            f"ever be, got {model.capacity}; use model.with_capacity({most})"
         )
 
 

@@ -14,7 +14,6 @@ from tfvae.callbacks import Observation
 from tfvae.runs import summaries
 from tfvae.runs.experiment import Experiment, experiment, fit
 from tfvae.runs.run_directory import RunDirectory
-from tfvae.tvae import TVAE
 
 # A singleton mean is a generating feature when no entry is further from it,
 # as a share of the feature's own range.
@@ -102,10 +101,9 @@ def _final_figures(parts: Experiment) -> dict[str, Any]:
     final: dict[str, Any] = {"data": data.name}
     if data.log_likelihood is not None:
         final["generator_log_likelihood"] = data.log_likelihood
-    if data.features is not None and isinstance(model, TVAE):
-        final["features_found"] = features_found(
-            model.singleton_means().numpy(), data.features
-        )
+    means = model.singleton_means()
+    if data.features is not None and means is not None:
+        final["features_found"] = features_found(means.numpy(), data.features)
         final["features"] = len(data.features)
     return final
 

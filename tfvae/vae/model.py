@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The amortised VAE as a Keras model."""
+"""The amortised VAE, a Keras model: encoder, prior, decoder, likelihood."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae import inputs, likelihoods
-from tfvae.data import batches_with, indexed_batches
-from tfvae.latent_model import LatentModel
+from tfvae.data import batches_with
+from tfvae.latent_model import Figure, LatentModel, in_batches
 from tfvae.ops import densities, elbo, random
 from tfvae.priors import Prior, fit_prior
 from tfvae.vae import encoders, objectives
-from tfvae.vae.posteriors import Distribution
+from tfvae.vae.posteriors import Distribution, RelaxedBernoulliPosterior
 
 # What the random streams of a model are for.
 _TRAINING, _EVALUATION, _SAMPLING, _FITTING = range(4)
@@ -24,6 +24,9 @@ _TRAINING, _EVALUATION, _SAMPLING, _FITTING = range(4)
 _KEPT = 0.95
 # Data points that are encoded at a time.
 _BATCH = 1024
+# Tiles between two generated data points, and how many such pairs.
+_NUM_BETWEEN = 6
+_NUM_INTERPOLATIONS = 8
 
 
 @gin.register
@@ -141,10 +144,15 @@ class VAE(LatentModel):
                 f"{tuple(outputs)!r}"
             )
         self.prior.connect(self.encoder, self.num_observed)
+        data = tf.TensorSpec([None, self.num_observed], tf.float32)
+        self._mode = tf.function(
+            lambda x: self.encoder(densities.split_missing(x)[0]).mode,
+            input_signature=[data],
+        )
         self._bound = tf.function(
             self._bound_of_batch,
             input_signature=[
-                tf.TensorSpec([None, self.num_observed], tf.float32),
+                data,
                 tf.TensorSpec([], tf.int32),
                 tf.TensorSpec([2], tf.int32),
             ],
@@ -270,21 +278,31 @@ class VAE(LatentModel):
         batch_size: int,
         seed: int = 0,
         start_epoch: int = 0,
-        **cache: Any,
+        *,
+        weights: np.ndarray | None = None,
+        path: Any = None,
     ) -> tf.data.Dataset:
         """Returns endless batches to fit, frozen features computed once.
+
+        With weights, which may draw a data point several times an epoch, they
+        are computed in each step.
 
         Args:
           x: `[N, D]`, NaN where missing.
           batch_size: B; the last batch of an epoch has the rest.
           seed: Of the order.
           start_epoch: Epoch to begin with.
-          **cache: Of `frozen_features`, such as where large ones go.
+          weights: `[N]`, how often each data point is drawn; None for once an
+            epoch each.
+          path: File for features that are too large; see `frozen_features`.
         """
-        features = encoders.frozen_features(self.encoder, x, **cache)
+        features = None
+        if weights is None:
+            features = encoders.frozen_features(self.encoder, x, path=path)
         if features is None:
-            batches = indexed_batches(x, batch_size, seed, start_epoch)
-            return batches.map(lambda data, index: data)
+            return super().batches(
+                x, batch_size, seed, start_epoch, weights=weights
+            )
         return batches_with(x, features, batch_size, seed, start_epoch)
 
     # Training.
@@ -443,6 +461,25 @@ class VAE(LatentModel):
             log_weight, tf.shape(x)[0], num_samples
         )
 
+    def bound_terms(
+        self, x: np.ndarray, batch_size: int = 256
+    ) -> dict[str, float]:
+        return self.evaluate(
+            x, batch_size=batch_size, verbose=0, return_dict=True
+        )
+
+    # Latents.
+
+    @property
+    def has_binary_latents(self) -> bool:
+        return isinstance(self.encoder.posterior, RelaxedBernoulliPosterior)
+
+    def posterior_mode(
+        self, x: np.ndarray, index: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Returns the modes of q(z | x), `[n, M]`; `index` is not used."""
+        return in_batches(self._mode, x)
+
     def encode(self, x: np.ndarray | tf.Tensor) -> Distribution:
         """Returns q(z | x) of one batch, a distribution of `[B, M]`."""
         x, _ = densities.split_missing(self._as_batch(self._checked(x)))
@@ -482,6 +519,34 @@ class VAE(LatentModel):
         if mean:
             return self.likelihood.mean(outputs)
         return self.likelihood.sample(random.make_seed(seed, 1), outputs)
+
+    def figures(self, seed: int = 0) -> dict[str, Figure]:
+        """Returns samples, and straight lines between two latents each.
+
+        The latents at the ends are drawn from the prior. Each of the eight
+        lines, a row of eight tiles, goes from one generated data point over
+        six to another.
+
+        Args:
+          seed: Of the draws.
+        """
+        samples = super().figures(seed)["samples"]
+        ends = self.sample_prior(
+            2 * _NUM_INTERPOLATIONS, random.make_seed(seed, 0)
+        )
+        first, last = tf.split(ends[:, None], 2)
+        share = tf.linspace(0.0, 1.0, _NUM_BETWEEN + 2)[None, :, None]
+        latents = tf.reshape(
+            first + share * (last - first), [-1, self.num_latents]
+        )
+        return {
+            "samples": samples._replace(per_row=8),
+            "interpolations": Figure(
+                self.decode(latents).numpy(),
+                "between two samples each",
+                per_row=_NUM_BETWEEN + 2,
+            ),
+        }
 
     def decode_outputs(
         self, latents: tf.Tensor, training: bool = False
