@@ -118,7 +118,11 @@ class _Observer:
     def __call__(self, epoch: int) -> Observation:
         restored = self.restored(epoch)
         self._run.figures.mkdir(exist_ok=True)
-        images.write_image(self._run.figures / "restored_latest.png", restored)
+        images.write_image(
+            self._run.figures / "restored_latest.png",
+            restored,
+            bits=self._restoration.bits,
+        )
         scores = {}
         if self._restoration.clean is not None:
             scores = self._restoration.score(restored)
@@ -162,8 +166,7 @@ def _copy_restored(run: RunDirectory, output: str) -> None:
         raise FileNotFoundError(
             f"`output` needs the picture of the finished run, got no {path}."
         )
-    restored = images.read_image(path)
-    _write(output, restored, 16 if np.any(restored % 1.0) else 8)
+    _write(output, *images.read_image(path))
     print(f"wrote {output}, a copy of {path}")
 
 

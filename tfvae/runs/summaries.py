@@ -192,7 +192,8 @@ def draw_model(run: RunDirectory, parts: Experiment) -> list[str]:
 def read_figures(run: RunDirectory, *names: str) -> dict[str, np.ndarray]:
     """Returns drawn figures as TensorBoard takes them, `[h, w, c]` on 0..1."""
     return {
-        name: images.read_image(run.figures / f"{name}.png") / images.WHITE
+        name: images.read_image(run.figures / f"{name}.png").pixels
+        / images.WHITE
         for name in names
     }
 

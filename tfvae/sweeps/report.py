@@ -386,7 +386,7 @@ def _sheets(
                 file = path / folders.CELLS / cell / folders.FIGURES
                 picture = file / f"{kind}.png"
                 if picture.exists():
-                    read = images.read_image(picture) / images.WHITE
+                    read = images.read_image(picture).pixels / images.WHITE
                     pictures[row, model[layout.columns]] = read
                     rows.append(row)
                     break
