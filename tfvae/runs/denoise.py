@@ -31,7 +31,7 @@ def schedule_bindings(
       run_dir: Folder of the run. One that has checkpoints keeps the cycle it
         was started with, so that more epochs extend it.
       epochs: Number of epochs, one cycle of the learning rate; None where
-        the configuration tells.
+        the configuration says.
     """
     if epochs is None:
         return []
@@ -78,7 +78,7 @@ def denoise(
         if is_finished:
             if output is not None:
                 _copy_restored(run, output)
-            return summaries.tell_finished(run)
+            return summaries.report_finished(run)
         parts = experiment()
         if parts.restoration is None:
             raise ValueError(
@@ -100,7 +100,7 @@ def denoise(
         final = {"data": parts.observations.name}
         final.update(_scores(parts.restoration, restored))
         summary = run.write_summary(rows, final, parts.seed)
-        summaries.tell(run, summary)
+        summaries.report(run, summary)
     return summary
 
 

@@ -213,13 +213,13 @@ def export(run: RunDirectory, parts: Experiment) -> None:
     )
 
 
-def tell(run: RunDirectory, summary: Mapping[str, Any]) -> None:
+def report(run: RunDirectory, summary: Mapping[str, Any]) -> None:
     """Prints the figures of a run that has just ended."""
     print_figures(summary)
     print(f"done: {run.path} holds the figures, the metrics and the model")
 
 
-def tell_finished(run: RunDirectory) -> dict[str, Any]:
+def report_finished(run: RunDirectory) -> dict[str, Any]:
     """Prints that there is nothing to do, and returns the summary."""
     summary = run.read_summary() or {}
     print_figures(summary)

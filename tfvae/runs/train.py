@@ -51,7 +51,7 @@ def train(
     run = RunDirectory(run_dir)
     with run.locked_for_training() as is_finished:
         if is_finished:
-            return summaries.tell_finished(run)
+            return summaries.report_finished(run)
         parts = experiment()
         if parts.restoration is not None:
             raise ValueError(
@@ -66,7 +66,7 @@ def train(
             if export:
                 summaries.export(run, parts)
         summary = run.write_summary(rows, final, parts.seed)
-        summaries.tell(run, summary)
+        summaries.report(run, summary)
     return summary
 
 

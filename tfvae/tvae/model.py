@@ -62,8 +62,8 @@ class TVAE(LatentModel):
     states at fixed parameters. The bound that `fit` logs is the mean over an
     epoch, each batch at the parameters that it met, before its update. Where
     S = 2**H the states are simply all states, nothing is evolved, and the
-    bound is the exact log-likelihood. Callbacks that watch the bound need to
-    be told that more is better (`mode="max"`).
+    bound is the exact log-likelihood. Callbacks that watch the bound need
+    `mode="max"`.
 
     The decoder trains in Keras's training mode and with its own regularisers,
     and is used without either. Steps are not compiled by XLA: how many states
@@ -594,16 +594,6 @@ class TVAE(LatentModel):
         seed: int | tf.Tensor = 0,
         mean: bool = False,
     ) -> tf.Tensor:
-        """Draws observations: s ~ Bern(pi), then x ~ p(x | s).
-
-        Args:
-          num_samples: How many.
-          seed: Of the draws.
-          mean: Whether to return E[x | s] instead of drawing x.
-
-        Returns:
-          float32 `[num_samples, D]`.
-        """
         seed = random.make_seed(seed, _SAMPLING)
         return self._joint.sample(seed, num_samples, mean)
 

@@ -488,7 +488,6 @@ class VAE(LatentModel):
     # Generation.
 
     def decode(self, latents: np.ndarray | tf.Tensor) -> tf.Tensor:
-        """Returns the mean of p(x | z): `[..., M]` to `[..., D]`."""
         latents = tf.convert_to_tensor(latents, tf.float32)
         if latents.shape[-1] != self.num_latents:
             raise ValueError(
@@ -503,16 +502,6 @@ class VAE(LatentModel):
         seed: int | tf.Tensor = 0,
         mean: bool = False,
     ) -> tf.Tensor:
-        """Draws observations: z ~ p(z), then x ~ p(x | z).
-
-        Args:
-          num_samples: How many.
-          seed: Of the draws.
-          mean: Whether to return E[x | z] instead of drawing x.
-
-        Returns:
-          float32 `[num_samples, D]`.
-        """
         seed = random.make_seed(seed, _SAMPLING)
         latents = self.prior.sample(random.make_seed(seed, 0), num_samples)
         outputs = self.decode_outputs(latents)
