@@ -21,12 +21,12 @@ import tensorflow as tf
 
 import tfvae.sweeps.study  # noqa: F401 (configurations name them)
 from tfvae.data import batches_with, indexed_batches
+from tfvae.latent_model import LatentModel
 from tfvae.networks.counting import num_parameters
 from tfvae.ops import densities
 from tfvae.optimizers import FusedAdam
 from tfvae.runs import config
 from tfvae.runs.experiment import experiment
-from tfvae.vae import VAE
 
 _LEARNING_RATE = 1e-3
 
@@ -70,8 +70,6 @@ def program(
     config.load([settings["config"], *one["files"]], one["bindings"])
     parts = experiment()
     x, model = parts.observations.train, parts.model
-    if not isinstance(model, VAE):
-        raise TypeError(f"`experiment.model` must be @vae, got {model!r}")
     batch_size = settings["batch_size"]
     trained: keras.Model = model
     if one["form"] == "cached":
@@ -129,11 +127,11 @@ class WithoutEncoder(keras.Model):
     No encoder, random or not, can make an epoch of the VAE faster than this.
     """
 
-    def __init__(self, model: VAE) -> None:
+    def __init__(self, model: LatentModel) -> None:
         """Takes the parts.
 
         Args:
-          model: The VAE.
+          model: A VAE.
         """
         super().__init__()
         self.decoder = model.decoder

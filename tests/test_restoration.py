@@ -8,6 +8,7 @@ import os
 from unittest import mock
 
 import numpy as np
+import PIL.Image
 import skimage.metrics
 import tensorflow as tf
 from absl.testing import parameterized
@@ -298,7 +299,23 @@ class CorruptedImageTest(tf.test.TestCase, parameterized.TestCase):
         task = restoration.corrupted_image(path, noise_std=1.0)
         self.assertAllClose(task.clean, image, rtol=1e-6, atol=1e-6)
         self.assertEqual(task.bits, 16)
-        self.assertEqual(restoration.corrupted_image("camera").bits, 8)
+        # Values that 8 bits hold make a file of 16 bits no flatter one.
+        images.write_image(path, np.rint(image), bits=16)
+        self.assertEqual(restoration.corrupted_image(path).bits, 16)
+
+    def test_8_bit_image_with_transparency_keeps_its_depth(self):
+        pixels = np.full((12, 14, 4), 100, np.uint8)
+        pixels[..., 3] = 77
+        path = os.path.join(self.folder, "clear.png")
+        PIL.Image.fromarray(pixels, mode="RGBA").save(path)
+        task = restoration.corrupted_image(path, noise_std=1.0)
+        self.assertNotAllEqual(task.clean % 1.0, np.zeros((12, 14, 3)))
+        self.assertEqual(task.bits, 8)
+
+    @parameterized.parameters(("camera", 8), (np.ones((12, 14)), 16))
+    def test_depth_is_that_of_the_picture_or_of_the_dtype(self, image, bits):
+        task = restoration.corrupted_image(image, noise_std=1.0, stride=4)
+        self.assertEqual(task.bits, bits)
 
     @parameterized.named_parameters(
         ("noise", {"noise_std": -1.0}, "`noise_std` must be finite"),

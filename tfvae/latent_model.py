@@ -1,32 +1,69 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the models of the library have in common as Keras models."""
+"""Base class of all models: the interface that callers rely on.
+
+Everything outside `tfvae.vae` and `tfvae.tvae` trains, evaluates and draws a
+`LatentModel` by the methods below, whatever kind it is of.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, Self
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tfvae import inputs
+from tfvae.data import WeightedBatches, indexed_batches
 from tfvae.likelihoods import Likelihood
+from tfvae.ops import random
+
+# Generated data points of a figure.
+_NUM_SAMPLES = 64
+# Data points whose posteriors are inferred at a time.
+_BATCH = 1024
+
+
+class Figure(NamedTuple):
+    """What a figure of a model shows, for `tfvae.plots.image_grid`.
+
+    Attributes:
+      points: `[n, D]`, one tile each.
+      title: Title of the figure.
+      per_row: Tiles of a row; None for what fits a page.
+    """
+
+    points: np.ndarray
+    title: str
+    per_row: int | None = None
 
 
 class LatentModel(keras.Model):
-    """A Keras model of data `[N, D]`: checks, metrics, a step counter.
+    """A Keras model of data `[N, D]` with latents `[N, M]`.
 
-    It knows nothing of latents; a subclass sets the attributes below, trains
-    in `train_step` and reconstructs in `call`.
+    A subclass sets the attributes below, trains in `train_step`, reconstructs
+    in `call`, and has the methods that raise NotImplementedError here. Other
+    methods have a default that suits a model without anything stored for each
+    data point.
 
     Attributes:
       likelihood: The observation model.
+      decoder: The decoder network.
+      prior: p(z), with `log_prob(latents)` and `sample(seed, num_samples)`.
+      num_latents: M.
       num_observed: D.
+      needs_index: Whether training batches carry the row number of each data
+        point, `(x, index)`.
     """
 
     likelihood: Likelihood
+    decoder: keras.layers.Layer
+    prior: keras.layers.Layer
+    num_latents: int
     num_observed: int
+    needs_index: bool = False
 
     def _count_and_monitor(self, names: Iterable[str]) -> None:
         """Makes the step counter, and means of what training logs."""
@@ -57,6 +94,25 @@ class LatentModel(keras.Model):
             self._means[name].update_state(value)
         return {name: self._means[name].result() for name in values}
 
+    # Training.
+
+    @property
+    def capacity(self) -> int | None:
+        """Data points that can be trained on; None for any number."""
+        return None
+
+    def with_capacity(self, num_data: int) -> Self:
+        """Returns a model of these parameters for `num_data` data points.
+
+        Args:
+          num_data: How many there are, or may ever be.
+
+        Returns:
+          This model where its capacity is None or `num_data`; else another,
+          which has to be compiled before it is trained.
+        """
+        return self
+
     def adapt(self, x: np.ndarray) -> None:
         """Sets what the parts of the model take from data before training.
 
@@ -71,6 +127,77 @@ class LatentModel(keras.Model):
         self.likelihood.validate(x)
         self.likelihood.adapt(x)
 
+    def batches(
+        self,
+        x: np.ndarray,
+        batch_size: int,
+        seed: int = 0,
+        start_epoch: int = 0,
+        *,
+        weights: np.ndarray | None = None,
+        path: Any = None,
+    ) -> tf.data.Dataset:
+        """Returns endless, shuffled batches for `fit`.
+
+        Args:
+          x: `[N, D]`, NaN where missing.
+          batch_size: B; the last batch of an epoch has the rest.
+          seed: Of the order.
+          start_epoch: Epoch to begin with.
+          weights: `[N]`, how often each data point is drawn, with
+            replacement; None for once an epoch each.
+          path: File for what a model computes of the data once and can not
+            hold in memory; None to raise a ValueError then.
+        """
+        if weights is not None:
+            return WeightedBatches(
+                x, weights, batch_size, seed, with_index=self.needs_index
+            ).dataset(start_epoch * math.ceil(len(x) / batch_size))
+        batches = indexed_batches(x, batch_size, seed, start_epoch)
+        if self.needs_index:
+            return batches
+        return batches.map(lambda data, index: data)
+
+    def gradient_steps(self, num_data: int, batch_size: int) -> int:
+        """Returns how many optimizer steps an epoch of training takes.
+
+        Args:
+          num_data: N.
+          batch_size: B, of `fit`.
+        """
+        return math.ceil(num_data / batch_size)
+
+    def training_callbacks(self) -> list[keras.callbacks.Callback]:
+        """Returns the callbacks without which `fit` would be incomplete."""
+        return []
+
+    def calibrate(self, x: np.ndarray) -> None:
+        """Sets what is known in closed form to the best for trained data.
+
+        By default training has done so already.
+
+        Args:
+          x: `[N, D]`, the training data, NaN where missing.
+        """
+
+    def with_fitted_prior(
+        self, prior: Any, x: np.ndarray, **settings: Any
+    ) -> LatentModel:
+        """Returns the model with a prior fitted to the latents of data.
+
+        Args:
+          prior: The prior to fit.
+          x: `[N, D]`, NaN where missing.
+          **settings: Of `tfvae.priors.fit_prior`.
+
+        Raises:
+          TypeError: If the model has a prior that can not be replaced.
+        """
+        raise TypeError(
+            f"`prior` must be the one that a {type(self).__name__} fits in "
+            f"training, got {type(prior).__name__}"
+        )
+
     def make_train_function(self, force: bool = False) -> Any:
         """Builds the optimizer first, as Keras does in the first step.
 
@@ -81,6 +208,8 @@ class LatentModel(keras.Model):
             self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
 
+    # Unseen data.
+
     def predict_step(self, data: Any) -> tf.Tensor:
         """Returns the reconstruction of a batch of unseen data."""
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
@@ -90,8 +219,150 @@ class LatentModel(keras.Model):
         """Returns what `call` does for one batch, checked first: `[B, D]`."""
         return self(self._checked(x))
 
+    def stored_reconstruction(
+        self, x: np.ndarray | tf.Tensor, index: np.ndarray | tf.Tensor
+    ) -> np.ndarray:
+        """Reconstructs training data from their stored posteriors, `[K, D]`.
+
+        Args:
+          x: `[K, D]`, training data.
+          index: int `[K]`, their indices.
+
+        Raises:
+          TypeError: If the model stores none: its capacity is None.
+        """
+        raise TypeError(
+            "`model` must store the posteriors of its training data, got a "
+            f"{type(self).__name__}; use reconstruct(x)"
+        )
+
+    def log_likelihood_bound(
+        self,
+        x: np.ndarray | tf.Tensor,
+        num_samples: int | tf.Tensor = 128,
+        seed: int | tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """Returns a lower bound on log p(x), nats, of one batch: `[B]`.
+
+        Args:
+          x: `[B, D]`, NaN where missing.
+          num_samples: Draws of the latents, where the bound is estimated.
+          seed: Of whatever is random; None for the model's.
+        """
+        raise NotImplementedError
+
+    def bound_terms(
+        self, x: np.ndarray, batch_size: int = 256
+    ) -> dict[str, float]:
+        """Returns the means over data of all terms that `evaluate` logs.
+
+        Args:
+          x: `[N, D]`, NaN where missing.
+          batch_size: Data points at a time.
+
+        Returns:
+          The terms by name; none where the bound has no terms but itself.
+        """
+        return {}
+
+    def infer_points(
+        self, x: np.ndarray | tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Infers one batch of unseen data.
+
+        Args:
+          x: `[B, D]`, NaN where missing.
+
+        Returns:
+          The bound on log p(x), nats, `[B]`, and the reconstruction, `[B, D]`.
+        """
+        return self.log_likelihood_bound(x), self.reconstruct(x)
+
+    # Latents.
+
+    @property
+    def has_binary_latents(self) -> bool:
+        """Whether latents are zeros and ones."""
+        raise NotImplementedError
+
+    @property
+    def prior_probs(self) -> keras.Variable | None:
+        """float32 weight `[M]`, the probability that each binary latent is one.
+
+        None for a model whose prior has no such weight.
+        """
+        return None
+
+    def describe_latents(self) -> str:
+        """Returns how many latents there are, in words."""
+        return f"{self.num_latents} latents"
+
+    def posterior_mode(
+        self, x: np.ndarray, index: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Returns the most probable latents of any number of data points.
+
+        Args:
+          x: `[n, D]`, NaN where missing.
+          index: int `[n]`, the rows of the training data that they are; None
+            for unseen data.
+
+        Returns:
+          float32 `[n, M]`.
+        """
+        raise NotImplementedError
+
+    def decode(self, latents: np.ndarray | tf.Tensor) -> tf.Tensor:
+        """Returns the mean of p(x | z): `[..., M]` to `[..., D]`."""
+        raise NotImplementedError
+
+    def sample_prior(
+        self, num_samples: int | tf.Tensor, seed: int | tf.Tensor = 0
+    ) -> tf.Tensor:
+        """Draws latents from p(z), float32 `[num_samples, M]`."""
+        return self.prior.sample(random.make_seed(seed), num_samples)
+
+    def sample(
+        self,
+        num_samples: int | tf.Tensor,
+        seed: int | tf.Tensor = 0,
+        mean: bool = False,
+    ) -> tf.Tensor:
+        """Draws observations: z ~ p(z), then x ~ p(x | z).
+
+        Args:
+          num_samples: How many.
+          seed: Of the draws.
+          mean: Whether to return E[x | z] instead of drawing x.
+
+        Returns:
+          float32 `[num_samples, D]`.
+        """
+        raise NotImplementedError
+
+    def singleton_means(self) -> tf.Tensor | None:
+        """Returns what each latent generates alone, `[M, D]`.
+
+        None where latents are real numbers, which are never alone.
+        """
+        return None
+
+    def figures(self, seed: int = 0) -> dict[str, Figure]:
+        """Returns what is worth looking at once the model is trained.
+
+        Args:
+          seed: Of what is drawn.
+
+        Returns:
+          By file names without ending.
+        """
+        samples = self.sample(_NUM_SAMPLES, seed, mean=True)
+        return {
+            "samples": Figure(np.asarray(samples), "samples from the model")
+        }
+
     def _checked(self, x: Any) -> np.ndarray | tf.Tensor:
-        """Checks data outside of graphs, where errors can be told well."""
+        """Checks data outside of graphs, where errors can be raised well."""
         if not tf.executing_eagerly():
             return x
         x = inputs.check_data(x, self.num_observed)
@@ -100,3 +371,24 @@ class LatentModel(keras.Model):
 
     def _as_batch(self, x: Any) -> tf.Tensor:
         return inputs.as_batch(x, self.num_observed, self.likelihood.support)
+
+
+def in_batches(
+    function: Callable[[np.ndarray], tf.Tensor], rows: np.ndarray
+) -> np.ndarray:
+    """Applies a function of a batch to any number of rows, one at least.
+
+    Args:
+      function: From `[b, K]` to `[b, ...]`.
+      rows: `[n, K]`.
+
+    Returns:
+      float32 `[n, ...]`.
+    """
+    rows = np.asarray(rows, np.float32)
+    return np.concatenate(
+        [
+            np.asarray(function(rows[i : i + _BATCH]), np.float32)
+            for i in range(0, len(rows), _BATCH)
+        ]
+    )

@@ -54,8 +54,8 @@ class Restoration:
         keep_observed: Whether observed entries stay as they are in the
             result, so that only missing ones are filled in. Right for an
             incomplete image without noise.
-        bits: Bits per channel that the restored image is worth writing with,
-            8 or 16.
+        bits: Bits per channel of the file that `image` is from, 8 or 16, and
+            so of the restored image.
         name: Short name of the image.
     """
 
@@ -320,7 +320,8 @@ def corrupted_image(
         seed: Seed of the corruption.
 
     Returns:
-        The prepared restoration. It has a `clean` image, and so scores, if
+        The prepared restoration, with the bit depth of `image`. It has a
+        `clean` image, and so scores, if
         `clean` was given, or if `image` is complete and was corrupted here
         by noise or random dropping.
 
@@ -328,11 +329,9 @@ def corrupted_image(
         FileNotFoundError: If a file does not exist.
         ValueError: If an argument is out of range or shapes do not fit.
     """
-    source = load_image(image)
-    reference = None if clean is None else load_image(clean)
+    source, bits = load_image(image)
+    reference = None if clean is None else load_image(clean).pixels
     missing = None if mask is None else _load_mask(mask, source.shape)
-    # Values between those of 8 bits came from a deeper file.
-    is_deep = bool(np.any(source[~np.isnan(source)] % 1.0))
     if reference is not None and reference.shape != source.shape:
         raise ValueError(
             f"`clean` must have the shape of `image`, {source.shape!r}, got "
@@ -361,7 +360,7 @@ def corrupted_image(
         merge_method=merge_method,
         scale=scale,
         keep_observed=keep_observed,
-        bits=16 if is_deep else 8,
+        bits=bits,
         name=_name(image),
     )
 

@@ -44,7 +44,7 @@ class ReadImageTest(FolderTest):
             self.skipTest("GIF has palettes only; tested below")
         pixels = _pixels(shape)
         PIL.Image.fromarray(pixels.squeeze()).save(self.path(f"x.{suffix}"))
-        image = images.read_image(self.path(f"x.{suffix}"))
+        image = images.read_image(self.path(f"x.{suffix}")).pixels
         self.assertAllEqual(image, pixels)
         self.assertDTypeEqual(image, np.float32)
 
@@ -63,7 +63,7 @@ class ReadImageTest(FolderTest):
         else:
             kind = "rgb" if shape == COLOUR else "minisblack"
             tifffile.imwrite(path, pixels.squeeze(), photometric=kind)
-        image = images.read_image(path)
+        image = images.read_image(path).pixels
         self.assertEqual(image.shape, pixels.shape)
         self.assertEqual((image.min(), image.max()), (0.0, 255.0))
         self.assertAllEqual(np.rint(image.astype(np.float64) * 257), pixels)
@@ -71,7 +71,7 @@ class ReadImageTest(FolderTest):
     def test_16_bit_grey_from_pillow_keeps_every_value(self):
         pixels = np.arange(65536).astype(np.uint16).reshape(256, 256)
         PIL.Image.fromarray(pixels).save(self.path("x.png"))
-        image = images.read_image(self.path("x.png"))
+        image = images.read_image(self.path("x.png")).pixels
         self.assertAllEqual(
             np.rint(image[..., 0].astype(np.float64) * 257), pixels
         )
@@ -81,7 +81,7 @@ class ReadImageTest(FolderTest):
         pixels[0, :, 3] = 0, 32768, 65535
         with open(self.path("x.png"), "wb") as file:
             file.write(tf.io.encode_png(tf.constant(pixels)).numpy())
-        image = images.read_image(self.path("x.png"))
+        image = images.read_image(self.path("x.png")).pixels
         expected = [255.0, 255.0 * (1 - 32768 / 65535), 0.0]
         self.assertAllClose(image[0], np.tile(np.c_[expected], 3))
 
@@ -93,7 +93,7 @@ class ReadImageTest(FolderTest):
             photometric="rgb",
             planarconfig="separate",
         )
-        image = images.read_image(self.path("x.tif"))
+        image = images.read_image(self.path("x.tif")).pixels
         self.assertAllClose(image, pixels / 257.0)
 
     def test_float_tiff_and_npy_are_taken_as_they_are(self):
@@ -103,12 +103,14 @@ class ReadImageTest(FolderTest):
         np.save(self.path("x.npy"), pixels)
         np.save(self.path("y.npy"), np.stack([pixels] * 3, axis=-1))
         self.assertAllEqual(
-            images.read_image(self.path("x.tif")), pixels[..., None]
+            images.read_image(self.path("x.tif")).pixels, pixels[..., None]
         )
         self.assertAllEqual(
-            images.read_image(self.path("x.npy")), pixels[..., None]
+            images.read_image(self.path("x.npy")).pixels, pixels[..., None]
         )
-        self.assertEqual(images.read_image(self.path("y.npy")).shape, COLOUR)
+        self.assertEqual(
+            images.read_image(self.path("y.npy")).pixels.shape, COLOUR
+        )
 
     def test_palettes_are_resolved(self):
         pixels = np.zeros((2, 2, 3), np.uint8)
@@ -118,20 +120,20 @@ class ReadImageTest(FolderTest):
         self.assertEqual(picture.mode, "P")
         for suffix in ("png", "gif", "tif"):
             picture.save(self.path(f"x.{suffix}"))
-            image = images.read_image(self.path(f"x.{suffix}"))
+            image = images.read_image(self.path(f"x.{suffix}")).pixels
             self.assertAllEqual(image, pixels)
 
     def test_palette_of_greys_is_grey(self):
         pixels = _pixels((5, 7))
         PIL.Image.fromarray(pixels).convert("P").save(self.path("x.png"))
-        image = images.read_image(self.path("x.png"))
+        image = images.read_image(self.path("x.png")).pixels
         self.assertAllEqual(image, pixels[..., None])
 
     def test_transparent_palette_entry_is_white(self):
         picture = PIL.Image.fromarray(np.array([[0, 1]], np.uint8), mode="P")
         picture.putpalette([0, 0, 0, 10, 20, 30])
         picture.save(self.path("x.png"), transparency=0)
-        image = images.read_image(self.path("x.png"))
+        image = images.read_image(self.path("x.png")).pixels
         self.assertAllEqual(image, [[[255, 255, 255], [10, 20, 30]]])
 
     @parameterized.parameters("LA", "RGBA")
@@ -140,7 +142,7 @@ class ReadImageTest(FolderTest):
         pixels = np.full((1, 3, channels), 100, np.uint8)
         pixels[0, :, -1] = 0, 51, 255
         PIL.Image.fromarray(pixels, mode=mode).save(self.path("x.png"))
-        image = images.read_image(self.path("x.png"))
+        image = images.read_image(self.path("x.png")).pixels
         # opacity * 100 + (1 - opacity) * 255, at opacity 0, 0.2 and 1
         expected = np.tile(np.c_[[255.0, 224.0, 100.0]], channels - 1)
         self.assertAllClose(image[0], expected)
@@ -151,7 +153,7 @@ class ReadImageTest(FolderTest):
         picture = PIL.Image.fromarray(pixels).convert(mode)
         suffix = "jpg" if mode != "1" else "png"
         picture.save(self.path(f"x.{suffix}"))
-        image = images.read_image(self.path(f"x.{suffix}"))
+        image = images.read_image(self.path(f"x.{suffix}")).pixels
         self.assertEqual(image.shape, GREY if mode == "1" else COLOUR)
         self.assertAllClose(image, np.full(image.shape, 255.0), atol=2.0)
 
@@ -160,7 +162,7 @@ class ReadImageTest(FolderTest):
         PIL.Image.fromarray(pixels.astype(np.uint8)).save(
             self.path("x.jpg"), quality=95
         )
-        image = images.read_image(self.path("x.jpg"))
+        image = images.read_image(self.path("x.jpg")).pixels
         self.assertAllClose(image, pixels, atol=6.0)
 
     def test_orientation_tag_is_applied(self):
@@ -168,8 +170,43 @@ class ReadImageTest(FolderTest):
         exif = PIL.Image.Exif()
         exif[0x0112] = 6  # rotate by 90 degrees clockwise to view
         PIL.Image.fromarray(pixels).save(self.path("x.png"), exif=exif)
-        image = images.read_image(self.path("x.png"))
+        image = images.read_image(self.path("x.png")).pixels
         self.assertAllEqual(image[..., 0], np.rot90(pixels, -1))
+
+    @parameterized.named_parameters(
+        ("grey_8", "png", GREY, np.uint8, 8),
+        ("colour_8", "tif", COLOUR, np.uint8, 8),
+        ("transparent_8", "png", (5, 7, 4), np.uint8, 8),
+        ("jpeg", "jpg", COLOUR, np.uint8, 8),
+        ("array_of_integers", "npy", GREY, np.int64, 8),
+        ("grey_16", "png", GREY, np.uint16, 16),
+        ("colour_16", "png", COLOUR, np.uint16, 16),
+        ("tiff_16", "tif", COLOUR, np.uint16, 16),
+        ("tiff_of_floats", "tif", GREY, np.float32, 16),
+        ("array_of_floats", "npy", GREY, np.float64, 16),
+    )
+    def test_bit_depth_is_that_of_the_file_whatever_its_values(
+        self, suffix, shape, dtype, bits
+    ):
+        # Whole numbers on 0..255 would do with 8 bits.
+        pixels = (_pixels(shape) // 2).astype(dtype)
+        if dtype == np.uint16:
+            pixels *= 257
+        path = self.path(f"x.{suffix}")
+        if suffix == "npy":
+            np.save(path, pixels)
+        elif suffix == "tif":
+            kind = "rgb" if shape == COLOUR else "minisblack"
+            tifffile.imwrite(path, pixels.squeeze(), photometric=kind)
+        elif bits == 16:
+            with open(path, "wb") as file:
+                file.write(tf.io.encode_png(tf.constant(pixels)).numpy())
+        else:
+            PIL.Image.fromarray(pixels.squeeze()).save(path)
+        image = images.read_image(path)
+        self.assertEqual(image.bits, bits)
+        is_whole = bool((image.pixels % 1.0 == 0.0).all())
+        self.assertEqual(is_whole, shape[2] != 4)
 
     def test_refuses_absent_file(self):
         with self.assertRaisesRegex(FileNotFoundError, "`path` must.*gone.png"):
@@ -226,35 +263,38 @@ class WriteImageTest(FolderTest):
     def test_8_bit_round_trip(self, shape, suffix):
         pixels = _pixels(shape).astype(np.float32)
         images.write_image(self.path(f"x.{suffix}"), pixels)
-        self.assertAllEqual(images.read_image(self.path(f"x.{suffix}")), pixels)
+        self.assertAllEqual(
+            images.read_image(self.path(f"x.{suffix}")).pixels, pixels
+        )
 
     @parameterized.product(shape=(GREY, COLOUR), suffix=("png", "tif"))
     def test_16_bit_round_trip_is_bit_exact(self, shape, suffix):
         written = _pixels((200, 300, shape[2]), np.uint16)
         path = self.path(f"x.{suffix}")
         images.write_image(path, written / np.float32(257.0), bits=16)
-        image = images.read_image(path)
+        image = images.read_image(path).pixels
         self.assertAllEqual(np.rint(image.astype(np.float64) * 257), written)
 
     def test_values_are_rounded_and_clipped(self):
         image = np.array([[-7.0, 0.4, 0.6, 254.6, 300.0]])
         images.write_image(self.path("x.png"), image)
         self.assertAllEqual(
-            images.read_image(self.path("x.png"))[0, :, 0], [0, 0, 1, 255, 255]
+            images.read_image(self.path("x.png")).pixels[0, :, 0],
+            [0, 0, 1, 255, 255],
         )
 
     def test_npy_keeps_values_and_missing_entries(self):
         image = np.array([[-7.0, np.nan, 300.0]])
         images.write_image(self.path("x.npy"), image)
         self.assertAllEqual(
-            images.read_image(self.path("x.npy")), image[..., None]
+            images.read_image(self.path("x.npy")).pixels, image[..., None]
         )
 
     def test_missing_entries_are_drawn_as_asked(self):
         image = np.array([[np.nan, 9.0]])
         images.write_image(self.path("x.png"), image, missing_value=200.0)
         self.assertAllEqual(
-            images.read_image(self.path("x.png"))[0, :, 0], [200, 9]
+            images.read_image(self.path("x.png")).pixels[0, :, 0], [200, 9]
         )
 
     def test_failure_leaves_the_former_file_alone(self):
@@ -265,7 +305,7 @@ class WriteImageTest(FolderTest):
         ):
             with self.assertRaisesRegex(OSError, "No space left"):
                 images.write_image(path, np.zeros((2, 2)))
-        self.assertAllEqual(images.read_image(path), np.ones((2, 2, 1)))
+        self.assertAllEqual(images.read_image(path).pixels, np.ones((2, 2, 1)))
         self.assertEqual(os.listdir(self.folder), ["x.png"])
 
     def test_permissions_are_those_of_a_new_file(self):
@@ -371,13 +411,16 @@ class EmbeddedImageTest(FolderTest):
 
 class LoadImageTest(FolderTest):
     def test_names_files_and_arrays(self):
-        camera = images.load_image("camera")
+        camera, bits = images.load_image("camera")
+        self.assertEqual(bits, 8)
         self.assertEqual(camera.shape, (512, 512, 1))
         images.write_image(self.path("x.png"), np.ones(COLOUR))
         self.assertAllEqual(
-            images.load_image(self.path("x.png")), np.ones(COLOUR)
+            images.load_image(self.path("x.png")).pixels, np.ones(COLOUR)
         )
-        self.assertEqual(images.load_image(np.ones((2, 3))).shape, (2, 3, 1))
+        self.assertEqual(
+            images.load_image(np.ones((2, 3))).pixels.shape, (2, 3, 1)
+        )
 
     def test_refuses_what_is_neither(self):
         with self.assertRaisesRegex(FileNotFoundError, "embedded.*'gone.png'"):

@@ -25,7 +25,6 @@ from tfvae.lso import (
     Retraining,
     SparseGaussianProcess,
 )
-from tfvae.tvae.growing import with_num_data
 
 PLAN = Plan(budget=7, queries_per_round=3, num_best=4, num_random=6, seed=5)
 RETRAINING = Retraining(first_epochs=2, epochs=1, batch_size=8)
@@ -53,8 +52,8 @@ class ModelsTest(tf.test.TestCase, parameterized.TestCase):
     def test_tvae_that_stops_now_and_then_goes_on_the_same(self):
         self._assert_goes_on_the_same(
             lambda: {
-                "model": with_num_data(
-                    tiny.binary_model(), tiny.NUM_DATA + PLAN.budget
+                "model": tiny.binary_model().with_capacity(
+                    tiny.NUM_DATA + PLAN.budget
                 ),
                 "strategy": EvolutionaryExpectedImprovement(
                     num_states=4, num_steps=3
@@ -86,7 +85,7 @@ class ModelsTest(tf.test.TestCase, parameterized.TestCase):
         folder = self.create_tempdir().full_path
         for budget in (6, 9):
             plan = dataclasses.replace(PLAN, budget=budget)
-            model = with_num_data(tiny.binary_model(), tiny.NUM_DATA + budget)
+            model = tiny.binary_model().with_capacity(tiny.NUM_DATA + budget)
             with self._open(
                 folder, model=model, plan=plan, strategy=PriorSampling()
             ) as optimizer:
@@ -131,7 +130,7 @@ class ModelsTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(numbers[0], numbers[-1])
 
     def test_tvae_without_rows_for_what_is_found_is_an_error(self):
-        with self.assertRaisesRegex(ValueError, "with_num_data"):
+        with self.assertRaisesRegex(ValueError, "with_capacity"):
             self._open(
                 self.create_tempdir().full_path,
                 model=tiny.binary_model(),
@@ -166,7 +165,7 @@ class ModelsTest(tf.test.TestCase, parameterized.TestCase):
     def test_binary_latents_go_through_the_same_loop(self):
         folder = self.create_tempdir().full_path
         model = tiny.binary_model()
-        grown = with_num_data(model, tiny.NUM_DATA + PLAN.budget)
+        grown = model.with_capacity(tiny.NUM_DATA + PLAN.budget)
         with self._open(
             folder, model=grown, strategy=PriorSampling()
         ) as optimizer:
@@ -178,7 +177,7 @@ class ModelsTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_growing_keeps_parameters_and_states(self):
         model = tiny.binary_model()
-        grown = with_num_data(model, 30)
+        grown = model.with_capacity(30)
         x = tiny.data().points
         index = np.arange(len(x))
         self.assertAllEqual(
@@ -188,7 +187,7 @@ class ModelsTest(tf.test.TestCase, parameterized.TestCase):
             grown.stored_reconstruction(x, index),
             model.stored_reconstruction(x, index),
         )
-        shrunk = with_num_data(grown, 10)
+        shrunk = grown.with_capacity(10)
         self.assertAllEqual(shrunk.states.packed, model.states.packed[:10])
 
 

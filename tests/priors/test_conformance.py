@@ -24,6 +24,7 @@ TRAINED = [
     for cls in small.CASES
     if cls is not priors.StandardNormalPrior
 ]
+CLOSED_FORMS = (priors.StandardNormalPrior, priors.IndependentBernoulliPrior)
 # A right estimate is off by more for one seed in two million.
 STANDARD_ERRORS = 5.0
 
@@ -37,6 +38,16 @@ def _space(cls):
     axis = np.linspace(-14.0, 14.0, 351)
     grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
     return tf.constant(grid, tf.float32), (axis[1] - axis[0]) ** 2
+
+
+def _posteriors(cls):
+    """Four posteriors of the family of a prior, and four of the other one."""
+    rng = np.random.default_rng(2)
+    real = DiagonalGaussian(
+        *tf.constant(rng.normal(size=(2, 4, 3)), tf.float32)
+    )
+    binary = IndependentBernoulli(real.mean)
+    return (binary, real) if cls in small.BINARY else (real, binary)
 
 
 class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
@@ -140,26 +151,49 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
             self.assertGreater(np.abs(gradient).max(), 1e-8, path)
 
     @parameterized.named_parameters(*EVERY_CASE)
-    def test_kl_divergence_is_that_of_draws(self, cls):
+    def test_kl_is_the_mean_log_ratio_of_draws(self, cls):
         prior = small.model(cls, 3).prior
-        rng = np.random.default_rng(2)
-        real = DiagonalGaussian(
-            *tf.constant(rng.normal(size=(2, 4, 3)), tf.float32)
-        )
-        binary = IndependentBernoulli(real.mean)
-        posterior = binary if cls in small.BINARY else real
-        other = real if cls in small.BINARY else binary
-        self.assertIsNone(prior.kl_divergence(other))
-        divergence = prior.kl_divergence(posterior)
-        if divergence is None:
-            return
+        posterior, _ = _posteriors(cls)
         draws = posterior.sample(random.make_seed(5), 20000)
         ratio = posterior.log_prob(draws) - prior.log_prob(draws)
-        ratio = np.float64(ratio)
-        error = ratio.std(0) / math.sqrt(len(ratio))
-        self.assertAllLessEqual(
-            np.abs(ratio.mean(0) - divergence) - STANDARD_ERRORS * error, 0.0
+        others = posterior.sample(random.make_seed(6), 20000)
+        estimates = prior.kl(posterior, others)
+        if cls in CLOSED_FORMS:
+            self.assertEqual(estimates.shape, [4])
+            estimates = tf.repeat(estimates[None], len(others), 0)
+        self.assertEqual(estimates.shape, [20000, 4])
+        self._assert_same_mean(np.float64(ratio), np.float64(estimates))
+
+    @parameterized.named_parameters((cls.__name__, cls) for cls in CLOSED_FORMS)
+    def test_default_kl_of_draws_agrees_with_the_closed_form(self, cls):
+        prior = small.model(cls, 3).prior
+        posterior, _ = _posteriors(cls)
+        draws = posterior.sample(random.make_seed(5), 20000)
+        estimates = np.float64(priors.Prior.kl(prior, posterior, draws))
+        exact = prior.kl(posterior, draws)
+        self.assertGreater(estimates.std(0).min(), 0.1)
+        self._assert_same_mean(
+            estimates, np.broadcast_to(np.float64(exact), estimates.shape)
         )
+
+    @parameterized.named_parameters(*EVERY_CASE)
+    def test_kl_of_another_family_is_estimated_from_the_draws(self, cls):
+        prior = small.model(cls, 3).prior
+        _, other = _posteriors(cls)
+        draws = other.sample(random.make_seed(5))
+        expected = -other.entropy() - prior.log_prob(draws)
+        self.assertAllClose(prior.kl(other, draws), expected, rtol=1e-5)
+        parts = prior.log_prob_parts(draws)
+        self.assertAllEqual(
+            prior.kl(other, draws, parts), prior.kl(other, draws)
+        )
+
+    def _assert_same_mean(self, one, other):
+        """Asserts equality of means over draws, within standard errors."""
+        variance = one.var(0) / len(one) + other.var(0) / len(other)
+        # Where both are constant, float32 rounds.
+        error = STANDARD_ERRORS * np.sqrt(variance) + 1e-5
+        self.assertAllLessEqual(np.abs(one.mean(0) - other.mean(0)) - error, 0)
 
     @parameterized.named_parameters(*EVERY_CASE)
     def test_one_graph_serves_all_calls_and_sees_new_weights(self, cls):
@@ -318,7 +352,10 @@ class BaseClassTest(tf.test.TestCase):
         self.assertAllEqual(parts.base_log_prob, [0.0] * 3)
         self.assertAllEqual(parts.log_det, [0.0] * 3)
         posterior = model.encoder(tf.zeros([1, small.NUM_OBSERVED]))
-        self.assertIsNone(model.prior.kl_divergence(posterior))
+        # E_q[log q - log p] is minus the entropy where log p is 0.
+        self.assertAllClose(
+            model.prior.kl(posterior, draws), -posterior.entropy() + [0.0] * 3
+        )
 
 
 if __name__ == "__main__":

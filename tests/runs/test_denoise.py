@@ -46,7 +46,9 @@ class DenoiseTest(tf.test.TestCase):
         rows = small.metrics(self.folder)
         self.assertEqual([row["psnr"] == "" for row in rows], [1, 0, 0])
         self.assertEqual(float(rows[-1]["psnr"]), summary["psnr"])
-        restored = images.read_image(self.folder / "figures/restored.png")
+        restored = images.read_image(
+            self.folder / "figures/restored.png"
+        ).pixels
         self.assertEqual(restored.shape, (16, 16, 1))
 
     def test_resumed_run_restores_the_same_picture(self):
@@ -84,7 +86,7 @@ class DenoiseTest(tf.test.TestCase):
             "fit.epochs = 1",
         )
         self.assertNotIn("psnr", summary)
-        restored = images.read_image(output)
+        restored = images.read_image(output).pixels
         self.assertAllEqual(restored[mask == 0], picture[mask == 0])
         self.assertFalse(np.isnan(restored).any())
 
@@ -106,8 +108,33 @@ class DenoiseTest(tf.test.TestCase):
         for name in ("first.tif", "again.png", "flat.jpg"):
             output = self.folder / name
             self._denoise(*params, f"denoise.output = '{output}'")
-            is_kept = images.read_image(output)[0, 0] == picture[0, 0]
-            self.assertEqual(bool(is_kept.all()), name != "flat.jpg")
+            pixels, bits = images.read_image(output)
+            is_deep = name != "flat.jpg"
+            self.assertEqual(bits, 16 if is_deep else 8)
+            is_kept = bool((pixels[0, 0] == picture[0, 0]).all())
+            self.assertEqual(is_kept, is_deep)
+        for name in ("restored.png", "restored_latest.png"):
+            drawn = images.read_image(self.folder / "run/figures" / name)
+            self.assertEqual(drawn.bits, 16)
+
+    def test_picture_that_needs_no_16_bits_stays_as_deep(self):
+        deep = self.folder / "deep.png"
+        picture = np.arange(256.0).reshape(16, 16, 1)
+        images.write_image(deep, picture, bits=16)
+        params = (
+            f"IMAGE = '{deep}'",
+            "corrupted_image.crop = None",
+            "corrupted_image.noise_std = 0.0",
+            "corrupted_image.keep_observed = True",
+            "fit.epochs = 1",
+        )
+        self._denoise(*params)
+        # All values are whole numbers, and a copy has the depth of the file.
+        output = self.folder / "again.png"
+        self._denoise(*params, f"denoise.output = '{output}'")
+        pixels, bits = images.read_image(output)
+        self.assertAllEqual(pixels, picture)
+        self.assertEqual(bits, 16)
 
     def test_data_points_are_refused_with_the_tool_to_use(self):
         small.load_bars("fit.epochs = 1")
@@ -129,8 +156,8 @@ class DenoiseTest(tf.test.TestCase):
         again = self._denoise("fit.epochs = 1", f"denoise.output = '{output}'")
         self.assertEqual(again, summary)
         self.assertAllEqual(
-            images.read_image(output),
-            images.read_image(self.folder / "run/figures/restored.png"),
+            images.read_image(output).pixels,
+            images.read_image(self.folder / "run/figures/restored.png").pixels,
         )
 
     def test_unreadable_picture_is_told(self):

@@ -104,8 +104,8 @@ class BoundTest(tf.test.TestCase, parameterized.TestCase):
         closed, _ = _factor_model(is_exact=False)
 
         class Drawn(priors.StandardNormalPrior):
-            def kl_divergence(self, posterior):
-                return None
+            def kl(self, posterior, samples, parts=None):
+                return priors.Prior.kl(self, posterior, samples, parts)
 
         drawn = vae.VAE(closed.encoder, closed.decoder, Drawn(M))
         x = np.repeat(tiny.data(), 3000, 0)
@@ -117,6 +117,19 @@ class BoundTest(tf.test.TestCase, parameterized.TestCase):
             )
         # log p(z) of a draw has a standard deviation below 1.5; 39,000 draws.
         self.assertAllClose(results[0]["kl"], results[1]["kl"], atol=0.03)
+
+    @parameterized.parameters("normal", "flow")
+    def test_logged_loss_is_distortion_plus_beta_times_rate(self, prior):
+        model = tiny.make(prior=PRIORS[prior](), objective=vae.Elbo(beta=0.7))
+        model.compile(keras.optimizers.Adam(0.01))
+        history = model.fit(tiny.data(), epochs=2, verbose=0).history
+        found = {name: np.float64(values) for name, values in history.items()}
+        rate = found["kl"]
+        self.assertAllClose(
+            found["loss"], -found["log_likelihood"] + 0.7 * rate, rtol=1e-5
+        )
+        # The name of the column is the published one, with its sign.
+        self.assertAllClose(found["regularization"], -0.7 * rate, rtol=1e-5)
 
     def test_missing_entries_do_not_count(self):
         model, _ = _factor_model()

@@ -27,46 +27,71 @@ NETWORKS = {
 
 class FormulaTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(
-        (vae.Elbo(), 0, [-1.0, 8.0]),
-        (vae.Elbo(beta=0.5), 0, [-0.5, 4.0]),
+        (vae.Elbo(), 0, [1.0, -8.0]),
+        (vae.Elbo(beta=0.5), 0, [0.5, -4.0]),
         (vae.Elbo(warm_up_steps=10), 0, [0.0, 0.0]),
-        (vae.Elbo(beta=2.0, warm_up_steps=10), 5, [-1.0, 8.0]),
-        (vae.Elbo(warm_up_steps=10), 50, [-1.0, 8.0]),
+        (vae.Elbo(beta=2.0, warm_up_steps=10), 5, [1.0, -8.0]),
+        (vae.Elbo(warm_up_steps=10), 50, [1.0, -8.0]),
     )
-    def test_elbo_weighs_the_kl(self, objective, step, regularization):
+    def test_elbo_weighs_the_rate(self, objective, step, rate):
         distortion, found = objective(TERMS, M, tf.constant(step))
         self.assertAllClose(distortion, [3.0, 5.0])
-        self.assertAllClose(found, regularization)
+        self.assertAllClose(found, rate)
+
+    @parameterized.parameters(
+        (vae.Elbo(), [0.5 * 4.0, 2.0 * -3.0]),
+        # The mean weight is 1.25.
+        (
+            vae.Elbo(weighs_distortion=False),
+            [1.25 * 3.0 + 0.5 * 1.0, 1.25 * 5.0 + 2.0 * -8.0],
+        ),
+    )
+    def test_weights_apply_to_the_loss_or_to_the_rate_alone(
+        self, objective, expected
+    ):
+        distortion, rate = objective(TERMS, M, tf.constant(0))
+        found = objective.weighted_loss(
+            distortion, rate, tf.constant([0.5, 2.0])
+        )
+        self.assertAllClose(found, expected)
+
+    @parameterized.parameters(vae.Elbo(0.5, 3, False), vae.Thesis())
+    def test_objective_is_saved_with_every_argument(self, objective):
+        copy = keras.saving.deserialize_keras_object(
+            keras.saving.serialize_keras_object(objective)
+        )
+        self.assertIsInstance(copy, vae.Objective)
+        self.assertEqual(copy, objective)
 
     def test_thesis_averages_the_gaussian_terms_alone(self):
         distortion, found = vae.Thesis()(TERMS, M, tf.constant(0))
         self.assertAllClose(distortion, [2.0, 4.0])
-        # -1 / 16 without a flow; -(-8 + 16) / 16 + 16 with one.
-        self.assertAllClose(found, [-0.0625, 15.5])
+        # 1 / 16 without a flow; (-8 + 16) / 16 - 16 with one.
+        self.assertAllClose(found, [0.0625, -15.5])
 
     def test_geometric_beta_grows_as_published(self):
         # The published loop, a step at a time.
-        objective, factor = vae.GeometricBeta(), 1e-6
+        objective, beta = vae.GeometricBeta(), 1e-6
         expected = []
         for step in range(3000):
             if step > 1000 and step % 10 == 0:
-                factor = min(factor * 1.1, 10.0)
-            expected.append(factor)
-        found = objective.factor(tf.range(3000, dtype=tf.int64))
+                beta = min(beta * 1.1, 10.0)
+            expected.append(beta)
+        found = objective.beta(tf.range(3000, dtype=tf.int64))
         self.assertAllClose(found, expected, rtol=1e-6, atol=0.0)
         self.assertEqual(found[2690], tf.reduce_max(found[:2700]))
         self.assertAllEqual(found[2700:], [10.0] * 300)
 
     @parameterized.parameters((0, 0.5), (7, 0.5), (8, 1.5), (14, 4.0))
-    def test_geometric_beta_weighs_the_kl(self, step, factor):
+    def test_geometric_beta_weighs_the_rate(self, step, beta):
         objective = vae.GeometricBeta(0.5, 4.0, 3.0, 5, 3)
         distortion, found = objective(TERMS, M, tf.constant(step))
         self.assertAllClose(distortion, [3.0, 5.0])
-        self.assertAllClose(found, [-factor, 8.0 * factor])
+        self.assertAllClose(found, [beta, -8.0 * beta])
 
     def test_geometric_beta_stays_finite_and_is_saved(self):
         objective = vae.GeometricBeta(0.5, 4.0, 3.0, 5, 3)
-        self.assertEqual(objective.factor(tf.constant(2**40)), 4.0)
+        self.assertEqual(objective.beta(tf.constant(2**40)), 4.0)
         copy = keras.saving.deserialize_keras_object(
             keras.saving.serialize_keras_object(objective)
         )

@@ -60,7 +60,7 @@ def image_files(
     files = _matching_files(path)
     images: list[np.ndarray] = []
     for file in files:
-        image = read_image(file)
+        image = read_image(file).pixels
         if channels is not None:
             image = convert_channels(image, channels)
         image = image if size is None else resize_image(image, size)
@@ -154,7 +154,7 @@ def image_patches(
     """
     if isinstance(images, (str, os.PathLike, np.ndarray)):
         images = [images]
-    pictures = [load_image(one) for one in images]
+    pictures = [load_image(one).pixels for one in images]
     if not pictures or len({one.shape[2] for one in pictures}) > 1:
         raise ValueError(
             "`images` must be at least one picture, all grey or all RGB, got "

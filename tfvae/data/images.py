@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading, writing and corrupting images.
+"""Reads, writes and corrupts images; a file's bit depth stays with its pixels.
 
 Images are float32 arrays `[height, width, channels]` with one (grey) or three
 (RGB) channels and values on 0..255 whatever the file's bit depth; a 16-bit
@@ -16,6 +16,7 @@ import struct
 import tempfile
 import tokenize
 import zlib
+from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -87,7 +88,20 @@ _DECODING_ERRORS = (
 )
 
 
-def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+class Image(NamedTuple):
+    """Pixels, and how many bits it takes to write them without loss.
+
+    Attributes:
+        pixels: `[height, width, 1 or 3]` float32 on 0..255, NaN where missing.
+        bits: Bits per channel, 8 or 16, as `write_image` takes them. Floating
+            point values have 16, the most that is written.
+    """
+
+    pixels: np.ndarray
+    bits: int
+
+
+def read_image(path: str | os.PathLike[str]) -> Image:
     """Reads an image file.
 
     Any format that Pillow reads, TIFF, and PNG with 8 or 16 bits per
@@ -101,7 +115,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         path: The file.
 
     Returns:
-        `[height, width, 1 or 3]` float32 on 0..255.
+        The pixels and the bit depth of the file.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -128,7 +142,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         raise ValueError(
             f"`path` must be a readable image, got {path!s}: {reason}"
         ) from error
-    if np.isinf(image).any():
+    if np.isinf(image.pixels).any():
         raise ValueError(
             "`path` must hold finite values (NaN marks a missing entry), got "
             f"infinite ones in {path!s}"
@@ -141,7 +155,7 @@ def _load_npy(path: pathlib.Path) -> np.ndarray:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _read_with_pillow(path: pathlib.Path) -> np.ndarray:
+def _read_with_pillow(path: pathlib.Path) -> Image:
     with PIL.Image.open(path) as picture:
         picture.load()
         oriented = PIL.ImageOps.exif_transpose(picture)
@@ -163,7 +177,7 @@ def _read_with_pillow(path: pathlib.Path) -> np.ndarray:
         return _from_integers(np.asarray(oriented))
 
 
-def _read_tiff(path: pathlib.Path) -> np.ndarray:
+def _read_tiff(path: pathlib.Path) -> Image:
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
         plain = page.photometric in (
@@ -179,12 +193,12 @@ def _read_tiff(path: pathlib.Path) -> np.ndarray:
     return _read_with_pillow(path)
 
 
-def _from_integers(array: np.ndarray) -> np.ndarray:
-    """Grey, grey + alpha, RGB or RGBA of 8 or 16 bits, on 0..255."""
+def _from_integers(array: np.ndarray) -> Image:
+    """Reads grey, grey + alpha, RGB or RGBA of 8 or 16 bits."""
     if array.dtype == np.uint8:
-        scale = 1.0
+        scale, bits = 1.0, 8
     elif array.min() >= 0 and array.max() <= 65535:
-        scale = 1.0 / _PER_16_BIT_STEP
+        scale, bits = 1.0 / _PER_16_BIT_STEP, 16
     else:
         raise ValueError("values outside 16 bits are not supported")
     array = array.astype(np.float64) * scale
@@ -194,11 +208,11 @@ def _from_integers(array: np.ndarray) -> np.ndarray:
     if array.shape[2] in (2, 4):
         opacity = array[..., -1:] / WHITE
         array = opacity * array[..., :-1] + (1.0 - opacity) * WHITE
-    return array.astype(np.float32)
+    return Image(array.astype(np.float32), bits)
 
 
-def _from_array(array: np.ndarray) -> np.ndarray:
-    """A numeric array whose values are already on 0..255."""
+def _from_array(array: np.ndarray) -> Image:
+    """Takes a numeric array whose values are already on 0..255."""
     if array.dtype.kind not in "uif":
         raise ValueError(f"dtype {array.dtype} is not a number")
     array = array[..., None] if array.ndim == 2 else array
@@ -207,7 +221,8 @@ def _from_array(array: np.ndarray) -> np.ndarray:
             "an image must have shape [height, width] or "
             f"[height, width, 1 or 3], not {array.shape}"
         )
-    return array.astype(np.float32)
+    bits = 16 if array.dtype.kind == "f" else 8
+    return Image(array.astype(np.float32), bits)
 
 
 def write_image(
@@ -233,7 +248,7 @@ def write_image(
     """
     path = pathlib.Path(path)
     suffix = path.suffix.lower()
-    image = _from_array(np.asarray(image))
+    image = _from_array(np.asarray(image)).pixels
     allowed = (".png", ".tif", ".tiff") if bits == 16 else IMAGE_SUFFIXES
     if bits not in (8, 16) or suffix not in allowed:
         raise ValueError(
@@ -308,7 +323,7 @@ def read_mask(
     if path.suffix.lower() == ".npy" and path.is_file():
         values = _load_mask_array(path)
     else:
-        values = read_image(path)
+        values = read_image(path).pixels
     if values.shape[:2] != tuple(shape[:2]):
         raise ValueError(
             f"`mask` must be as large as the image ({shape[0]} x {shape[1]}), "
@@ -325,7 +340,7 @@ def _load_mask_array(path: pathlib.Path) -> np.ndarray:
         array = _load_npy(path)
         return _from_array(
             array.astype(np.float32) if array.dtype == bool else array
-        )
+        ).pixels
     except (OSError, ValueError) as error:
         raise ValueError(
             f"`mask` must be a readable array, got {path!s}: {error}"
@@ -347,7 +362,7 @@ def embedded_image(
         size: Height and width to resize to after cropping.
 
     Returns:
-        `[height, width, 1 or 3]` float32 on 0..255.
+        `[height, width, 1 or 3]` float32 on 0..255; the files have 8 bits.
 
     Raises:
         ValueError: If the name or the region is unknown to the picture.
@@ -359,7 +374,7 @@ def embedded_image(
         )
     image = read_image(
         pathlib.Path(skimage.data.__file__).parent / EMBEDDED_IMAGES[name]
-    )
+    ).pixels
     image = crop_image(image, crop) if crop is not None else image
     return resize_image(image, size) if size is not None else image
 
@@ -452,27 +467,28 @@ def convert_channels(image: np.ndarray, channels: int) -> np.ndarray:
     return image @ luma
 
 
-def load_image(image: str | os.PathLike[str] | np.ndarray) -> np.ndarray:
+def load_image(image: str | os.PathLike[str] | np.ndarray) -> Image:
     """An image from a file, an embedded picture's name, or an array.
 
     Args:
         image: A path; or a name in `EMBEDDED_IMAGES`; or an array
-            `[height, width]` or `[height, width, 1 or 3]` on 0..255.
+            `[height, width]` or `[height, width, 1 or 3]` on 0..255, of
+            8 bits where its dtype is an integer.
 
     Returns:
-        `[height, width, 1 or 3]` float32 on 0..255.
+        The pixels and their bit depth.
 
     Raises:
         FileNotFoundError: If it is neither a file nor an embedded name.
         ValueError: If it is not an image.
     """
     if isinstance(image, np.ndarray):
-        array = _from_array(image)
-        if np.isinf(array).any():
+        taken = _from_array(image)
+        if np.isinf(taken.pixels).any():
             raise ValueError("`image` must be finite, got infinite values")
-        return array
+        return taken
     if str(image) in EMBEDDED_IMAGES and not os.path.exists(image):
-        return embedded_image(str(image))
+        return Image(embedded_image(str(image)), 8)
     if not os.path.isfile(image):
         raise FileNotFoundError(
             "`image` must be an image file or one of the embedded pictures "

@@ -10,7 +10,7 @@ import numpy as np
 
 from tfvae import checkpoints
 from tfvae.lso.retraining import Retrainer, Retraining
-from tfvae.tvae import STATE_NAMES, TVAE
+from tfvae.tvae import STATE_NAMES
 
 
 class ModelRetrainer:
@@ -33,9 +33,7 @@ class ModelRetrainer:
         self._model = model
         self._retrainer = Retrainer(model, retraining, seed)
         self.num_observed: int = model.num_observed
-        self.capacity: int | None = (
-            model.num_data if isinstance(model, TVAE) else None
-        )
+        self.capacity: int | None = model.capacity
         self.settings = {
             "model": type(model).__name__,
             "retraining": retraining,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training a model again, and again, on data whose weights change."""
+"""Retrains a model in each round, on data whose weights have changed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae.data import WeightedBatches, loss_weighted_batches
+from tfvae.latent_model import LatentModel
 from tfvae.lso.weighting import replicate
 from tfvae.optimizers import FusedAdam
 from tfvae.settings import Settings, saved_settings
-from tfvae.tvae import TVAE
 
 USES = ("sampling", "loss", "replication")
 """What weights may be used for, see `Retraining.use`."""
@@ -85,19 +85,19 @@ class Retrainer:
     Nothing is traced anew as data and weights change.
     """
 
-    def __init__(self, model: Any, settings: Retraining, seed: int) -> None:
+    def __init__(
+        self, model: LatentModel, settings: Retraining, seed: int
+    ) -> None:
         """Prepares a built model.
 
         Args:
-          model: A VAE, or a TVAE with a state for each row that data will
-            ever have.
+          model: A built model, with capacity for all data there will ever be.
           settings: How it is trained.
           seed: Of the draws.
         """
         self._model = model
         self._settings = settings
         self._seed = seed
-        self._with_index = isinstance(model, TVAE)
         self._batches: WeightedBatches | None = None
         self._dataset: tf.data.Dataset | None = None
         if not settings.keeps_optimizer or model.optimizer is None:
@@ -138,7 +138,7 @@ class Retrainer:
         if not self._settings.keeps_optimizer:
             _reset(self._model.optimizer)
         batches = self._weighted(points, weights)
-        if self._settings.use == "replication" and self._with_index:
+        if self._settings.use == "replication" and self._model.needs_index:
             batches = batches.map(
                 lambda x, place, weight: (x, tf.gather(rows, place), weight)
             )
@@ -171,7 +171,7 @@ class Retrainer:
                 batch_size,
                 self._seed,
                 start_epoch=step,
-                with_index=self._with_index,
+                with_index=self._model.needs_index,
             )
         if self._batches is None or self._dataset is None:
             self._batches = WeightedBatches(
@@ -179,7 +179,7 @@ class Retrainer:
                 weights,
                 batch_size,
                 self._seed,
-                with_index=self._with_index,
+                with_index=self._model.needs_index,
             )
             self._dataset = self._batches.dataset()
         else:

@@ -60,7 +60,6 @@ def check_size(
     most, capacity = len(points) + budget, retrainer.capacity
     if capacity is not None and capacity < most:
         raise ValueError(
-            f"`model` must have states for {most} data points, all there may "
-            f"ever be, got {capacity}; use "
-            f"tfvae.tvae.with_num_data(model, {most})"
+            f"`model` must have room for {most} data points, all there may "
+            f"ever be, got {capacity}; use model.with_capacity({most})"
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What models ask of a prior p(z)."""
+"""Base class of priors p(z): density, draws and the KL term."""
 
 from __future__ import annotations
 
@@ -76,11 +76,31 @@ class Prior(keras.layers.Layer):
         log_prob = self.log_prob(latents)
         return PriorParts(log_prob, tf.zeros_like(log_prob))
 
-    def kl_divergence(
-        self, posterior: DiagonalGaussian | IndependentBernoulli
-    ) -> tf.Tensor | None:
-        """Returns KL(q || p), nats, `[...]`; None where it must be sampled."""
-        return None
+    def kl(
+        self,
+        posterior: DiagonalGaussian | IndependentBernoulli,
+        samples: tf.Tensor,
+        parts: PriorParts | None = None,
+    ) -> tf.Tensor:
+        """Returns KL(q || p) = E_q[log q(z) - log p(z)], nats.
+
+        By default the expectation of log q(z), minus the entropy, is exact and
+        that of log p(z) is estimated from one draw: unbiased, and its gradient
+        is pathwise. A prior with a closed form overrides this.
+
+        Args:
+          posterior: q, of `[..., M]`.
+          samples: `[..., M]`, one draw of each q. A further leading dimension
+            makes as many estimates of each divergence; take their mean.
+          parts: `log_prob_parts(samples)` if the caller has it, as a flow is
+            slow to evaluate twice; None to compute it.
+
+        Returns:
+          `[...]`, the shape of `samples` without its last dimension, or that
+          of `posterior` where the form is closed.
+        """
+        parts = parts or self.log_prob_parts(samples)
+        return -posterior.entropy() - parts.base_log_prob - parts.log_det
 
     def connect(
         self,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The prior of binary latents that gradient trains."""
+"""The prior of independent binary latents, trained by gradient."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae.ops.distributions import DiagonalGaussian, IndependentBernoulli
-from tfvae.priors.base import Prior
+from tfvae.priors.base import Prior, PriorParts
 
 
 @gin.register
@@ -46,11 +46,14 @@ class IndependentBernoulliPrior(Prior):
     ) -> tf.Tensor:
         return IndependentBernoulli(self.logits.value).sample(seed, num_samples)
 
-    def kl_divergence(
-        self, posterior: DiagonalGaussian | IndependentBernoulli
-    ) -> tf.Tensor | None:
+    def kl(
+        self,
+        posterior: DiagonalGaussian | IndependentBernoulli,
+        samples: tf.Tensor,
+        parts: PriorParts | None = None,
+    ) -> tf.Tensor:
         if not isinstance(posterior, IndependentBernoulli):
-            return None
+            return super().kl(posterior, samples, parts)
         # log p is linear in s, so its mean is its value at the mean.
         return -posterior.entropy() - self.log_prob(posterior.mean)
 

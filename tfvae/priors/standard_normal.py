@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The prior without parameters."""
+"""The standard normal prior, which has no parameters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfvae.ops import random
 from tfvae.ops.distributions import DiagonalGaussian, IndependentBernoulli
-from tfvae.priors.base import Prior
+from tfvae.priors.base import Prior, PriorParts
 
 
 @gin.register
@@ -30,9 +30,12 @@ class StandardNormalPrior(Prior):
     ) -> tf.Tensor:
         return random.normal(seed, [num_samples, self.num_latents])
 
-    def kl_divergence(
-        self, posterior: DiagonalGaussian | IndependentBernoulli
-    ) -> tf.Tensor | None:
+    def kl(
+        self,
+        posterior: DiagonalGaussian | IndependentBernoulli,
+        samples: tf.Tensor,
+        parts: PriorParts | None = None,
+    ) -> tf.Tensor:
         if isinstance(posterior, DiagonalGaussian):
             return posterior.kl_from_standard_normal()
-        return None
+        return super().kl(posterior, samples, parts)

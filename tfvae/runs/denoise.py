@@ -31,7 +31,7 @@ def schedule_bindings(
       run_dir: Folder of the run. One that has checkpoints keeps the cycle it
         was started with, so that more epochs extend it.
       epochs: Number of epochs, one cycle of the learning rate; None where
-        the configuration tells.
+        the configuration says.
     """
     if epochs is None:
         return []
@@ -78,7 +78,7 @@ def denoise(
         if is_finished:
             if output is not None:
                 _copy_restored(run, output)
-            return summaries.tell_finished(run)
+            return summaries.report_finished(run)
         parts = experiment()
         if parts.restoration is None:
             raise ValueError(
@@ -100,7 +100,7 @@ def denoise(
         final = {"data": parts.observations.name}
         final.update(_scores(parts.restoration, restored))
         summary = run.write_summary(rows, final, parts.seed)
-        summaries.tell(run, summary)
+        summaries.report(run, summary)
     return summary
 
 
@@ -118,7 +118,11 @@ class _Observer:
     def __call__(self, epoch: int) -> Observation:
         restored = self.restored(epoch)
         self._run.figures.mkdir(exist_ok=True)
-        images.write_image(self._run.figures / "restored_latest.png", restored)
+        images.write_image(
+            self._run.figures / "restored_latest.png",
+            restored,
+            bits=self._restoration.bits,
+        )
         scores = {}
         if self._restoration.clean is not None:
             scores = self._restoration.score(restored)
@@ -162,8 +166,7 @@ def _copy_restored(run: RunDirectory, output: str) -> None:
         raise FileNotFoundError(
             f"`output` needs the picture of the finished run, got no {path}."
         )
-    restored = images.read_image(path)
-    _write(output, restored, 16 if np.any(restored % 1.0) else 8)
+    _write(output, *images.read_image(path))
     print(f"wrote {output}, a copy of {path}")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is trained on what, and the loop that all training tools share."""
+"""Builds a model for its data, and trains it: shared by all training tools."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ import keras
 import tfvae.callbacks
 import tfvae.checkpoints
 import tfvae.schedules
-from tfvae.data import Observations, WeightedBatches, indexed_batches
+from tfvae.data import Observations
+from tfvae.latent_model import LatentModel
 from tfvae.likelihoods import GaussianLikelihood, Likelihood
 from tfvae.optimizers import FusedAdam
 from tfvae.priors import Prior
@@ -25,12 +26,9 @@ from tfvae.resources import check_disk_space
 from tfvae.restoration import Restoration
 from tfvae.runs import config, identity
 from tfvae.runs.run_directory import RunDirectory
-from tfvae.tvae import TVAE, Explore
+from tfvae.tvae import TVAE
 from tfvae.vae import VAE, Elbo, Encoder, learnable
 from tfvae.vae.objectives import Objective
-
-Model = TVAE | VAE
-"""What can be trained on data points."""
 
 Observer = Callable[[int], tfvae.callbacks.Observation]
 """Given the number of complete epochs, returns what it saw of the run."""
@@ -39,7 +37,7 @@ Observer = Callable[[int], tfvae.callbacks.Observation]
 class Experiment(NamedTuple):
     """A model and its data, ready to be trained or restored."""
 
-    model: Model
+    model: LatentModel
     observations: Observations
     restoration: Restoration | None
     """The picture whose patches the observations are, if there is one."""
@@ -50,7 +48,7 @@ class Experiment(NamedTuple):
 def experiment(
     *,
     data: Observations | Restoration = gin.REQUIRED,
-    model: Callable[..., Model] = TVAE,
+    model: Callable[..., LatentModel] = TVAE,
     decoder: Callable[..., keras.layers.Layer] = gin.REQUIRED,
     likelihood: Callable[[], Likelihood] = GaussianLikelihood,
     seed: int = 0,
@@ -101,7 +99,7 @@ def experiment(
         num_data=observations.num_data,
         seed=seed,
     )
-    if restoration is not None and not isinstance(built, TVAE):
+    if restoration is not None and built.capacity is None:
         raise TypeError(
             "`experiment.model` must be @TVAE for a picture to restore, got "
             f"{type(built).__name__}."
@@ -312,14 +310,8 @@ def _compile(
     steps_per_execution: int,
 ) -> None:
     """Prepares a model for training; see `fit`."""
-    num_data, m_batch_size = parts.observations.num_data, batch_size
-    # TVAEs may take several gradient steps a batch.
-    asked = getattr(parts.model, "m_batch_size", None)
-    if asked is not None:
-        m_batch_size = min(batch_size, asked)
-    num_whole, rest = divmod(num_data, batch_size)
-    gradient_steps = num_whole * math.ceil(batch_size / m_batch_size)
-    gradient_steps += math.ceil(rest / m_batch_size)
+    num_data = parts.observations.num_data
+    gradient_steps = parts.model.gradient_steps(num_data, batch_size)
     steps = math.ceil(num_data / batch_size)
     parts.model.compile(
         optimizer=_made_optimizer(optimizer, gradient_steps),
@@ -382,7 +374,9 @@ def _resume(
     return restored.epoch, restored.extra["rows"]
 
 
-def _check_room(run: RunDirectory, model: Model, num_checkpoints: int) -> None:
+def _check_room(
+    run: RunDirectory, model: LatentModel, num_checkpoints: int
+) -> None:
     """Raises an OSError where the disk can not hold so many checkpoints."""
     check_disk_space(
         run.path,
@@ -409,16 +403,15 @@ def _saver(
 
 def _callbacks(
     run: RunDirectory,
-    model: Model,
+    model: LatentModel,
     observe: tfvae.callbacks.Observe,
     table: tfvae.callbacks.MetricsTable,
     saver: tfvae.checkpoints.SaveCheckpoints,
 ) -> list[keras.callbacks.Callback]:
     """Returns all callbacks of a run, in the order that they rely on."""
-    explore = [Explore()] if isinstance(model, TVAE) else []
     return [
         tfvae.callbacks.StopWhenDiverged(),
-        *explore,
+        *model.training_callbacks(),
         observe,
         table,
         tfvae.callbacks.TensorBoardLog(
@@ -439,22 +432,15 @@ def _train(
 ) -> None:
     """Trains the compiled model from epoch `start` to `epochs`."""
     data = parts.observations
-    order = (data.train, batch_size, parts.seed, start)
-    model = parts.model
-    is_tvae = isinstance(model, TVAE)
-    if data.weights is not None:
-        batches = WeightedBatches(
-            data.train,
-            data.weights,
-            batch_size,
-            parts.seed,
-            with_index=is_tvae,
-        ).dataset(start * math.ceil(data.num_data / batch_size))
-    elif is_tvae:
-        batches = indexed_batches(*order)
-    else:
-        batches = model.batches(*order, path=run.features)
-    model.fit(
+    batches = parts.model.batches(
+        data.train,
+        batch_size,
+        parts.seed,
+        start,
+        weights=data.weights,
+        path=run.features,
+    )
+    parts.model.fit(
         batches,
         steps_per_epoch=math.ceil(data.num_data / batch_size),
         initial_epoch=start,
@@ -468,13 +454,10 @@ def _train(
 def _announce(parts: Experiment, start: int, epochs: int, steps: int) -> None:
     """Prints what is about to be trained."""
     data, model = parts.observations, parts.model
-    states = ""
-    if isinstance(model, TVAE):
-        states = f", {model.num_states} states each"
     action = f"resuming after epoch {start}" if start else "training"
     print(
         f"{data.name}: {data.num_data:,} data points of "
-        f"{data.num_observed:,} dimensions, {model.num_latents} latents"
-        f"{states}; {action}, {epochs} epochs of {steps:,} steps",
+        f"{data.num_observed:,} dimensions, {model.describe_latents()}; "
+        f"{action}, {epochs} epochs of {steps:,} steps",
         flush=True,
     )

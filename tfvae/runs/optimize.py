@@ -34,8 +34,6 @@ from tfvae.runs.optimization_figures import TOP, write_run_figures
 from tfvae.runs.optimization_results import RESULT
 from tfvae.runs.run_directory import RunDirectory
 from tfvae.runs.train import train
-from tfvae.tvae import TVAE
-from tfvae.tvae.growing import with_num_data
 
 MODEL = "model"
 """The folder, in that of a run, of the model that it begins with."""
@@ -304,14 +302,14 @@ def opened(
     started = _trained(run, warm_start)
     model = started.model
     retraining = parts["retraining"] or Retraining()
-    if isinstance(model, TVAE):
+    if model.capacity is not None:
         points = task.data(plan.seed).points
         if not np.array_equal(started.observations.train, points):
             raise ValueError(
                 "`experiment.data` must be the data of `optimize.task` for a "
                 "TVAE, whose states are those of data points, got others."
             )
-        model = with_num_data(model, len(points) + plan.budget)
+        model = model.with_capacity(len(points) + plan.budget)
     # Whether it was trained just now or loaded, its optimizer is a new one.
     model.compile(
         FusedAdam(retraining.learning_rate, epsilon=retraining.epsilon)

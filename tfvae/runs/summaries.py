@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run tells at its end: figures, numbers, and a SavedModel."""
+"""What a run reports at its end: figures, numbers, and a SavedModel."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,26 +12,24 @@ import tqdm
 
 from tfvae import plots, serving
 from tfvae.data import images
-from tfvae.ops import bits, densities, random, truncated
+from tfvae.latent_model import LatentModel
+from tfvae.ops import bits, densities, truncated
 from tfvae.priors import IndependentBernoulliPrior
-from tfvae.runs.experiment import Experiment, Model
+from tfvae.runs.experiment import Experiment
 from tfvae.runs.run_directory import RunDirectory
 from tfvae.tvae.joint import Joint
 from tfvae.tvae.model import MAX_ENUMERATED_LATENTS
 from tfvae.tvae.prior import BernoulliPrior
-from tfvae.vae import VAE
 
 _BATCH_SIZE = 256
-_NUM_SAMPLES = 64
 _NUM_PAIRS = 12
 # Entries of the decoded states of all points: minutes on one core.
 _MAX_ENUMERATED_ENTRIES = 2**34
-# Pictures between two generated ones, and how many pairs of those.
-_NUM_BETWEEN = 6
-_NUM_INTERPOLATIONS = 8
 
 
-def mean_bound(model: Model, points: np.ndarray, **settings: Any) -> float:
+def mean_bound(
+    model: LatentModel, points: np.ndarray, **settings: Any
+) -> float:
     """Returns the mean bound on log p of unseen points, nats.
 
     Args:
@@ -48,7 +46,7 @@ def mean_bound(model: Model, points: np.ndarray, **settings: Any) -> float:
     return float(np.mean(np.concatenate(bounds), dtype=np.float64))
 
 
-def reconstructions(model: Model, points: np.ndarray) -> np.ndarray:
+def reconstructions(model: LatentModel, points: np.ndarray) -> np.ndarray:
     """Returns the posterior means of unseen points, `[N, D]`."""
     return np.concatenate(
         [
@@ -58,7 +56,9 @@ def reconstructions(model: Model, points: np.ndarray) -> np.ndarray:
     )
 
 
-def inferred(model: Model, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def inferred(
+    model: LatentModel, points: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Infers unseen points once, with a progress bar on a terminal.
 
     Args:
@@ -69,7 +69,6 @@ def inferred(model: Model, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       Their bounds on log p, nats, `[N]`, and posterior means, `[N, D]`.
     """
     print(f"inferring {len(points):,} data points", flush=True)
-    infer = _inference(model)
     bounds, means = [], []
     with tqdm.tqdm(
         total=len(points),
@@ -80,32 +79,14 @@ def inferred(model: Model, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ) as bar:
         for i in range(0, len(points), _BATCH_SIZE):
             batch = points[i : i + _BATCH_SIZE]
-            bound, mean = infer(batch)
+            bound, mean = model.infer_points(batch)
             bounds.append(bound.numpy())
             means.append(mean.numpy())
             bar.update(len(batch))
     return np.concatenate(bounds), np.concatenate(means)
 
 
-def _inference(
-    model: Model,
-) -> Callable[[np.ndarray], tuple[tf.Tensor, tf.Tensor]]:
-    """Returns a function from a batch to its bounds and posterior means."""
-    if isinstance(model, VAE):
-        return lambda batch: (
-            model.log_likelihood_bound(batch),
-            model.reconstruct(batch),
-        )
-    posterior_mean = tf.function(model.posterior_mean)
-
-    def infer(batch: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
-        inference = model.infer(batch)
-        return inference.bound, posterior_mean(inference)
-
-    return infer
-
-
-def can_enumerate(model: Model, points: np.ndarray) -> bool:
+def can_enumerate(model: LatentModel, points: np.ndarray) -> bool:
     """Whether to enumerate all binary states takes minutes at most."""
     if not isinstance(model.prior, BernoulliPrior | IndependentBernoulliPrior):
         return False
@@ -115,7 +96,7 @@ def can_enumerate(model: Model, points: np.ndarray) -> bool:
     )
 
 
-def log_likelihood(model: Model, points: np.ndarray) -> np.ndarray:
+def log_likelihood(model: LatentModel, points: np.ndarray) -> np.ndarray:
     """Returns log p(x), nats, by enumeration of all binary states.
 
     Args:
@@ -137,7 +118,7 @@ def log_likelihood(model: Model, points: np.ndarray) -> np.ndarray:
     )
 
 
-def mean_active(model: Model, points: np.ndarray) -> float:
+def mean_active(model: LatentModel, points: np.ndarray) -> float:
     """Returns the exact posterior mean of the number of active latents.
 
     Args:
@@ -190,56 +171,29 @@ def draw(
 
 
 def draw_model(run: RunDirectory, parts: Experiment) -> list[str]:
-    """Draws samples, and what the latents do; returns the figures' names."""
+    """Draws the figures of a model; returns the names of those of tiles."""
     model, shape = parts.model, parts.observations.event_shape
     run.figures.mkdir(exist_ok=True)
-    samples = model.sample(_NUM_SAMPLES, seed=parts.seed, mean=True).numpy()
-    plots.image_grid(
-        samples,
-        shape,
-        run.figures / "samples.png",
-        per_row=8 if isinstance(model, VAE) else None,
-    )
-    if isinstance(model, VAE):
+    found = model.figures(parts.seed)
+    for name, figure in found.items():
         plots.image_grid(
-            interpolations(model, parts.seed),
+            figure.points,
             shape,
-            run.figures / "interpolations.png",
-            title="between two samples each",
-            per_row=_NUM_BETWEEN + 2,
+            run.figures / f"{name}.png",
+            title=figure.title,
+            per_row=figure.per_row,
         )
-        return ["samples", "interpolations"]
-    usage = model.prior_probs.numpy()
-    features = model.singleton_means().numpy()[np.argsort(-usage)]
-    plots.feature_sheet(features, shape, run.figures / "features.png")
-    plots.latent_usage(usage, run.figures / "latent_usage.png")
-    return ["features", "samples"]
-
-
-def interpolations(model: VAE, seed: int) -> np.ndarray:
-    """Decodes straight lines between two latents drawn from the prior.
-
-    Args:
-      model: The model.
-      seed: Of the draws.
-
-    Returns:
-      `[8 * 8, D]`: eight lines, each from one generated data point over six
-      to another.
-    """
-    ends = model.prior.sample(
-        random.make_seed(seed, 0), 2 * _NUM_INTERPOLATIONS
-    )
-    first, last = tf.split(ends[:, None], 2)
-    share = tf.linspace(0.0, 1.0, _NUM_BETWEEN + 2)[None, :, None]
-    latents = first + share * (last - first)
-    return model.decode(tf.reshape(latents, [-1, model.num_latents])).numpy()
+    if model.prior_probs is not None:
+        usage = model.prior_probs.numpy()
+        plots.latent_usage(usage, run.figures / "latent_usage.png")
+    return sorted(found)
 
 
 def read_figures(run: RunDirectory, *names: str) -> dict[str, np.ndarray]:
     """Returns drawn figures as TensorBoard takes them, `[h, w, c]` on 0..1."""
     return {
-        name: images.read_image(run.figures / f"{name}.png") / images.WHITE
+        name: images.read_image(run.figures / f"{name}.png").pixels
+        / images.WHITE
         for name in names
     }
 
@@ -259,13 +213,13 @@ def export(run: RunDirectory, parts: Experiment) -> None:
     )
 
 
-def tell(run: RunDirectory, summary: Mapping[str, Any]) -> None:
+def report(run: RunDirectory, summary: Mapping[str, Any]) -> None:
     """Prints the figures of a run that has just ended."""
     print_figures(summary)
     print(f"done: {run.path} holds the figures, the metrics and the model")
 
 
-def tell_finished(run: RunDirectory) -> dict[str, Any]:
+def report_finished(run: RunDirectory) -> dict[str, Any]:
     """Prints that there is nothing to do, and returns the summary."""
     summary = run.read_summary() or {}
     print_figures(summary)

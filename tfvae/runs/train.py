@@ -14,7 +14,6 @@ from tfvae.callbacks import Observation
 from tfvae.runs import summaries
 from tfvae.runs.experiment import Experiment, experiment, fit
 from tfvae.runs.run_directory import RunDirectory
-from tfvae.tvae import TVAE
 
 # A singleton mean is a generating feature when no entry is further from it,
 # as a share of the feature's own range.
@@ -54,7 +53,7 @@ def train(
     run = RunDirectory(run_dir)
     with run.locked_for_training() as is_finished:
         if is_finished:
-            return summaries.tell_finished(run)
+            return summaries.report_finished(run)
         parts = experiment() if parts is None else parts
         if parts.restoration is not None:
             raise ValueError(
@@ -69,7 +68,7 @@ def train(
             if export:
                 summaries.export(run, parts)
         summary = run.write_summary(rows, final, parts.seed)
-        summaries.tell(run, summary)
+        summaries.report(run, summary)
     return summary
 
 
@@ -104,10 +103,9 @@ def _final_figures(parts: Experiment) -> dict[str, Any]:
     final: dict[str, Any] = {"data": data.name}
     if data.log_likelihood is not None:
         final["generator_log_likelihood"] = data.log_likelihood
-    if data.features is not None and isinstance(model, TVAE):
-        final["features_found"] = features_found(
-            model.singleton_means().numpy(), data.features
-        )
+    means = model.singleton_means()
+    if data.features is not None and means is not None:
+        final["features_found"] = features_found(means.numpy(), data.features)
         final["features"] = len(data.features)
     return final
 

@@ -285,7 +285,7 @@ def sheets(found: Results, part: Part, folder: pathlib.Path) -> list[str]:
             row = " ".join(model[one] for one in layout.rows)
             picture = _picture(found.path, part.frame, model, kind)
             if picture is not None:
-                read = images.read_image(picture) / images.WHITE
+                read = images.read_image(picture).pixels / images.WHITE
                 pictures[row, model[layout.columns]] = read
                 rows.append(row)
         if pictures:

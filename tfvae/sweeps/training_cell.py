@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One cell of a study: a model trained, measured and drawn."""
+"""One cell of a study: trains a model, measures it and draws its figures."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 from tfvae import plots
 from tfvae.callbacks import Observation
 from tfvae.data import Observations, images
+from tfvae.latent_model import LatentModel
 from tfvae.metrics import (
     ClassifierFeatures,
     FeatureExtractor,
@@ -24,13 +25,13 @@ from tfvae.metrics import (
 from tfvae.networks.counting import num_parameters, sum_of_dimensions
 from tfvae.priors import Prior
 from tfvae.runs import config, summaries
-from tfvae.runs.experiment import Experiment, Model, experiment, fit
+from tfvae.runs.experiment import Experiment, experiment, fit
 from tfvae.runs.run_directory import RunDirectory
-from tfvae.vae import VAE
 
 _BATCH_SIZE = 256
 _NUM_RECONSTRUCTIONS = 8
-_NUM_SAMPLES = 64
+# Those of the model's figures that sheets of a study put together.
+_FIGURES = ("samples", "interpolations")
 _GENERATED_AT_ONCE = 1000
 _NUM_KERNEL_SUBSETS = 20
 # Of this process, by images and settings of what computes features.
@@ -74,10 +75,8 @@ def run_cell(
     with run.locked():
         parts = experiment()
         rows = fit(run, parts, lambda epoch: Observation({}, {}))
-        if isinstance(parts.model, VAE):
-            model = _finished(parts.model, parts.observations, fitted_prior)
-            parts = parts._replace(model=model)
-        model = parts.model
+        model = _finished(parts.model, parts.observations, fitted_prior)
+        parts = parts._replace(model=model)
         figures = {
             "epochs": len(rows),
             "training_seconds": sum(row["seconds"] for row in rows),
@@ -100,10 +99,10 @@ def run_cell(
 
 
 def _finished(
-    model: VAE,
+    model: LatentModel,
     data: Observations,
     fitted_prior: Callable[[int], Prior] | None,
-) -> VAE:
+) -> LatentModel:
     """Returns the model with its noise, and maybe another prior, fitted."""
     model.calibrate(data.train)
     if fitted_prior is None:
@@ -136,18 +135,11 @@ def _test_figures(
     model, test = parts.model, parts.observations.test
     if test is None:
         return {}
-    figures: dict[str, float] = {}
-    if isinstance(model, VAE):
-        terms = model.evaluate(
-            test, batch_size=_BATCH_SIZE, verbose=0, return_dict=True
-        )
-        figures |= {f"test_{name}": value for name, value in terms.items()}
+    terms = model.bound_terms(test, _BATCH_SIZE)
+    figures = {f"test_{name}": value for name, value in terms.items()}
     points = test[:num_points]
-    settings = {}
-    if isinstance(model, VAE):
-        settings["num_samples"] = num_samples
     figures["test_tight_bound"] = summaries.mean_bound(
-        model, points, **settings
+        model, points, num_samples=num_samples
     )
     if summaries.can_enumerate(model, points):
         exact = summaries.log_likelihood(model, points)
@@ -157,7 +149,7 @@ def _test_figures(
 
 
 def _generative_figures(
-    model: Model,
+    model: LatentModel,
     reference: Reference,
     value_range: tuple[float, float],
     seed: int,
@@ -211,15 +203,16 @@ def _draw(run: RunDirectory, parts: Experiment) -> None:
     """Draws plain tiles, which a study puts together to sheets."""
     model, data = parts.model, parts.observations
     run.figures.mkdir(exist_ok=True)
-    samples = model.sample(_NUM_SAMPLES, seed=parts.seed, mean=True).numpy()
-    pictures = {"samples": samples}
+    pictures = {
+        name: figure.points
+        for name, figure in model.figures(parts.seed).items()
+        if name in _FIGURES
+    }
     if data.test is not None:
         points = data.test[:_NUM_RECONSTRUCTIONS]
         pictures["reconstructions"] = np.concatenate(
             [points, summaries.reconstructions(model, points)]
         )
-    if isinstance(model, VAE):
-        pictures["interpolations"] = summaries.interpolations(model, parts.seed)
     for name, points in pictures.items():
         tiles = plots.tiles(
             points, data.event_shape, _NUM_RECONSTRUCTIONS, data.value_range

@@ -3,8 +3,8 @@
 
 from tfvae.tvae.evolution import Evolution
 from tfvae.tvae.exploration import Exploration, Explore
-from tfvae.tvae.growing import with_num_data
-from tfvae.tvae.model import TVAE, Inference
+from tfvae.tvae.inference import Inference
+from tfvae.tvae.model import TVAE
 from tfvae.tvae.operators import (
     Crossover,
     Elite,
@@ -31,5 +31,4 @@ __all__ = [
     "SparseFlip",
     "StateStore",
     "Uniform",
-    "with_num_data",
 ]

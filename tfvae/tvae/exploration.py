@@ -145,7 +145,7 @@ class BestParameters(keras.layers.Layer):
 
 
 class Explore(keras.callbacks.Callback):
-    """Explores as the TVAE that is trained was told to, if it was.
+    """Explores as the `exploration` of the trained TVAE says, if it has one.
 
     A model with `exploration` needs it in front of callbacks that save:
 

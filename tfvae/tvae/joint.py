@@ -168,10 +168,7 @@ class Joint:
         self, seed: tf.Tensor, num_samples: int | tf.Tensor, mean: bool
     ) -> tf.Tensor:
         """Draws s, then x or E[x | s], `[num_samples, D]`."""
-        draws = random.uniform(
-            random.make_seed(seed, 0), [num_samples, self._num_latents]
-        )
-        states = tf.cast(draws < self._prior.probs.value, tf.float32)
+        states = self._prior.sample(random.make_seed(seed, 0), num_samples)
         outputs = self.decode(states)
         if mean:
             return self._likelihood.mean(outputs)

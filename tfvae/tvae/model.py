@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The TVAE as a Keras model."""
+"""The TVAE, a Keras model: binary latents, stored and evolved states."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import functools
+import math
+from typing import Any, Self
 
 import gin
 import keras
@@ -11,12 +13,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae import likelihoods
-from tfvae.latent_model import LatentModel
+from tfvae.latent_model import Figure, LatentModel
 from tfvae.ops import bits, densities, random, truncated
-from tfvae.tvae import checks, draws, joint, prior
+from tfvae.tvae import checks, draws, inference, joint, m_step, prior
 from tfvae.tvae import evolution as evolution_lib
 from tfvae.tvae import exploration as exploration_lib
 from tfvae.tvae import states as states_lib
+from tfvae.tvae.inference import Inference
 
 # Enumerating more states than 2**20 takes too long to be meant.
 MAX_ENUMERATED_LATENTS = 20
@@ -28,22 +31,6 @@ _NO_DATA = (
 
 # What the random streams of a model are for.
 _INITIAL, _TRAINING, _INFERENCE, _SAMPLING = range(4)
-
-
-class Inference(NamedTuple):
-    """The posterior of unseen data points.
-
-    Attributes:
-      packed: uint8 `[B, S, W]`, distinct states, the best first.
-      weights: float32 `[B, S]`, posterior weights, rows summing to 1.
-      bound: float32 `[B]`, lower bound on log p(x), nats.
-      num_steps: int32 scalar, E-steps made.
-    """
-
-    packed: tf.Tensor
-    weights: tf.Tensor
-    bound: tf.Tensor
-    num_steps: tf.Tensor
 
 
 @gin.register
@@ -75,8 +62,8 @@ class TVAE(LatentModel):
     states at fixed parameters. The bound that `fit` logs is the mean over an
     epoch, each batch at the parameters that it met, before its update. Where
     S = 2**H the states are simply all states, nothing is evolved, and the
-    bound is the exact log-likelihood. Callbacks that watch the bound need to
-    be told that more is better (`mode="max"`).
+    bound is the exact log-likelihood. Callbacks that watch the bound need
+    `mode="max"`.
 
     The decoder trains in Keras's training mode and with its own regularisers,
     and is used without either. Steps are not compiled by XLA: how many states
@@ -93,6 +80,8 @@ class TVAE(LatentModel):
       likelihood: The observation model.
       decoder: The decoder network.
     """
+
+    needs_index = True
 
     def __init__(
         self,
@@ -203,12 +192,22 @@ class TVAE(LatentModel):
             )
         data = tf.TensorSpec([None, self.num_observed], tf.float32)
         self._infer = tf.function(
-            self._infer_batch,
+            functools.partial(inference.infer, self),
             input_signature=[
                 data,
                 tf.TensorSpec([2], tf.int32),
                 tf.TensorSpec([], tf.int32),
                 tf.TensorSpec([], tf.float32),
+            ],
+        )
+        self._posterior_mean = tf.function(
+            self._joint.mean,
+            input_signature=[
+                tf.TensorSpec(
+                    [None, self.num_states, bits.packed_size(self.num_latents)],
+                    tf.uint8,
+                ),
+                tf.TensorSpec([None, self.num_states], tf.float32),
             ],
         )
         self._log_likelihood = tf.function(
@@ -257,6 +256,52 @@ class TVAE(LatentModel):
 
     # Training.
 
+    @property
+    def capacity(self) -> int:
+        """N, the data points that there are states for; 0 without any."""
+        return self.num_data
+
+    def with_capacity(self, num_data: int) -> Self:
+        """Returns the same TVAE with states for more, or fewer, data points.
+
+        Args:
+          num_data: N of the one returned.
+
+        Returns:
+          This model if N is its own. Else another, of the same parameters and
+          with the states of as many data points as both have, the others'
+          states being those that a fresh model of that size draws; it has to
+          be compiled before it is trained.
+        """
+        if num_data == self.num_data:
+            return self
+        other = type(self).from_config(
+            {**self.get_config(), "num_data": num_data}
+        )
+        sources, targets = (
+            self._weights_but_states(),
+            other._weights_but_states(),
+        )
+        for source, target in zip(sources, targets, strict=True):
+            target.assign(source)
+        if self.states is not None and other.states is not None:
+            other.states.copy_rows(self.states)
+        return other
+
+    def _weights_but_states(self) -> list[keras.Variable]:
+        stored = [] if self.states is None else self.states.weights
+        ids = {id(variable) for variable in stored}
+        return [one for one in self.weights if id(one) not in ids]
+
+    def gradient_steps(self, num_data: int, batch_size: int) -> int:
+        size = min(self.m_batch_size or batch_size, batch_size)
+        num_whole, rest = divmod(num_data, batch_size)
+        return num_whole * math.ceil(batch_size / size) + math.ceil(rest / size)
+
+    def training_callbacks(self) -> list[keras.callbacks.Callback]:
+        """Returns `Explore`, which does nothing without `exploration`."""
+        return [exploration_lib.Explore()]
+
     def make_train_function(self, force: bool = False) -> Any:
         """Makes sure that exploration is looked after, then Keras's own."""
         if self.best_parameters is not None:
@@ -286,12 +331,13 @@ class TVAE(LatentModel):
             every = tf.constant(bits.all_states(self.num_latents))
             log_joints = self._joint.log_prob_pairs(x, observed, every)
             num_kept = self.num_states
-            self._m_steps(x, observed, None, drawn)
+            m_step.m_steps(self, x, observed, None, drawn)
         else:
             evolved = self._e_step(x, observed, drawn.index)
             log_joints = evolved.log_joints
             num_kept = self._num_kept(log_joints)
-            self._m_steps(x, observed, evolved.packed[:, :num_kept], drawn)
+            packed = evolved.packed[:, :num_kept]
+            m_step.m_steps(self, x, observed, packed, drawn)
         self._iteration.assign_add(1)
         log_joints = drawn.per_draw(log_joints)
         self._monitor(
@@ -347,98 +393,6 @@ class TVAE(LatentModel):
         store.scatter(index, evolved)
         self._monitor(replaced=replaced)
         return evolved
-
-    def _m_steps(
-        self,
-        x: tf.Tensor,
-        observed: tf.Tensor,
-        packed: tf.Tensor | None,
-        drawn: draws.Draws,
-    ) -> None:
-        """Improves the parameters, one gradient step an M-step batch.
-
-        Args:
-          x: `[U, D]`.
-          observed: `[U, D]`.
-          packed: uint8 `[U, M, W]`, each data point's states; None for all
-            2**H.
-          drawn: What counts how much.
-        """
-        step_weights = drawn.step_weights()
-
-        def step(part: slice) -> None:
-            own = None if packed is None else packed[part]
-            self._m_step(
-                (x[part], observed[part], own),
-                (drawn.weights[part], step_weights[part]),
-                tf.reduce_sum(drawn.counts[part]),
-            )
-
-        size = self.m_batch_size
-        if size is None:
-            step(slice(None))
-            return
-
-        def advance(start: tf.Tensor) -> tuple[tf.Tensor]:
-            step(slice(start, start + size))
-            return (start + size,)
-
-        tf.while_loop(
-            lambda start: start < tf.shape(x)[0],
-            advance,
-            (tf.constant(0),),
-            parallel_iterations=1,
-        )
-
-    def _m_step(
-        self,
-        points: tuple[tf.Tensor, tf.Tensor, tf.Tensor | None],
-        both_weights: tuple[tf.Tensor, tf.Tensor],
-        num_draws: tf.Tensor,
-    ) -> None:
-        """One gradient step, and its share of the closed-form updates.
-
-        Args:
-          points: x, what of it is observed, and the states, see `_m_steps`.
-          both_weights: `[U]` each, those of sums over a pass and those of the
-            mean over a step.
-          num_draws: Scalar int32, how many draws the points stand for.
-        """
-        (x, observed, packed), (weights, step_weights) = points, both_weights
-        if packed is None:
-            states = tf.constant(bits.all_states(self.num_latents))
-            index = tf.range(self.num_states)[None]  # [1, K]: as of everyone
-        else:
-            states, index = self._joint.distinct(packed)
-        with tf.GradientTape() as tape:
-            log_joints, outputs = self._joint.log_prob(
-                x, observed, states, index, training=True
-            )
-            # q is the maximiser of the bound on these states, so the bound's
-            # gradient is the expected log-joint's.
-            bounds = truncated.free_energy(log_joints)
-            loss = -tf.reduce_mean(step_weights * bounds)
-            loss += sum(self.decoder.losses)
-        variables = self.trainable_variables
-        self.optimizer.apply(tape.gradient(loss, variables), variables)
-
-        q = truncated.posterior_weights(log_joints)  # [U, M]
-        index = tf.broadcast_to(index, tf.shape(q))
-        # What all data points together give to each distinct state.
-        totals = tf.math.unsorted_segment_sum(
-            weights[:, None] * q, index, tf.shape(states)[0]
-        )
-        ones = tf.linalg.matvec(states, totals, transpose_a=True)
-        self.prior.accumulate(ones, num_draws)
-        # Weights of entries: those of the data points where observed.
-        self.likelihood.accumulate(
-            x[:, None], (weights[:, None] * observed)[:, None], outputs, q
-        )
-        pass_done = self.prior.visits.value >= self.num_data
-        self.likelihood.maximise(pass_done)
-        self.prior.maximise(pass_done)
-        num_ones = tf.gather(tf.reduce_sum(states, -1), index)
-        self._monitor(active=tf.reduce_sum(q * num_ones, -1))
 
     # Unseen data.
 
@@ -513,47 +467,6 @@ class TVAE(LatentModel):
             tf.cast(default(tolerance, self.inference_tolerance), tf.float32),
         )
 
-    def _infer_batch(
-        self,
-        x: tf.Tensor,
-        seed: tf.Tensor,
-        max_steps: tf.Tensor,
-        tolerance: tf.Tensor,
-    ) -> Inference:
-        batch, observed = densities.split_missing(x)
-        score = self._joint.own(batch, observed)
-        batch_size = tf.shape(x)[0]
-        if self.is_exhaustive:
-            every = bits.pack(tf.constant(bits.all_states(self.num_latents)))
-            every = tf.repeat(every[None], batch_size, axis=0)
-            states = truncated.best_distinct(
-                every, score(every), self.num_states
-            )
-            num_steps = tf.constant(0)
-        else:
-            first = truncated.initial_states(
-                random.make_seed(seed, 0),
-                batch_size,
-                self.num_states,
-                self.num_latents,
-            )
-            states, num_steps = evolution_lib.infer(
-                random.make_seed(seed, 1),
-                first,
-                score,
-                self.evolution,
-                self.prior.expected_ones(),
-                self.num_latents,
-                max_steps,
-                tolerance,
-            )
-        return Inference(
-            states.packed,
-            truncated.posterior_weights(states.log_joints),
-            truncated.free_energy(states.log_joints),
-            num_steps,
-        )
-
     def posterior_mean(self, inference: Inference) -> tf.Tensor:
         """Returns sum_s q(s) E[x | s] of what `infer` returned, `[B, D]`."""
         return self._joint.mean(inference.packed, inference.weights)
@@ -597,9 +510,27 @@ class TVAE(LatentModel):
         log_joints = self._joint.own(*densities.split_missing(batch))(packed)
         return self._joint.mean(packed, truncated.posterior_weights(log_joints))
 
-    def log_likelihood_bound(self, x: np.ndarray | tf.Tensor) -> tf.Tensor:
-        """Returns the bound on log p(x), nats, of one batch: `[B]`."""
-        return self.infer(x).bound
+    def log_likelihood_bound(
+        self,
+        x: np.ndarray | tf.Tensor,
+        num_samples: int | tf.Tensor = 0,
+        seed: int | tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """Returns the bound on log p(x), nats, of one batch: `[B]`.
+
+        Args:
+          x: `[B, D]`, NaN where missing.
+          num_samples: Not used: the bound is a sum over states, not a mean
+            over draws.
+          seed: Of the first states and the search; None for the model's.
+        """
+        return self.infer(x, seed).bound
+
+    def infer_points(
+        self, x: np.ndarray | tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        found = self.infer(x)
+        return found.bound, self._posterior_mean(found.packed, found.weights)
 
     def log_likelihood(self, x: np.ndarray | tf.Tensor) -> tf.Tensor:
         """Returns log p(x), nats, by enumeration of all 2**H states.
@@ -624,6 +555,28 @@ class TVAE(LatentModel):
     def _enumerate_batch(self, x: tf.Tensor) -> tf.Tensor:
         return self._joint.enumerate(*densities.split_missing(x))
 
+    # Latents.
+
+    @property
+    def has_binary_latents(self) -> bool:
+        return True
+
+    def describe_latents(self) -> str:
+        return f"{super().describe_latents()}, {self.num_states} states each"
+
+    def posterior_mode(
+        self, x: np.ndarray, index: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Returns the best state of each data point, float32 `[n, H]`.
+
+        Args:
+          x: `[n, D]`, NaN where missing.
+          index: int `[n]`, the rows of the training data that they are. What
+            training has visited has its stored states, as of its last visit;
+            all else is inferred.
+        """
+        return inference.posterior_mode(self, x, index)
+
     # Generation.
 
     def decode(self, states: np.ndarray | tf.Tensor) -> tf.Tensor:
@@ -641,19 +594,24 @@ class TVAE(LatentModel):
         seed: int | tf.Tensor = 0,
         mean: bool = False,
     ) -> tf.Tensor:
-        """Draws observations: s ~ Bern(pi), then x ~ p(x | s).
-
-        Args:
-          num_samples: How many.
-          seed: Of the draws.
-          mean: Whether to return E[x | s] instead of drawing x.
-
-        Returns:
-          float32 `[num_samples, D]`.
-        """
         seed = random.make_seed(seed, _SAMPLING)
         return self._joint.sample(seed, num_samples, mean)
 
     def singleton_means(self) -> tf.Tensor:
         """Returns what each latent draws alone, E[x | e_h]: `[H, D]`."""
         return self.decode(np.eye(self.num_latents, dtype=np.float32))
+
+    def figures(self, seed: int = 0) -> dict[str, Figure]:
+        """Returns samples, and singleton means by falling pi.
+
+        Args:
+          seed: Of the samples.
+        """
+        order = np.argsort(-self.prior_probs.numpy())
+        return {
+            **super().figures(seed),
+            "features": Figure(
+                self.singleton_means().numpy()[order],
+                "decoder features: what each latent draws alone",
+            ),
+        }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The prior of binary latents."""
+"""The Bernoulli prior of a TVAE, updated in closed form."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfvae.ops import densities
+from tfvae.ops import densities, random
 
 # Prior probabilities stay this far from 0 and 1, so that log-odds are finite.
 PRIOR_MARGIN = 1e-5
@@ -60,6 +60,13 @@ class BernoulliPrior(keras.layers.Layer):
     def log_prob(self, states: tf.Tensor) -> tf.Tensor:
         """Returns log p(s), nats, `[..., H]` to `[...]`."""
         return densities.bernoulli_log_prior(states, self.probs.value)
+
+    def sample(
+        self, seed: tf.Tensor, num_samples: int | tf.Tensor
+    ) -> tf.Tensor:
+        """Draws states, float32 `[num_samples, H]`; `seed` is `[2]` int32."""
+        draws = random.uniform(seed, [num_samples, self.num_latents])
+        return tf.cast(draws < self.probs.value, tf.float32)
 
     def expected_ones(self) -> tf.Tensor:
         """Returns the mean number of active latents, scalar."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The store of every data point's latent states."""
+"""Stores the latent states of every training data point."""
 
 from __future__ import annotations
 
@@ -96,6 +96,16 @@ class StateStore(keras.layers.Layer):
                 )
 
         draw_all()
+
+    def copy_rows(self, other: StateStore) -> None:
+        """Takes over the states of as many data points as both stores have.
+
+        Args:
+          other: A store of as many states and latents.
+        """
+        count = min(self.num_data, other.num_data)
+        for source, target in zip(other.weights, self.weights, strict=True):
+            target.value[:count].assign(source.value[:count])
 
     def gather(self, index: tf.Tensor) -> truncated.StateSet:
         """Returns the states of the data points `index`, int `[B]`."""

@@ -10,7 +10,13 @@ from tfvae.vae.encoders import (
     random_kitchen_sinks,
 )
 from tfvae.vae.model import VAE
-from tfvae.vae.objectives import Elbo, GeometricBeta, Terms, Thesis
+from tfvae.vae.objectives import (
+    Elbo,
+    GeometricBeta,
+    Objective,
+    Terms,
+    Thesis,
+)
 from tfvae.vae.posteriors import GaussianPosterior, RelaxedBernoulliPosterior
 
 __all__ = [
@@ -19,6 +25,7 @@ __all__ = [
     "Encoder",
     "GaussianPosterior",
     "GeometricBeta",
+    "Objective",
     "RelaxedBernoulliPosterior",
     "Terms",
     "Thesis",

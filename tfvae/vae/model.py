@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The amortised VAE as a Keras model."""
+"""The amortised VAE, a Keras model: encoder, prior, decoder, likelihood."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae import inputs, likelihoods
-from tfvae.data import batches_with, indexed_batches
-from tfvae.latent_model import LatentModel
+from tfvae.data import batches_with
+from tfvae.latent_model import Figure, LatentModel, in_batches
 from tfvae.ops import densities, elbo, random
 from tfvae.priors import Prior, fit_prior
 from tfvae.vae import encoders, objectives
-from tfvae.vae.posteriors import Distribution
+from tfvae.vae.posteriors import Distribution, RelaxedBernoulliPosterior
 
 # What the random streams of a model are for.
 _TRAINING, _EVALUATION, _SAMPLING, _FITTING = range(4)
@@ -24,6 +24,9 @@ _TRAINING, _EVALUATION, _SAMPLING, _FITTING = range(4)
 _KEPT = 0.95
 # Data points that are encoded at a time.
 _BATCH = 1024
+# Tiles between two generated data points, and how many such pairs.
+_NUM_BETWEEN = 6
+_NUM_INTERPOLATIONS = 8
 
 
 @gin.register
@@ -48,12 +51,13 @@ class VAE(LatentModel):
         model.fit(x, tfvae.frozen_features(model.encoder, x), batch_size=256)
 
     Data are `[N, D]`, NaN where missing: encoders see zeros there, and the
-    likelihood leaves those entries out. The loss is the objective's. Whatever
-    that is, `fit` and `evaluate` also log the evidence lower bound (`bound`),
-    its parts (`log_likelihood`, `kl`) and the squared error summed over the
-    entries of a data point, all of them means over data points with one draw
-    of z each. Callbacks that watch the bound need to be told that more is
-    better (`mode="max"`).
+    likelihood leaves those entries out. The loss is the objective's: the
+    distortion, plus beta times the rate. Beside it (`loss`) and minus its
+    second summand (`regularization`), `fit` and `evaluate` log the evidence
+    lower bound (`bound`), its parts (`log_likelihood`, `kl`) and the squared
+    error summed over the entries of a data point, all of them means over data
+    points with one draw of z each. Callbacks that watch the bound need
+    `mode="max"`.
 
     With relaxed latents what `fit` logs is no bound (they are not those of the
     model), what `evaluate` logs is.
@@ -140,10 +144,15 @@ class VAE(LatentModel):
                 f"{tuple(outputs)!r}"
             )
         self.prior.connect(self.encoder, self.num_observed)
+        data = tf.TensorSpec([None, self.num_observed], tf.float32)
+        self._mode = tf.function(
+            lambda x: self.encoder(densities.split_missing(x)[0]).mode,
+            input_signature=[data],
+        )
         self._bound = tf.function(
             self._bound_of_batch,
             input_signature=[
-                tf.TensorSpec([None, self.num_observed], tf.float32),
+                data,
                 tf.TensorSpec([], tf.int32),
                 tf.TensorSpec([2], tf.int32),
             ],
@@ -269,21 +278,31 @@ class VAE(LatentModel):
         batch_size: int,
         seed: int = 0,
         start_epoch: int = 0,
-        **cache: Any,
+        *,
+        weights: np.ndarray | None = None,
+        path: Any = None,
     ) -> tf.data.Dataset:
         """Returns endless batches to fit, frozen features computed once.
+
+        With weights, which may draw a data point several times an epoch, they
+        are computed in each step.
 
         Args:
           x: `[N, D]`, NaN where missing.
           batch_size: B; the last batch of an epoch has the rest.
           seed: Of the order.
           start_epoch: Epoch to begin with.
-          **cache: Of `frozen_features`, such as where large ones go.
+          weights: `[N]`, how often each data point is drawn; None for once an
+            epoch each.
+          path: File for features that are too large; see `frozen_features`.
         """
-        features = encoders.frozen_features(self.encoder, x, **cache)
+        features = None
+        if weights is None:
+            features = encoders.frozen_features(self.encoder, x, path=path)
         if features is None:
-            batches = indexed_batches(x, batch_size, seed, start_epoch)
-            return batches.map(lambda data, index: data)
+            return super().batches(
+                x, batch_size, seed, start_epoch, weights=weights
+            )
         return batches_with(x, features, batch_size, seed, start_epoch)
 
     # Training.
@@ -333,14 +352,10 @@ class VAE(LatentModel):
     ) -> objectives.Terms:
         """Returns the terms of the bound for one draw of the latents."""
         parts = self.prior.log_prob_parts(latents)
-        kl = self.prior.kl_divergence(posterior)
-        if kl is None:
-            # The entropy is exact, so only log p(z) is left to the draw.
-            kl = -posterior.entropy() - parts.base_log_prob - parts.log_det
         return objectives.Terms(
             self.likelihood.log_prob(x, observed, outputs),
             densities.squared_error(x, observed, self.likelihood.mean(outputs)),
-            kl,
+            self.prior.kl(posterior, latents, parts),
             parts.log_det,
         )
 
@@ -351,23 +366,19 @@ class VAE(LatentModel):
         weight: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """Returns the mean loss, and what there is to log."""
-        distortion, regularization = self.objective(
-            terms, self.num_latents, step
-        )
-        losses = distortion - regularization
-        if weight is not None:
-            weight = tf.reshape(tf.cast(weight, losses.dtype), [-1])
-            losses = weight * losses
-            if not getattr(self.objective, "weighs_distortion", True):
-                shared = tf.reduce_mean(weight)
-                losses = shared * distortion - weight * regularization
+        distortion, rate = self.objective(terms, self.num_latents, step)
+        if weight is None:
+            losses = distortion + rate
+        else:
+            weight = tf.reshape(tf.cast(weight, rate.dtype), [-1])
+            losses = self.objective.weighted_loss(distortion, rate, weight)
         values = {
             "loss": losses,
             "bound": terms.bound,
             "log_likelihood": terms.log_likelihood,
             "kl": terms.kl,
             "squared_error": terms.squared_error,
-            "regularization": regularization,
+            "regularization": -rate,
         }
         return tf.reduce_mean(losses), values
 
@@ -450,6 +461,25 @@ class VAE(LatentModel):
             log_weight, tf.shape(x)[0], num_samples
         )
 
+    def bound_terms(
+        self, x: np.ndarray, batch_size: int = 256
+    ) -> dict[str, float]:
+        return self.evaluate(
+            x, batch_size=batch_size, verbose=0, return_dict=True
+        )
+
+    # Latents.
+
+    @property
+    def has_binary_latents(self) -> bool:
+        return isinstance(self.encoder.posterior, RelaxedBernoulliPosterior)
+
+    def posterior_mode(
+        self, x: np.ndarray, index: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Returns the modes of q(z | x), `[n, M]`; `index` is not used."""
+        return in_batches(self._mode, x)
+
     def encode(self, x: np.ndarray | tf.Tensor) -> Distribution:
         """Returns q(z | x) of one batch, a distribution of `[B, M]`."""
         x, _ = densities.split_missing(self._as_batch(self._checked(x)))
@@ -458,7 +488,6 @@ class VAE(LatentModel):
     # Generation.
 
     def decode(self, latents: np.ndarray | tf.Tensor) -> tf.Tensor:
-        """Returns the mean of p(x | z): `[..., M]` to `[..., D]`."""
         latents = tf.convert_to_tensor(latents, tf.float32)
         if latents.shape[-1] != self.num_latents:
             raise ValueError(
@@ -473,22 +502,40 @@ class VAE(LatentModel):
         seed: int | tf.Tensor = 0,
         mean: bool = False,
     ) -> tf.Tensor:
-        """Draws observations: z ~ p(z), then x ~ p(x | z).
-
-        Args:
-          num_samples: How many.
-          seed: Of the draws.
-          mean: Whether to return E[x | z] instead of drawing x.
-
-        Returns:
-          float32 `[num_samples, D]`.
-        """
         seed = random.make_seed(seed, _SAMPLING)
         latents = self.prior.sample(random.make_seed(seed, 0), num_samples)
         outputs = self.decode_outputs(latents)
         if mean:
             return self.likelihood.mean(outputs)
         return self.likelihood.sample(random.make_seed(seed, 1), outputs)
+
+    def figures(self, seed: int = 0) -> dict[str, Figure]:
+        """Returns samples, and straight lines between two latents each.
+
+        The latents at the ends are drawn from the prior. Each of the eight
+        lines, a row of eight tiles, goes from one generated data point over
+        six to another.
+
+        Args:
+          seed: Of the draws.
+        """
+        samples = super().figures(seed)["samples"]
+        ends = self.sample_prior(
+            2 * _NUM_INTERPOLATIONS, random.make_seed(seed, 0)
+        )
+        first, last = tf.split(ends[:, None], 2)
+        share = tf.linspace(0.0, 1.0, _NUM_BETWEEN + 2)[None, :, None]
+        latents = tf.reshape(
+            first + share * (last - first), [-1, self.num_latents]
+        )
+        return {
+            "samples": samples._replace(per_row=8),
+            "interpolations": Figure(
+                self.decode(latents).numpy(),
+                "between two samples each",
+                per_row=_NUM_BETWEEN + 2,
+            ),
+        }
 
     def decode_outputs(
         self, latents: tf.Tensor, training: bool = False

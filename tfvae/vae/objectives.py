@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a VAE is trained for: an error, less a term that shapes the latents.
+"""Training objectives of VAEs: loss = distortion + beta * rate.
 
-An objective is a callable from the terms of a batch to a distortion and a
-regularization, whose difference is the loss. A new one is a class like these.
+The distortion is the negative expected log-likelihood -E_q[log p(x | z)], the
+rate the KL term E_q[log q(z | x) - log p(z)], which beta weighs. A new
+objective is a subclass of `Objective`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -37,13 +38,16 @@ class Terms(NamedTuple):
         return self.log_likelihood - self.kl
 
 
-class Objective(Protocol):
-    """What a VAE asks of its objective."""
+class Objective(Settings):
+    """Base class of objectives: distortion and weighted rate of a batch.
+
+    A subclass is decorated with `saved_settings` and has `__call__`.
+    """
 
     def __call__(
         self, terms: Terms, num_latents: int, step: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns distortion and regularization; the loss is the difference.
+        """Returns the two summands of each data point's loss.
 
         Args:
           terms: Of a batch.
@@ -51,27 +55,42 @@ class Objective(Protocol):
           step: int64 scalar, the training steps so far.
 
         Returns:
-          Two tensors `[B]`.
+          The distortion, `[B]`, and the rate times its weight beta, `[B]`.
         """
+        raise NotImplementedError
+
+    def weighted_loss(
+        self, distortion: tf.Tensor, rate: tf.Tensor, weights: tf.Tensor
+    ) -> tf.Tensor:
+        """Returns the losses of data points that count more or less, `[B]`.
+
+        Args:
+          distortion: `[B]`.
+          rate: `[B]`, times beta.
+          weights: `[B]`, of the data points.
+        """
+        return weights * (distortion + rate)
 
 
 @saved_settings
-class Elbo(Settings):
-    """The evidence lower bound, in nats, every term a sum over dimensions.
+class Elbo(Objective):
+    """The negative evidence lower bound, in nats, summed over dimensions.
+
+    The loss is -E_q[log p(x | z)] + beta * KL(q(z | x) || p(z)).
 
     Reference: Kingma and Welling, 2014, "Auto-encoding variational Bayes",
     equation 3; `beta`: Higgins et al., 2017, "beta-VAE"; warm-up: Sonderby et
     al., 2016, "Ladder variational autoencoders", section 2.3.
 
     Attributes:
-      beta: Factor of the KL term; 1 for the bound itself, 0 for a regularised
+      beta: Weight of the rate; 1 for the bound itself, 0 for a regularised
         autoencoder whose prior is fitted afterwards.
-      warm_up_steps: Training steps in which the factor grows from 0 to `beta`
-        in a straight line.
+      warm_up_steps: Training steps in which the weight grows from 0 to `beta`
+        linearly.
       weighs_distortion: Whether weights of data points apply to the whole
-        loss. If not, the error of a batch has their mean for a factor, as in
-        the code published with weighted retraining of expressions, and they
-        apply to the KL term alone.
+        loss. If not, they apply to the rate alone, and the distortion is
+        multiplied by their mean over the batch, as in the code published with
+        weighted retraining of expressions.
     """
 
     beta: float = 1.0
@@ -89,20 +108,27 @@ class Elbo(Settings):
     def __call__(
         self, terms: Terms, num_latents: int, step: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        factor = tf.constant(self.beta)
+        beta = tf.constant(self.beta)
         if self.warm_up_steps:
             done = tf.cast(step, tf.float32) / float(self.warm_up_steps)
-            factor *= tf.minimum(done, 1.0)
-        return -terms.log_likelihood, -factor * terms.kl
+            beta *= tf.minimum(done, 1.0)
+        return -terms.log_likelihood, beta * terms.kl
+
+    def weighted_loss(
+        self, distortion: tf.Tensor, rate: tf.Tensor, weights: tf.Tensor
+    ) -> tf.Tensor:
+        if self.weighs_distortion:
+            return super().weighted_loss(distortion, rate, weights)
+        return tf.reduce_mean(weights) * distortion + weights * rate
 
 
 @saved_settings
-class GeometricBeta(Settings):
-    """The evidence lower bound whose KL term grows by a factor again and again.
+class GeometricBeta(Objective):
+    """The negative evidence lower bound with a beta that grows geometrically.
 
-    Its factor is `first` for `constant_steps` training steps, then grows by
-    `growth` every `growth_steps`, until it is `last`. The defaults are those of
-    weighted retraining of images of squares, which later trains with
+    Beta is `first` for `constant_steps` training steps, is then multiplied by
+    `growth` every `growth_steps`, and stops at `last`. The defaults are those
+    of weighted retraining of images of squares, which later trains with
     `Elbo(beta=10.0)`.
 
     Reference: Tripp, Daxberger and Hernandez-Lobato, 2020, "Sample-efficient
@@ -110,9 +136,9 @@ class GeometricBeta(Settings):
     retraining".
 
     Attributes:
-      first: Factor of the KL term at first.
-      last: Factor of the KL term that is not exceeded.
-      growth: What the factor is multiplied by, over 1.
+      first: Beta at first.
+      last: The largest beta.
+      growth: What beta is multiplied by, over 1.
       constant_steps: Training steps before the growth.
       growth_steps: Training steps from one multiplication to the next.
     """
@@ -139,34 +165,35 @@ class GeometricBeta(Settings):
                 f"{self.growth_steps!r}"
             )
 
-    def factor(self, step: tf.Tensor) -> tf.Tensor:
-        """Returns the factor of the KL term in a training step, a scalar."""
+    def beta(self, step: tf.Tensor) -> tf.Tensor:
+        """Returns the weight of the rate in a training step, a scalar."""
         grown = tf.cast(step, tf.int64) - self.constant_steps
         times = tf.maximum(grown, 0) // self.growth_steps
         # More would exceed what a float can hold.
         log_growth = math.log(self.growth)
         enough = math.ceil(math.log(self.last / self.first) / log_growth)
         times = tf.cast(tf.minimum(times, enough), tf.float64)
-        factor = self.first * tf.exp(times * log_growth)
-        return tf.cast(tf.minimum(factor, self.last), tf.float32)
+        beta = self.first * tf.exp(times * log_growth)
+        return tf.cast(tf.minimum(beta, self.last), tf.float32)
 
     def __call__(
         self, terms: Terms, num_latents: int, step: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        return -terms.log_likelihood, -self.factor(step) * terms.kl
+        return -terms.log_likelihood, self.beta(step) * terms.kl
 
 
 @saved_settings
-class Thesis(Settings):
+class Thesis(Objective):
     """What the published tables of the 24 models report as negative ELBO.
 
-    The distortion is the squared error summed over pixels. The regularization
-    averages the Gaussian terms over the M latents, but sums the flow's
-    log-determinant, which so weighs M times what it should against the density
-    that it belongs to. It is no bound on anything: bounded scales saturate, for
-    their log-determinant then grows by one for each latent that a flow
-    transforms, whereas the density that falls is divided by M. It is here to
-    reproduce the tables, and for nothing else.
+    The distortion is the squared error summed over pixels. The rate averages
+    the Gaussian terms over the M latents, but sums the flow's log-determinant,
+    which so weighs M times what it should against the density that it belongs
+    to. The loss is no bound on anything: bounded scales saturate, for their
+    log-determinant then grows by one for each latent that a flow transforms,
+    whereas the density that falls is divided by M. It is here to reproduce the
+    tables, and for nothing else. What the tables call regularization is minus
+    the rate.
 
     How that was read from the published numbers is in docs/random_encoders.md.
     """
@@ -174,5 +201,5 @@ class Thesis(Settings):
     def __call__(
         self, terms: Terms, num_latents: int, step: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        gaussian = -(terms.kl + terms.log_det) / num_latents
-        return terms.squared_error, gaussian + terms.log_det
+        gaussian = (terms.kl + terms.log_det) / num_latents
+        return terms.squared_error, gaussian - terms.log_det

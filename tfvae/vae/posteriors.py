@@ -51,7 +51,7 @@ class GaussianPosterior(Settings):
         encoder of 2 M, means first, then log-variances.
       sampling_scale: Factor of the noise in training alone. With one below 1,
         as grammar VAEs were published, decoders see latents closer to the
-        means than the KL term is told, down to those of an autoencoder at 0;
+        means than the KL term assumes, down to those of an autoencoder at 0;
         what is logged of training is no bound then.
     """
 
