@@ -222,7 +222,7 @@ class Crossover(Settings):
         cut = 1 + random.integers(
             random.make_seed(seed, 0), shape, num_latents - 1
         )
-        head = tf.gather(bits.heads(num_latents), cut)  # [B, pairs, W]
+        head = tf.gather(bits.prefix_masks(num_latents), cut)  # [B, pairs, W]
         mother = tf.gather(parents, first, axis=1)
         father = tf.gather(parents, second, axis=1)
         # Bits that differ change sides before the cut, or behind it.
