@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a data source returns, and the indexed batches a model trains on."""
+"""`Observations`, the result of a data source, and batches with row indices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tensorflow as tf
 
 @dataclasses.dataclass(frozen=True)
 class Observations:
-    """Data points of one source, checked once and flattened.
+    """Validated, flattened data points of one data source.
 
     A data source is any callable without required arguments that returns
     one of these. NaN marks a missing entry.
@@ -24,18 +24,18 @@ class Observations:
         test: `[N_test, D]` float32, held-out data points, or None.
         event_shape: Shape of one data point before it was flattened, such
             as `(28, 28, 1)` for a grey image; its product is D.
-        value_range: Smallest and largest value an entry may sensibly take;
-            figures and written images use it, training does not.
-        features: `[K, D]` float32, what generated each part of the data
-            (bars only), or None.
+        value_range: Smallest and largest plausible value of an entry; used by
+            figures and written images, not in training.
+        features: `[K, D]` float32, ground-truth generative fields (bars
+            only), or None.
         log_likelihood: Mean log-likelihood of a training point under the
             generating parameters, in nats, or None when unknown.
         train_labels: `[N]` int64, the class of each training point, or None.
-        test_labels: `[N_test]` int64, that of each test point, or None.
-        validation: `[N_val, D]` float32, points held out to watch training
-            by, so that the test points are left for its end, or None.
-        weights: `[N]` float64, how often each training point is drawn, as
-            `WeightedBatches` draws; None for once an epoch each.
+        test_labels: `[N_test]` int64, the class of each test point, or None.
+        validation: `[N_val, D]` float32, data points held out to monitor
+            training, or None.
+        weights: `[N]` float64, sampling weights of the training points for
+            `WeightedBatches`; None to visit each once per epoch.
     """
 
     name: str
@@ -95,7 +95,7 @@ class Observations:
 
 
 def check_weights(weights: np.ndarray, num_points: int) -> np.ndarray:
-    """Returns weights of data points as float64, or says what is wrong.
+    """Validates weights of data points; returns them as float64 `[N]`.
 
     Raises:
       ValueError: If there is not one for each point, or they are negative, not
@@ -111,7 +111,8 @@ def check_weights(weights: np.ndarray, num_points: int) -> np.ndarray:
     if wrong.size:
         raise ValueError(
             "`weights` must be finite and not negative, got "
-            f"{weights[wrong[0]]} at {wrong[0]}, one of {wrong.size} such"
+            f"{weights[wrong[0]]} at {wrong[0]} and {wrong.size} such values "
+            "in all"
         )
     if not weights.any():
         raise ValueError("`weights` must not all be zero")
@@ -153,7 +154,7 @@ def _labels(
 
 
 def _as_points(name: str, array: np.ndarray) -> np.ndarray:
-    """Returns `array` as `[N, D]` float32, or says what is wrong with it."""
+    """Validates data points; returns them as float32 `[N, D]`."""
     array = np.asarray(array)
     if not np.issubdtype(array.dtype, np.floating):
         raise TypeError(
@@ -188,7 +189,7 @@ def _rows(rows: np.ndarray) -> str:
 
 
 def occurring_range(points: np.ndarray) -> tuple[float, float]:
-    """Smallest and largest finite value; (0, 1) if they do not differ."""
+    """Returns the smallest and largest finite value; (0, 1) if equal."""
     finite = points[np.isfinite(points)]
     if finite.size == 0 or finite.min() == finite.max():
         return 0.0, 1.0
@@ -202,7 +203,7 @@ def split_test(
 
     Args:
         points: `[N, ...]`, any dtype.
-        test_fraction: Share of the points to hold out, in [0, 1); zero
+        test_fraction: Fraction of the points to hold out, in [0, 1); zero
             holds out none, and any other value at least one.
         seed: Chooses which points are held out.
 
@@ -234,12 +235,12 @@ def split_test(
 def indexed_batches(
     points: np.ndarray, batch_size: int, seed: int = 0, start_epoch: int = 0
 ) -> tf.data.Dataset:
-    """Endless batches of data points together with their row numbers.
+    """Infinite dataset of batches of data points with their row indices.
 
     Each epoch visits every data point once, in an order that depends on
     `(seed, epoch)` alone. Starting at epoch e therefore continues exactly
-    where a run left that stopped after e epochs. Batching, shuffling and
-    gathering all happen in the tf.data graph.
+    a run that stopped after e epochs. Batching, shuffling and gathering all
+    happen in the tf.data graph.
 
     Args:
         points: `[N, D]` float32; NaN marks a missing entry.
@@ -269,11 +270,10 @@ def batches_with(
     seed: int = 0,
     start_epoch: int = 0,
 ) -> tf.data.Dataset:
-    """Endless batches of data points together with what is known of each.
+    """Infinite dataset of batches of data points with precomputed features.
 
-    The order is that of `indexed_batches`. Features that are an `np.memmap`
-    may be larger than memory: each batch reads its own rows, in ascending
-    order.
+    The order is that of `indexed_batches`. Features may be an `np.memmap`
+    larger than memory: each batch reads its own rows, in ascending order.
 
     Args:
         points: `[N, D]` float32; NaN marks a missing entry.
@@ -305,7 +305,7 @@ def batches_with(
 
 
 def point_table(points: np.ndarray) -> tf.Tensor:
-    """Returns data points `[N, D]` as a float32 tensor, once checked."""
+    """Returns validated data points `[N, D]` as a float32 tensor."""
     points = np.asarray(points)
     if points.ndim != 2 or 0 in points.shape:
         raise ValueError(
@@ -316,13 +316,13 @@ def point_table(points: np.ndarray) -> tf.Tensor:
 
 
 def _row_reader(features: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns the function from row numbers `[b]` to rows `[b, ...]`."""
+    """Returns the function from row indices `[b]` to rows `[b, ...]`."""
     if not isinstance(features, np.memmap):
         in_memory = tf.convert_to_tensor(features)
         return lambda index: tf.gather(in_memory, index)
 
     def read(index: np.ndarray) -> np.ndarray:
-        # A disk reads ahead, so ascending order is what it does best.
+        # Ascending order, for the read-ahead of the disk.
         order = np.argsort(index)
         rows = np.empty((len(index), *features.shape[1:]), features.dtype)
         rows[order] = features[index[order]]
@@ -342,7 +342,7 @@ def shuffled_batches(
     start_epoch: int,
     gather: Callable[[tf.Tensor], tuple[tf.Tensor | None, ...]],
 ) -> tf.data.Dataset:
-    """Returns the endless dataset of `gather(index)`, index `[b]` a batch."""
+    """Returns the infinite dataset of `gather(index)`, index int32 `[b]`."""
     if batch_size < 1 or start_epoch < 0:
         raise ValueError(
             "`batch_size` must be at least 1 and `start_epoch` at least 0, "

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The prior without parameters."""
+"""Standard normal prior."""
 
 from __future__ import annotations
 
