@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the models of the library have in common as Keras models."""
+"""Base class of the models: validation, metrics, step counter."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tfvae.likelihoods import Likelihood
 
 
 class LatentModel(keras.Model):
-    """A Keras model of data `[N, D]`: checks, metrics, a step counter.
+    """Base class of Keras models of data `[N, D]`.
 
-    It knows nothing of latents; a subclass sets the attributes below, trains
-    in `train_step` and reconstructs in `call`.
+    It provides validation, metrics and a step counter. A subclass sets the
+    attributes below, and implements `train_step` and `call` (reconstruction).
 
     Attributes:
-      likelihood: The observation model.
+      likelihood: The likelihood.
       num_observed: D.
     """
 
@@ -29,7 +29,7 @@ class LatentModel(keras.Model):
     num_observed: int
 
     def _count_and_monitor(self, names: Iterable[str]) -> None:
-        """Makes the step counter, and means of what training logs."""
+        """Creates the step counter, and mean metrics of the given names."""
         self._iteration = self.add_weight(
             shape=(),
             initializer="zeros",
@@ -44,7 +44,7 @@ class LatentModel(keras.Model):
 
     @property
     def iteration(self) -> tf.Variable:
-        """Scalar int64, the training steps so far."""
+        """Number of training steps so far, int64 scalar."""
         return self._iteration.value
 
     @property
@@ -52,13 +52,13 @@ class LatentModel(keras.Model):
         return list(self._means.values())
 
     def _monitor(self, **values: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Adds values of a batch, and returns the running means of them."""
+        """Updates metrics by a batch, and returns their running means."""
         for name, value in values.items():
             self._means[name].update_state(value)
         return {name: self._means[name].result() for name in values}
 
     def adapt(self, x: np.ndarray) -> None:
-        """Sets what the parts of the model take from data before training.
+        """Initialises data-dependent parameters; call it before training.
 
         Args:
           x: `[N, D]`, NaN where missing.
@@ -72,9 +72,9 @@ class LatentModel(keras.Model):
         self.likelihood.adapt(x)
 
     def make_train_function(self, force: bool = False) -> Any:
-        """Builds the optimizer first, as Keras does in the first step.
+        """Builds the optimizer, which Keras does in the first step.
 
-        A step that creates variables is traced twice.
+        A step that creates variables would be traced twice.
         """
         inputs.check_compiled(self.get_compile_config())
         if not self.optimizer.built:
@@ -87,11 +87,11 @@ class LatentModel(keras.Model):
         return self(x)
 
     def reconstruct(self, x: np.ndarray | tf.Tensor) -> tf.Tensor:
-        """Returns what `call` does for one batch, checked first: `[B, D]`."""
+        """Validates one batch and reconstructs it by `call`, `[B, D]`."""
         return self(self._checked(x))
 
     def _checked(self, x: Any) -> np.ndarray | tf.Tensor:
-        """Checks data outside of graphs, where errors can be told well."""
+        """Validates eager data, for which errors can give details."""
         if not tf.executing_eagerly():
             return x
         x = inputs.check_data(x, self.num_observed)
