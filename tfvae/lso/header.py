@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of an optimisation has to be the same for its ledger to go on."""
+"""Ledger header: the settings that must match to resume an optimisation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tfvae.lso.collection import Collection
 from tfvae.lso.plan import Plan
 from tfvae.lso.tasks.base import Task
 
-# Where a function is in memory says nothing of what it is.
+# The memory address of a function does not identify it.
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -22,10 +22,10 @@ def header(
     """Returns the header of a ledger.
 
     Args:
-      task: What is optimised.
-      collection: Its data, before anything has been found.
-      plan: How.
-      **parts: Other parts of the run, which are told apart by their `repr`.
+      task: The task.
+      collection: Its initial data.
+      plan: The plan.
+      **parts: Other parts of the run, compared by their `repr`.
     """
     checksum = zlib.crc32(collection.points.data)
     checksum = zlib.crc32(collection.scores.data, checksum)
@@ -41,7 +41,7 @@ def header(
         **{
             name: value
             for name, value in dataclasses.asdict(plan).items()
-            # Samples are pictures of a run, not a part of it.
+            # Samples are diagnostics that do not affect the run.
             if name != "num_samples"
         },
     }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each round of an optimisation took, as a table."""
+"""CSV table of the rounds of an optimisation and the time of their stages."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from tfvae import files
 
 STAGES = ("retrain", "encode", "fit", "acquisition", "decode", "evaluate")
-"""What the time of a run goes into."""
+"""Stages of a round whose time is measured."""
 
 
 class RoundTable:
     """rounds.csv: a row for each round, with the seconds of its stages.
 
-    A round that was interrupted has the seconds before and after it.
+    The seconds of an interrupted round include those before the interruption.
     """
 
     COLUMNS = (
@@ -28,7 +28,7 @@ class RoundTable:
     )
 
     def __init__(self, path: pathlib.Path) -> None:
-        """Reads what the file at `path` has, if there is one."""
+        """Reads the file at `path`, if it exists."""
         self._path = path
         self._rows: dict[int, dict[str, Any]] = {}
         self._counted = dict.fromkeys(STAGES, 0.0)
@@ -45,13 +45,13 @@ class RoundTable:
         before: dict[str, float],
         seconds: dict[str, float],
     ) -> None:
-        """Makes the row of a round whose model has been trained."""
+        """Starts the row of a round, after its model has been trained."""
         self._counted = before
         self._rows[now] = {"round": now, "num_data": num_data, "loss": loss}
         self.update(now, seconds)
 
     def update(self, now: int, seconds: dict[str, float]) -> None:
-        """Adds what has been spent since the last time to a round's row."""
+        """Adds the seconds since the last update to a round's row."""
         row = self._rows.setdefault(now, {"round": now})
         for stage in STAGES:
             name = f"seconds_{stage}"
@@ -69,7 +69,7 @@ class RoundTable:
             self.update(now, seconds)
 
     def seconds(self) -> dict[str, float]:
-        """Returns what all rounds have spent, by `STAGES`."""
+        """Returns the total seconds of all rounds, by stage."""
         return {
             stage: sum(
                 float(row.get(f"seconds_{stage}") or 0.0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Views of a run that its figures are drawn from."""
+"""Snapshots of weights, samples and latent grids, for the figures of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tfvae import files
 from tfvae.lso.latent_space import LatentSpace
 
 WEIGHTS, SAMPLES, MANIFOLD = "weights.npz", "samples.npz", "manifold.npz"
-"""The files, in the folder of a run."""
+"""Names of the files in the folder of a run."""
 
 # The published grid of the manifold: 17 points from -4 to 4.
 _SIDE, _BOUND = 17, 4.0
@@ -31,7 +31,7 @@ def rounds_to_see(num_rounds: int) -> list[int]:
 def save_weights(
     folder: pathlib.Path, scores: np.ndarray, weights: np.ndarray
 ) -> None:
-    """Keeps the weights of the first round, before there is any query."""
+    """Saves the data weights of the first round, before any query."""
     if not (folder / WEIGHTS).exists():
         _save(folder / WEIGHTS, scores=scores, weights=weights)
 
@@ -44,7 +44,7 @@ def save_samples(
     count: int,
     seed: int,
 ) -> None:
-    """Scores draws from the prior and adds them to those of earlier rounds."""
+    """Scores draws from the prior and appends them to earlier rounds'."""
     rounds, scores = _read(folder / SAMPLES, "rounds", "scores")
     if now in rounds:
         return
@@ -60,7 +60,7 @@ def save_samples(
 def save_manifold(
     folder: pathlib.Path, space: LatentSpace, score: ScoreInputs, now: int
 ) -> None:
-    """Decodes a grid of two latents and adds it to those of earlier rounds."""
+    """Decodes a grid of two latents and appends it to earlier rounds'."""
     if space.num_latents != 2 or space.is_binary:
         return
     path = folder / MANIFOLD
@@ -72,7 +72,7 @@ def save_manifold(
     means = space.decode(grid.reshape(-1, 2).astype(np.float32))
     found, inputs = score(means, 0)
     if np.ndim(inputs[0]) != 2:
-        return  # Only pictures can be shown this way.
+        return  # Only images can be shown this way.
     pictures = np.stack(inputs).reshape(_SIDE, _SIDE, *np.shape(inputs[0]))
     _save(
         path,
@@ -84,14 +84,14 @@ def save_manifold(
 
 
 def _grown(stack: np.ndarray, newest: np.ndarray) -> np.ndarray:
-    """Adds an array to a stack of such, which may be empty."""
+    """Appends an array to a stack of arrays, which may be empty."""
     if not len(stack):
         return newest[None]
     return np.concatenate([stack, newest[None]])
 
 
 def _read(path: pathlib.Path, *names: str) -> list[np.ndarray]:
-    """Returns arrays of a file, empty ones where there is no whole one."""
+    """Returns arrays of a file, empty ones if it is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return [file[name] for name in names]

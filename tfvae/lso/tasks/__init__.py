@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tasks: one module each, with a function of its name that makes it."""
+"""Optimisation tasks: one module each, with a factory function of its name."""
 
 from tfvae.lso.tasks import expressions, molecules, shapes
 
