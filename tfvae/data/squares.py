@@ -90,7 +90,7 @@ def squares(
         copies: Number of copies of every image.
         validation_fraction: Fraction of the shuffled images that is held out,
             rounded down.
-        seed: Of the order.
+        seed: Seed of the order.
 
     Returns:
         The data, zeros and ones.

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Infinite datasets of batches with weighted data points.
 
-Weights act either by importance: data points are sampled in proportion to them
-(`WeightedBatches`); or as factors of the loss (`loss_weighted_batches`). The
-expected gradient is the same.
+Weights act as sampling probabilities (`WeightedBatches`) or as factors of the
+loss (`loss_weighted_batches`). The expected gradient is the same.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ class StandardizedLikelihood(Likelihood):
 
         Args:
           standardize: Whether `adapt` sets offset and scale.
-          **kwargs: Of `keras.layers.Layer`.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
         """
         super().__init__(**kwargs)
         self.standardize = standardize

@@ -45,7 +45,7 @@ class GaussianLikelihood(StandardizedLikelihood):
           is_fixed: Whether the variance keeps its initial value. With a
             variance of 1 / 2 the log-likelihood is the negative squared error
             up to a constant.
-          **kwargs: Of `keras.layers.Layer`.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
 
         Raises:
           ValueError: If `initial_variance` is not positive.
@@ -160,7 +160,7 @@ class DiagonalGaussianLikelihood(StandardizedLikelihood):
         Args:
           standardize: Whether decoder outputs are in standardised units (the
             data's mean and standard deviation) or in the data's own.
-          **kwargs: Of `keras.layers.Layer`.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
         """
         super().__init__(standardize, **kwargs)
         self.built = True

@@ -54,7 +54,7 @@ class SequenceLikelihood(Likelihood):
           num_symbols: K.
           groups: `[K]`, the group of each symbol, counted from 0; None for
             a single group of all symbols.
-          **kwargs: Of `keras.layers.Layer`.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
 
         Raises:
           ValueError: If a number is not positive, or a group is empty.

@@ -170,7 +170,7 @@ class ConvDecoder(keras.layers.Layer):
           dense_filters: Channels of the output of the dense layer.
           kernel_size: Side of all kernels, pixels.
           activation: Keras name of the activation of all but the last layer.
-          **kwargs: Of `keras.layers.Layer`.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
 
         Raises:
           ValueError: If `num_outputs` is not a multiple of h w c.

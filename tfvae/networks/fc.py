@@ -101,7 +101,7 @@ class FullyConnectedDecoder(keras.layers.Layer):
           activation: Activation of the hidden layers.
           output_activation: Activation of the last layer; None for linear.
           kernel_initializer: Initializer of all kernels; biases start at zero.
-          **kwargs: Of `keras.layers.Layer`.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
 
         Raises:
           ValueError: If a size is not a positive integer.

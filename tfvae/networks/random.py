@@ -132,7 +132,7 @@ class RandomFeatures(keras.layers.Layer):
           kernel: "linear", "gaussian" or "laplacian".
           scale: Length scale of the kernel, in units of the inputs.
           seed: Seed of the weights; None for Keras's global seed.
-          **kwargs: Of `keras.layers.Layer`.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
 
         Raises:
           ValueError: If `kernel` is unknown, or `num_features` or `scale` is
@@ -230,7 +230,7 @@ class RandomConvFeatures(RandomFeatures):
           kernel: See `RandomFeatures`; a kernel of patches.
           scale: See `RandomFeatures`.
           seed: See `RandomFeatures`.
-          **kwargs: Of `keras.layers.Layer`.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
         """
         super().__init__(num_features, kernel, scale, seed, **kwargs)
         self.patch_size = tuple(patch_size)

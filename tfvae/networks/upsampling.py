@@ -152,7 +152,7 @@ class UpsampledConv2D(keras.layers.Layer):
           activation: Activation of the output; None for linear.
           kernel_initializer: Initializer of the kernel; the bias starts at
             zero.
-          **kwargs: Of `keras.layers.Layer`.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
         """
         super().__init__(**kwargs)
         self.filters = filters

@@ -57,7 +57,7 @@ def batch_moments(batches: Iterable[np.ndarray]) -> Moments:
     2.1, which loses no precision where the mean is far from zero.
 
     Args:
-        batches: Of shape `[n, F]` each, any float type; computed in float64.
+        batches: `[n, F]` each, any float type; computed in float64.
 
     Returns:
         The moments of all of them.

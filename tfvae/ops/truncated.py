@@ -73,7 +73,7 @@ def num_kept(log_joints: tf.Tensor, max_dropped_mass: float) -> tf.Tensor:
       int32 scalar, the smallest such M; at least 1.
     """
     mass = tf.reduce_mean(posterior_weights(log_joints), 0)  # [S]
-    dropped = tf.cumsum(mass, exclusive=True, reverse=True)  # behind each one
+    dropped = tf.cumsum(mass, exclusive=True, reverse=True)  # after each one
     too_few = tf.cast(dropped > max_dropped_mass, tf.int32)
     return 1 + tf.reduce_sum(too_few)
 

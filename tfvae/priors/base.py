@@ -44,7 +44,7 @@ class Prior(keras.layers.Layer):
 
         Args:
           num_latents: M.
-          **kwargs: Of `keras.layers.Layer`.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
 
         Raises:
           ValueError: If `num_latents` is not a positive integer.

@@ -31,7 +31,7 @@ class IndependentBernoulliPrior(Prior):
 
         Args:
           num_latents: H.
-          **kwargs: Of `keras.layers.Layer`.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
         """
         super().__init__(num_latents, **kwargs)
         self.logits = self.add_weight(

@@ -23,9 +23,9 @@ class FitHistory(NamedTuple):
     """Mean log p(z), nats, before the first epoch and after each.
 
     Attributes:
-      log_prob: Of the training latents; for an epoch, the mean over its
-        batches, each evaluated before its update.
-      held_out_log_prob: Of the held-out latents.
+      log_prob: Values of the training latents; for an epoch, the mean over
+        its batches, each evaluated before its update.
+      held_out_log_prob: Values of the held-out latents.
       best_epoch: Index, in both, of the epoch whose weights the prior has.
     """
 

@@ -41,7 +41,7 @@ class GaussianMixturePrior(Prior):
         Args:
           num_latents: M.
           num_components: K.
-          **kwargs: Of `keras.layers.Layer`.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
         """
         super().__init__(num_latents, **kwargs)
         check_counts(num_components=num_components)

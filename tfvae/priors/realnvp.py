@@ -76,7 +76,7 @@ class RealNVPPrior(Prior):
             draws a permutation for each flow, which fits better by some
             tenths of a nat.
           seed: Seed of the random permutations.
-          **kwargs: Of `keras.layers.Layer`.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
 
         Raises:
           ValueError: If an argument is not as described.

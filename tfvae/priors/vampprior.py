@@ -42,7 +42,7 @@ class VampPrior(Prior):
         Args:
           num_latents: M.
           num_pseudo_inputs: K.
-          **kwargs: Of `keras.layers.Layer`.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
         """
         super().__init__(num_latents, **kwargs)
         check_counts(num_pseudo_inputs=num_pseudo_inputs)
