@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TVAEs for data that grow."""
+"""Copies of a TVAE for more or fewer data points."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from tfvae.tvae.model import TVAE
 
 
 def with_num_data(model: TVAE, num_data: int) -> TVAE:
-    """Returns the same TVAE with states for more, or fewer, data points.
+    """Returns a copy of a TVAE with states for another number of data points.
 
     Args:
-      model: A TVAE, whose parameters are taken over, and with them the states
-        of as many data points as both have.
-      num_data: N of the one returned; data points that are new to it have
-        the states that a fresh model of that size draws.
+      model: A TVAE; its parameters are copied, and the states of the data
+        points that both models have.
+      num_data: N of the copy; further data points have the initial states of a
+        new model of that size.
 
     Returns:
-      Another model; it has to be compiled before it is trained.
+      Another model; compile it before training.
     """
     grown = TVAE.from_config({**model.get_config(), "num_data": num_data})
     old, new = model.states, grown.states

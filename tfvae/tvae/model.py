@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The TVAE as a Keras model."""
+"""TVAE: the Keras model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tfvae.tvae import evolution as evolution_lib
 from tfvae.tvae import exploration as exploration_lib
 from tfvae.tvae import states as states_lib
 
-# Enumerating more states than 2**20 takes too long to be meant.
+# Enumerating more than 2**20 states would take too long to be intended.
 MAX_ENUMERATED_LATENTS = 20
 
 _NO_DATA = (
@@ -26,7 +26,7 @@ _NO_DATA = (
     "the number of training data points to train it"
 )
 
-# What the random streams of a model are for.
+# The random streams of a model.
 _INITIAL, _TRAINING, _INFERENCE, _SAMPLING = range(4)
 
 
@@ -49,18 +49,19 @@ class Inference(NamedTuple):
 @gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class TVAE(LatentModel):
-    """A VAE with binary latents and no encoder.
+    """A VAE with binary latents and truncated posteriors instead of an encoder.
 
     The model is s ~ Bern(pi), x ~ p(x | decoder(s)). The posterior of each
-    data point is a set of S latent states that an evolutionary algorithm
-    improves in every training step, after which the decoder takes gradient
-    steps on the bound, one for each `m_batch_size` of the batch; pi and the
-    likelihood's noise are updated in closed form each time that N data points
-    have been visited. A large batch with small M-step batches is what trains
-    best: every data point is offered the states of its whole batch.
+    data point is a truncated distribution over S latent states, which an
+    evolutionary algorithm improves in every training step (E-step). Then the
+    decoder takes gradient steps on the bound (M-step), one for each
+    `m_batch_size` data points of the batch; pi and the likelihood's noise are
+    updated in closed form whenever N data points have been visited. Large
+    batches with small M-step batches train best, as all data points of a batch
+    share their states as candidates.
 
-    Train it like any Keras model, on data `[N, D]` and the data's indices,
-    which address the states; NaN marks missing entries:
+    Train it like any Keras model, on data `[N, D]` and the indices of the data
+    points, which address their states; NaN marks missing entries:
 
         model = tfvae.TVAE(
             decoder, num_latents=512, num_data=len(x), num_states=16,
@@ -71,16 +72,15 @@ class TVAE(LatentModel):
         model.fit(x, np.arange(len(x)), batch_size=2048, epochs=30)
         x_hat = model.stored_reconstruction(x, np.arange(len(x)))
 
-    `evaluate(x)` and `predict(x)` treat `x` as unseen: they evolve fresh
-    states at fixed parameters. The bound that `fit` logs is the mean over an
-    epoch, each batch at the parameters that it met, before its update. Where
-    S = 2**H the states are simply all states, nothing is evolved, and the
-    bound is the exact log-likelihood. Callbacks that watch the bound need to
-    be told that more is better (`mode="max"`).
+    `evaluate(x)` and `predict(x)` treat `x` as unseen: they evolve new states
+    at fixed parameters. The bound that `fit` logs is the mean over an epoch,
+    each batch evaluated before its parameter update. With S = 2**H all states
+    are used, nothing is evolved, and the bound is the exact log-likelihood.
+    Callbacks that monitor the bound need `mode="max"`.
 
-    The decoder trains in Keras's training mode and with its own regularisers,
-    and is used without either. Steps are not compiled by XLA: how many states
-    a batch holds between its data points changes from step to step.
+    In training the decoder runs in Keras's training mode and with its own
+    regularizers, otherwise without either. Steps are not compiled by XLA, as
+    the number of distinct states of a batch changes from step to step.
 
     Reference: Guiraud, Drefs and Luecke, 2021, "Direct evolutionary
     optimization of variational autoencoders with binary latents".
@@ -88,9 +88,9 @@ class TVAE(LatentModel):
     Attributes:
       states: `StateStore` of the training data, None without `num_data` or
         with S = 2**H.
-      prior: The prior of the states.
-      best_parameters: What exploration has found, None without it.
-      likelihood: The observation model.
+      prior: The prior p(s).
+      best_parameters: Best parameters found by exploration, None without it.
+      likelihood: The likelihood p(x | s).
       decoder: The decoder network.
     """
 
@@ -111,40 +111,40 @@ class TVAE(LatentModel):
         seed: int = 0,
         **kwargs: Any,
     ):
-        """Creates the model and draws the first states.
+        """Creates the model and draws the initial states.
 
         Args:
-          decoder: Keras layer or model from `[b, H]` to `[b, outputs]`; it is
-            the likelihood that says what the outputs mean.
+          decoder: Keras layer or model from `[b, H]` to `[b, outputs]`, whose
+            outputs are interpreted by the likelihood.
           num_latents: H.
           num_data: N, the number of training data points; 0 for a model that
             is not to be trained.
-          likelihood: Observation model; None for `GaussianLikelihood()`.
-          num_states: S, latent states a data point, at most 2**H.
+          likelihood: Likelihood p(x | s); None for `GaussianLikelihood()`.
+          num_states: S, latent states per data point, at most 2**H.
           evolution: Operators and budget of an E-step; None for
             `Evolution()`, as far as S and H allow.
-          num_m_states: M, how many of the best states the M-step uses; None
-            for all S, as with S = 2**H always.
-          max_dropped_mass: The posterior mass outside the M-step's states
-            that a batch may have on average; M is then the smallest that
-            keeps to it, and at most `num_m_states`. A mass m lowers a data
-            point's bound that the M-step climbs by -log(1 - m), which the M
-            best of S keep to at most log(S / M).
-          m_batch_size: Data points of a gradient step; None for the batch.
-          inference_steps: The most E-steps that unseen data gets.
-          inference_tolerance: Nats a data point and step; inference ends when
-            the bound gains less.
-          exploration: How training leaves local optima, with the callback
-            `Explore`; None for not at all.
-          seed: Of everything random in the model but the decoder's own
+          num_m_states: M, the number of best states that the M-step uses;
+            None for all S, as always with S = 2**H.
+          max_dropped_mass: Largest mean posterior mass of a batch outside the
+            M-step's states; M is then the smallest number that satisfies it,
+            at most `num_m_states`. A mass m lowers the bound that the M-step
+            maximises by -log(1 - m) per data point, which is at most
+            log(S / M) for the M best of S.
+          m_batch_size: Data points per gradient step; None for the batch.
+          inference_steps: Largest number of E-steps for unseen data.
+          inference_tolerance: Nats per data point and step; inference ends
+            when the bound gains less.
+          exploration: Restarts that leave local optima, with the callback
+            `Explore`; None for none.
+          seed: Seed of everything random in the model except the decoder's
             initial weights.
-          **kwargs: Of `keras.Model`.
+          **kwargs: Keyword arguments of `keras.Model`.
 
         Raises:
           ValueError: If S, M or the evolution do not fit H or each other.
         """
         super().__init__(**kwargs)
-        self.supports_jit = False  # Keras then warns, and does without XLA.
+        self.supports_jit = False  # Keras warns and does not use XLA.
         if evolution is None:
             evolution = evolution_lib.default_evolution(num_states, num_latents)
         checks.check_sizes(
@@ -258,7 +258,7 @@ class TVAE(LatentModel):
     # Training.
 
     def make_train_function(self, force: bool = False) -> Any:
-        """Makes sure that exploration is looked after, then Keras's own."""
+        """Checks that an `Explore` callback is attached if one is needed."""
         if self.best_parameters is not None:
             self.best_parameters.check_watched()
         return super().make_train_function(force)
@@ -267,9 +267,9 @@ class TVAE(LatentModel):
         """One EM step on a batch: E-step, gradient step, sums for the pass.
 
         Args:
-          data: `(x, index)`: `[B, D]` and int `[B]`; or both with weights
-            `[B]` of the data points, whose mean over a pass has to be 1.
-            What is drawn twice counts twice.
+          data: `(x, index)`: `[B, D]` and int `[B]`; or `(x, index, weights)`
+            with weights `[B]` of the data points, whose mean over a pass must
+            be 1. Data points that are drawn twice count twice.
 
         Returns:
           The metrics' running means.
@@ -303,7 +303,7 @@ class TVAE(LatentModel):
         return {m.name: m.result() for m in self.metrics}
 
     def _num_kept(self, log_joints: tf.Tensor) -> int | tf.Tensor:
-        """Returns M, the states of the M-step, given falling `[B, S]`."""
+        """Returns M, given descending log-joints `[B, S]`."""
         most = self.num_m_states or self.num_states
         if self.max_dropped_mass is None:
             return most
@@ -355,23 +355,26 @@ class TVAE(LatentModel):
         packed: tf.Tensor | None,
         drawn: draws.Draws,
     ) -> None:
-        """Improves the parameters, one gradient step an M-step batch.
+        """Updates the parameters, one gradient step per M-step batch.
 
         Args:
           x: `[U, D]`.
           observed: `[U, D]`.
           packed: uint8 `[U, M, W]`, each data point's states; None for all
             2**H.
-          drawn: What counts how much.
+          drawn: The distinct data points, with their weights and counts.
         """
         step_weights = drawn.step_weights()
 
         def step(part: slice) -> None:
             own = None if packed is None else packed[part]
             self._m_step(
-                (x[part], observed[part], own),
-                (drawn.weights[part], step_weights[part]),
-                tf.reduce_sum(drawn.counts[part]),
+                x[part],
+                observed[part],
+                own,
+                weights=drawn.weights[part],
+                step_weights=step_weights[part],
+                num_draws=tf.reduce_sum(drawn.counts[part]),
             )
 
         size = self.m_batch_size
@@ -392,30 +395,35 @@ class TVAE(LatentModel):
 
     def _m_step(
         self,
-        points: tuple[tf.Tensor, tf.Tensor, tf.Tensor | None],
-        both_weights: tuple[tf.Tensor, tf.Tensor],
+        x: tf.Tensor,
+        observed: tf.Tensor,
+        packed: tf.Tensor | None,
+        *,
+        weights: tf.Tensor,
+        step_weights: tf.Tensor,
         num_draws: tf.Tensor,
     ) -> None:
-        """One gradient step, and its share of the closed-form updates.
+        """One gradient step, and its contribution to the closed-form updates.
 
         Args:
-          points: x, what of it is observed, and the states, see `_m_steps`.
-          both_weights: `[U]` each, those of sums over a pass and those of the
-            mean over a step.
-          num_draws: Scalar int32, how many draws the points stand for.
+          x: See `_m_steps`, as `observed` and `packed`.
+          observed: `[U, D]`.
+          packed: uint8 `[U, M, W]` or None.
+          weights: `[U]`, weights in the sums over a pass.
+          step_weights: `[U]`, weights in the mean of this gradient step.
+          num_draws: Scalar int32, number of draws of these data points.
         """
-        (x, observed, packed), (weights, step_weights) = points, both_weights
         if packed is None:
             states = tf.constant(bits.all_states(self.num_latents))
-            index = tf.range(self.num_states)[None]  # [1, K]: as of everyone
+            index = tf.range(self.num_states)[None]  # [1, K], for all points
         else:
             states, index = self._joint.distinct(packed)
         with tf.GradientTape() as tape:
             log_joints, outputs = self._joint.log_prob(
                 x, observed, states, index, training=True
             )
-            # q is the maximiser of the bound on these states, so the bound's
-            # gradient is the expected log-joint's.
+            # q maximises the bound on these states, so the gradient of the
+            # bound is that of the expected log-joint.
             bounds = truncated.free_energy(log_joints)
             loss = -tf.reduce_mean(step_weights * bounds)
             loss += sum(self.decoder.losses)
@@ -424,13 +432,13 @@ class TVAE(LatentModel):
 
         q = truncated.posterior_weights(log_joints)  # [U, M]
         index = tf.broadcast_to(index, tf.shape(q))
-        # What all data points together give to each distinct state.
+        # Total posterior weight of each distinct state.
         totals = tf.math.unsorted_segment_sum(
             weights[:, None] * q, index, tf.shape(states)[0]
         )
         ones = tf.linalg.matvec(states, totals, transpose_a=True)
         self.prior.accumulate(ones, num_draws)
-        # Weights of entries: those of the data points where observed.
+        # Weights of entries: those of the data points, 0 where missing.
         self.likelihood.accumulate(
             x[:, None], (weights[:, None] * observed)[:, None], outputs, q
         )
@@ -443,13 +451,13 @@ class TVAE(LatentModel):
     # Unseen data.
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """Infers a batch of unseen data; logs its bound.
+        """Infers the posterior of a batch of unseen data; logs the bound.
 
         Args:
           data: `x` `[B, D]`, or a tuple that starts with it.
 
         Returns:
-          The running mean of the bound, nats a data point.
+          The running mean of the bound, nats per data point.
         """
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         self._monitor(bound=self._infer_default(self._as_batch(x)).bound)
@@ -462,7 +470,7 @@ class TVAE(LatentModel):
           x: `[B, D]`, NaN where missing.
 
         Returns:
-          `[B, D]`, the posterior mean of p(x | s) with fresh states.
+          `[B, D]`, the posterior mean of x, with newly evolved states.
         """
         inference = self._infer_default(self._as_batch(x))
         return self.posterior_mean(inference)
@@ -474,18 +482,19 @@ class TVAE(LatentModel):
         max_steps: int | tf.Tensor | None = None,
         tolerance: float | tf.Tensor | None = None,
     ) -> Inference:
-        """Evolves the posterior of one batch of unseen data.
+        """Infers the truncated posterior of one batch of unseen data.
 
         Args:
           x: `[B, D]`, NaN where missing.
-          seed: Of the first states and the search; None for the model's.
-          max_steps: The most E-steps; None for `inference_steps`.
-          tolerance: Nats a data point and step at which the search ends; None
-            for `inference_tolerance`.
+          seed: Seed of the initial states and the search; None for the
+            model's.
+          max_steps: Largest number of E-steps; None for `inference_steps`.
+          tolerance: Nats per data point and step at which the search ends;
+            None for `inference_tolerance`.
 
         Returns:
-          The posterior; every data point is inferred alone but for the end of
-          the search, which is common.
+          The posterior. Data points are inferred independently, except that
+          the search ends for all of them at once.
         """
         return self._infer_default(
             self._as_batch(self._checked(x)),
@@ -501,7 +510,7 @@ class TVAE(LatentModel):
         max_steps: int | tf.Tensor | None = None,
         tolerance: float | tf.Tensor | None = None,
     ) -> Inference:
-        """Infers a batch with the model's settings where none is given."""
+        """As `infer`, without validation."""
 
         def default(value: Any, fallback: Any) -> Any:
             return fallback if value is None else value
@@ -555,7 +564,7 @@ class TVAE(LatentModel):
         )
 
     def posterior_mean(self, inference: Inference) -> tf.Tensor:
-        """Returns sum_s q(s) E[x | s] of what `infer` returned, `[B, D]`."""
+        """Returns the posterior mean sum_s q(s) E[x | s], `[B, D]`."""
         return self._joint.mean(inference.packed, inference.weights)
 
     def stored_reconstruction(
@@ -563,7 +572,7 @@ class TVAE(LatentModel):
     ) -> np.ndarray:
         """Reconstructs training data from their stored states.
 
-        The states are scored anew at the present parameters, but not evolved.
+        The states are evaluated at the present parameters, but not evolved.
         Any number of data points may be given; memory stays bounded.
 
         Args:
@@ -630,7 +639,7 @@ class TVAE(LatentModel):
         """Returns the mean of p(x | s): states `[..., H]` to `[..., D]`.
 
         Raises:
-          ValueError: If there are not H of them, or not all are 0 or 1.
+          ValueError: If the shape is wrong, or not all values are 0 or 1.
         """
         states = checks.as_states(states, self.num_latents)
         return self.likelihood.mean(self._joint.decode(states))
@@ -644,8 +653,8 @@ class TVAE(LatentModel):
         """Draws observations: s ~ Bern(pi), then x ~ p(x | s).
 
         Args:
-          num_samples: How many.
-          seed: Of the draws.
+          num_samples: Number of samples.
+          seed: Seed of the draws.
           mean: Whether to return E[x | s] instead of drawing x.
 
         Returns:
@@ -655,5 +664,5 @@ class TVAE(LatentModel):
         return self._joint.sample(seed, num_samples, mean)
 
     def singleton_means(self) -> tf.Tensor:
-        """Returns what each latent draws alone, E[x | e_h]: `[H, D]`."""
+        """Returns the feature of each latent, E[x | s = e_h], `[H, D]`."""
         return self.decode(np.eye(self.num_latents, dtype=np.float32))

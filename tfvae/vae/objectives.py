@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a VAE is trained for: an error, less a term that shapes the latents.
+"""Training objectives of VAEs: ELBO, beta schedules, a published variant.
 
 An objective is a callable from the terms of a batch to a distortion and a
-regularization, whose difference is the loss. A new one is a class like these.
+regularization; the loss is distortion minus regularization. A new one is a
+class like these.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from tfvae.settings import Settings, saved_settings
 
 
 class Terms(NamedTuple):
-    """The parts of the bound of each data point of a batch.
+    """The terms of the ELBO of each data point of a batch.
 
     Attributes:
       log_likelihood: `[B]`, E_q log p(x | z), nats.
       squared_error: `[B]`, E_q of the squared error, summed over entries.
       kl: `[B]`, E_q[log q(z | x) - log p(z)], nats.
-      log_det: `[B]`, the share of E_q log p(z) that is the log-determinant
-        of a flow; 0 for priors without one.
+      log_det: `[B]`, the log-determinant term of E_q log p(z) for flows,
+        nats; 0 for other priors.
     """
 
     log_likelihood: tf.Tensor
@@ -38,7 +39,7 @@ class Terms(NamedTuple):
 
 
 class Objective(Protocol):
-    """What a VAE asks of its objective."""
+    """Protocol of training objectives."""
 
     def __call__(
         self, terms: Terms, num_latents: int, step: tf.Tensor
@@ -46,7 +47,7 @@ class Objective(Protocol):
         """Returns distortion and regularization; the loss is the difference.
 
         Args:
-          terms: Of a batch.
+          terms: Terms of a batch.
           num_latents: M.
           step: int64 scalar, the training steps so far.
 
@@ -57,21 +58,21 @@ class Objective(Protocol):
 
 @saved_settings
 class Elbo(Settings):
-    """The evidence lower bound, in nats, every term a sum over dimensions.
+    """The (beta-)ELBO in nats, with terms summed over dimensions.
 
     Reference: Kingma and Welling, 2014, "Auto-encoding variational Bayes",
     equation 3; `beta`: Higgins et al., 2017, "beta-VAE"; warm-up: Sonderby et
     al., 2016, "Ladder variational autoencoders", section 2.3.
 
     Attributes:
-      beta: Factor of the KL term; 1 for the bound itself, 0 for a regularised
+      beta: Factor of the KL term; 1 for the ELBO, 0 for a regularised
         autoencoder whose prior is fitted afterwards.
-      warm_up_steps: Training steps in which the factor grows from 0 to `beta`
-        in a straight line.
+      warm_up_steps: Training steps in which the factor increases linearly from
+        0 to `beta`.
       weighs_distortion: Whether weights of data points apply to the whole
-        loss. If not, the error of a batch has their mean for a factor, as in
-        the code published with weighted retraining of expressions, and they
-        apply to the KL term alone.
+        loss. If not, they apply to the KL term only, and the distortion of a
+        batch is multiplied by their mean, as in the code published with
+        weighted retraining of expressions.
     """
 
     beta: float = 1.0
@@ -98,11 +99,11 @@ class Elbo(Settings):
 
 @saved_settings
 class GeometricBeta(Settings):
-    """The evidence lower bound whose KL term grows by a factor again and again.
+    """The beta-VAE objective with a geometric schedule of beta.
 
-    Its factor is `first` for `constant_steps` training steps, then grows by
+    beta is `first` for `constant_steps` training steps, then is multiplied by
     `growth` every `growth_steps`, until it is `last`. The defaults are those of
-    weighted retraining of images of squares, which later trains with
+    weighted retraining of images of squares, where retraining uses
     `Elbo(beta=10.0)`.
 
     Reference: Tripp, Daxberger and Hernandez-Lobato, 2020, "Sample-efficient
@@ -110,10 +111,10 @@ class GeometricBeta(Settings):
     retraining".
 
     Attributes:
-      first: Factor of the KL term at first.
-      last: Factor of the KL term that is not exceeded.
-      growth: What the factor is multiplied by, over 1.
-      constant_steps: Training steps before the growth.
+      first: Initial factor of the KL term, beta.
+      last: Largest factor of the KL term.
+      growth: Ratio of successive factors, greater than 1.
+      constant_steps: Training steps before the first multiplication.
       growth_steps: Training steps from one multiplication to the next.
     """
 
@@ -131,7 +132,9 @@ class GeometricBeta(Settings):
                 f"{self.first!r} and {self.last!r}"
             )
         if not 1.0 < self.growth < math.inf:
-            raise ValueError(f"`growth` must be over 1, got {self.growth!r}")
+            raise ValueError(
+                f"`growth` must be greater than 1, got {self.growth!r}"
+            )
         if self.constant_steps < 0 or self.growth_steps < 1:
             raise ValueError(
                 "`constant_steps` must not be negative and `growth_steps` at "
@@ -143,7 +146,7 @@ class GeometricBeta(Settings):
         """Returns the factor of the KL term in a training step, a scalar."""
         grown = tf.cast(step, tf.int64) - self.constant_steps
         times = tf.maximum(grown, 0) // self.growth_steps
-        # More would exceed what a float can hold.
+        # Larger exponents would overflow.
         log_growth = math.log(self.growth)
         enough = math.ceil(math.log(self.last / self.first) / log_growth)
         times = tf.cast(tf.minimum(times, enough), tf.float64)
@@ -158,17 +161,17 @@ class GeometricBeta(Settings):
 
 @saved_settings
 class Thesis(Settings):
-    """What the published tables of the 24 models report as negative ELBO.
+    """The loss that the published tables of 24 models report as negative ELBO.
 
     The distortion is the squared error summed over pixels. The regularization
     averages the Gaussian terms over the M latents, but sums the flow's
-    log-determinant, which so weighs M times what it should against the density
-    that it belongs to. It is no bound on anything: bounded scales saturate, for
-    their log-determinant then grows by one for each latent that a flow
-    transforms, whereas the density that falls is divided by M. It is here to
-    reproduce the tables, and for nothing else.
+    log-determinant, which therefore has M times its proper weight relative to
+    the density. It is not a bound: bounded scales saturate, as their
+    log-determinant then grows by one for each latent that a flow transforms,
+    whereas the density that decreases is divided by M. Use it only to
+    reproduce the tables.
 
-    How that was read from the published numbers is in docs/random_encoders.md.
+    docs/random_encoders.md derives this form from the published numbers.
     """
 
     def __call__(
