@@ -199,7 +199,7 @@ class CheckpointsTest(tf.test.TestCase, parameterized.TestCase):
         usage = shutil.disk_usage(self.directory)._replace(free=1000)
         with mock.patch("shutil.disk_usage", return_value=usage):
             with self.assertRaisesRegex(
-                OSError, rf"{self.directory} needs [\d,]+ bytes, only 1,000"
+                OSError, rf"{self.directory} needs [\d,]+ bytes, but only 1,000"
             ):
                 checkpoints.save(self.directory, model, 1)
         self.assertEmpty(os.listdir(self.directory))

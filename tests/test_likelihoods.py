@@ -189,7 +189,7 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
     def test_likelihood_without_features_is_told(self):
         with self.assertRaisesRegex(
             NotImplementedError,
-            r"Likelihood has no `features`.*Evolution\(shared=False\)",
+            r"Likelihood does not implement `features`.*\(shared=False\)",
         ):
             likelihoods.Likelihood().features(tf.ones([1, 1]), tf.ones([1, 1]))
 

@@ -22,7 +22,8 @@ class CheckMemoryTest(absltest.TestCase):
     def test_one_byte_more_is_told_with_the_remedy(self):
         with self.assertRaisesRegex(
             ValueError,
-            "^it would take 2.0 GB of memory, only 2.0 GB are free; take less$",
+            "^it would take 2.0 GB of memory, but only 2.0 GB are free; "
+            "take less$",
         ):
             resources.check_memory(2 * 10**9 + 1, "it", "take less")
 
@@ -44,8 +45,8 @@ class CheckDiskSpaceTest(parameterized.TestCase):
     def test_one_byte_more_is_told_with_both_sizes(self, what):
         with self.assertRaisesRegex(
             OSError,
-            f"^no disk space: {what} needs 1,049,577 bytes, only 1,049,576 "
-            r"are free\.$",
+            f"^not enough disk space: {what} needs 1,049,577 bytes, but only "
+            r"1,049,576 are free$",
         ):
             resources.check_disk_space(self.folder, 1001, what)
 

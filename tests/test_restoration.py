@@ -129,7 +129,12 @@ class RestorationTest(tf.test.TestCase, parameterized.TestCase):
             ValueError,
             "infinite",
         ),
-        ("missing", {"image": np.full((9, 9), np.nan)}, ValueError, "altogeth"),
+        (
+            "missing",
+            {"image": np.full((9, 9), np.nan)},
+            ValueError,
+            "only missing",
+        ),
         ("clean", {"clean": np.zeros((9, 8))}, ValueError, r"`clean` must be"),
         ("holes", {"clean": np.full((9, 9), np.nan)}, ValueError, "`clean`"),
         ("patch", {"patch": (10, 3)}, ValueError, "`patch` must not exceed"),
@@ -194,7 +199,7 @@ class ScoreTest(tf.test.TestCase, parameterized.TestCase):
     def test_needs_clean_image(self):
         task = restoration.Restoration(_picture())
         self.assertIsNone(task.corrupted_score())
-        with self.assertRaisesRegex(RuntimeError, "set `clean` before"):
+        with self.assertRaisesRegex(RuntimeError, "`clean` must be set"):
             task.score(task.image)
 
     def test_refuses_other_shapes_and_missing_entries(self):
@@ -327,7 +332,7 @@ class CorruptedImageTest(tf.test.TestCase, parameterized.TestCase):
             r"`mask` must be as large.*12 x",
         ),
         ("ranks", {"mask": np.zeros(12)}, r"`mask` must be as large"),
-        ("all", {"mask": np.ones((12, 14))}, "missing altogether"),
+        ("all", {"mask": np.ones((12, 14))}, "only missing"),
         ("clean", {"clean": np.zeros((2, 2))}, r"`clean` must have the shape"),
         ("crop", {"crop": (0, 0, 13, 14)}, r"`crop` must be.*12 x 14"),
     )

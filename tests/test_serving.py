@@ -382,7 +382,7 @@ class ExportTest(tf.test.TestCase, parameterized.TestCase):
             "shutil.disk_usage",
             {"return_value": mock.Mock(free=1000)},
             OSError,
-            "no disk space: .* needs .* bytes, only 1,000 are free",
+            "not enough disk space: .* bytes, but only 1,000 are free",
         ),
         (
             "disk_that_fills_up",

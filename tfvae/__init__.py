@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Variational autoencoders in TensorFlow.
 
-The names here are what most programs need; the subpackages have the rest.
+The most common names are exported here, the others by the subpackages.
 """
 
 import lazy_loader

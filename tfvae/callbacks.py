@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keras callbacks that observe a training run and write down what they see.
+"""Keras callbacks for monitoring: metrics table, TensorBoard, progress bar.
 
-Keras calls the callbacks of a list in order and hands all of them the same
-dictionary of logs: what `Observe` adds to it, the ones behind it see too.
+Keras calls the callbacks of a list in order with the same dictionary of logs:
+what `Observe` adds to it is visible to the callbacks after it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import tqdm
 
 from tfvae import files
 
-# Between two plain progress lines.
+# Shortest time between two plain progress lines.
 _SECONDS_BETWEEN_LINES = 5.0
-# What is worth a place in a progress line, where it is known.
+# Metrics shown in a progress line, if they are logged.
 _SHOWN = {
     "bound": ("bound", "{:.3f}"),
     "psnr": ("PSNR", "{:.2f} dB"),
@@ -35,30 +35,30 @@ _SHOWN = {
 
 
 class Observation(NamedTuple):
-    """What was seen after an epoch, beside the logs of the model."""
+    """Additional metrics and images of an epoch."""
 
     scalars: dict[str, float]
-    """Columns for the metrics of the epoch."""
+    """Additional metrics of the epoch, by name."""
     images: dict[str, np.ndarray]
-    """Pictures for TensorBoard, each `[h, w, 1 or 3]` on 0..1."""
+    """Images for TensorBoard, each `[h, w, 1 or 3]` on 0..1."""
 
 
 class DivergedError(RuntimeError):
-    """Training has left the finite numbers."""
+    """The bound or the parameters became NaN or infinite in training."""
 
 
 class StopWhenDiverged(keras.callbacks.Callback):
-    """Ends a run whose bound or parameters are not finite.
+    """Stops training when the bound or a parameter is not finite.
 
-    It belongs in front of all that write anything down, so that the
-    checkpoint before this epoch is the last one.
+    Put it before all callbacks that save or log, so that the last checkpoint is
+    that of an epoch before.
     """
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Looks at the epoch.
+        """Checks the bound and the parameters.
 
         Raises:
-          DivergedError: If something is not finite.
+          DivergedError: If one of them is not finite.
         """
         bound = float((logs or {}).get("bound", 0.0))
         if not math.isfinite(bound):
@@ -72,13 +72,13 @@ class StopWhenDiverged(keras.callbacks.Callback):
             return
         raise DivergedError(
             f"training diverged in epoch {epoch + 1} ({reason}); lower the "
-            "learning rate, such as cyclical_adam.max_learning_rate, in a "
-            "new run folder."
+            "learning rate, such as cyclical_adam.max_learning_rate, and "
+            "train again in a new run folder"
         )
 
 
 class Observe(keras.callbacks.Callback):
-    """Calls a function after some epochs and adds its scalars to the logs."""
+    """Calls a function every few epochs and adds its metrics to the logs."""
 
     def __init__(
         self, observe: Callable[[int], Observation], every: int
@@ -86,22 +86,22 @@ class Observe(keras.callbacks.Callback):
         """Creates the callback.
 
         Args:
-          observe: Given the number of complete epochs, returns what it saw.
-          every: Number of epochs from one call to the next. It is called at
-            the last epoch in any case.
+          observe: From the number of completed epochs to an observation.
+          every: Number of epochs from one call to the next; it is always
+            called after the last epoch.
 
         Raises:
           ValueError: If `every` is less than 1.
         """
         super().__init__()
         if every < 1:
-            raise ValueError(f"`every` must be at least 1, got {every!r}.")
+            raise ValueError(f"`every` must be at least 1, got {every!r}")
         self._observe = observe
         self._every = every
         self.images: dict[str, np.ndarray] = {}
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Observes; `images` holds this epoch's pictures afterwards."""
+        """Observes; sets `images` to the images of this epoch."""
         done = epoch + 1
         self.images = {}
         if done % self._every and done != self.params["epochs"]:
@@ -114,8 +114,7 @@ class Observe(keras.callbacks.Callback):
 class MetricsTable(keras.callbacks.Callback):
     """Keeps one row of metrics per epoch, in memory and in a CSV file.
 
-    The file is rewritten as a whole after each epoch and renamed into place,
-    so a reader or a kill never finds it half written.
+    The file is rewritten atomically after each epoch, so it is always complete.
     """
 
     def __init__(
@@ -123,11 +122,11 @@ class MetricsTable(keras.callbacks.Callback):
         path: str | os.PathLike[str],
         rows: list[dict[str, float]] | None = None,
     ) -> None:
-        """Creates the table and, where there are rows, writes it.
+        """Creates the table, and writes it if there are rows.
 
         Args:
           path: The CSV file.
-          rows: Rows of the epochs before, when a run is resumed.
+          rows: Rows of earlier epochs when a run is resumed.
         """
         super().__init__()
         self._path = pathlib.Path(path)
@@ -159,7 +158,7 @@ class MetricsTable(keras.callbacks.Callback):
 
 
 class TensorBoardLog(keras.callbacks.Callback):
-    """Writes the logs of each epoch and observed pictures for TensorBoard."""
+    """Writes the logs and observed images of each epoch for TensorBoard."""
 
     def __init__(
         self,
@@ -171,7 +170,7 @@ class TensorBoardLog(keras.callbacks.Callback):
 
         Args:
           directory: Folder of the event files.
-          observe: Callback ahead of this one whose pictures are to be logged.
+          observe: Callback before this one, whose images are logged.
           texts: Texts to log once, such as the configuration.
         """
         super().__init__()
@@ -187,7 +186,7 @@ class TensorBoardLog(keras.callbacks.Callback):
                 tf.summary.text(name, lines, step=0)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Logs scalars and pictures of the epoch."""
+        """Logs metrics and images of the epoch."""
         with self._writer.as_default():
             for name, value in (logs or {}).items():
                 tf.summary.scalar(name, float(value), step=epoch + 1)
@@ -199,17 +198,17 @@ class TensorBoardLog(keras.callbacks.Callback):
 
 
 class Progress(keras.callbacks.Callback):
-    """Tells the progress of a run, with the time left.
+    """Prints the progress of a run, with the time left.
 
-    On a terminal a bar follows the steps of the epoch and each epoch leaves a
-    line; elsewhere there are plain lines only, a few seconds apart at least.
+    On a terminal there is a bar for the steps of the epoch, and a line for each
+    epoch; elsewhere only plain lines, at least a few seconds apart.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         """Creates the callback.
 
         Args:
-          stream: Where to write; standard error when None.
+          stream: Stream to print to; None for standard error.
         """
         super().__init__()
         self._stream = sys.stderr if stream is None else stream
@@ -219,7 +218,7 @@ class Progress(keras.callbacks.Callback):
         self._started = self._told = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Starts the clock at the first epoch, a bar at each one."""
+        """Starts the clock at the first epoch, and a bar at each one."""
         if self._first_epoch is None:
             self._first_epoch = epoch
             self._started = time.perf_counter()
@@ -233,12 +232,12 @@ class Progress(keras.callbacks.Callback):
             )
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Moves the bar on."""
+        """Advances the bar."""
         if self._bar is not None:
             self._bar.update(batch + 1 - self._bar.n)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Writes the line of the epoch."""
+        """Prints the line of the epoch."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -261,17 +260,17 @@ def progress_line(
     elapsed_seconds: float,
     seconds_per_epoch: float,
 ) -> str:
-    """Returns the line that tells of one epoch.
+    """Formats the progress line of one epoch.
 
     Args:
-      epoch: The number of complete epochs.
+      epoch: The number of completed epochs.
       epochs: The number of epochs of the run.
       logs: Metrics of the epoch.
-      elapsed_seconds: Since the run, or this part of it, started.
-      seconds_per_epoch: What the epochs to come are expected to take.
+      elapsed_seconds: Time since the start or the resumption of the run.
+      seconds_per_epoch: Expected time of each remaining epoch.
 
     Returns:
-      One line without its end.
+      One line without a line break.
     """
     parts = [f"epoch {epoch:{len(str(epochs))}d}/{epochs}"]
     for name, (label, form) in _SHOWN.items():

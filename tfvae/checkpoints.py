@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of a training run that survive kills and tell of damage.
+"""Atomic, checksummed checkpoints of a training run.
 
 One checkpoint is one `.npz` file. It holds every variable of the model and of
 its optimizer (weights, states of the data points, step counters, random number
-counters) and a JSON member that says what should be in it. It is written under
-another name, flushed to the disk and then renamed, so that a file of the final
-name is complete; should it be damaged later, the checksums of the archive tell.
+counters) and a JSON member that describes them. It is written under a temporary
+name, flushed to the disk and then renamed, so that a file of the final name is
+complete; later damage is detected by the checksums of the archive.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ _logger = logging.getLogger(__name__)
 
 
 class Checkpoint(NamedTuple):
-    """What a restored or saved checkpoint tells about itself."""
+    """A saved or restored checkpoint."""
 
     path: pathlib.Path
     """The file."""
     epoch: int
-    """The number of epochs that were complete."""
+    """The number of completed epochs."""
     extra: dict[str, Any]
-    """What the caller of `save` asked to keep beside the variables."""
+    """The `extra` that the caller of `save` stored beside the variables."""
 
 
 class DamagedCheckpointError(RuntimeError):
-    """The file is not what `save` once wrote."""
+    """The file is not as `save` wrote it."""
 
 
 def save(
@@ -58,24 +58,24 @@ def save(
     *,
     keep: int = 2,
 ) -> Checkpoint:
-    """Writes a checkpoint and removes all but the last ones.
+    """Writes a checkpoint and deletes all but the last `keep` ones.
 
     Args:
-      directory: Folder of the checkpoints; made where it does not exist.
-      model: A built model. Its optimizer is saved with it when it has one.
-      epoch: Number of epochs that are complete.
-      extra: Anything that JSON can hold, given back by `restore_latest`.
-      keep: Number of checkpoints that remain, this one included.
+      directory: Folder of the checkpoints; created if it does not exist.
+      model: A built model. Its optimizer, if any, is saved with it.
+      epoch: Number of completed epochs.
+      extra: JSON-serialisable data, returned by `restore_latest`.
+      keep: Number of checkpoints to keep, including this one.
 
     Returns:
       The checkpoint.
 
     Raises:
       ValueError: If `keep` is less than 1.
-      OSError: If the disk has no room for it; nothing is written then.
+      OSError: If it does not fit on the disk; nothing is written then.
     """
     if keep < 1:
-        raise ValueError(f"`keep` must be at least 1, got {keep!r}.")
+        raise ValueError(f"`keep` must be at least 1, got {keep!r}")
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     arrays = {
@@ -107,24 +107,24 @@ def restore_latest(
     *,
     grows: Collection[str] = (),
 ) -> Checkpoint | None:
-    """Gives a model the values of the newest checkpoint that is whole.
+    """Restores a model from the newest undamaged checkpoint.
 
-    A damaged checkpoint is reported in the log and the one before it is taken.
+    A damaged checkpoint is reported in the log, and the one before it is used.
     All values are read and checked before the first one is assigned, so the
-    model is never left half restored.
+    model is never left partly restored.
 
     Args:
       directory: Folder that `save` wrote to; it need not exist.
       model: A built model like the saved one. Its optimizer is built here if
-        it was not yet; without one, the saved optimizer is left out.
-      grows: Last parts of the names of variables that may have more rows
-        than the saved ones; the rest of their rows stay as they are.
+        needed; if it has none, the saved optimizer is ignored.
+      grows: Suffixes of the names of variables that may have more rows than
+        the saved ones; their other rows are not changed.
 
     Returns:
-      The checkpoint, or None when there is no whole one.
+      The checkpoint, or None if there is no undamaged one.
 
     Raises:
-      ValueError: If a whole checkpoint belongs to another model.
+      ValueError: If an undamaged checkpoint belongs to another model.
     """
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None and not optimizer.built:
@@ -142,7 +142,7 @@ def restore_latest(
         pairs = zip(saved, current, strict=False)
         grown = [_grown(*pair, grows) for pair in pairs]
         _check_fit(path, [*grown, *saved[len(current) :]], current)
-        # The optimizer's arrays come last, and have no variable without one.
+        # The optimizer's arrays come last; without one they are ignored.
         for variable, array in zip(_variables(model), arrays, strict=False):
             if len(variable.shape) and len(array) < variable.shape[0]:
                 array = np.concatenate([array, variable[len(array) :]])
@@ -160,12 +160,12 @@ def checkpoint_bytes(model: keras.Model) -> int:
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:
-    """Returns all state that outlasts an epoch, the optimizer's last."""
+    """Returns all variables that persist across epochs, optimizer's last."""
     return [*_model_variables(model), *_optimizer_variables(model)]
 
 
 def _model_variables(model: keras.Model) -> list[keras.Variable]:
-    # Metrics start anew with each epoch, and some exist only once compiled.
+    # Metrics are reset in each epoch, and some exist only once compiled.
     metrics = {id(variable) for variable in model.metrics_variables}
     return [v for v in model.variables if id(v) not in metrics]
 
@@ -203,7 +203,7 @@ def _files(directory: pathlib.Path) -> list[pathlib.Path]:
 def _write_archive(
     path: pathlib.Path, arrays: dict[str, np.ndarray], content: dict[str, Any]
 ) -> None:
-    """Writes an archive that exists under its name only when complete."""
+    """Writes an archive atomically."""
     for leftover in path.parent.glob(f"{_PREFIX}*.partial"):
         leftover.unlink()
     with files.replacing(path, "wb", is_synced=True) as file:
@@ -218,12 +218,12 @@ def _write_archive(
 def _read_archive(
     path: pathlib.Path,
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """Reads an archive whole, every checksum verified."""
+    """Reads a complete archive and verifies every checksum."""
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
             if broken is not None:
-                raise DamagedCheckpointError(f"wrong checksum of {broken}.")
+                raise DamagedCheckpointError(f"wrong checksum of {broken}")
             content = json.loads(archive.read(_MEMBER))
             arrays = []
             for index in range(len(content["variables"])):
@@ -249,7 +249,7 @@ def _read_archive(
 def _grown(
     saved: dict[str, Any], current: dict[str, Any], grows: Collection[str]
 ) -> dict[str, Any]:
-    """Describes a saved variable as if it had the rows it may lack."""
+    """Returns a saved variable's description with the number of rows grown."""
     rows, more = saved["shape"][:1], current["shape"][:1]
     if saved["name"] in grows and rows < more:
         return {**saved, "shape": [*more, *saved["shape"][1:]]}
@@ -261,23 +261,23 @@ def _check_fit(
     saved: list[dict[str, Any]],
     current: list[dict[str, Any]],
 ) -> None:
-    """Raises a ValueError where a checkpoint is not one of this model."""
+    """Raises a ValueError if a checkpoint does not fit the model."""
     if len(saved) != len(current):
         raise ValueError(
             f"checkpoint {path} must hold the {len(current)} variables of the "
-            f"model, got {len(saved)}."
+            f"model, got {len(saved)}"
         )
     for one, other in zip(saved, current, strict=True):
         if one != other:
             raise ValueError(
                 f"checkpoint {path} must fit the model: variable "
                 f"{other['name']} is {other['dtype']} {other['shape']}, got "
-                f"{one['name']} {one['dtype']} {one['shape']}."
+                f"{one['name']} {one['dtype']} {one['shape']}"
             )
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
-    """Saves a checkpoint after epochs, the last one in any case."""
+    """Saves a checkpoint every few epochs, and after the last one."""
 
     def __init__(
         self,
@@ -287,13 +287,13 @@ class SaveCheckpoints(keras.callbacks.Callback):
         keep: int = 2,
         extra: Callable[[], dict[str, Any]] = dict,
     ) -> None:
-        """Creates the callback; it belongs behind all that change the run.
+        """Creates the callback; put it after all that change the model.
 
         Args:
           directory: Folder of the checkpoints.
           every: Number of epochs from one checkpoint to the next.
-          keep: Number of checkpoints that remain.
-          extra: Called at each checkpoint for what to keep beside it.
+          keep: Number of checkpoints to keep.
+          extra: Called at each checkpoint; returns the `extra` of `save`.
 
         Raises:
           ValueError: If `every` or `keep` is less than 1.
@@ -302,7 +302,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         if every < 1 or keep < 1:
             raise ValueError(
                 "`every` and `keep` must be at least 1, got "
-                f"{every!r} and {keep!r}."
+                f"{every!r} and {keep!r}"
             )
         self._directory = directory
         self._every = every
@@ -310,7 +310,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self._extra = extra
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Saves where it is time to."""
+        """Saves a checkpoint if one is due."""
         done = epoch + 1
         if done % self._every == 0 or done == self.params["epochs"]:
             save(

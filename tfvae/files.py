@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are whole or not there."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ def replacing(
     newline: str | None = None,
     is_synced: bool = False,
 ) -> Iterator[IO[Any]]:
-    """Opens a file that takes the place of another once it is whole.
+    """Context manager that writes a file atomically.
 
-    Until then it has the same name with `.partial` behind it. An error leaves
-    the other as it was, and nothing beside it; a kill leaves the partial one.
+    It yields a temporary file `<path>.partial`, which replaces `path` when the
+    block ends. After an error `path` is unchanged and the temporary file is
+    removed; a killed process leaves it behind.
 
     Args:
-      path: The other, which need not exist; its folder must.
+      path: The file to write, which need not exist; its folder must.
       mode: "w" for text, as UTF-8, or "wb".
-      newline: As of `open`.
-      is_synced: Whether its content is on the disk before it gets its name,
-        so that it is whole after a power failure, too.
+      newline: As for `open`.
+      is_synced: Whether to flush the content to the disk before renaming, so
+        that the file is complete even after a power failure.
     """
     path = pathlib.Path(path)
     partial = path.with_name(path.name + ".partial")
@@ -46,7 +47,7 @@ def replacing(
 
 
 def sync_folder(path: str | os.PathLike[str]) -> None:
-    """Returns once the names in a folder are on the disk."""
+    """Flushes a folder's directory entries to the disk."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)

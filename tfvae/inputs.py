@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of the data that a user hands to a model."""
+"""Validation of the data passed to models."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ def as_batch(
     num_observed: int,
     support: tuple[float, float] = (-math.inf, math.inf),
 ) -> tf.Tensor:
-    """Returns a batch as a tensor, checked as far as a graph can.
+    """Returns a batch as a tensor, validated inside the graph.
 
     Args:
       x: Numbers `[B, D]`, NaN where missing.
       num_observed: D.
-      support: The least and the largest value that an entry may have.
+      support: Smallest and largest value that an entry may have.
 
     Returns:
       float32 `[B, D]`. Infinite values, values outside the support and rows
       without any observed value raise tf.errors.InvalidArgumentError when the
-      tensor is computed, and so do wrong shapes that only then are known.
+      tensor is computed, as do wrong shapes that are unknown before.
 
     Raises:
-      TypeError: If `x` are no numbers.
+      TypeError: If `x` is not numeric.
       ValueError: If the shape is wrong.
     """
     x = tf.convert_to_tensor(x)
@@ -39,7 +39,7 @@ def as_batch(
     shape = tf.TensorShape([None, num_observed])
     if not shape.is_compatible_with(x.shape):
         raise _shape_error(x.shape.as_list(), num_observed)
-    x = tf.ensure_shape(x, shape)  # when run, what is not known before
+    x = tf.ensure_shape(x, shape)  # at run time, for unknown dimensions
     low, high = support
     checks = [
         tf.debugging.Assert(
@@ -60,10 +60,10 @@ def as_batch(
 
 
 def check_compiled(config: dict[str, Any]) -> None:
-    """Raises ValueError if a model was compiled with what it does not use.
+    """Raises ValueError if `compile` was given a loss or metrics.
 
     Args:
-      config: Of `keras.Model.get_compile_config`.
+      config: As returned by `keras.Model.get_compile_config`.
     """
     given = [
         name
@@ -78,7 +78,7 @@ def check_compiled(config: dict[str, Any]) -> None:
 
 
 def check_data(x: Any, num_observed: int) -> np.ndarray:
-    """Returns data as an array, fully checked.
+    """Returns data as a fully validated array.
 
     Args:
       x: Numbers `[N, D]`, NaN where missing.
@@ -88,7 +88,7 @@ def check_data(x: Any, num_observed: int) -> np.ndarray:
       float32 `[N, D]`.
 
     Raises:
-      TypeError: If `x` are no numbers.
+      TypeError: If `x` is not numeric.
       ValueError: If the shape is wrong, or there are infinite values or rows
         without any observed value.
     """
@@ -115,6 +115,6 @@ def check_data(x: Any, num_observed: int) -> np.ndarray:
 
 def _shape_error(shape: Sequence[int | None], num_observed: int) -> ValueError:
     return ValueError(
-        f"`x` must have shape [N, {num_observed}], as the decoder has "
-        f"outputs, got {tuple(shape)!r}"
+        f"`x` must have shape [N, {num_observed}] to match the decoder, got "
+        f"{tuple(shape)!r}"
     )

@@ -66,7 +66,7 @@ class LatentModel(keras.Model):
     needs_index: bool = False
 
     def _count_and_monitor(self, names: Iterable[str]) -> None:
-        """Makes the step counter, and means of what training logs."""
+        """Creates the step counter, and mean metrics of the given names."""
         self._iteration = self.add_weight(
             shape=(),
             initializer="zeros",
@@ -81,7 +81,7 @@ class LatentModel(keras.Model):
 
     @property
     def iteration(self) -> tf.Variable:
-        """Scalar int64, the training steps so far."""
+        """Number of training steps so far, int64 scalar."""
         return self._iteration.value
 
     @property
@@ -89,7 +89,7 @@ class LatentModel(keras.Model):
         return list(self._means.values())
 
     def _monitor(self, **values: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Adds values of a batch, and returns the running means of them."""
+        """Updates metrics by a batch, and returns their running means."""
         for name, value in values.items():
             self._means[name].update_state(value)
         return {name: self._means[name].result() for name in values}
@@ -114,7 +114,7 @@ class LatentModel(keras.Model):
         return self
 
     def adapt(self, x: np.ndarray) -> None:
-        """Sets what the parts of the model take from data before training.
+        """Initialises data-dependent parameters; call it before training.
 
         Args:
           x: `[N, D]`, NaN where missing.
@@ -199,9 +199,9 @@ class LatentModel(keras.Model):
         )
 
     def make_train_function(self, force: bool = False) -> Any:
-        """Builds the optimizer first, as Keras does in the first step.
+        """Builds the optimizer, which Keras does in the first step.
 
-        A step that creates variables is traced twice.
+        A step that creates variables would be traced twice.
         """
         inputs.check_compiled(self.get_compile_config())
         if not self.optimizer.built:
@@ -216,7 +216,7 @@ class LatentModel(keras.Model):
         return self(x)
 
     def reconstruct(self, x: np.ndarray | tf.Tensor) -> tf.Tensor:
-        """Returns what `call` does for one batch, checked first: `[B, D]`."""
+        """Validates one batch and reconstructs it by `call`, `[B, D]`."""
         return self(self._checked(x))
 
     def stored_reconstruction(

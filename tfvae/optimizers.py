@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adam as TensorFlow's one operation for it."""
+"""Adam with TensorFlow's fused update operation."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import tensorflow as tf
 @gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class FusedAdam(keras.optimizers.Adam):
-    """Keras's Adam, with one operation a variable in place of a dozen.
+    """Keras's Adam, with a single fused operation per variable.
 
-    It reads and writes every weight and moment once, and so takes 7 % off the
-    processor time of a step with two million weights. Where the operation does
-    not apply (AMSGrad, sparse gradients, other types than float32, several
-    replicas) it is Keras's own.
+    It reads and writes every weight and moment once, which takes 7 % off the
+    processor time of a step with two million weights. Where the fused operation
+    does not apply (AMSGrad, sparse gradients, dtypes other than float32,
+    several replicas) Keras's own update is used.
 
     Reference: Kingma and Ba, 2015, "Adam: a method for stochastic
     optimization", with the form before section 2.1 that has one epsilon.
@@ -31,8 +31,8 @@ class FusedAdam(keras.optimizers.Adam):
         """Updates one variable.
 
         Args:
-          gradient: Of the loss.
-          variable: What it is the gradient for.
+          gradient: Gradient of the loss in `variable`.
+          variable: The variable to update.
           learning_rate: Scalar.
         """
         is_plain = (
@@ -62,6 +62,6 @@ class FusedAdam(keras.optimizers.Adam):
 
 
 def _handle(variable: keras.Variable | tf.Variable) -> tf.Tensor:
-    """Returns what operations take for a variable."""
+    """Returns the resource handle of a variable, for raw operations."""
     is_keras = isinstance(variable, keras.Variable)
     return (variable.value if is_keras else variable).handle

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tells that something is too large before it is made."""
+"""Checks that data fit into memory or on the disk before they are created."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import shutil
 
 import psutil
 
-# What a file system needs beside the content: headers, names, other files.
+# Reserve of disk space beside the content: headers, names, other files.
 _SPARE_BYTES = 2**20
 
 
 def check_memory(num_bytes: int, what: str, remedy: str) -> None:
-    """Raises a ValueError if `num_bytes` exceed the memory that is free.
+    """Raises a ValueError if `num_bytes` exceed the available memory.
 
     Args:
-      num_bytes: What is about to be taken.
-      what: Names it, as the subject of a sentence.
-      remedy: What to do about it, as a sentence without its full stop.
+      num_bytes: Memory about to be allocated.
+      what: What it is for, the subject of the error message.
+      remedy: What the user can do, in the imperative, without full stop.
 
     Raises:
-      ValueError: With both sizes and the remedy.
+      ValueError: If it does not fit, with both sizes and the remedy.
     """
     available = psutil.virtual_memory().available
     if num_bytes > available:
         raise ValueError(
-            f"{what} would take {num_bytes / 1e9:.1f} GB of memory, only "
+            f"{what} would take {num_bytes / 1e9:.1f} GB of memory, but only "
             f"{available / 1e9:.1f} GB are free; {remedy}"
         )
 
@@ -38,8 +38,8 @@ def check_disk_space(
 
     Args:
       path: An existing folder.
-      num_bytes: What is about to be written there.
-      what: Names the writing, as the subject of a sentence.
+      num_bytes: Number of bytes about to be written there.
+      what: The action, such as "writing to x", the subject of the message.
 
     Raises:
       OSError: With the bytes needed and the bytes free.
@@ -48,6 +48,6 @@ def check_disk_space(
     needed = num_bytes + _SPARE_BYTES
     if free < needed:
         raise OSError(
-            f"no disk space: {what} needs {needed:,} bytes, only {free:,} are "
-            "free."
+            f"not enough disk space: {what} needs {needed:,} bytes, but only "
+            f"{free:,} are free"
         )

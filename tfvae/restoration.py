@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Denoising and in-painting of one image from itself alone.
+"""Zero-shot denoising and in-painting of a single image.
 
-The overlapping patches of the corrupted image are the data points; a model
-trained on them gives each patch its posterior mean, and the overlapping
+The overlapping patches of the corrupted image are the training data; a model
+trained on them estimates each patch by its posterior mean, and the overlapping
 estimates of a pixel are merged into one value.
 """
 
@@ -37,7 +37,7 @@ from tfvae.resources import check_memory
 
 @dataclasses.dataclass(frozen=True)
 class Restoration:
-    """A corrupted image, cut into patches and put together again.
+    """A corrupted image, cut into patches and merged from patch estimates.
 
     All images have values on 0..255; `scale` maps them to the model's values
     and back. Estimates are clipped to 0..255 only by `restore` and `score`
@@ -46,16 +46,15 @@ class Restoration:
     Attributes:
         image: `[height, width, channels]` float32, the corrupted image; NaN
             marks a missing entry.
-        clean: The image without corruption, for scores, or None.
+        clean: The uncorrupted image, for scores, or None.
         patch: Height and width of a patch in pixels.
         stride: Distance of neighbouring patches in pixels.
         merge_method: "mean", "median" or "gaussian", see `merge_patches`.
         scale: Factor from 0..255 to the model's values, such as 1 / 255.
-        keep_observed: Whether observed entries stay as they are in the
-            result, so that only missing ones are filled in. Right for an
-            incomplete image without noise.
-        bits: Bits per channel of the file that `image` is from, 8 or 16, and
-            so of the restored image.
+        keep_observed: Whether observed entries are kept in the result, so
+            that only missing ones are filled in; for incomplete images
+            without noise.
+        bits: Bits per channel to write the restored image with, 8 or 16.
         name: Short name of the image.
     """
 
@@ -70,7 +69,7 @@ class Restoration:
     name: str = "image"
 
     def __post_init__(self) -> None:
-        """Checks that everything fits before any work is done."""
+        """Validates all fields."""
         image = _as_image("image", self.image)
         patch = _as_pair(self.patch)
         if self.merge_method not in MERGE_METHODS:
@@ -97,7 +96,7 @@ class Restoration:
         self._check_restorable()
 
     def _check_restorable(self) -> None:
-        """Every missing entry needs a patch that observes something."""
+        """Checks that every missing entry has a patch with observed ones."""
         rows = self._informed_rows()
         if rows.all():
             return
@@ -117,14 +116,14 @@ class Restoration:
             )
 
     def _informed_rows(self) -> np.ndarray:
-        """Which patches hold at least one observed entry, `[N_all]` bool."""
+        """Returns which patches have an observed entry, `[N_all]` bool."""
         observed = np.any(~np.isnan(self.image), axis=-1, keepdims=True)
         patches = extract_patches(observed, self.patch, self.stride)
         return np.any(patches, axis=1)
 
     @property
     def missing_fraction(self) -> float:
-        """Share of entries that are missing."""
+        """Fraction of the entries that are missing."""
         return float(np.isnan(self.image).mean())
 
     def observations(self) -> Observations:
@@ -139,7 +138,7 @@ class Restoration:
         )
 
     def _check_memory(self) -> None:
-        """Counts the patches as they are cut, chosen, scaled and batched."""
+        """Checks the memory for cutting, selecting, scaling and batching."""
         starts = [
             len(patch_starts(size, patch, self.stride))
             for size, patch in zip(
@@ -224,7 +223,7 @@ class Restoration:
             ValueError: If `image` has another shape or missing entries.
         """
         if self.clean is None:
-            raise RuntimeError("set `clean` before asking for scores")
+            raise RuntimeError("`clean` must be set for scores, got None")
         image = np.asarray(image)
         if image.shape != self.clean.shape or np.isnan(image).any():
             raise ValueError(
@@ -239,7 +238,7 @@ class Restoration:
         }
 
     def corrupted_score(self) -> dict[str, float] | None:
-        """The score restoration starts from, by convention without clipping.
+        """Returns the score of the corrupted image, by convention not clipped.
 
         Returns:
             See `score`; None if there is no clean image or entries are
@@ -263,8 +262,8 @@ def _as_image(name: str, image: np.ndarray) -> np.ndarray:
     array = np.ascontiguousarray(array, dtype=np.float32)
     if np.isinf(array).any() or np.isnan(array).all():
         raise ValueError(
-            f"`{name}` must have finite or missing (NaN) entries, not "
-            "infinite ones, and must not be missing altogether"
+            f"`{name}` must be finite or missing (NaN) in every entry, and "
+            "observed in at least one, got infinite or only missing entries"
         )
     return array
 
@@ -295,14 +294,14 @@ def corrupted_image(
 ) -> Restoration:
     """Loads an image, corrupts it as asked, and prepares its restoration.
 
-    To clean up a picture that is noisy already, leave the corruptions at
-    zero. To measure, give a clean picture and the corruption: `noise_std`
+    To restore an image that is already corrupted, leave the corruptions at
+    zero. To benchmark, pass a clean image and the corruption: `noise_std`
     adds white Gaussian noise (unclipped), `missing_fraction` drops entries.
 
     Args:
         image: A file, the name of an embedded picture or an array, see
             `load_image`; NaN marks missing entries.
-        clean: The picture to compare with, if it is not `image` itself.
+        clean: The clean image, if it is not `image` itself.
         crop: Top row, left column, height and width of a region to work on.
         noise_std: Standard deviation of the noise to add, on 0..255.
         missing_fraction: Probability of each entry to be dropped.
@@ -315,8 +314,8 @@ def corrupted_image(
         stride: Distance of neighbouring patches in pixels.
         merge_method: "mean", "median" or "gaussian", see `merge_patches`.
         scale: Factor from 0..255 to the model's values.
-        keep_observed: Whether observed entries stay as they are; None does
-            so if entries are missing and no noise was added.
+        keep_observed: Whether to keep observed entries; None keeps them if
+            entries are missing and no noise was added.
         seed: Seed of the corruption.
 
     Returns:
@@ -345,7 +344,7 @@ def corrupted_image(
     is_corrupted_here = noise_std != 0.0 or missing_fraction != 0.0
     if reference is None and is_corrupted_here and not np.isnan(source).any():
         reference = source
-    # Two streams, so that the same noise is drawn whatever is dropped.
+    # Two streams, so that the noise does not depend on the dropped entries.
     noisy = add_noise(source, noise_std, seed) if noise_std else source
     corrupted = drop_pixels(
         noisy, missing_fraction, whole_pixels=whole_pixels, seed=seed + 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Learning-rate schedules that Keras does not have."""
+"""Triangular cyclical learning rate schedule."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tensorflow as tf
 @gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class TriangularCyclical(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate that climbs and falls in straight lines, for ever.
+    """Cyclical learning rate that varies linearly between two bounds.
 
     Reference: Smith, 2017, "Cyclical learning rates for training neural
     networks", policy "triangular".
@@ -26,9 +26,9 @@ class TriangularCyclical(keras.optimizers.schedules.LearningRateSchedule):
         """Creates the schedule.
 
         Args:
-          min_learning_rate: At step 0 and at every even half cycle's end.
-          max_learning_rate: At every odd half cycle's end.
-          half_cycle_steps: Optimiser steps from one to the other.
+          min_learning_rate: Learning rate at the start and end of each cycle.
+          max_learning_rate: Learning rate in the middle of each cycle.
+          half_cycle_steps: Optimizer steps from one to the other.
 
         Raises:
           ValueError: If the rates are not 0 < min <= max, or the half cycle
@@ -50,9 +50,9 @@ class TriangularCyclical(keras.optimizers.schedules.LearningRateSchedule):
         self.half_cycle_steps = half_cycle_steps
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        """Returns the learning rate of an optimiser step, counted from 0."""
+        """Returns the learning rate of an optimizer step, counted from 0."""
         cycle_steps = 2 * self.half_cycle_steps
-        # The remainder in integers: float32 steps lose their unit past 2**24.
+        # Integer remainder: float32 cannot count steps beyond 2**24.
         phase = tf.math.floormod(tf.cast(step, tf.int64), cycle_steps)
         distance = tf.abs(phase - self.half_cycle_steps)  # from the peak
         height = 1.0 - tf.cast(distance, tf.float32) / self.half_cycle_steps

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frozen dataclasses that Keras saves with a model."""
+"""Frozen dataclasses of settings that Keras serialises with a model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _Class = TypeVar("_Class")
 
 
 class Settings:
-    """Gives a frozen dataclass the `get_config` that Keras saves it by."""
+    """Mixin that gives a frozen dataclass Keras's `get_config` protocol."""
 
     def get_config(self) -> dict[str, Any]:
         fields = dataclasses.fields(self)  # type: ignore[arg-type]
@@ -36,7 +36,7 @@ class Settings:
 
 @dataclass_transform(frozen_default=True)
 def saved_settings(cls: type[_Class]) -> type[_Class]:
-    """Makes a class of settings a frozen dataclass for gin and Keras files."""
+    """Decorator: a frozen dataclass, registered with gin and Keras."""
     cls = dataclasses.dataclass(frozen=True)(cls)
     cls = keras.saving.register_keras_serializable("tfvae")(cls)
     return gin.register(cls)

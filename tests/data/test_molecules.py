@@ -69,7 +69,7 @@ class MoleculeFileTest(tf.test.TestCase, parameterized.TestCase):
             molecules.molecule_file(path, num_symbols=32)
 
     def test_file_without_molecules_is_refused(self):
-        with self.assertRaisesRegex(ValueError, "must have a molecule"):
+        with self.assertRaisesRegex(ValueError, "`path` must contain at least"):
             molecules.molecule_file(self._file(""), leave_out=True)
         with self.assertRaises(FileNotFoundError):
             molecules.molecule_file("nowhere.smi")

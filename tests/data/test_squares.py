@@ -44,9 +44,9 @@ class SquareImagesTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(
         ({"min_size": 0}, "`min_size`, `max_size`.*got 0, 20 and 64"),
         ({"side": 19}, "`min_size`, `max_size`.*got 1, 20 and 19"),
-        ({"columns": ()}, r"`columns` must be from 0 to 63, got \[\]"),
-        ({"columns": (-1,)}, r"`columns` must be from 0 to 63, got \[-1\]"),
-        ({"columns": (64,)}, r"`columns` must be from 0 to 63, got \[64\]"),
+        ({"columns": ()}, r"`columns` must be in \[0, 63\], got \[\]"),
+        ({"columns": (-1,)}, r"`columns` must be in \[0, 63\], got \[-1\]"),
+        ({"columns": (64,)}, r"`columns` must be in \[0, 63\], got \[64\]"),
         ({"min_size": 9, "columns": (60,)}, r"room .* = 9 .*got \[60\]"),
     )
     def test_wrong_arguments_are_told(self, arguments, message):

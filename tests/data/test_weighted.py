@@ -202,7 +202,7 @@ class WeightedBatchesTest(tf.test.TestCase, parameterized.TestCase):
             _take(again.dataset(), 3), _take(batches.dataset(), 3)
         )
         other = WeightedBatches(_points(20), _weights(20), 4, seed=8)
-        with self.assertRaisesRegex(ValueError, "`state` must be of seed 8"):
+        with self.assertRaisesRegex(ValueError, "`state` must have the seed 8"):
             other.restore(state)
 
     def test_shards_draw_differently_from_the_same_weights(self):
@@ -250,7 +250,7 @@ class WeightedBatchesTest(tf.test.TestCase, parameterized.TestCase):
         (
             "empty",
             {"points": _points(0), "weights": np.ones(0)},
-            "`points` must have a row at least",
+            "`points` must have at least one row",
         ),
     )
     def test_refuses(self, arguments, message):

@@ -182,36 +182,38 @@ class SelectPointsTest(tf.test.TestCase):
 
 
 class SearchTest(tf.test.TestCase, parameterized.TestCase):
-    def test_climbs_end_at_the_nearest_maximum_each(self):
+    def test_searches_end_at_the_nearest_maximum_each(self):
         centres = np.array([[0.5, 0.5], [5.0, -0.5]])
 
         def function(points):
-            # A hill for each climb; the second one's lies outside the box.
+            # A hill for each search; the second one's lies outside the box.
             differences = points - centres
             return -np.sum(differences**2, -1), -2.0 * differences
 
         box = Box(np.full(2, -2.0, "f4"), np.full(2, 2.0, "f4"))
-        found = search.climb(function, np.zeros([2, 2], "f4"), box)
+        found = search.multi_start_lbfgs(function, np.zeros([2, 2], "f4"), box)
         self.assertAllClose(
             found.points, [[0.5, 0.5], [2.0, -0.5]], rtol=0.0, atol=1e-4
         )
         self.assertAllClose(found.best, [[0.5, 0.5]], atol=1e-4)
 
-    def test_climbs_pass_on_what_the_function_raises(self):
+    def test_searches_pass_on_what_the_function_raises(self):
         def function(points):
             raise ArithmeticError("no value")
 
         box = Box(np.full(2, -2.0, "f4"), np.full(2, 2.0, "f4"))
         with self.assertRaisesRegex(ArithmeticError, "no value"):
-            search.climb(function, np.zeros([3, 2]), box)
+            search.multi_start_lbfgs(function, np.zeros([3, 2]), box)
 
-    def test_climbs_survive_points_without_a_value(self):
+    def test_searches_survive_points_without_a_value(self):
         def function(points):
             values = np.where(points[:, 0] > 0.5, np.nan, points[:, 0])
             return values, np.ones_like(points)
 
         box = Box(np.full(1, -2.0, "f4"), np.full(1, 2.0, "f4"))
-        found = search.climb(function, np.array([[-1.0], [0.0]]), box)
+        found = search.multi_start_lbfgs(
+            function, np.array([[-1.0], [0.0]]), box
+        )
         self.assertTrue(np.all(np.isfinite(found.values)))
 
     def test_batch_is_greedy_in_joint_improvement(self):

@@ -90,9 +90,9 @@ class RandomFeaturesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllClose(outputs, layer(_points()), rtol=1e-5)
 
     @parameterized.parameters(
-        ({"num_features": 0}, "`num_features` must be an integer over 0"),
+        ({"num_features": 0}, "`num_features` must be a positive integer"),
         ({"kernel": "cubic"}, "`kernel` must be one of linear.*got 'cubic'"),
-        ({"scale": 0.0}, "`scale` must be over 0, got 0.0"),
+        ({"scale": 0.0}, "`scale` must be positive, got 0.0"),
     )
     def test_what_can_not_be_drawn_is_told(self, change, message):
         with self.assertRaisesRegex(ValueError, message):
@@ -154,7 +154,7 @@ class RandomConvFeaturesTest(tf.test.TestCase, parameterized.TestCase):
         )
 
     @parameterized.parameters(
-        (6, (4, 4, 1), "`num_outputs` must be a multiple of 4.*got 6"),
+        (6, (4, 4, 1), "`num_outputs` .* positive multiple of 4.*got 6"),
         (4, (1, 4, 1), "`image_shape` must have sides of at least 2 pixels"),
     )
     def test_outputs_that_fill_no_map_are_told(self, size, shape, message):

@@ -68,9 +68,9 @@ class EncoderTest(tf.test.TestCase):
 
     def test_wrong_arguments_are_told(self):
         for arguments, message in (
-            (((2, 3), (2,)), "`kernel_sizes` must be one for each of"),
+            (((2, 3), (2,)), "`kernel_sizes` must have one entry for each of"),
             (((), ()), "at least one, got"),
-            (((2, 3), (3, 4)), "`kernel_sizes` must leave a step of the 5"),
+            (((2, 3), (3, 4)), "must leave at least one of the 5 steps"),
         ):
             with self.assertRaisesRegex(ValueError, message):
                 networks.sequence_encoder(3, 5, 2, *arguments)

@@ -207,8 +207,8 @@ class BothTest(tf.test.TestCase, parameterized.TestCase):
             self.assertAllEqual(bias, tf.zeros_like(bias))
 
     @parameterized.parameters(
-        ((4, (64, 64)), {}, "`image_shape` must be height, width"),
-        ((0, (8, 8, 1)), {}, "`num_outputs` must be a multiple of 1.*got 0"),
+        ((4, (64, 64)), {}, r"`image_shape` must be \(height, width, channels"),
+        ((0, (8, 8, 1)), {}, "`num_outputs` must be a positive integer, got 0"),
         ((4, (8, 8, 1), ((2, 3),)), {}, r"`convolutions` .*got \(2, 3\)"),
         ((4, (8, 8, 1), ((2, 3, 0),)), {}, r"`convolutions` .*\(2, 3, 0\)"),
     )
@@ -217,7 +217,7 @@ class BothTest(tf.test.TestCase, parameterized.TestCase):
             strided.strided_conv_encoder(*arguments, **options)
 
     @parameterized.parameters(
-        ((63, (8, 8, 1), 2), {}, "`num_outputs` must be a multiple of 64"),
+        ((63, (8, 8, 1), 2), {}, "`num_outputs` .* positive multiple of 64"),
         ((64, (8, 8, 1)), {}, "`num_latents` must be given where"),
         ((64, (8, 8, 1), 2), {"last_kernel": 0}, r"`convolutions` .*1, 0, 1"),
     )

@@ -188,9 +188,9 @@ class UpsamplingDecoderTest(tf.test.TestCase, parameterized.TestCase):
             other.build((None, 10))
 
     @parameterized.parameters(
-        (1000, 16, None, "`num_outputs` must be a multiple of 1024.*got 1000"),
-        (1024, 18, None, "`num_latents` must be a multiple of 4.*got 18"),
-        (1024, 0, None, "`num_latents` must be a multiple of 4.*got 0"),
+        (1000, 16, None, "`num_outputs` .* multiple of 1024.*got 1000"),
+        (1024, 18, None, "`num_latents` .* positive multiple of 4.*got 18"),
+        (1024, 0, None, "`num_latents` .* positive multiple of 4.*got 0"),
         (1024, 16, (), "`filters` must not be empty"),
     )
     def test_outputs_that_fill_no_map_are_told(

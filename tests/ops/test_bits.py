@@ -127,8 +127,8 @@ class SingletonsAndHeadsTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllEqual(whole, expected)
 
     @parameterized.parameters(1, 5, 8, 9, 16, 70)
-    def test_head_c_has_the_latents_before_c(self, num_latents):
-        packed = bits.heads(num_latents)
+    def test_prefix_mask_c_has_the_latents_before_c(self, num_latents):
+        packed = bits.prefix_masks(num_latents)
         self.assertEqual(packed.dtype, np.uint8)
         self.assertEqual(
             packed.shape, (num_latents + 1, bits.packed_size(num_latents))

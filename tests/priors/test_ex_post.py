@@ -207,7 +207,7 @@ class ArgumentsTest(tf.test.TestCase, parameterized.TestCase):
     def test_split_without_one_side_is_told(self, held_out):
         with self.assertRaisesRegex(
             ValueError,
-            f"`held_out` must be a share .* both sides, got {held_out} of 10",
+            f"`held_out` must be a fraction .* hold out, got {held_out} of 10",
         ):
             priors.fit_prior(
                 priors.GaussianMixturePrior(2),

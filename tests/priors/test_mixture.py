@@ -170,7 +170,7 @@ class VampPriorTest(tf.test.TestCase):
             lambda: prior.sample(random.make_seed(0), 1),
         ):
             with self.assertRaisesRegex(
-                RuntimeError, "VampPrior must see an encoder before it is used"
+                RuntimeError, "VampPrior must be connected to an encoder before"
             ):
                 use()
         with self.assertRaisesRegex(

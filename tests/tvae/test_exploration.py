@@ -192,7 +192,7 @@ class RenamingTest(tf.test.TestCase, parameterized.TestCase):
         states, drawn = tiny.stored_states(model), model.decode(np.eye(10))
         log_likelihood = model.log_likelihood(x)
         reconstructed = model.stored_reconstruction(x, tiny.INDEX)
-        exploration.rename_frequent(model)
+        exploration.invert_frequent(model)
         self.assertAllClose(
             model.prior_probs, np.where(RENAMED, 1.0 - PROBS, PROBS)
         )
@@ -209,7 +209,7 @@ class RenamingTest(tf.test.TestCase, parameterized.TestCase):
         model, x = _frequent(), tiny.data()
         before = tiny.Parameters(model)
         states = tiny.stored_states(model)
-        exploration.rename_frequent(model)
+        exploration.invert_frequent(model)
         after, renamed = tiny.Parameters(model), tiny.stored_states(model)
         self.assertAllClose(
             after.log_joints(x, renamed), before.log_joints(x, states)
@@ -235,7 +235,7 @@ class RenamingTest(tf.test.TestCase, parameterized.TestCase):
                 part = slice(start, start + 4)
                 model.train_step((tiny.data()[part], tiny.INDEX[part]))
                 if start == 4 and rename_first:
-                    exploration.rename_frequent(model)
+                    exploration.invert_frequent(model)
             models.append(model)
         plain, renamed = models
         self.assertEqual(int(plain.prior.visits), 0)
@@ -269,7 +269,7 @@ class RenamingTest(tf.test.TestCase, parameterized.TestCase):
         model.compile(optimizer)
         model.fit(x[:8], tiny.INDEX[:8], batch_size=4, verbose=0)
         expected = model.log_likelihood(x)
-        exploration.rename_frequent(model)
+        exploration.invert_frequent(model)
         self.assertAllClose(model.log_likelihood(x), expected)
         self.assertAllLessEqual(model.prior_probs, 0.5)
 
@@ -282,7 +282,7 @@ class RenamingTest(tf.test.TestCase, parameterized.TestCase):
             model = _frequent(make_decoder)
         self.assertIsNone(exploration.first_dense(model.decoder))
         before = model.get_weights()
-        exploration.rename_frequent(model)
+        exploration.invert_frequent(model)
         for found, weight in zip(model.get_weights(), before, strict=True):
             self.assertAllEqual(found, weight)
 
@@ -290,7 +290,7 @@ class RenamingTest(tf.test.TestCase, parameterized.TestCase):
         model = _frequent()
         model.prior_probs.assign(np.minimum(PROBS, 0.5))
         before = model.get_weights()
-        exploration.rename_frequent(model)
+        exploration.invert_frequent(model)
         for found, weight in zip(model.get_weights(), before, strict=True):
             self.assertAllEqual(found, weight)
 
@@ -403,7 +403,7 @@ class ExploreTest(tf.test.TestCase, parameterized.TestCase):
         self.assertGreater(np.abs(draws[0] - draws[1]).max(), 0.1)
         self.assertGreater(np.abs(draws[1] - draws[2]).max(), 0.1)
 
-    def test_frequent_latents_are_renamed_at_the_end_of_every_epoch(self):
+    def test_frequent_latents_are_inverted_at_the_end_of_every_epoch(self):
         model = _explorer()
         callback = tvae.Explore()
         callback.set_model(model)

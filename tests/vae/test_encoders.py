@@ -82,7 +82,7 @@ class PolicyTest(tf.test.TestCase, parameterized.TestCase):
             encoders.Encoder(None, None)
 
     def test_parts_that_do_not_fit_are_told(self):
-        with self.assertRaisesRegex(ValueError, r"makes, \(4,\), got \(6,\)"):
+        with self.assertRaisesRegex(ValueError, r"shape, \(4,\), got \(6,\)"):
             encoders.Encoder(tiny.network(4), tiny.network(4))
 
     def test_odd_outputs_are_told(self):

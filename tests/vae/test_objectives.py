@@ -100,7 +100,7 @@ class FormulaTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(
         ({"first": 0.0}, "`first` must be positive .* got 0.0 and 10.0"),
         ({"last": 1e-7}, "`first` must be positive .* got 1e-06 and 1e-07"),
-        ({"growth": 1.0}, "`growth` must be over 1, got 1.0"),
+        ({"growth": 1.0}, "`growth` must be greater than 1, got 1.0"),
         ({"growth_steps": 0}, "`growth_steps` at least 1, got 1000 and 0"),
     )
     def test_wrong_geometric_beta_is_told(self, settings, message):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sources made of numeric array files: NumPy's and MNIST's format."""
+"""Data sources from array files: `.npy`, `.npz` and idx (MNIST)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tfvae.data.source import Observations, occurring_range, split_test
 _GZIP_SIGNATURE = b"\x1f\x8b"
 _IDX_UNSIGNED_BYTE = 0x08
 
-# What NumPy and the modules it uses were seen to raise on damaged files.
+# Exceptions that NumPy and the modules it uses raise on damaged files.
 _LOADING_ERRORS = (
     EOFError,
     MemoryError,
@@ -162,15 +162,15 @@ def idx_images(
     num_test: int | None = None,
     scale: float = 1.0 / 255.0,
 ) -> Observations:
-    """Images in MNIST's own file format, as of MNIST and Fashion-MNIST.
+    """Images in the idx file format of MNIST and Fashion-MNIST.
 
     Args:
         directory: Folder with `train-images-idx3-ubyte` and, for testing,
             `t10k-images-idx3-ubyte`, each with or without `.gz`. Labels, in
             files with `labels-idx1` in place of `images-idx3`, are read if
-            they are there.
-        num_train: Use only that many training images, the first ones.
-        num_test: Use only that many test images, the first ones.
+            they exist.
+        num_train: Use only the first `num_train` training images.
+        num_test: Use only the first `num_test` test images.
         scale: Factor from 0..255 to the model's values.
 
     Returns:
@@ -235,15 +235,15 @@ def _find_idx(directory: str, name: str) -> str | None:
 def _first(name: str, images: np.ndarray, count: int | None) -> np.ndarray:
     if images.ndim != 3:
         raise ValueError(
-            "idx files must hold images [count, height, width], got shape "
-            f"{images.shape!r}"
+            "`directory` must have idx files of images [count, height, "
+            f"width], got shape {images.shape!r}"
         )
     if count is None:
         return images
     if not 1 <= count <= len(images):
         raise ValueError(
-            f"`{name}` must be in [1, {len(images)}], the number of images "
-            f"there are, got {count!r}"
+            f"`{name}` must be in [1, {len(images)}], the number of images, "
+            f"got {count!r}"
         )
     return images[:count]
 
@@ -284,7 +284,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
         shape = struct.unpack(f">{num_dimensions}I", content[4:header])
     if not shape or len(content) != header + math.prod(shape):
         raise ValueError(
-            f"`path` must hold the {shape!r} values its header announces, "
+            f"`path` must hold {shape!r} values, as its header declares, "
             f"got {max(0, len(content) - header)} in {path!s}"
         )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

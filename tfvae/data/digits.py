@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Handwritten digits that come with scikit-learn."""
+"""Data source of the handwritten digits bundled with scikit-learn."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _LARGEST = 16.0
 
 @gin.register
 def sklearn_digits(*, size: tuple[int, int] | None = None) -> Observations:
-    """The 1,797 handwritten digits that scikit-learn ships, all to train on.
+    """The 1,797 handwritten digits bundled with scikit-learn.
 
-    They need no file and no network. `resplit_images` holds some out.
+    They need no file and no network. All are training data; `resplit_images`
+    holds some out.
 
     Reference: Alpaydin and Kaynak, 1998, Optical recognition of handwritten
     digits, UCI machine learning repository (its test set).

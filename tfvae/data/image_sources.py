@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sources made of image files and of patches of pictures."""
+"""Data sources from image files, and from patches of images."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def image_files(
             must already agree.
         channels: 1 to convert all to grey, 3 to RGB; None if they agree.
         scale: Factor from 0..255 to the model's values.
-        test_fraction: Share of the images held out for testing.
+        test_fraction: Fraction of the images held out for testing.
         seed: Chooses which images are held out.
 
     Returns:
@@ -137,8 +137,8 @@ def image_patches(
             out of all of them; None keeps all.
         crop: Region to cut out of every picture first, see `crop_image`.
         scale: Factor from 0..255 to the model's values.
-        brightest_fraction: Share of each picture's values, the largest ones,
-            to lower to the largest of the others; keeps highlights from
+        brightest_fraction: Fraction of each picture's values, the largest
+            ones, to clip to the largest of the others; keeps highlights from
             dominating. Studies of natural images use 0.02.
         whiten: Whether to decorrelate the patches, see `zca_whitening`; the
             statistics are those of the training patches.
@@ -186,11 +186,11 @@ def image_patches(
 
 
 def _draw_rows(points: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """That many different rows at random, in random order."""
+    """Draws `count` rows without replacement, in random order."""
     if not 1 <= count <= len(points):
         raise ValueError(
             f"`num_patches` must be in [1, {len(points)}], the number of "
-            f"patches there are, got {count!r}"
+            f"patches, got {count!r}"
         )
     generator = np.random.default_rng([seed, 1])
     return points[generator.choice(len(points), count, replace=False)]

@@ -71,7 +71,7 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PER_16_BIT_STEP = 257.0  # 65535 / 255
 
-# What the decoders were seen to raise on damaged files.
+# Exceptions that the decoders raise on damaged files.
 _DECODING_ERRORS = (
     OSError,
     ValueError,
@@ -232,7 +232,7 @@ def write_image(
     bits: int = 8,
     missing_value: float = 0.0,
 ) -> None:
-    """Writes an image so that a reader never sees half of it.
+    """Writes an image file atomically.
 
     Values are clipped to 0..255 and rounded here, and only here. A `.npy`
     file keeps them as they are, NaN included.
@@ -353,7 +353,7 @@ def embedded_image(
     crop: tuple[int, int, int, int] | None = None,
     size: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """A real picture that comes with scikit-image; nothing is downloaded.
+    """Returns a photograph bundled with scikit-image; downloads nothing.
 
     Args:
         name: One of `EMBEDDED_IMAGES`, such as "camera" (grey, 512 x 512)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of molecules, a text in SMILES at the beginning of each line."""
+"""Data source of molecules from files of SMILES strings, one per line."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ _logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class MoleculeFile:
-    """The molecules of a file, without repetition, in its order.
+    """The distinct molecules of a file, in its order.
 
     Attributes:
-      sequences: From canonical SMILES to SELFIES symbols.
-      code: What writes and reads such molecules.
-      num_left_out: How many lines were no molecule, or one too long.
+      sequences: Maps canonical SMILES to SELFIES symbols.
+      code: Encodes and decodes such molecules.
+      num_left_out: Number of lines without a readable molecule, or with one
+        that is too long.
     """
 
     sequences: Mapping[str, tuple[str, ...]]
@@ -48,26 +49,26 @@ def molecule_file(
     num_symbols: int | None = None,
     leave_out: bool = False,
 ) -> MoleculeFile:
-    """Reads a file with a molecule in SMILES at the beginning of each line.
+    """Reads a file of SMILES strings, one at the beginning of each line.
 
-    More columns may follow, after a comma or white space, and be quoted;
-    empty lines do not count. Stereochemistry is dropped. Without a path it is
-    the set that comes with RDKit: 9,997 compounds of a screening library,
+    Fields may be quoted, and more columns may follow after a comma or white
+    space; empty lines are ignored. Stereochemistry is removed. The default is
+    the set bundled with RDKit: 9,997 compounds of a screening library,
     `Data/Pains/test_data/wehi_mols.csv` (Saubern, Guha and Baell, 2011, "KNIME
     workflow to assess PAINS filters in SMARTS format"), part of RDKit's
     distribution and under its BSD-3-Clause licence. They take 55 steps of 32
     symbols.
 
     Args:
-      path: The file, or None.
-      num_steps: T, at most how many symbols a molecule has; None for as many
-        as the longest one of the file has. More than that leave room for
-        longer ones to be found.
-      num_symbols: K, with the padding; only compared with what the molecules
-        take, for a model has to be made for this number. None for any.
-      leave_out: Whether lines without a readable molecule, and molecules
-        that are too long, are left out and counted in place of an error. It
-        is so for RDKit's set, where it concerns three salts.
+      path: The file; None for RDKit's set.
+      num_steps: T, the largest number of symbols in a molecule; None for that
+        of the longest one in the file. A larger T allows an optimisation to
+        find longer ones.
+      num_symbols: K, with the padding symbol; only compared with the file's
+        number, as the model is built for K. None for any.
+      leave_out: Whether to skip and count lines without a readable molecule,
+        and molecules that are too long, instead of raising an error. RDKit's
+        set is always read so, which skips three salts.
 
     Returns:
       The molecules.
@@ -90,8 +91,8 @@ def molecule_file(
         except ValueError as error:
             if not leave_out:
                 raise ValueError(
-                    f"{path}, line {number}: {error}; `leave_out` = True "
-                    "does without such lines"
+                    f"{path}, line {number}: {error}; pass `leave_out=True` "
+                    "to skip such lines"
                 ) from error
             num_left_out += 1
             continue
@@ -103,8 +104,8 @@ def molecule_file(
         line, length = next(iter(too_long.items()))
         raise ValueError(
             f"`num_steps` must be at least {max(too_long.values())} for all "
-            f"molecules of {path}, got {num_steps}, and line {line} takes "
-            f"{length}; `leave_out` = True does without such lines"
+            f"molecules of {path}, got {num_steps} (line {line} takes "
+            f"{length}); pass `leave_out=True` to skip such lines"
         )
     num_left_out += len(too_long)
     if num_left_out:
@@ -119,28 +120,31 @@ def _code_of(
     num_steps: int | None,
     num_symbols: int | None,
 ) -> SelfiesCode:
-    """Returns a code that can say the sequences of a file."""
+    """Returns a code that can encode all sequences of a file."""
     sequences = list(sequences)
     if not sequences:
-        raise ValueError(f"{path} must have a molecule that can be used")
+        raise ValueError(
+            f"`path` must contain at least one usable molecule, got {path}"
+        )
     symbols = sorted({symbol for one in sequences for symbol in one})
     if num_symbols not in (None, len(symbols) + 1):
         raise ValueError(
-            f"`num_symbols` must be {len(symbols) + 1}, as the molecules of "
-            f"{path} have {len(symbols)} symbols and there is the padding, "
-            f"got {num_symbols!r}"
+            f"`num_symbols` must be {len(symbols) + 1} (the {len(symbols)} "
+            f"symbols of the molecules of {path}, and the padding), got "
+            f"{num_symbols!r}"
         )
     longest = max(map(len, sequences))
     return SelfiesCode((PADDING, *symbols), num_steps or longest)
 
 
 def _shipped_path() -> pathlib.Path:
-    """Returns where the set of molecules that comes with RDKit is."""
+    """Returns the path of the molecules bundled with RDKit."""
     config = import_chemistry("rdkit.RDConfig")
     path = pathlib.Path(config.RDDataDir).joinpath(*_SHIPPED)
     if not path.exists():
         raise FileNotFoundError(
-            f"This RDKit has no molecules in {path}; give a file of yours."
+            "`path` must be a file where RDKit has no molecules of its own, "
+            f"got None, and there is no {path}"
         )
     return path
 
@@ -162,13 +166,13 @@ def molecule_sequences(
     num_symbols: int | None = None,
     leave_out: bool = False,
 ) -> Observations:
-    """The molecules of a file as one-hot SELFIES, all to train on.
+    """The molecules of a file as one-hot SELFIES, all of them training data.
 
     Args:
-        path: See `molecule_file`, as for all others.
+        path: See `molecule_file`, as for the other arguments.
         num_steps: T.
         num_symbols: K.
-        leave_out: Whether lines that cannot be used are left out.
+        leave_out: Whether unusable lines are skipped.
 
     Returns:
         The molecules, of shape `(T, K)` on [0, 1].

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Molecules as sequences of SELFIES symbols, one-hot.
 
-Every sequence of symbols stands for a molecule, so that whatever a decoder
-says can be read (Krenn et al., 2020, "Self-referencing embedded strings
-(SELFIES): a 100% robust molecular string representation"). RDKit and the
-package `selfies` are imported only when they are used.
+Every sequence of symbols stands for a molecule, so that every decoder output
+is valid (Krenn et al., 2020, "Self-referencing embedded strings (SELFIES): a
+100% robust molecular string representation"). RDKit and the package `selfies`
+are imported only when they are used.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from typing import Any
 import numpy as np
 
 PADDING = "[nop]"
-"""The symbol that ends a sequence, and fills what is left of it."""
+"""The symbol that ends a sequence and pads it to T steps."""
 
-# Atoms whose hydrogens SELFIES adds by itself, although SMILES spells them out.
+# Atoms whose hydrogens are explicit in SMILES but implicit in SELFIES.
 _SPELT_OUT = re.compile(r"\[(B|C|N|O|P|S|F|Cl|Br|I)H\d?\]")
 
 
 def import_chemistry(name: str) -> Any:
-    """Returns a module of the optional libraries for molecules.
+    """Imports a module of the optional libraries for molecules.
 
     Raises:
-      ImportError: If it is missing, with what installs it.
+      ImportError: If it is missing; the message says how to install it.
     """
     try:
         return importlib.import_module(name)
@@ -41,11 +41,11 @@ def import_chemistry(name: str) -> Any:
 
 
 def parse_smiles(smiles: str) -> Any:
-    """Returns RDKit's molecule of a text in SMILES, quietly.
+    """Parses SMILES to an RDKit molecule, without RDKit's log messages.
 
     Raises:
       ImportError: If RDKit is missing.
-      ValueError: If the text is no single molecule.
+      ValueError: If `smiles` is not a single molecule.
     """
     chem = import_chemistry("rdkit.Chem")
     block_logs = import_chemistry("rdkit.rdBase").BlockLogs
@@ -61,22 +61,22 @@ def parse_smiles(smiles: str) -> Any:
 
 
 def canonical_smiles(smiles: str) -> str:
-    """Returns the one text for a molecule, without its stereochemistry.
+    """Returns canonical SMILES without stereochemistry.
 
     Raises:
       ImportError: If RDKit is missing.
-      ValueError: If the text is no single molecule.
+      ValueError: If `smiles` is not a single molecule.
     """
     to_smiles = import_chemistry("rdkit.Chem").MolToSmiles
     once = to_smiles(parse_smiles(smiles), isomericSmiles=False)
     if once == smiles:
         return smiles
-    # Without its isotopes a molecule may be read differently.
+    # Without its isotopes a molecule may be parsed differently.
     return to_smiles(parse_smiles(once), isomericSmiles=False)
 
 
 def split_symbols(smiles: str) -> tuple[str, ...]:
-    """Returns the SELFIES symbols of a text in SMILES.
+    """Converts SMILES to SELFIES symbols.
 
     Raises:
       ImportError: If the package `selfies` is missing.
@@ -87,15 +87,16 @@ def split_symbols(smiles: str) -> tuple[str, ...]:
         return tuple(selfies.split_selfies(selfies.encoder(smiles)))
     except selfies.EncoderError as error:
         raise ValueError(
-            f"`smiles` must be a molecule that SELFIES can say, got {smiles!r}"
+            "`smiles` must be a molecule that SELFIES can encode, got "
+            f"{smiles!r}"
         ) from error
 
 
 @dataclasses.dataclass(frozen=True)
 class SelfiesCode:
-    """Between molecules and the points `[n, T * K]` of a model.
+    """Encodes molecules as one-hot SELFIES `[n, T * K]`, and decodes them.
 
-    A point is T one-hot vectors, one a step, over K symbols.
+    A data point is T one-hot vectors, one per step, over K symbols.
 
     Attributes:
       symbols: The K symbols; `PADDING` is the first.
@@ -121,17 +122,17 @@ class SelfiesCode:
 
     @property
     def num_symbols(self) -> int:
-        """K."""
+        """Number of symbols, K."""
         return len(self.symbols)
 
-    def can_say(self, sequence: Sequence[str]) -> bool:
-        """Returns whether a sequence is short enough, of known symbols."""
+    def can_encode(self, sequence: Sequence[str]) -> bool:
+        """Returns whether a sequence has at most T symbols, all known."""
         return len(sequence) <= self.num_steps and set(sequence) <= set(
             self.symbols
         )
 
     def one_hot(self, sequences: Sequence[Sequence[str]]) -> np.ndarray:
-        """Returns sequences of symbols as points, `[n, T * K]` float32."""
+        """Encodes sequences of symbols, float32 `[n, T * K]`."""
         index = {symbol: i for i, symbol in enumerate(self.symbols)}
         shape = (len(sequences), self.num_steps, self.num_symbols)
         points = np.zeros(shape, np.float32)
@@ -142,34 +143,33 @@ class SelfiesCode:
         return points.reshape(len(sequences), -1)
 
     def write(self, molecules: Sequence[str]) -> np.ndarray:
-        """Returns molecules in SMILES as points, `[n, T * K]` float32.
+        """Encodes molecules given as SMILES, float32 `[n, T * K]`.
 
         Raises:
-          ValueError: If there is no way to say one of them in T of the K
-            symbols, which is never so for what `read` returns.
+          ValueError: If one of them cannot be encoded in T of the K symbols,
+            which never happens for molecules that `read` returned.
         """
         return self.one_hot([self._sequence(one) for one in molecules])
 
     def read(
         self, outputs: np.ndarray, seed: int | None = None
     ) -> list[str | None]:
-        """Returns what a decoder says, as canonical SMILES.
+        """Decodes decoder outputs to canonical SMILES.
 
         Args:
-          outputs: `[n, T * K]`, the probabilities of the symbols, or anything
-            that grows with them where the likeliest are read.
-          seed: Of the draw of the symbols, each step by itself; None for the
-            likeliest symbol of each step.
+          outputs: `[n, T * K]`, the probabilities of the symbols, or any
+            increasing function of them where `seed` is None.
+          seed: Seed of independent draws of the symbols of all steps; None
+            for the most probable symbol of each step.
 
         Returns:
           n molecules. None where there is none: where the first symbol is the
-          padding, and for the few molecules that `write` has no way to say
-          (atoms that only RDKit's form of the molecule spells out, mostly
-          with valences that no chemist would write).
+          padding, and for the few molecules that `write` cannot encode (with
+          atoms that only RDKit's form of the molecule spells out, mostly of
+          implausible valences).
 
         Raises:
-          ValueError: If the shape is wrong, or there are values that are not
-            finite.
+          ValueError: If the shape is wrong or values are not finite.
         """
         outputs = np.asarray(outputs)
         width = self.num_steps * self.num_symbols
@@ -186,7 +186,7 @@ class SelfiesCode:
         return [self._molecule(one) for one in chosen]
 
     def _molecule(self, chosen: np.ndarray) -> str | None:
-        """Returns the molecule of T symbol numbers, or None."""
+        """Returns the molecule of T symbol indices, or None."""
         length = int(np.argmin(np.append(chosen, 0) != 0))
         text = "".join(self.symbols[i] for i in chosen[:length])
         try:
@@ -197,41 +197,41 @@ class SelfiesCode:
         return smiles
 
     def _sequence(self, smiles: str) -> tuple[str, ...]:
-        """Returns a sequence that is read as a molecule again."""
+        """Returns a sequence that decodes to the molecule again."""
         molecule = canonical_smiles(smiles)
         for text in _spellings(molecule):
             with contextlib.suppress(ValueError):
                 sequence = split_symbols(text)
-                if self.can_say(sequence) and molecule == canonical_smiles(
+                if self.can_encode(sequence) and molecule == canonical_smiles(
                     _smiles("".join(sequence))
                 ):
                     return sequence
         raise ValueError(
-            f"`molecules` must be such as {self.num_steps} steps of the "
-            f"{self.num_symbols} symbols can say, got {smiles!r}"
+            f"`molecules` must be encodable in {self.num_steps} steps of the "
+            f"{self.num_symbols} symbols, got {smiles!r}"
         )
 
 
 def _draw(steps: np.ndarray, seed: int) -> np.ndarray:
-    """Draws symbol numbers `[n, T]` from probabilities `[n, T, K]`."""
+    """Draws symbol indices `[n, T]` from probabilities `[n, T, K]`."""
     if np.any(steps < 0.0) or np.any(steps.sum(-1) <= 0.0):
         raise ValueError(
-            "`outputs` must be probabilities where symbols are drawn, got "
+            "`outputs` must be probabilities where `seed` is given, got "
             f"values from {steps.min():g}"
         )
     cumulative = np.cumsum(steps, -1, dtype=np.float64)
     drawn = np.random.default_rng(seed).random((*steps.shape[:2], 1))
-    # Strictly above: a symbol without probability is never drawn.
+    # Strictly above, so that a symbol of probability 0 is never drawn.
     return np.argmax(cumulative > drawn * cumulative[..., -1:], -1)
 
 
 def _smiles(text: str) -> str:
-    """Returns the SMILES of SELFIES symbols in a row."""
+    """Converts a SELFIES string to SMILES."""
     return import_chemistry("selfies").decoder(text)
 
 
 def _spellings(smiles: str) -> Iterator[str]:
-    """Yields texts for one molecule, the canonical one first."""
+    """Yields SMILES strings of one molecule, the canonical one first."""
     chem = import_chemistry("rdkit.Chem")
     molecule = parse_smiles(smiles)
     yield smiles

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Observations: the checked arrays that every data source returns."""
+"""`Observations`: the validated arrays that every data source returns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Observations:
-    """Data points of one source, checked once and flattened.
+    """Validated, flattened data points of one data source.
 
     A data source is any callable without required arguments that returns
     one of these. NaN marks a missing entry.
@@ -22,18 +22,18 @@ class Observations:
         test: `[N_test, D]` float32, held-out data points, or None.
         event_shape: Shape of one data point before it was flattened, such
             as `(28, 28, 1)` for a grey image; its product is D.
-        value_range: Smallest and largest value an entry may sensibly take;
-            figures and written images use it, training does not.
-        features: `[K, D]` float32, what generated each part of the data
-            (bars only), or None.
+        value_range: Smallest and largest plausible value of an entry; used by
+            figures and written images, not in training.
+        features: `[K, D]` float32, ground-truth generative fields (bars
+            only), or None.
         log_likelihood: Mean log-likelihood of a training point under the
             generating parameters, in nats, or None when unknown.
         train_labels: `[N]` int64, the class of each training point, or None.
-        test_labels: `[N_test]` int64, that of each test point, or None.
-        validation: `[N_val, D]` float32, points held out to watch training
-            by, so that the test points are left for its end, or None.
-        weights: `[N]` float64, how often each training point is drawn, as
-            `WeightedBatches` draws; None for once an epoch each.
+        test_labels: `[N_test]` int64, the class of each test point, or None.
+        validation: `[N_val, D]` float32, data points held out to monitor
+            training, or None.
+        weights: `[N]` float64, sampling weights of the training points for
+            `WeightedBatches`; None to visit each once per epoch.
     """
 
     name: str
@@ -93,7 +93,7 @@ class Observations:
 
 
 def check_weights(weights: np.ndarray, num_points: int) -> np.ndarray:
-    """Returns weights of data points as float64, or says what is wrong.
+    """Validates weights of data points; returns them as float64 `[N]`.
 
     Raises:
       ValueError: If there is not one for each point, or they are negative, not
@@ -109,7 +109,8 @@ def check_weights(weights: np.ndarray, num_points: int) -> np.ndarray:
     if wrong.size:
         raise ValueError(
             "`weights` must be finite and not negative, got "
-            f"{weights[wrong[0]]} at {wrong[0]}, one of {wrong.size} such"
+            f"{weights[wrong[0]]} at {wrong[0]} and {wrong.size} such values "
+            "in all"
         )
     if not weights.any():
         raise ValueError("`weights` must not all be zero")
@@ -151,7 +152,7 @@ def _labels(
 
 
 def _as_points(name: str, array: np.ndarray) -> np.ndarray:
-    """Returns `array` as `[N, D]` float32, or says what is wrong with it."""
+    """Validates data points; returns them as float32 `[N, D]`."""
     array = np.asarray(array)
     if not np.issubdtype(array.dtype, np.floating):
         raise TypeError(
@@ -186,7 +187,7 @@ def _rows(rows: np.ndarray) -> str:
 
 
 def occurring_range(points: np.ndarray) -> tuple[float, float]:
-    """Smallest and largest finite value; (0, 1) if they do not differ."""
+    """Returns the smallest and largest finite value; (0, 1) if equal."""
     finite = points[np.isfinite(points)]
     if finite.size == 0 or finite.min() == finite.max():
         return 0.0, 1.0
@@ -200,7 +201,7 @@ def split_test(
 
     Args:
         points: `[N, ...]`, any dtype.
-        test_fraction: Share of the points to hold out, in [0, 1); zero
+        test_fraction: Fraction of the points to hold out, in [0, 1); zero
             holds out none, and any other value at least one.
         seed: Chooses which points are held out.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""New random splits of images, padded and enlarged on the way."""
+"""Random train/validation/test splits of images, with padding and upscaling."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from tfvae.data.source import Observations
 
-# Images placed at a time: what is copied beside the result stays small.
+# Images copied at a time; bounds the memory beside the result.
 _CHUNK = 1024
 
 
@@ -27,18 +27,18 @@ def resplit_images(
     upscale: int = 1,
     seed: int = 0,
 ) -> Observations:
-    """Draws a new split of all images of a source, training and test alike.
+    """Draws a new split of all images of a source, both training and test.
 
-    With the same seed, the training images are the same whatever the other
-    numbers are.
+    With the same seed and `num_train`, the training images do not depend on
+    the sizes of the other parts.
 
     Args:
         data: Images whose shape is `(height, width)` or
             `(height, width, channels)`; without `size` and `upscale`, points
             of any shape.
-        num_train: Images to train on.
-        num_validation: Images to watch training by.
-        num_test: Images for the end; all that remain if None.
+        num_train: Number of training images.
+        num_validation: Number of validation images.
+        num_test: Number of test images; all that remain if None.
         size: Height and width to pad images to with zeros, half of them on
             each side; None leaves their size alone.
         upscale: Factor of height and width before padding; each pixel becomes
@@ -88,7 +88,7 @@ def resplit_images(
 def _counts(
     num_images: int, num_train: int, num_validation: int, num_test: int | None
 ) -> list[int]:
-    """How many images each part gets."""
+    """Returns the number of images of each part."""
     rest = num_images - num_train - num_validation
     counts = [num_train, num_validation, rest if num_test is None else num_test]
     if num_train < 1 or min(counts) < 0 or sum(counts) > num_images:
@@ -103,7 +103,7 @@ def _counts(
 def _placement(
     event_shape: tuple[int, ...], size: Sequence[int] | None, upscale: int
 ) -> tuple[tuple[int, ...], tuple[slice, ...]]:
-    """Shape of the new images, and where in them the old ones are."""
+    """Returns the shape of the new images, and the window of the old ones."""
     if size is None and upscale == 1:
         return event_shape, (slice(None),) * len(event_shape)
     if len(event_shape) not in (2, 3):
@@ -141,9 +141,9 @@ def _gather(
     window: tuple[slice, ...],
     upscale: int,
 ) -> np.ndarray:
-    """Places the indexed images; returns `[n, D']` float32.
+    """Gathers, upscales and pads images; returns `[n, D']` float32.
 
-    Nothing as large as the result is made beside it.
+    Apart from the result it needs little memory.
     """
     placed = np.zeros((len(index), math.prod(shape)), np.float32)
     inner = placed.reshape(-1, *shape)[(slice(None), *window)]
@@ -159,7 +159,7 @@ def _gather(
 
 
 def enlarge(images: np.ndarray, factor: int) -> np.ndarray:
-    """Makes each pixel a square of `factor` by `factor` pixels.
+    """Upscales images by an integer factor, repeating pixels.
 
     Args:
         images: `[N, height, width, ...]`; with factor 1, of any shape.
@@ -174,7 +174,7 @@ def enlarge(images: np.ndarray, factor: int) -> np.ndarray:
 
 
 def _all_labels(data: Observations) -> np.ndarray | None:
-    """Labels of training and then test points, if all of them have one."""
+    """Returns labels of training, then test points; None if some have none."""
     if data.train_labels is None:
         return None
     if data.test is None:

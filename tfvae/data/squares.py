@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Generated pictures of one filled square each, the smallest task there is."""
+"""Synthetic binary images of one filled square each."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def square_images(
         side: Side of the images, pixels.
         min_size: Side of the smallest square, pixels.
         max_size: Side of the largest square, pixels.
-        columns: Where a square may begin on its left; None for wherever it
-            is inside the image. From the top it may begin anywhere.
+        columns: Columns allowed for the left edge of a square; None for all
+            that keep it inside the image. Its top edge may be in any row.
 
     Returns:
-        `[n, side, side]` uint8 of zeros and ones, all different. Smaller
-        squares come first, then those on the left, then those at the top.
+        `[n, side, side]` uint8 of zeros and ones, all different, ordered by
+        size, then left edge, then top edge.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -41,7 +41,7 @@ def square_images(
     columns = range(side) if columns is None else sorted(set(columns))
     if len(columns) == 0 or columns[0] < 0 or columns[-1] >= side:
         raise ValueError(
-            f"`columns` must be from 0 to {side - 1}, got {list(columns)!r}"
+            f"`columns` must be in [0, {side - 1}], got {list(columns)!r}"
         )
     corners = [
         (size, column, row)
@@ -72,11 +72,11 @@ def squares(
     validation_fraction: float = 0.05,
     seed: int = 0,
 ) -> Observations:
-    """Returns images of one square each, several copies of every one, mixed.
+    """Shuffled data set of images of one square, several copies of each.
 
     The defaults are the published data of weighted retraining: 1,090 different
-    images of 64 x 64 pixels, 10 copies of each, the first 545 for validation,
-    so that 10,355 are left for training.
+    images of 64 x 64 pixels, 10 copies of each, the first 545 for validation
+    and the other 10,355 for training.
 
     Reference: Tripp, Daxberger and Hernandez-Lobato, 2020, "Sample-efficient
     optimization in the latent space of deep generative models via weighted
@@ -86,11 +86,11 @@ def squares(
         side: Side of the images, pixels.
         min_size: Side of the smallest square, pixels.
         max_size: Side of the largest square, pixels.
-        columns: Where a square may begin on its left, see `square_images`.
-        copies: How often every image occurs.
-        validation_fraction: Share of the images, after mixing, that is held
-            out, rounded down.
-        seed: Of the order.
+        columns: Columns of the left edge of a square, see `square_images`.
+        copies: Number of copies of every image.
+        validation_fraction: Fraction of the shuffled images that is held out,
+            rounded down.
+        seed: Seed of the order.
 
     Returns:
         The data, zeros and ones.

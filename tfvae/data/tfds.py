@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sources from TensorFlow Datasets, without surprises on the network.
+"""Data source from TensorFlow Datasets that downloads only on request.
 
-TensorFlow Datasets itself answers a missing data set by downloading it, and
-where there is no network it retries for minutes. Here nothing is downloaded
-unless asked for, and what is missing is said at once.
+TensorFlow Datasets itself downloads a missing data set, and without a network
+retries for minutes. Here nothing is downloaded unless `download=True`, and an
+error says at once what is missing.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def _file_list(builder: Any, limit: int = 8) -> str:
 
 
 def _check_manual_files(builder: Any, manual_dir: str, download: bool) -> None:
-    """Refuses a folder that would send the library to the network."""
+    """Raises where files are missing that the library would download."""
     if not os.path.isdir(manual_dir):
         raise FileNotFoundError(
             f"`manual_dir` must be a folder, got {manual_dir!r}"

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Endless batches of data points of which some count more than others.
+"""Infinite datasets of batches with weighted data points.
 
-There are two ways to let a weight count: to draw its data point more often
-(`WeightedBatches`), or to multiply its loss (`loss_weighted_batches`). The
-expected gradient is the same.
+Weights act as sampling probabilities (`WeightedBatches`) or as factors of the
+loss (`loss_weighted_batches`). The expected gradient is the same.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from tfvae.data.batches import point_table, shuffled_batches
 from tfvae.data.source import check_weights
 from tfvae.ops import random
 
-# An operation on few numbers costs its call rather than its work, so that
-# many batches are drawn in one go; of large data points fewer, for memory.
+# Small operations are dominated by call overhead, so many batches are drawn in
+# one call; fewer of large data points, to bound memory.
 _CHUNK_BATCHES = 64
 _CHUNK_BYTES = 2**22
 _PHILOX = 1
@@ -27,17 +26,17 @@ _MAX_DATA = 2**31 - 1  # Indices are int32.
 
 
 class WeightedBatches:
-    """Draws data points with replacement, in proportion to their weights.
+    """Samples data points with replacement, in proportion to their weights.
 
-    A draw costs the same whatever N is. The batch of a step depends on the
-    data, the weights, the seed and the step alone, so that a run that was
-    stopped can go on as if it had not been.
+    The cost of a draw does not depend on N. The batch of a step depends only
+    on the data, the weights, the seed and the step, so that a stopped run can
+    be resumed exactly.
 
     Weights and data points are variables: when `replace` changes them, or
-    `start_step` is set, a dataset made before stays good, and nothing is
-    traced again. They count for the iterators made afterwards, and Keras's
-    `fit` makes one at each call; an older iterator may hold some batches
-    drawn before.
+    `start_step` is set, existing datasets stay valid, and nothing is retraced.
+    Changes take effect for iterators created afterwards, and Keras's `fit`
+    creates one at each call; an older iterator may hold some batches drawn
+    before.
 
         batches = WeightedBatches(points, weights, batch_size=32)
         dataset = batches.dataset()
@@ -48,8 +47,8 @@ class WeightedBatches:
 
     Attributes:
       batch_size: Data points in each batch, B.
-      seed: Chooses the draws.
-      with_index: Whether batches come with the row numbers of their points.
+      seed: Seed of the draws.
+      with_index: Whether batches contain the row indices of their points.
     """
 
     def __init__(
@@ -60,14 +59,14 @@ class WeightedBatches:
         seed: int = 0,
         with_index: bool = False,
     ) -> None:
-        """Makes the tables to draw from.
+        """Builds the alias table to draw from.
 
         Args:
           points: `[N, D]` float32; NaN marks a missing entry.
           weights: `[N]`, not negative, not necessarily normalised.
           batch_size: Data points in each batch, B.
-          seed: Chooses the draws; at most 64 bits.
-          with_index: Whether to yield the row numbers, too.
+          seed: Seed of the draws; at most 64 bits.
+          with_index: Whether to yield the row indices, too.
 
         Raises:
           ValueError: If an argument is out of range.
@@ -78,12 +77,12 @@ class WeightedBatches:
                 f"{batch_size!r}"
             )
         if not len(points):
-            raise ValueError("`points` must have a row at least, got none")
+            raise ValueError("`points` must have at least one row, got none")
         self.batch_size = batch_size
         self.seed = seed
         self.with_index = with_index
         table = _checked_table(weights, len(points))
-        # As its own variables, where a distribution strategy would make copies.
+        # Plain variables, as a distribution strategy would make copies.
         with tf.init_scope(), tf.device("CPU:0"):
             self._points = _variable(point_table(points))
             self._table = _variable(_packed(table))
@@ -106,12 +105,12 @@ class WeightedBatches:
     def replace(
         self, weights: np.ndarray, points: np.ndarray | None = None
     ) -> None:
-        """Changes all weights, and data points, at a cost of O(N).
+        """Replaces all weights, and optionally the data points, in O(N).
 
         Args:
           weights: `[N]`, not negative, not necessarily normalised.
-          points: `[N, D]` to draw from now on, of which N may be another; None
-            for those of before.
+          points: `[N, D]`, new data points, where N may have changed; None to
+            keep the present ones.
 
         Raises:
           ValueError: If an argument is out of range; nothing is changed then.
@@ -128,7 +127,7 @@ class WeightedBatches:
                 f"shape {points.shape!r}"
             )
         table = _packed(_checked_table(weights, len(points)))
-        # In an order in which no row is drawn that is not there.
+        # In an order in which no missing row can be drawn in between.
         if len(points) < self.num_data:
             self._table.assign(table)
             self._points.assign(values)
@@ -139,13 +138,13 @@ class WeightedBatches:
     def dataset(
         self, start_step: int | None = None, shard: tuple[int, int] = (0, 1)
     ) -> tf.data.Dataset:
-        """Returns the endless dataset of batches.
+        """Returns the infinite dataset of batches.
 
         Args:
           start_step: The step of the first batch of every iterator; None for
-            what the property `start_step` is when an iterator begins.
-          shard: Number of an input pipeline, from 0, and how many there are.
-            Each draws on its own, from all data points.
+            the value of the property `start_step` when an iterator is created.
+          shard: Index of an input pipeline, from 0, and their number. Each
+            draws independently from all data points.
 
         Returns:
           A dataset of `[B, D]` float32, or with `with_index` of
@@ -157,7 +156,7 @@ class WeightedBatches:
         number, count = shard
         if not 0 <= number < count:
             raise ValueError(
-                "`shard` must be a number from 0 and a greater count, got "
+                "`shard` must be (index, count) with 0 <= index < count, got "
                 f"{shard!r}"
             )
         start: tf.Variable | tf.Tensor = self._start_step
@@ -169,13 +168,13 @@ class WeightedBatches:
 
         def chunk(step: tf.Tensor) -> tf.Tensor | tuple[tf.Tensor, tf.Tensor]:
             index = self.draw(step, num_batches, number)
-            # Rows are found faster by a list than by a matrix of indices.
+            # Gathering by a vector of indices is faster than by a matrix.
             points = tf.gather(self._points, tf.reshape(index, [-1]))
             points = tf.reshape(points, [*index.shape, num_observed])
             return (points, index) if self.with_index else points
 
         def chunks(_: tf.Tensor) -> tf.data.Dataset:
-            # Reads a variable when an iterator begins, not here and now.
+            # Reads the variable when an iterator is created, not here.
             first = tf.identity(start)
             return tf.data.Dataset.range(first, tf.int64.max, num_batches)
 
@@ -188,11 +187,11 @@ class WeightedBatches:
         )
 
     def indices(self, step: int, shard_number: int = 0) -> np.ndarray:
-        """Returns the row numbers `[B]` int32 that are drawn at a step.
+        """Returns the row indices `[B]` int32 that are drawn at a step.
 
         Args:
           step: The step, from 0.
-          shard_number: Which input pipeline's; see `dataset`.
+          shard_number: Index of the input pipeline; see `dataset`.
 
         Raises:
           ValueError: If the step is negative.
@@ -201,33 +200,33 @@ class WeightedBatches:
         return self.draw(first, 1, shard_number)[0].numpy()
 
     def state(self) -> dict[str, int]:
-        """Returns what resuming needs beside data and weights, for JSON."""
+        """Returns what resuming needs beside data and weights, as JSON."""
         return {"seed": self.seed, "start_step": self.start_step}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on at the step of a state.
+        """Continues at the step of a saved state.
 
         Args:
-          state: Of the method `state`.
+          state: As returned by the method `state`.
 
         Raises:
-          ValueError: If it is that of another seed.
+          ValueError: If it was saved with another seed.
         """
         if state["seed"] != self.seed:
             raise ValueError(
-                f"`state` must be of seed {self.seed}, got {state!r}"
+                f"`state` must have the seed {self.seed}, got {state!r}"
             )
         self.start_step = state["start_step"]
 
     def draw(
         self, step: tf.Tensor, num_batches: int, shard_number: int = 0
     ) -> tf.Tensor:
-        """Draws the row numbers of consecutive steps.
+        """Draws the row indices of consecutive steps.
 
         Args:
-          step: int64, the first of them.
-          num_batches: How many there are.
-          shard_number: Which input pipeline's; see `dataset`.
+          step: int64, the first step.
+          num_batches: Number of steps.
+          shard_number: Index of the input pipeline; see `dataset`.
 
         Returns:
           int32 `[num_batches, B]`.
@@ -249,27 +248,27 @@ class WeightedBatches:
 
 
 class AliasTable(NamedTuple):
-    """What draws from N weights in constant time; see `alias_table`."""
+    """Table for sampling from N weights in O(1); see `alias_table`."""
 
     accept: np.ndarray
-    """`[N]` float32, the probability that a column gives its own index."""
+    """`[N]` float32, the probability that a column returns its own index."""
     alias: np.ndarray
-    """`[N]` int32, the index that a column gives otherwise."""
+    """`[N]` int32, the alias: the index that a column returns otherwise."""
 
 
 def alias_table(weights: np.ndarray) -> AliasTable:
-    """Returns columns of equal probability that give indices by their weights.
+    """Builds the alias table of a categorical distribution.
 
-    Scaled to a mean of 1, weights below 1 leave room in their columns, and
-    larger ones have an excess to fill it with. In the order of the indices,
-    room and excess are lined up by their cumulative sums, which is Vose's
-    algorithm without its loop; see Huebschle-Schneider and Sanders, 2019,
-    "Parallel weighted random sampling".
+    With weights scaled to a mean of 1, those below 1 leave room in their
+    columns, which the excess of larger ones fills. Room and excess are matched
+    by their cumulative sums, in the order of the indices: Vose's algorithm
+    without its loop; see Huebschle-Schneider and Sanders, 2019, "Parallel
+    weighted random sampling".
 
     Args:
-      weights: `[N]` float64, checked.
+      weights: `[N]` float64, validated.
     """
-    # First by the largest, so that the sum of huge weights is no infinity.
+    # Divide by the largest first, so that the sum does not overflow.
     scaled = weights / weights.max()
     scaled *= len(scaled) / scaled.sum()
     is_large = scaled >= 1.0
@@ -279,12 +278,12 @@ def alias_table(weights: np.ndarray) -> AliasTable:
     excess = np.cumsum(np.maximum(scaled[large] - 1.0, 0.0))
     accept = scaled.astype(np.float32)
     alias = np.arange(len(scaled), dtype=np.int32)
-    # The first large one that is not used up when the room begins.
+    # The first large weight whose excess is left where the room begins.
     begins = np.concatenate([[0.0], room[:-1]])[: len(small)]
     filler = np.searchsorted(excess, begins, side="right")
     alias[small] = large[np.minimum(filler, len(large) - 1)]
-    # What a large one gave beyond its excess, to the last room that it filled,
-    # is room of its own column, which the next one fills.
+    # A large weight may give more than its excess to the last room it fills;
+    # the deficit is room in its own column, which the next one fills.
     last = np.searchsorted(begins, excess[:-1], side="left") - 1
     ends = np.append(room, 0.0)[last]  # Position -1 if it filled none.
     given = ends - excess[:-1]
@@ -295,9 +294,9 @@ def alias_table(weights: np.ndarray) -> AliasTable:
 
 
 def _packed(table: AliasTable) -> np.ndarray:
-    """Returns both parts as int32 `[N, 2]`, side by side in memory.
+    """Returns both parts interleaved, int32 `[N, 2]`.
 
-    Where the table is larger than the processor's cache, this halves the time.
+    Where the table exceeds the processor's cache, this halves the time.
     """
     return np.stack([table.accept.view(np.int32), table.alias], axis=1)
 
@@ -310,7 +309,7 @@ def loss_weighted_batches(
     start_epoch: int = 0,
     with_index: bool = False,
 ) -> tf.data.Dataset:
-    """Endless batches of data points with a weight for the loss of each.
+    """Infinite dataset of batches of data points with loss weights.
 
     The order is that of `indexed_batches`: each epoch visits every data point
     once.
@@ -322,7 +321,7 @@ def loss_weighted_batches(
         remainder. An epoch has ceil(N / B) batches.
       seed: Seed of the order.
       start_epoch: Epoch to begin with.
-      with_index: Whether to yield the row numbers, too.
+      with_index: Whether to yield the row indices, too.
 
     Returns:
       An infinite dataset of `(points [b, D] float32, index [b] int32 or None,
@@ -349,7 +348,7 @@ def loss_weighted_batches(
 def _checked_table(weights: np.ndarray, num_data: int) -> AliasTable:
     if num_data > _MAX_DATA:
         raise ValueError(
-            f"`points` must be at most {_MAX_DATA} rows, got {num_data}"
+            f"`points` must have at most {_MAX_DATA} rows, got {num_data}"
         )
     return alias_table(check_weights(weights, num_data))
 
@@ -361,19 +360,19 @@ def _checked_step(step: int) -> int:
 
 
 def _variable(values: np.ndarray | tf.Tensor) -> tf.Variable:
-    """Returns a variable that takes values of any number of rows."""
+    """Returns a variable whose number of rows may change."""
     return tf.Variable(values, trainable=False, shape=[None, *values.shape[1:]])
 
 
 def _uniforms(
     seed: tf.Tensor, step: tf.Tensor, num_batches: int, batch_size: int
 ) -> tf.Tensor:
-    """Draws `[num_batches, batch_size]` float64 on [0, 1) for steps.
+    """Draws uniforms on [0, 1), float64 `[num_batches, batch_size]`.
 
-    They are one stream of Philox, in which each step has its place, so that it
-    does not matter with how many others a step is drawn.
+    They come from one Philox stream in which each step has a fixed position, so
+    the draws of a step do not depend on how many are drawn together.
     """
-    # A count of the generator makes two numbers.
+    # One count of the generator makes two numbers.
     counts = (batch_size + 1) // 2
     first = tf.cast(step * counts, tf.uint64)
     numbers = tf.raw_ops.StatelessRandomUniformV2(

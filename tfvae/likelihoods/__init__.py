@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Observation models p(x | s): what a decoder's outputs mean.
+"""Likelihoods (observation models) p(x | s) on top of decoder outputs.
 
 A likelihood is a Keras layer that owns the noise parameters and turns decoder
 outputs into log-probabilities, means and samples; the densities themselves are
 in `tfvae.ops.densities`. Every model of the library takes one as an argument.
-A new one is a class with these methods; the conformance tests pick it up.
+A new one is a subclass of `Likelihood`; the conformance tests pick it up.
 """
 
 from tfvae.likelihoods.base import MIN_VARIANCE, Likelihood

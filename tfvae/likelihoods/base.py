@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every observation model does, and what those of numbers share."""
+"""Base classes of likelihoods (observation models)."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# A variance below this is no noise model any more, and its inverse overflows.
+# A smaller variance no longer models noise, and its inverse overflows.
 MIN_VARIANCE = 1e-8
 
 
 class Likelihood(keras.layers.Layer):
-    """What a latent-variable model asks of its observation model.
+    """Base class of likelihoods p(x | s), given decoder outputs.
 
     `x` and `observed` are as `densities.split_missing` returns them, with
     shapes that broadcast against the decoder outputs' leading dimensions.
 
     Attributes:
-      support: The least and the largest value that an entry of x may have.
+      support: Smallest and largest value that an entry of x may have.
     """
 
     support: tuple[float, float] = (-math.inf, math.inf)
 
     def num_outputs(self, num_observed: int) -> int:
-        """Returns how many decoder outputs D observed dimensions take."""
+        """Returns the number of decoder outputs for D observed dimensions."""
         return num_observed
 
     def num_observed(self, num_outputs: int) -> int:
@@ -36,7 +36,7 @@ class Likelihood(keras.layers.Layer):
         return num_outputs
 
     def validate(self, x: np.ndarray) -> None:
-        """Raises ValueError if `x`, NaN missing, is outside the support."""
+        """Raises ValueError if `x`, NaN where missing, leaves the support."""
         low, high = self.support
         if np.any((x < low) | (x > high)):
             raise ValueError(
@@ -46,7 +46,7 @@ class Likelihood(keras.layers.Layer):
             )
 
     def adapt(self, x: np.ndarray) -> None:
-        """Sets what initially depends on the data, `[N, D]`, NaN missing."""
+        """Initialises data-dependent parameters from `[N, D]`, NaN missing."""
 
     def log_prob(
         self, x: tf.Tensor, observed: tf.Tensor, outputs: tf.Tensor
@@ -57,10 +57,10 @@ class Likelihood(keras.layers.Layer):
     def features(
         self, x: tf.Tensor, observed: tf.Tensor
     ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        """Writes log p(x | s) of all pairs as products of features.
+        """Writes log p(x | s) as an inner product of features of x and s.
 
-        Only models that score every state with every data point need it, as
-        `TVAE` does whose candidates are shared.
+        Only models that score every state with every data point need it, such
+        as a `TVAE` with shared candidates; see `tfvae.ops.densities`.
 
         Args:
           x: `[B, D]`.
@@ -71,8 +71,8 @@ class Likelihood(keras.layers.Layer):
           `[U, O]` to theirs, `[U, K]`.
         """
         raise NotImplementedError(
-            f"{type(self).__name__} has no `features`; write them, or use "
-            "Evolution(shared=False)"
+            f"{type(self).__name__} does not implement `features`; implement "
+            "it, or use Evolution(shared=False)"
         )
 
     def mean(self, outputs: tf.Tensor) -> tf.Tensor:
@@ -90,7 +90,7 @@ class Likelihood(keras.layers.Layer):
         outputs: tf.Tensor,
         weights: tf.Tensor,
     ) -> None:
-        """Adds a batch to the sums that the closed-form update needs.
+        """Adds a batch to the sufficient statistics of the closed-form update.
 
         Args:
           x: `[B, 1, D]`.
@@ -100,26 +100,26 @@ class Likelihood(keras.layers.Layer):
         """
 
     def maximise(self, pass_done: tf.Tensor, kept: float = 0.0) -> None:
-        """Updates in closed form where `pass_done`.
+        """Updates the noise parameters in closed form where `pass_done`.
 
         Args:
-          pass_done: Scalar, whether to do anything.
-          kept: Share of the sums that the next pass begins with.
+          pass_done: Boolean scalar, whether to update.
+          kept: Fraction of the sufficient statistics that is kept for the next
+            update.
         """
 
     def monitored(self) -> dict[str, tf.Tensor]:
-        """Returns scalars worth a column in the training log."""
+        """Returns scalars to log in training, by name."""
         return {}
 
 
 class StandardizedLikelihood(Likelihood):
-    """A likelihood whose decoder outputs are in units of the data.
+    """A likelihood with decoder outputs in standardised units.
 
-    A mean is offset + scale * output. `adapt` sets the offset to the mean of
-    all data and the scale to their standard deviation, so that a fresh
-    decoder, with outputs around 0 and 1, starts where the data are and
-    optimisers meet the same problem whatever the data's units. Everything
-    seen from outside (bounds, noise, means) stays in the data's own units.
+    The mean of x is offset + scale * output. `adapt` sets the offset to the
+    mean of all data and the scale to their standard deviation, so that the
+    outputs of a new decoder match the data and optimisation does not depend on
+    the data's units. Bounds, noise and means stay in the data's own units.
 
     Attributes:
       offset: Scalar weight; not trained.
@@ -131,7 +131,7 @@ class StandardizedLikelihood(Likelihood):
 
         Args:
           standardize: Whether `adapt` sets offset and scale.
-          **kwargs: Of `keras.layers.Layer`.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
         """
         super().__init__(**kwargs)
         self.standardize = standardize

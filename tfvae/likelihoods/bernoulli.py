@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Binary data."""
+"""Bernoulli likelihood for binary data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tfvae.ops import densities, random
 @gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class BernoulliLikelihood(Likelihood):
-    """Bern(x; sigmoid(outputs)), data in [0, 1]."""
+    """p(x | s) = Bern(x; sigmoid(outputs)), for data in [0, 1]."""
 
     support = (0.0, 1.0)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gaussian noise: of one variance, or of one for each dimension."""
+"""Gaussian likelihoods: one learned variance, or variances from the decoder."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import tensorflow as tf
 from tfvae.likelihoods.base import MIN_VARIANCE, StandardizedLikelihood
 from tfvae.ops import densities, random
 
-# Log-variances of a decoder are kept within this of twice the log of its scale.
+# Decoder log-variances stay within this distance of log(scale**2).
 MAX_LOG_VARIANCE_RATIO = 15.0
 
 
 @gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class GaussianLikelihood(StandardizedLikelihood):
-    """N(x; mean, variance I), one variance for all, updated in closed form.
+    """p(x | s) = N(x; mean, variance I), variance updated in closed form.
 
     Attributes:
       variance: Scalar weight; not trained by gradient.
@@ -38,14 +38,14 @@ class GaussianLikelihood(StandardizedLikelihood):
         """Creates the likelihood.
 
         Args:
-          initial_variance: Where the variance starts; None for the variance
-            of the data given to `adapt` (and 1 without it).
-          standardize: Whether decoder outputs are in units of the data's
-            standard deviation about their mean, or in the data's own.
-          is_fixed: Whether the variance stays where it starts. With a
-            variance of 1 / 2 the log-likelihood is the negative squared
-            error, but for a constant.
-          **kwargs: Of `keras.layers.Layer`.
+          initial_variance: Initial variance; None for the variance of the
+            data given to `adapt` (1 before it is called).
+          standardize: Whether decoder outputs are in standardised units (the
+            data's mean and standard deviation) or in the data's own.
+          is_fixed: Whether the variance keeps its initial value. With a
+            variance of 1 / 2 the log-likelihood is the negative squared error
+            up to a constant.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
 
         Raises:
           ValueError: If `initial_variance` is not positive.
@@ -81,7 +81,7 @@ class GaussianLikelihood(StandardizedLikelihood):
     def _squared_error(
         self, x: tf.Tensor, observed: tf.Tensor, outputs: tf.Tensor
     ) -> tf.Tensor:
-        # In the outputs' units, where x is moved once for all states.
+        # In the outputs' units, so that x is standardised once for all states.
         error = densities.squared_error(self._to_outputs(x), observed, outputs)
         return tf.square(self.scale.value) * error
 
@@ -97,8 +97,8 @@ class GaussianLikelihood(StandardizedLikelihood):
     def features(
         self, x: tf.Tensor, observed: tf.Tensor
     ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        # In the outputs' units; the density's change of units is a constant
-        # for each observed entry.
+        # In the outputs' units; the change of variables adds a constant for
+        # each observed entry.
         scale = self.scale.value
         of_data, of_outputs = densities.gaussian_features(
             self._to_outputs(x),
@@ -148,19 +148,19 @@ class GaussianLikelihood(StandardizedLikelihood):
 @gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class DiagonalGaussianLikelihood(StandardizedLikelihood):
-    """N(x; mean, diag(variance)), both given by the decoder.
+    """p(x | s) = N(x; mean, diag(variance)), both given by the decoder.
 
-    The decoder has 2 D outputs: D means, then D log-variances, each relative
-    to the squared scale of the means.
+    The decoder has 2 D outputs: D means, then D log-variances, the latter in
+    units of the squared scale (see `StandardizedLikelihood`).
     """
 
     def __init__(self, standardize: bool = True, **kwargs: Any):
         """Creates the likelihood.
 
         Args:
-          standardize: Whether decoder outputs are in units of the data's
-            standard deviation about their mean, or in the data's own.
-          **kwargs: Of `keras.layers.Layer`.
+          standardize: Whether decoder outputs are in standardised units (the
+            data's mean and standard deviation) or in the data's own.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
         """
         super().__init__(standardize, **kwargs)
         self.built = True
@@ -179,7 +179,7 @@ class DiagonalGaussianLikelihood(StandardizedLikelihood):
 
     def _log_variance(self, outputs: tf.Tensor) -> tf.Tensor:
         ratio = outputs[..., outputs.shape[-1] // 2 :]
-        # A smooth limit: gradients never vanish altogether.
+        # A smooth bound: gradients never vanish.
         ratio = MAX_LOG_VARIANCE_RATIO * tf.tanh(ratio / MAX_LOG_VARIANCE_RATIO)
         return ratio + 2.0 * tf.math.log(self.scale.value)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sequences of symbols, such as texts or the derivations of a grammar."""
+"""Categorical likelihood of symbol sequences, with grammar masks."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ import tensorflow as tf
 from tfvae.likelihoods.base import Likelihood
 from tfvae.ops import random
 
-# What probabilities of a step, as float32, may sum to besides 1.
+# Allowed deviation from 1 of the sum of a step's float32 probabilities.
 _ROUNDING = 1e-4
 
 
 @gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class SequenceLikelihood(Likelihood):
-    """T symbols of K kinds, each from a softmax, independent given s.
+    """T categorical symbols out of K, independent given s.
 
-    A data point is T one-hot rows of K, flattened: D = T K. The decoder has as
-    many outputs, the logits. Where symbols belong to groups, it is known
-    beforehand of which group each one is, as the productions of a grammar all
-    expand what stands leftmost:
+    A data point is T one-hot rows of length K, flattened: D = T K. The decoder
+    outputs as many logits. Symbols may belong to groups, of which the group in
+    each step is known beforehand: in a grammar, the productions that expand
+    the leftmost nonterminal. The softmax of a step is over that group only:
 
         log p(x | s) = sum_t log softmax(logits of the group of x_t)[x_t]
 
-    Data may also be probabilities of symbols, for which the sum goes over all
-    of them, each with its own. Missing entries do not count; a step is meant
-    to be observed as a whole or not at all.
+    Data may also be probabilities of symbols; each term is then the expectation
+    under these. Missing entries do not count; a step is meant to be observed
+    completely or not at all.
 
     Reference: Kusner, Paige and Hernandez-Lobato, 2017, "Grammar variational
     autoencoder", equation 4.
@@ -53,11 +53,11 @@ class SequenceLikelihood(Likelihood):
           num_steps: T.
           num_symbols: K.
           groups: `[K]`, the group of each symbol, counted from 0; None for
-            one group of all.
-          **kwargs: Of `keras.layers.Layer`.
+            a single group of all symbols.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
 
         Raises:
-          ValueError: If a number is not positive, or a group has no symbol.
+          ValueError: If a number is not positive, or a group is empty.
         """
         super().__init__(**kwargs)
         if num_steps < 1 or num_symbols < 1:
@@ -76,7 +76,7 @@ class SequenceLikelihood(Likelihood):
                 f"`groups` must be the groups 0, 1, ... of {num_symbols} "
                 f"symbols, none of them empty, got {groups!r}"
             )
-        # [G, K], whether a symbol is of a group.
+        # [G, K], membership of symbols in groups.
         self._members = np.arange(max(found) + 1)[:, None] == np.array(found)
         self.built = True
 
@@ -100,7 +100,7 @@ class SequenceLikelihood(Likelihood):
     def validate(self, x: np.ndarray) -> None:
         """Raises ValueError unless the entries of each step sum to 1.
 
-        Of a step with missing entries, the others sum to 1 at most.
+        In a step with missing entries, the observed ones sum to at most 1.
 
         Args:
           x: `[N, T K]`, NaN where missing.
@@ -113,7 +113,7 @@ class SequenceLikelihood(Likelihood):
         if wrong.size:
             row, step = divmod(int(wrong[0]), self.num_steps)
             raise ValueError(
-                "`x` must be one-hot in each step, or of probabilities, got "
+                "`x` must be one-hot or probabilities in each step, got "
                 f"{steps[wrong[0]].tolist()} at step {step} of row {row}"
             )
 
@@ -129,7 +129,7 @@ class SequenceLikelihood(Likelihood):
         return tf.ensure_shape(flat, [*steps.shape[:-2], *size])
 
     def _log_probs(self, outputs: tf.Tensor) -> tf.Tensor:
-        """Returns log p of each symbol among its group, `[..., T K]`."""
+        """Returns log p of each symbol within its group, `[..., T K]`."""
         logits = self._steps(outputs)
         if len(self._members) == 1:
             return self._flat(tf.nn.log_softmax(logits))
@@ -146,7 +146,7 @@ class SequenceLikelihood(Likelihood):
     def log_prob(
         self, x: tf.Tensor, observed: tf.Tensor, outputs: tf.Tensor
     ) -> tf.Tensor:
-        # Observed entries are counted, not the symbols that are not there.
+        # `observed` masks missing entries, where x is arbitrary.
         return tf.reduce_sum(observed * x * self._log_probs(outputs), -1)
 
     def features(
@@ -157,9 +157,9 @@ class SequenceLikelihood(Likelihood):
     def mean(self, outputs: tf.Tensor) -> tf.Tensor:
         """Returns the probabilities of all symbols in each step.
 
-        Of which group a symbol will be is not known here: every group has the
-        same probability. Restricted to the symbols of one, and normalised,
-        they are those of the softmax.
+        The group of a step is not known here, so every group has the same
+        probability. Restricted to the symbols of one group and normalised,
+        they are the softmax of that group.
 
         Args:
           outputs: `[..., T K]`.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Strategies that ask a surrogate where to query.
+"""Acquisition strategies: expected improvement and Thompson sampling.
 
-Scores are larger is better throughout.
+Larger scores are better throughout.
 """
 
 from __future__ import annotations
@@ -56,32 +56,35 @@ def _values_and_gradients(
 @gin.register
 @dataclasses.dataclass(frozen=True)
 class ExpectedImprovement:
-    """Queries where the improvement to be expected is greatest.
+    """Queries the maximum of expected improvement.
 
-    Half of the starts are draws of the prior, half points among the best. The
-    search is by L-BFGS in the box of the data, and by differential evolution
-    for surrogates without gradients. Of a batch the first point is that of
-    greatest expected improvement; the others are chosen one by one among many
-    candidates, by what joint draws of the surrogate let them add to those
-    before (Wilson et al., 2018, "Maximizing acquisition functions for Bayesian
-    optimization").
+    The acquisition function is maximised by multi-start L-BFGS-B in the
+    bounding box of the data, or by differential evolution for surrogates
+    without gradients. Half of the starts are draws from the prior, half are
+    among the best points. The first point of a batch is the maximum of expected
+    improvement; the others are chosen greedily among many candidates by the
+    joint expected improvement of the batch, estimated from joint draws of the
+    surrogate (Wilson et al., 2018, "Maximizing acquisition functions for
+    Bayesian optimization").
 
     Attributes:
-      incumbent_quantile: The quantile of scores to improve on. The published
-        one is 0.9, as too high a one left no gradients; None for the best.
-      num_starts: Starts of the search.
+      incumbent_quantile: Quantile of the scores that serves as the incumbent.
+        The published value is 0.9, as higher ones left no gradients; None for
+        the best score.
+      num_starts: Number of starts of the search.
       batch_size: Queries between two fits of the surrogate.
-      best_share: The share of points that count as the best.
+      best_share: Fraction of the points that count as the best.
       box_quantile: See `Box.of`.
       box_margin: See `Box.of`.
       shares_bound: See `Box.of`.
-      stops_early: Whether to climb from one start after another, in random
-        order, and to take what is found once a climb has levelled off. That is
-        the published way; it makes a start of the prior, and so exploration,
-        as likely as one of the best points.
-      max_iterations: Of a climb, or generations of the evolution.
-      num_draws: Joint draws that a batch is chosen by.
-      num_candidates: Candidates of a batch besides what the climbs found.
+      stops_early: Whether to search from one start after another, in random
+        order, and to stop once a search has converged. This is the published
+        way; it makes a start from the prior, and so exploration, as likely as
+        one from the best points.
+      max_iterations: Iterations of each L-BFGS-B search, or generations of
+        differential evolution.
+      num_draws: Joint draws of the surrogate for choosing a batch.
+      num_candidates: Candidates for a batch besides the maxima found.
     """
 
     incumbent_quantile: float | None = 0.9
@@ -111,13 +114,13 @@ class ExpectedImprovement:
         return min(self.batch_size, num_left)
 
     def box(self, latents: np.ndarray) -> Box:
-        """Returns where queries may be."""
+        """Returns the bounding box of queries."""
         return Box.of(
             latents, self.box_quantile, self.box_margin, self.shares_bound
         )
 
     def starts(self, context: Context, count: int, seed: int) -> np.ndarray:
-        """Returns where searches start, float32 `[count, M]`, in the box."""
+        """Returns starts of the search in the box, float32 `[count, M]`."""
         best = best_points(context, self.best_share)
         rng = np.random.default_rng(seed)
         num_best = min(count // 2, len(best))
@@ -134,8 +137,8 @@ class ExpectedImprovement:
         surrogate = fitted(context, self)
         if context.space.is_binary:
             raise ValueError(
-                "`ExpectedImprovement` must have a model of continuous "
-                "latents; use EvolutionaryExpectedImprovement"
+                "`ExpectedImprovement` must have a model with continuous "
+                "latents, got binary ones; use EvolutionaryExpectedImprovement"
             )
         start_seed, search_seed, batch_seed = seeds_of(seed, 3)
         incumbent = incumbent_of(context.scores, self.incumbent_quantile)
@@ -158,7 +161,7 @@ class ExpectedImprovement:
     ) -> search.Maxima:
         box = self.box(context.latents)
         if not surrogate.has_gradients:
-            # Differences of fewer than five points lead nowhere.
+            # Differential evolution needs a population of at least five.
             starts = self.starts(context, max(self.num_starts, 5), start_seed)
             return search.differential_evolution(
                 lambda points: log_expected_improvement(
@@ -181,10 +184,12 @@ class ExpectedImprovement:
         starts = self.starts(context, self.num_starts, start_seed)
         if self.stops_early:
             order = np.random.default_rng(search_seed).permutation(len(starts))
-            return search.climb_in_turn(
+            return search.sequential_lbfgs(
                 function, starts[order], box, self.max_iterations
             )
-        return search.climb(function, starts, box, self.max_iterations)
+        return search.multi_start_lbfgs(
+            function, starts, box, self.max_iterations
+        )
 
     def _batch(
         self,
@@ -209,7 +214,7 @@ class ExpectedImprovement:
         )
         candidates = candidates[search.distinct_rows(candidates)]
         draws = surrogate.sample(candidates, self.num_draws, draw_seed)
-        # It stood first, and so it does still.
+        # The maximum comes first, here and among the distinct candidates.
         chosen = search.greedy_batch(draws, incumbent, num_queries, first=0)
         return candidates[chosen]
 
@@ -217,20 +222,21 @@ class ExpectedImprovement:
 @gin.register
 @dataclasses.dataclass(frozen=True)
 class ThompsonSampling:
-    """Queries where draws of the surrogate are greatest, a draw for each.
+    """Queries the maxima of posterior draws of the surrogate, one draw each.
 
-    Candidates are close to the best points, or between two of them; the others
-    are draws of the prior and points of the data's box. For binary latents they
-    are best states with some bits flipped, and draws of the prior. With local
-    candidates alone it is a search of the neighbourhood of the best points, for
-    surrogates that are of no use elsewhere (as in Eriksson et al., 2019,
-    "Scalable global optimization via local Bayesian optimization").
+    Draws are maximised over a set of candidates. Local candidates are close to
+    the best points, or between two of them; the others are draws from the prior
+    and uniform points of the data's bounding box. For binary latents they are
+    best states with some bits flipped, and draws from the prior. With local
+    candidates alone it is a local search around the best points, for
+    surrogates that do not extrapolate (as in Eriksson et al., 2019, "Scalable
+    global optimization via local Bayesian optimization").
 
     Attributes:
       batch_size: Queries between two fits of the surrogate.
-      num_candidates: Points that a draw is of.
-      best_share: The share of points that count as the best.
-      local_share: The share of candidates that are local.
+      num_candidates: Number of candidates.
+      best_share: Fraction of the points that count as the best.
+      local_share: Fraction of the candidates that are local.
     """
 
     batch_size: int = 1
@@ -244,13 +250,13 @@ class ThompsonSampling:
         """Checks the settings."""
         if not 1 <= self.batch_size <= self.num_candidates:
             raise ValueError(
-                "`batch_size` must be from 1 to `num_candidates`, got "
-                f"{self.batch_size!r}"
+                "`batch_size` must be in [1, num_candidates = "
+                f"{self.num_candidates!r}], got {self.batch_size!r}"
             )
         for name in ("best_share", "local_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(
-                    f"`{name}` must be from 0 to 1, got {getattr(self, name)!r}"
+                    f"`{name}` must be in [0, 1], got {getattr(self, name)!r}"
                 )
 
     def num_at_a_time(self, num_left: int) -> int:

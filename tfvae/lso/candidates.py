@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Candidate latents: near good points, from the prior, from a box."""
+"""Candidate points of acquisition strategies, continuous and binary."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tfvae.lso.strategies import Context
 
 
 def best_points(context: Context, share: float) -> np.ndarray:
-    """Returns the latents of the best points, the best first."""
+    """Returns the latents of the best fraction of the points, best first."""
     order = np.argsort(-np.asarray(context.scores), kind="stable")
     count = max(1, int(np.ceil(share * len(order))))
     return np.asarray(context.latents, np.float32)[order[:count]]
@@ -24,18 +24,18 @@ def box_candidates(
     seed: int,
     local_share: float,
 ) -> np.ndarray:
-    """Draws candidates close to given points, from the prior and the box.
+    """Draws local candidates, and others from the prior and the box.
 
     Args:
-      context: Has the prior.
-      box: Where candidates are.
-      near: `[k, M]`. Local candidates are so many steps of all sizes away from
-        one of these, or from a point on the way from one to another, half of
-        them each.
-      count: How many.
-      seed: Of the draws.
-      local_share: The share of local ones; the others are half draws of the
-        prior, half points of the box.
+      context: Its latent space gives the prior.
+      box: Box constraints.
+      near: `[k, M]`. Half of the local candidates are random steps of all sizes
+        away from one of these points, half from a random point between two of
+        them.
+      count: Number of candidates.
+      seed: Seed of the draws.
+      local_share: Fraction of local candidates; half of the others are draws
+        from the prior, half uniform points of the box.
 
     Returns:
       float32 `[count, M]`.
@@ -48,7 +48,7 @@ def box_candidates(
     way = np.maximum(rng.uniform(-1.0, 1.0, (num_local, 1)), 0.0)
     spread = np.asarray(context.latents).std(0)
     steps = rng.standard_normal(base.shape) * spread
-    # Some near, some further away.
+    # Steps of different sizes.
     steps *= 10.0 ** rng.uniform(-2.0, 0.0, (num_local, 1))
     moved = base + way * (mate - base) + steps
     return box.clip(np.concatenate([prior, box.sample(rng, num_box), moved]))
@@ -61,7 +61,7 @@ def binary_candidates(
     seed: int,
     local_share: float,
 ) -> np.ndarray:
-    """Draws states close to given ones, and others from the prior."""
+    """Draws states near given ones by bit flips, and others from the prior."""
     rng = np.random.default_rng(seed)
     num_local = int(count * local_share)
     prior = context.space.sample_prior(

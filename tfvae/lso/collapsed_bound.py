@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Titsias's sparse Gaussian process: its bound and its posterior.
+"""Sparse Gaussian process: collapsed bound and posterior (Titsias, 2009).
 
-The kernel is TensorFlow Probability's; its own sparse process,
-`VariationalGaussianProcess`, makes a matrix of all points by all points, or
-learns by parts of the data, where here sums over the points are enough.
+The kernel is TensorFlow Probability's. Its own sparse process,
+`VariationalGaussianProcess`, makes an n x n matrix or is trained by
+minibatches, where sums over the points are enough here.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import tensorflow as tf
 
 
 class Parameters(NamedTuple):
-    """What a sparse Gaussian process learns, float64.
+    """Learned parameters of a sparse Gaussian process, float64.
 
     Attributes:
       log_lengthscales: `[M]`.
-      log_variance: Scalar, of f.
-      log_noise: Scalar, the log of the noise's variance above `MIN_NOISE`.
-      inducing: `[m, M]`.
+      log_variance: Scalar, log of the kernel variance.
+      log_noise: Scalar, log of (noise variance - `MIN_NOISE`).
+      inducing: Inducing points, `[m, M]`.
     """
 
     log_lengthscales: Any
@@ -31,7 +31,10 @@ class Parameters(NamedTuple):
 
 
 class Posterior(NamedTuple):
-    """What predictions take: f at z is k(z) `weights`, less k `shrinkage` k.
+    """Posterior of f.
+
+    With k = k(z, inducing), f(z) has the mean k `weights` and the variance
+    k(z, z) - k `shrinkage` k^T.
 
     Attributes:
       weights: `[m]`.
@@ -42,15 +45,15 @@ class Posterior(NamedTuple):
     shrinkage: tf.Tensor
 
 
-# The least noise variance, in units of standardised scores.
+# Smallest noise variance, in units of standardised scores.
 MIN_NOISE = 1e-6
-# The first and the last share of the variance that is tried as jitter.
+# Smallest and largest jitter, as fractions of the kernel variance.
 MIN_JITTER, MAX_JITTER = 1e-6, 1e-1
 
 _FLOAT = tf.TensorSpec([None], tf.float64)
 _SCALAR = tf.TensorSpec([], tf.float64)
 _MATRIX = tf.TensorSpec([None, None], tf.float64)
-# Nothing that varies within a run is in a shape, so that nothing retraces.
+# Dynamic shapes for all that varies within a run, to avoid retracing.
 _SIGNATURE = (
     Parameters(_FLOAT, _SCALAR, _SCALAR, _MATRIX),
     _MATRIX,
@@ -60,8 +63,8 @@ _SIGNATURE = (
 
 
 def kernel_of(parameters: Parameters) -> Any:
-    """Returns the kernel, of TensorFlow Probability."""
-    # It takes a second to import, which programs that never fit should not.
+    """Returns the kernel, an object of TensorFlow Probability."""
+    # Imported here, as it takes a second and is needed only to fit.
     import tensorflow_probability as tfp
 
     kernels = tfp.math.psd_kernels
@@ -75,7 +78,7 @@ def kernel_of(parameters: Parameters) -> Any:
 
 @tf.custom_gradient
 def _second_moments(matrix: tf.Tensor) -> tuple[tf.Tensor, Any]:
-    """Returns A A^T; its gradient takes one product, where TF's takes two."""
+    """Returns A A^T, with a gradient of one product instead of TF's two."""
 
     def gradient(upstream: tf.Tensor) -> tf.Tensor:
         return tf.matmul(upstream + tf.transpose(upstream), matrix)
@@ -84,7 +87,7 @@ def _second_moments(matrix: tf.Tensor) -> tuple[tf.Tensor, Any]:
 
 
 class _Factors(NamedTuple):
-    """Parts that the bound and the posterior share.
+    """Factors that the bound and the posterior share.
 
     Attributes:
       chol_prior: L of L L^T = K_uu, `[m, m]`.
@@ -116,8 +119,8 @@ def _factors(
     chol_prior = tf.linalg.cholesky(prior)
     cross = kernel.matrix(inducing, latents)  # [m, n]
     noise = MIN_NOISE + tf.exp(parameters.log_noise)
-    # The moments are solved rather than the far larger matrix itself. That
-    # squares its condition number, for which float64 has the digits.
+    # Solves with the second moments [m, m] rather than the far larger [m, n].
+    # That squares the condition number, which float64 can afford.
     half = solve(chol_prior, _second_moments(cross))
     explained = solve(chol_prior, tf.transpose(half))
     chol_posterior = tf.linalg.cholesky(identity + explained / noise)
@@ -171,7 +174,7 @@ def posterior(
     scores: tf.Tensor,
     jitter: tf.Tensor,
 ) -> Posterior:
-    """Conditions on all points."""
+    """Returns the posterior, conditioned on all points."""
     parts = _factors(parameters, latents, scores, jitter)
     identity = tf.eye(tf.size(parts.projected), dtype=scores.dtype)
     prior = tf.linalg.triangular_solve(parts.chol_prior, identity)

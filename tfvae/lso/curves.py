@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Curves of the best queries so far, by the published definition.
+"""Top-K optimisation curves: the K-th best score after each query.
 
-After q queries, top-1 is the best score. For larger K, only the first of
-queries of the same input counts, and top-K is the K-th best of the scores of
-different inputs; the worst of them as long as there are fewer. So top-50 after
-50 queries is the worst of 50. The data that a run begins with never count.
+By the published definition, top-1 after q queries is the best score. For larger
+K, repeated queries of the same input count once, and top-K is the K-th best
+score of distinct inputs, or the worst of them while there are fewer than K. So
+top-50 after 50 queries is the worst of 50. Initial data do not count.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def top_k(
 
     Args:
       scores: `[n]`, larger is better, in the order of the queries.
-      keys: Of the n inputs, equal for equal ones. Invalid decodes, which are
-        no inputs, all have the same one, such as None.
-      k: Which of the best.
-      budget: Length of the curve: a run that ended earlier keeps its last
-        value. By default n.
+      keys: Hashable keys that identify the n inputs. Invalid decodes all have
+        the same key, such as None.
+      k: K.
+      budget: Length of the curve: after the end of a run its last value is
+        repeated. By default n.
 
     Returns:
       `[budget]` float64; entry q - 1 is that after q queries.
@@ -41,7 +41,7 @@ def top_k(
     budget = len(scores) if budget is None else budget
     _check(scores, keys, k, budget)
     curve = np.empty(budget)
-    best: list[float] = []  # Of different inputs, the worst of them first.
+    best: list[float] = []  # Of distinct inputs, the worst of them first.
     seen: set[Hashable] = set()
     for query, (score, key) in enumerate(zip(scores, keys, strict=True)):
         if k == 1 or key not in seen:

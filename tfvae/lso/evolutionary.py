@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Expected improvement in binary latents, maximised by evolution."""
+"""Expected improvement for binary latents, maximised by evolution."""
 
 from __future__ import annotations
 
@@ -30,23 +30,26 @@ from tfvae.tvae import operators
 @gin.register
 @dataclasses.dataclass(frozen=True)
 class EvolutionaryExpectedImprovement:
-    """Expected improvement in binary latents, by the E-step's own evolution.
+    """Queries the maximum of expected improvement over binary latents.
 
-    Populations begin with the best states of the data and draws of the prior.
-    States of the data are proposed only when the last population has no others.
+    The acquisition function is maximised by the evolutionary algorithm of a
+    TVAE's E-step. The initial population consists of the best states of the
+    data and of draws from the prior. States of the data are proposed only if
+    the last population has no others.
 
     Attributes:
-      incumbent_quantile: As of `ExpectedImprovement`.
+      incumbent_quantile: See `ExpectedImprovement`.
       batch_size: Queries between two fits of the surrogate.
-      num_states: The population's size.
-      num_steps: At most as many steps of the evolution.
-      tolerance: It ends once a step gains less, in nats of improvement.
-      evolution: Operators and budget of a step; None for the best
-        states as parents and the default otherwise.
-      prior_weight: What log-probabilities of states are multiplied by before
-        they are added to the log of the improvement. The prior is taken to be
-        of independent bits.
-      num_draws: Joint draws that a batch is chosen by.
+      num_states: Population size.
+      num_steps: Largest number of steps of the evolution.
+      tolerance: The evolution ends once a step gains less, in nats of log
+        expected improvement.
+      evolution: Operators and budget of a step; None for the default with
+        the best states as parents.
+      prior_weight: Factor of the log prior probability of a state that is
+        added to its log expected improvement. The prior is approximated by
+        independent bits.
+      num_draws: Joint draws of the surrogate for choosing a batch.
     """
 
     incumbent_quantile: float | None = 0.9
@@ -65,8 +68,8 @@ class EvolutionaryExpectedImprovement:
         check_quantile(self.incumbent_quantile)
         if not 1 <= self.batch_size <= self.num_states:
             raise ValueError(
-                "`batch_size` must be from 1 to `num_states`, got "
-                f"{self.batch_size!r}"
+                f"`batch_size` must be in [1, num_states = {self.num_states!r}"
+                f"], got {self.batch_size!r}"
             )
 
     def num_at_a_time(self, num_left: int) -> int:
@@ -78,8 +81,8 @@ class EvolutionaryExpectedImprovement:
         surrogate = fitted(context, self)
         if not context.space.is_binary:
             raise ValueError(
-                "`EvolutionaryExpectedImprovement` must have a model of "
-                "binary latents; use ExpectedImprovement"
+                "`EvolutionaryExpectedImprovement` must have a model with "
+                "binary latents, got continuous ones; use ExpectedImprovement"
             )
         incumbent = incumbent_of(context.scores, self.incumbent_quantile)
         start_seed, search_seed, draw_seed = seeds_of(seed, 3)
@@ -95,7 +98,7 @@ class EvolutionaryExpectedImprovement:
         if count == 1:
             return found.points[:1]
         draws = surrogate.sample(found.points, self.num_draws, draw_seed)
-        # The first states are the best, and new as far as there are such.
+        # The first states are the best ones, and new ones come first.
         chosen = search.greedy_batch(draws, incumbent, count, first=0)
         return found.points[chosen]
 
@@ -108,7 +111,10 @@ class EvolutionaryExpectedImprovement:
         start_seed: int,
         search_seed: int,
     ) -> search.Maxima:
-        """Returns new states of the last population; known ones if need be."""
+        """Returns the new states of the last population.
+
+        Where there are fewer than `num_queries`, known states fill up.
+        """
         prior = context.space.sample_prior(start_seed, 4096)
         starts = self._starts(context, prior, start_seed)
         num_states, num_latents = starts.shape
@@ -157,10 +163,10 @@ class EvolutionaryExpectedImprovement:
 def _default_evolution(
     num_states: int, num_latents: int
 ) -> evolutions.Evolution:
-    # A trace is found again for as long as its settings live.
+    # Cached, as traces are found by the identity of their settings.
     return dataclasses.replace(
         evolutions.default_evolution(num_states, num_latents),
-        # Differences of improvement are too small to draw parents by.
+        # Differences of log improvement are too small to sample parents by.
         parents=operators.Elite(),
     )
 
@@ -178,16 +184,16 @@ def _evolve(
     num_steps: tf.Tensor,
     tolerance: tf.Tensor,
 ) -> truncated.StateSet:
-    """Runs the E-step of one data point, to which states are improvements."""
+    """Runs the E-step of one data point with log improvements as log-joints."""
 
     def log_joint(packed: tf.Tensor) -> tf.Tensor:
         states = bits.unpack(packed[0], num_latents)
         improvement = log_expected_improvement(
             *_predict(surrogate, states), incumbent
         )
-        # Log-probabilities but for a constant.
+        # Log-probabilities up to a constant.
         prior = tf.linalg.matvec(tf.cast(states, tf.float64), prior_logits)
-        # Far below any other, and yet a number of float32.
+        # Far below any other value, and still finite in float32.
         values = tf.maximum(improvement + prior, -1e30)
         values = tf.cast(values, tf.float32)[None]
         return tf.ensure_shape(values, packed.shape[:-1])

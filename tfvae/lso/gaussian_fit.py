@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a sparse Gaussian process keeps from one fit to the next."""
+"""State of a sparse Gaussian process fit: scaling, Adam moments, jitter."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Data = tuple[tf.Tensor, tf.Tensor]
 
 
 class Adam:
-    """Adam (Kingma and Ba, 2015) whose whole state is arrays.
+    """Adam (Kingma and Ba, 2015) whose state consists of NumPy arrays.
 
     Attributes:
-      count: Steps made.
-      first: Means of the gradients.
-      second: Means of their squares.
+      count: Number of steps so far.
+      first: First moments of the gradients.
+      second: Second moments of the gradients.
     """
 
     def __init__(self, parameters: Parameters):
-        """Starts from no memory."""
+        """Initialises all moments to zero."""
         self.count = 0
         self.first = Parameters(*(np.zeros_like(p) for p in parameters))
         self.second = Parameters(*(np.zeros_like(p) for p in parameters))
@@ -59,13 +59,13 @@ def _decay(old: Parameters, new: Parameters, kept: float) -> Parameters:
 
 
 class Scale(NamedTuple):
-    """Affine maps to standardised units, frozen from cold fit to cold fit.
+    """Standardisation of latents and scores, set in a cold fit.
 
     Attributes:
-      centre: `[M]`.
-      spread: `[M]`, positive.
-      score_centre: Scalar.
-      score_spread: Scalar, positive.
+      centre: Offset of the latents, `[M]`.
+      spread: Scale of the latents, `[M]`, positive.
+      score_centre: Offset of the scores, scalar.
+      score_spread: Scale of the scores, scalar, positive.
     """
 
     centre: np.ndarray
@@ -91,7 +91,7 @@ class Scale(NamedTuple):
 
 
 def _spread(values: np.ndarray, axis: int | None = None) -> np.ndarray:
-    """Returns standard deviations; 1 where values are all but constant."""
+    """Returns standard deviations; 1 where values are nearly constant."""
     spread = values.std(axis)
     size = np.abs(values).max(axis)
     return np.where(spread > 1e-9 * size, spread, 1.0)
@@ -99,13 +99,15 @@ def _spread(values: np.ndarray, axis: int | None = None) -> np.ndarray:
 
 @dataclasses.dataclass
 class Fit:
-    """What a warm fit goes on from.
+    """State that a warm fit continues from.
 
     Attributes:
-      parameters: Of the sparse Gaussian process, on standardised data.
-      scale: How data are standardised.
-      adam: The optimiser's memory.
-      jitter: The least that the fit has got along with.
+      parameters: Parameters of the sparse Gaussian process, for standardised
+        data.
+      scale: Standardisation of the data.
+      adam: State of the optimizer.
+      jitter: Smallest jitter that has sufficed so far, as a fraction of the
+        kernel variance.
     """
 
     parameters: Parameters
@@ -114,7 +116,7 @@ class Fit:
     jitter: float = MIN_JITTER
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Returns copies, by names."""
+        """Returns copies of all arrays, by name."""
         arrays = {**self.parameters._asdict(), **self.scale._asdict()}
         for kind in ("first", "second"):
             moments = getattr(self.adam, kind)._asdict()
@@ -145,7 +147,7 @@ def standardised(scale: Scale, latents: np.ndarray, scores: np.ndarray) -> Data:
 
 
 def with_jitter(function: Any, fit: Fit, data: Data) -> Any:
-    """Calls `function` with as much jitter as it takes."""
+    """Calls `function`, raising the jitter until its result is finite."""
     while True:
         try:
             result = function(fit.parameters, *data, np.array(fit.jitter))
@@ -156,7 +158,7 @@ def with_jitter(function: Any, fit: Fit, data: Data) -> Any:
                 f"{fit.parameters!r}"
             )
         except tf.errors.InvalidArgumentError as caught:
-            # What TensorFlow reports of a matrix that is not positive.
+            # Raised by TensorFlow for matrices that are not positive definite.
             error = caught
         if fit.jitter >= MAX_JITTER:
             raise error
@@ -166,7 +168,7 @@ def with_jitter(function: Any, fit: Fit, data: Data) -> Any:
 def inducing_of(
     points: np.ndarray, count: int, num_inits: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Returns centres of k-means, or all distinct points if they are few."""
+    """Returns k-means centres, or all distinct points if at most `count`."""
     distinct = np.unique(points, axis=0)
     if len(distinct) <= count:
         return distinct
@@ -182,7 +184,7 @@ def inducing_of(
 
 
 def root_of(covariance: np.ndarray, variance: float) -> np.ndarray:
-    """Returns R of R R^T = covariance, up to as much jitter as it takes."""
+    """Returns R of R R^T = covariance, up to the jitter that is needed."""
     identity = np.eye(len(covariance))
     jitter = MIN_JITTER
     while True:

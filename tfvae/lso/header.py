@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Header of a ledger: all that must be the same when a run is resumed."""
+"""Ledger header: the settings that must match to resume an optimisation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tfvae.lso.collection import Collection
 from tfvae.lso.plan import Plan
 from tfvae.lso.tasks.base import Task
 
-# Where a function is in memory says nothing of what it is.
+# The memory address of a function does not identify it.
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -41,7 +41,7 @@ def header(
         **{
             name: value
             for name, value in dataclasses.asdict(plan).items()
-            # Samples are pictures of a run, not a part of it.
+            # Samples are diagnostics that do not affect the run.
             if name != "num_samples"
         },
     }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Expected improvement, and its logarithm for searches."""
+"""Expected improvement and its numerically stable logarithm (LogEI)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import tensorflow as tf
 def expected_improvement(
     mean: np.ndarray, std: np.ndarray, incumbent: float
 ) -> np.ndarray:
-    """Returns E max(f - incumbent, 0) of a normal f, elementwise.
+    """Returns E max(f - incumbent, 0) for normal f, elementwise.
 
     Args:
-      mean: Of f.
-      std: Of f; not negative.
-      incumbent: What to improve on.
+      mean: Mean of f.
+      std: Standard deviation of f; not negative.
+      incumbent: The score to improve on.
     """
     mean, std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
     gain = mean - incumbent
     z = gain / np.where(std > 0.0, std, 1.0)
     density = np.exp(-0.5 * z * z) / np.sqrt(2.0 * np.pi)
-    # Phi(z) = density(z) ratio(z) has no cancellation with the density.
+    # Phi(z) = density(z) ratio(z) avoids cancellation with the density.
     ratio = np.sqrt(0.5 * np.pi) * scipy.special.erfcx(
         np.maximum(-z, 0.0) / np.sqrt(2.0)
     )
@@ -34,13 +34,13 @@ def expected_improvement(
     return np.where(std > 0.0, improvement, np.maximum(gain, 0.0))
 
 
-# Below this, 1 - |z| ratio(z) is 1 / z^2 to more digits than are left of it.
+# Below this, 1 - |z| ratio(z) = 1 / z^2 is more accurate than the difference.
 _FAR_BELOW = -1e4
 
 
 @tf.custom_gradient
 def _log_improvement(z: tf.Tensor) -> tuple[tf.Tensor, Any]:
-    """Returns log(phi(z) + z Phi(z)), float64, right down to z = -1e150."""
+    """Returns log(phi(z) + z Phi(z)), float64, accurate to z = -1e150."""
     import tensorflow_probability as tfp
 
     log_density = -0.5 * tf.square(z) - 0.5 * np.log(2.0 * np.pi)
@@ -71,12 +71,12 @@ def log_expected_improvement(
 ) -> tf.Tensor:
     """Returns the log of expected improvement, float64, elementwise.
 
-    It has the same maxima, and a gradient where the improvement itself is
-    zero to all digits (Ament et al., 2023, "Unexpected improvements to
+    It has the same maxima, and a gradient even where expected improvement
+    underflows to zero (Ament et al., 2023, "Unexpected improvements to
     expected improvement for Bayesian optimization").
     """
     mean = tf.cast(mean, tf.float64)
     std = tf.maximum(tf.cast(std, tf.float64), 1e-100)
-    # So that the square of z is a number.
+    # So that the square of z does not overflow.
     z = tf.maximum((mean - tf.cast(incumbent, tf.float64)) / std, -1e150)
     return tf.math.log(std) + _log_improvement(z)

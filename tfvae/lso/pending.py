@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""File of the queries that wait for their scores.
+"""Durable storage of proposed queries that have no score yet.
 
-It is on the disk, with the state of the surrogate that they came from, before
-the first of them is evaluated: a run that is resumed asks the same ones, and
-goes on with the same surrogate.
+They are written to the disk, with the state of the surrogate that proposed
+them, before the first of them is evaluated: a resumed run evaluates the same
+queries and continues with the same surrogate.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ _STATE = "surrogate."
 
 
 class Query(NamedTuple):
-    """An input that wants a score."""
+    """An input to evaluate."""
 
     number: int
-    """In the whole run, from 0."""
+    """Index in the whole run, from 0."""
     round: int
     latent: np.ndarray
-    """`[M]`."""
+    """The latents, `[M]`."""
     input: Any
-    """As JSON has it; None for an invalid decode."""
+    """The input in JSON form; None for an invalid decode."""
     seed: int
     failure: str | None = None
     """Why there is no input, in one line."""
 
 
 class Pending(NamedTuple):
-    """The last proposals, and what made them."""
+    """The last proposed queries, and the state of the surrogate."""
 
     queries: list[Query]
     surrogate: dict[str, np.ndarray]
@@ -43,7 +43,7 @@ class Pending(NamedTuple):
 
 
 def save(path: pathlib.Path, pending: Pending) -> None:
-    """Writes a file that is whole or not there, and is on the disk."""
+    """Writes the file atomically and flushes it to the disk."""
     queries = pending.queries
     content = [
         {name: value for name, value in q._asdict().items() if name != "latent"}
@@ -56,12 +56,12 @@ def save(path: pathlib.Path, pending: Pending) -> None:
     }
     with files.replacing(path, "wb", is_synced=True) as file:
         np.savez(file, **arrays)
-    # Its name, too: the ledger may not get ahead of it.
+    # The directory entry, too: it must be durable before the ledger.
     files.sync_folder(path.parent)
 
 
 def load(path: pathlib.Path) -> Pending | None:
-    """Reads what `save` wrote; None where there is nothing."""
+    """Loads what `save` wrote; None if there is no file."""
     if not path.exists():
         return None
     with np.load(path, allow_pickle=False) as file:

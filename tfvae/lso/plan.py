@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The budget, rounds and seeds of an optimisation."""
+"""Plan of an optimisation: query budget, rounds, surrogate data, seeds."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ class Use(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How an optimisation proceeds.
+    """Budget and schedule of an optimisation.
 
     Attributes:
-      budget: Queries of the whole run, M.
+      budget: Total number of queries, M.
       queries_per_round: Queries between two retrainings, r; None for all, so
-        that the model is trained once, before the first.
-      num_best: The surrogate's points: so many of the best data points,
-      num_random: and so many others, drawn at random.
-      num_proposals: Latents that are proposed for each query; the first of
-        them that decodes to an input without a known score (of the ledger, or
-        of the data if they have inputs) is queried. 1 for the published way,
-        in which most queries of some tasks repeat others.
+        that the model is trained only once, before the first query.
+      num_best: Number of the best data points that the surrogate is fitted to.
+      num_random: Number of further data points, drawn at random, that it is
+        fitted to.
+      num_proposals: Number of latents proposed for each query; the first that
+        decodes to an input without a known score (in the ledger, or in the
+        data if they have inputs) is queried. 1 is the published way, in which
+        most queries of some tasks are repeats.
       num_samples: Draws from the prior that are scored in the first, the
-        middle and the last round, beside the budget, and with two latents
-        that decode to pictures a grid of 289, too; only for objectives that
-        cost nothing.
-      seed: Of everything random.
+        middle and the last round, outside the budget, as is a grid of 289
+        points for two latents that decode to images; only for cheap
+        objectives.
+      seed: Seed of everything random.
     """
 
     budget: int
@@ -92,7 +93,7 @@ class Plan:
         return math.ceil(self.budget / self.round_size)
 
     def round_of(self, number: int) -> int:
-        """Returns the round of a query."""
+        """Returns the index of the round of a query."""
         return number // self.round_size if self.queries_per_round else 0
 
     def queries_of(self, now: int) -> range:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversions of inputs: from decoder means, to and from JSON, to pictures.
+"""Conversion of decoder means to inputs, and of inputs to JSON and pictures.
 
-What a task's functions may do wrong is either a failure of one input or an
-error that says whose it is; what they do to an input stays with it.
+An exception in a task's functions either becomes the failure of one input or an
+error that names the function; functions get inputs of their own to modify.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from tfvae.lso.evaluation_worker import one_line
 from tfvae.lso.tasks.base import Task
 
 NO_INPUT = "the latents decode to no valid input"
-"""The failure of a query that there is nothing to evaluate of."""
+"""The failure of a query whose latents decode to no input."""
 
 
 class Reading(NamedTuple):
-    """What the decoder's means of one latent stand for."""
+    """The objective input that the decoder means of one latent decode to."""
 
     input: Any
-    """Of the objective; None where there is none."""
+    """Input of the objective; None for an invalid decode."""
     content: Any
-    """The same, as JSON has it."""
+    """The input in JSON form."""
     failure: str | None
-    """Why there is none, in one line."""
+    """Why there is no input, in one line."""
 
 
 def read(task: Task, means: np.ndarray, seed: int) -> list[Reading]:
-    """Reads decoder means as inputs.
+    """Decodes decoder means to inputs by the `read` of a task.
 
     Args:
-      task: Whose `read` does it. If it raises, it is asked for one after
-        another, and those for which it still does have failed.
+      task: The task. If its `read` raises for a batch, rows are read one by
+        one, and those for which it raises again have failed.
       means: `[n, D]`.
-      seed: Of what is random about it.
+      seed: Seed for `read`.
 
     Returns:
       n readings.
 
     Raises:
-      TypeError: If `read` returns no inputs, or `to_json` no JSON.
-      ValueError: If `read` returns too many or too few.
+      TypeError: If `read` returns no sequence, or `to_json` no JSON value.
+      ValueError: If `read` returns too many or too few inputs.
     """
     try:
         found = task.read(means, seed)
@@ -80,10 +80,10 @@ def _reading(task: Task, one_input: Any) -> Reading:
 
 
 def as_json(task: Task, one_input: Any) -> Any:
-    """Returns an input as JSON has it: lists for tuples, and a copy.
+    """Returns a copy of an input in JSON form, with lists for tuples.
 
     Raises:
-      TypeError: If `to_json` of the task returns what JSON can not hold.
+      TypeError: If `to_json` of the task returns no JSON-serialisable value.
     """
     content = task.to_json(one_input)
     try:
@@ -118,5 +118,5 @@ def as_picture(task: Task, one_input: Any) -> np.ndarray:
 
 
 def from_json(task: Task, content: Any) -> Any:
-    """Returns an input of its own, which objectives may write to."""
+    """Returns a new input from JSON, which objectives may modify."""
     return task.from_json(json.loads(json.dumps(content)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Table of the rounds of an optimisation: data, loss, best score, seconds."""
+"""CSV table of the rounds of an optimisation and the time of their stages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from tfvae import files
 
 STAGES = ("retrain", "encode", "fit", "acquisition", "decode", "evaluate")
-"""The stages of a round that are timed."""
+"""Stages of a round whose time is measured."""
 
 
 class RoundTable:
@@ -38,7 +38,7 @@ class RoundTable:
     )
 
     def __init__(self, path: pathlib.Path) -> None:
-        """Reads what the file at `path` has, if there is one."""
+        """Reads the file at `path`, if it exists."""
         self._path = path
         self._rows: dict[int, dict[str, Any]] = {}
         # What has been timed but is in no row yet.
@@ -78,7 +78,7 @@ class RoundTable:
             self.update(now)
 
     def seconds(self) -> dict[str, float]:
-        """Returns what all rounds have spent, by `STAGES`."""
+        """Returns the total seconds of all rounds, by stage."""
         return {
             stage: sum(
                 float(row.get(f"seconds_{stage}") or 0.0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Searches for the maxima of acquisition functions."""
+"""Maximisation of acquisition functions: L-BFGS-B, differential evolution."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import numpy as np
 import scipy.optimize
 
 ValuesAndGradients = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""`points [q, M] -> values [q], their gradients [q, M]`."""
+"""`points [q, M] -> values [q], gradients [q, M]`."""
 
 
 class Box(NamedTuple):
-    """Where queries may be.
+    """Box constraints of queries.
 
     Attributes:
-      low: float32 `[M]`.
-      high: float32 `[M]`.
+      low: Lower bounds, float32 `[M]`.
+      high: Upper bounds, float32 `[M]`.
     """
 
     low: np.ndarray
@@ -35,14 +35,14 @@ class Box(NamedTuple):
         margin: float = 1.1,
         shares_bound: bool = True,
     ) -> Box:
-        """Returns the box of data, symmetric about zero.
+        """Returns the bounding box of data, symmetric about zero.
 
         Args:
           latents: `[n, M]`.
-          quantile: Which quantile of the absolute latents bounds them.
-          margin: What this is multiplied by.
-          shares_bound: Whether one bound holds for all coordinates, rather
-            than one for each.
+          quantile: The quantile of the absolute latents that is the bound.
+          margin: Factor that the bound is multiplied by.
+          shares_bound: Whether all coordinates have one common bound, rather
+            than one each.
         """
         sizes = np.abs(np.asarray(latents, np.float64))
         axis = None if shares_bound else 0
@@ -56,7 +56,7 @@ class Box(NamedTuple):
         return list(zip(self.low.tolist(), self.high.tolist(), strict=True))
 
     def clip(self, points: np.ndarray) -> np.ndarray:
-        """Returns the nearest points of the box, float32."""
+        """Projects points to the box, float32."""
         points = np.asarray(points, np.float32)
         return np.clip(points, self.low, self.high)
 
@@ -67,11 +67,11 @@ class Box(NamedTuple):
 
 
 class Maxima(NamedTuple):
-    """What a search found.
+    """Local maxima found by a search.
 
     Attributes:
       points: float32 `[k, M]`.
-      values: float64 `[k]`.
+      values: Function values there, float64 `[k]`.
     """
 
     points: np.ndarray
@@ -84,71 +84,71 @@ class Maxima(NamedTuple):
 
 
 class _Stopped(Exception):
-    """Ends a climb that is no longer wanted."""
+    """Ends the thread of a search that is cancelled."""
 
 
-def climb(
+def multi_start_lbfgs(
     function: ValuesAndGradients,
     starts: np.ndarray,
     box: Box,
     max_iterations: int = 100,
 ) -> Maxima:
-    """Climbs from several starts at once by L-BFGS-B.
+    """Maximises a function by L-BFGS-B from several starts in parallel.
 
-    Climbs do not know of each other, but all that wait for the function get
-    its values of one call: a thread each runs scipy's optimiser, in step with
-    the others. So the order in which threads run changes nothing.
+    The searches are independent, but their function evaluations are batched:
+    each runs scipy's optimizer in a thread of its own, in lockstep with the
+    others, so that the result does not depend on thread scheduling.
 
     Args:
-      function: What to maximise; always called with as many points as there
-        are starts, where a climb that has ended repeats its last one.
+      function: The function to maximise; always called with k points, where a
+        search that has ended repeats its last one.
       starts: `[k, M]`, in the box.
-      box: Where to stay.
-      max_iterations: Of each climb.
+      box: Box constraints.
+      max_iterations: Iterations of each search.
 
     Returns:
-      The best point of each climb.
+      The best point of each search.
     """
-    climbs = _Climbs(starts, box, max_iterations)
+    searches = _Searches(starts, box, max_iterations)
     points = np.array(starts, np.float64)
     best_points, best_values = points.copy(), np.full(len(points), -np.inf)
     try:
         while True:
-            waiting = climbs.wait(points)
+            waiting = searches.wait(points)
             if not waiting:
                 break
             values, gradients = function(points)
-            # The optimiser minimises, and has no use for NaN.
+            # scipy minimises, and cannot handle NaN.
             values = np.where(np.isfinite(values), values, -1e300)
             better = values > best_values
             best_points[better] = points[better]
             best_values[better] = values[better]
-            climbs.answer(waiting, -values, -np.nan_to_num(gradients))
+            searches.answer(waiting, -values, -np.nan_to_num(gradients))
     finally:
-        climbs.stop()
+        searches.stop()
     return Maxima(box.clip(best_points), best_values)
 
 
-def climb_in_turn(
+def sequential_lbfgs(
     function: ValuesAndGradients,
     starts: np.ndarray,
     box: Box,
     max_iterations: int = 100,
 ) -> Maxima:
-    """Climbs from one start after another, until a climb levels off.
+    """Maximises by L-BFGS-B from one start after another, until one converges.
 
-    That is often the first, so what is found depends on which start that is.
-    A climb that ends otherwise (at once, where there is no gradient) is
-    followed by the next.
+    That is often the first search, so the result depends on the order of the
+    starts. A search that ends otherwise (such as at once, where there is no
+    gradient) is followed by the next.
 
     Args:
-      function: What to maximise.
+      function: The function to maximise.
       starts: `[k, M]`, in the box.
-      box: Where to stay.
-      max_iterations: Of each climb.
+      box: Box constraints.
+      max_iterations: Iterations of each search.
 
     Returns:
-      The best point of each climb that was made.
+      The best point of each search that was made.
     """
 
     def loss(point: np.ndarray) -> tuple[float, np.ndarray]:
@@ -173,7 +173,7 @@ def _minimized(
     box: Box,
     max_iterations: int,
 ) -> scipy.optimize.OptimizeResult:
-    """Minimises a function, which returns its gradient, too, by L-BFGS-B."""
+    """Minimises a function that returns value and gradient by L-BFGS-B."""
     return scipy.optimize.minimize(
         loss,
         np.asarray(start, np.float64),
@@ -184,8 +184,8 @@ def _minimized(
     )
 
 
-class _Climbs:
-    """Threads that run an optimiser each, and wait for values together."""
+class _Searches:
+    """Threads that each run an optimizer, and wait for values together."""
 
     def __init__(self, starts: np.ndarray, box: Box, max_iterations: int):
         """Starts them."""
@@ -225,10 +225,13 @@ class _Climbs:
         return answer
 
     def wait(self, points: np.ndarray) -> list[int]:
-        """Waits until each climb asks or has ended; writes into `points`.
+        """Waits until each search needs a value or has ended.
+
+        Args:
+          points: `[k, M]`, overwritten by the points to evaluate.
 
         Returns:
-          Which of them ask.
+          Indices of the searches that need a value.
         """
         waiting = []
         for _ in range(len(self._running)):
@@ -262,17 +265,17 @@ def differential_evolution(
     seed: int,
     max_iterations: int = 50,
 ) -> Maxima:
-    """Maximises a function without gradients in a box, from a population.
+    """Maximises a function without gradients by differential evolution.
 
     Args:
       function: `points [q, M] -> values [q]`.
-      starts: The first population, `[k, M]`; k at least 5.
-      box: Where to stay; may be a point in some coordinates.
-      seed: Of the search.
-      max_iterations: Generations.
+      starts: Initial population, `[k, M]`; k at least 5.
+      box: Box constraints; the bounds of a coordinate may be equal.
+      seed: Seed of the search.
+      max_iterations: Number of generations.
 
     Returns:
-      The last population, the best of it first.
+      The last population, its best member first.
     """
     result = scipy.optimize.differential_evolution(
         lambda columns: -function(columns.T),
@@ -290,23 +293,23 @@ def differential_evolution(
 def greedy_batch(
     draws: np.ndarray, incumbent: float, count: int, first: int | None = None
 ) -> np.ndarray:
-    """Chooses a batch of greatest expected improvement, one after another.
+    """Greedily chooses a batch by joint expected improvement, by Monte Carlo.
 
     Args:
       draws: Joint draws of f at candidates, `[num_draws, C]`.
-      incumbent: What to improve on.
-      count: Points of the batch, at most C.
-      first: The candidate that is chosen first; None for the best by draws.
+      incumbent: The score to improve on.
+      count: Size of the batch, at most C.
+      first: Index of the candidate to choose first; None for the best.
 
     Returns:
-      int64 index of `count` different candidates.
+      Indices of `count` distinct candidates, int64.
     """
     chosen: list[int] = []
     reached = np.full((len(draws), 1), incumbent)
     free = np.ones(draws.shape[1], bool)
     for i in range(count):
         gains = np.maximum(draws - reached, 0.0).mean(0)
-        # Where no draw improves, the candidate that comes nearest.
+        # Where no draw improves, take the smallest mean shortfall.
         nearest = (draws - reached).mean(0)
         order = np.lexsort([nearest, gains, free])
         best = first if i == 0 and first is not None else int(order[-1])
@@ -317,6 +320,6 @@ def greedy_batch(
 
 
 def distinct_rows(points: np.ndarray) -> np.ndarray:
-    """Returns where each distinct row stands first, rising."""
+    """Returns the index of the first of each distinct row, ascending."""
     _, first = np.unique(points, axis=0, return_index=True)
     return np.sort(first)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights, prior samples and latent planes of a run, for its figures."""
+"""Snapshots of weights, samples and latent grids, for the figures of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tfvae.lso.latent_space import LatentSpace
 
 WEIGHTS, SAMPLES, MANIFOLD = "weights.npz", "samples.npz", "manifold.npz"
-"""The files, in the folder of a run."""
+"""Names of the files in the folder of a run."""
 
 # The published grid of the manifold: 17 points from -4 to 4.
 _SIDE, _BOUND = 17, 4.0
@@ -36,7 +36,7 @@ def rounds_to_see(num_rounds: int) -> list[int]:
 def save_weights(
     folder: pathlib.Path, scores: np.ndarray, weights: np.ndarray
 ) -> None:
-    """Keeps the weights of the first round, before there is any query."""
+    """Saves the data weights of the first round, before any query."""
     if not (folder / WEIGHTS).exists():
         _save(folder / WEIGHTS, scores=scores, weights=weights)
 
@@ -75,7 +75,7 @@ def _save_samples(
     count: int,
     seed: int,
 ) -> None:
-    """Scores draws from the prior and adds them to those of earlier rounds."""
+    """Scores draws from the prior and appends them to earlier rounds'."""
     rounds, scores = _read(folder / SAMPLES, "rounds", "scores")
     if now in rounds:
         return
@@ -119,14 +119,14 @@ def _save_manifold(
 
 
 def _grown(stack: np.ndarray, newest: np.ndarray) -> np.ndarray:
-    """Adds an array to a stack of such, which may be empty."""
+    """Appends an array to a stack of arrays, which may be empty."""
     if not len(stack):
         return newest[None]
     return np.concatenate([stack, newest[None]])
 
 
 def _read(path: pathlib.Path, *names: str) -> list[np.ndarray]:
-    """Returns arrays of a file, empty ones where there is no whole one."""
+    """Returns arrays of a file, empty ones if it is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return [file[name] for name in names]

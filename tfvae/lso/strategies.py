@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The protocol of strategies, and those that need no surrogate.
+"""Protocol of query strategies, and those that need no surrogate.
 
 A strategy proposes latents to query, given a `Context`.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class LatentSpace(Protocol):
-    """What strategies see of a model.
+    """Protocol of a model's latent space, as used by strategies.
 
     Attributes:
       num_latents: M.
@@ -31,7 +31,7 @@ class LatentSpace(Protocol):
     is_binary: bool
 
     def sample_prior(self, seed: int, count: int) -> np.ndarray:
-        """Draws latents, float32 `[count, M]`."""
+        """Draws latents from the prior, float32 `[count, M]`."""
 
 
 ScoreLatents = Callable[
@@ -42,16 +42,17 @@ inputs have equal keys; None is the key of latents that decode to no input."""
 
 
 class Context(NamedTuple):
-    """What a strategy chooses by.
+    """Information that a strategy may use to choose queries.
 
     Attributes:
       space: The model's latent space.
-      latents: float32 `[n, M]`, of the surrogate's points; none for strategies
-        that use no data.
+      latents: float32 `[n, M]`, the surrogate's training points; empty for
+        strategies that use no data.
       scores: float64 `[n]`, larger is better.
-      surrogate: Fitted to these; None for strategies that use none.
-      score_latents: The objective itself, for oracles; None where there is
-        none to be had.
+      surrogate: Surrogate fitted to latents and scores; None for strategies
+        that use none.
+      score_latents: The objective as a function of latents, for oracles; None
+        where it is not available.
     """
 
     space: LatentSpace
@@ -62,18 +63,18 @@ class Context(NamedTuple):
 
 
 class Strategy(Protocol):
-    """How queries are chosen."""
+    """Protocol of query strategies."""
 
     @property
     def uses_data(self) -> bool:
-        """Whether the context must have the latents of data."""
+        """Whether the context must have latents and scores of data."""
 
     @property
     def uses_surrogate(self) -> bool:
-        """Whether it must have a surrogate fitted to them."""
+        """Whether the context must have a fitted surrogate."""
 
     def num_at_a_time(self, num_left: int) -> int:
-        """Returns how many queries to ask for, of `num_left` of a round."""
+        """Returns how many queries to propose next, if `num_left` are left."""
 
     def propose(
         self, context: Context, num_queries: int, seed: int
@@ -84,7 +85,7 @@ class Strategy(Protocol):
 @gin.register
 @dataclasses.dataclass(frozen=True)
 class PriorSampling:
-    """Queries draws of the prior, as the published baselines do."""
+    """Queries draws from the prior, as the published baselines do."""
 
     uses_data = False
     uses_surrogate = False
@@ -102,11 +103,11 @@ class PriorSampling:
 @gin.register
 @dataclasses.dataclass(frozen=True)
 class AggregateSampling:
-    """Queries draws of a normal distribution fitted to the data's latents.
+    """Queries draws from a diagonal Gaussian fitted to the data's latents.
 
-    It stands for their aggregate posterior, which is much narrower than the
-    prior where a model hardly spends any nats on its KL term. Latents are taken
-    to be independent of each other; queries stay in the box of the data.
+    It approximates the aggregate posterior, which is much narrower than the
+    prior where a model's KL term is only a few nats. Queries stay in the
+    bounding box of the data.
     """
 
     uses_data = True
@@ -120,8 +121,8 @@ class AggregateSampling:
     ) -> np.ndarray:
         if context.space.is_binary:
             raise ValueError(
-                "`AggregateSampling` must have a model of continuous latents; "
-                "use PriorSampling"
+                "`AggregateSampling` must have a model with continuous "
+                "latents, got binary ones; use PriorSampling"
             )
         latents = np.asarray(context.latents, np.float64)
         rng = np.random.default_rng(seed)
@@ -133,15 +134,16 @@ class AggregateSampling:
 @gin.register
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """Asks one of several strategies, which is drawn anew each time.
+    """Mixture of strategies: one of them is drawn for each proposal.
 
-    A surrogate may be sure of regions where it is wrong, and nothing that goes
-    by it ever looks there; queries at random do (De Ath et al., 2021, "Greed is
-    good: exploration and exploitation trade-offs in Bayesian optimisation").
+    A surrogate may be overconfident in regions where it is wrong, which its
+    acquisition function then never explores; random queries do (De Ath et al.,
+    2021, "Greed is good: exploration and exploitation trade-offs in Bayesian
+    optimisation").
 
     Attributes:
-      strategies: Whom to ask.
-      shares: How often, relative to each other; one for each.
+      strategies: The strategies.
+      shares: Their probabilities, not necessarily normalised.
     """
 
     strategies: Sequence[Strategy]
@@ -207,16 +209,16 @@ def _check_strategies(strategies: Any) -> None:
 @gin.register
 @dataclasses.dataclass(frozen=True)
 class OracleGrid:
-    """Queries the best of a grid, by the objective itself.
+    """Oracle: queries the best points of a grid, by the true objective.
 
-    It is no optimiser that one could use, as it evaluates the objective on all
-    of the grid: it shows what the latent space has to offer. Of points that
-    decode to the same input the first counts. Fewer queries than asked for are
-    returned where the grid has fewer distinct inputs.
+    It evaluates the objective on the whole grid, outside the budget, so it is
+    not a practical optimizer, but shows what the latent space has to offer.
+    Among points that decode to the same input only the first counts. Fewer
+    queries than requested are returned if the grid has fewer distinct inputs.
 
     Attributes:
-      side: Points along each of the two latents.
-      bound: The grid fills [-bound, bound]^2.
+      side: Grid points along each of the two latents.
+      bound: The grid covers [-bound, bound]^2.
     """
 
     side: int = 50
@@ -262,7 +264,7 @@ class OracleGrid:
 
 
 def _first_of_each(keys: Sequence[Hashable | None]) -> np.ndarray:
-    """Returns where each distinct key stands first, in rising order."""
+    """Returns the index of the first of each distinct key, ascending."""
     places: dict[Hashable | None, int] = {}
     for i, key in enumerate(keys):
         places.setdefault(key, i)
@@ -276,13 +278,13 @@ def select_points(
 
     Args:
       scores: `[N]`, larger is better.
-      num_best: How many of the best; of equal ones the first.
-      num_random: How many of the rest, all equally likely, none twice.
-      seed: Of these.
+      num_best: Number of the best points; ties are broken by order.
+      num_random: Number of other points, drawn uniformly without replacement.
+      seed: Seed of the draw.
 
     Returns:
-      int64 index of the points, the best first, falling; all points where
-      there are no more than asked for.
+      int64 index of the points, first the best ones in descending order; all
+      points if there are no more than `num_best + num_random`.
     """
     order = np.argsort(-np.asarray(scores), kind="stable")
     best, rest = order[:num_best], order[num_best:]
@@ -294,12 +296,12 @@ def select_points(
 
 
 def incumbent_of(scores: np.ndarray, quantile: float | None) -> float:
-    """Returns what to improve on, of scores `[n]`; None for the best."""
+    """Returns the incumbent: a quantile of scores `[n]`, None for the best."""
     return float(np.quantile(scores, 1.0 if quantile is None else quantile))
 
 
 def check_quantile(quantile: float | None) -> None:
-    """Raises ValueError unless it is None or a share."""
+    """Raises ValueError unless `quantile` is None or in [0, 1]."""
     if quantile is not None and not 0.0 <= quantile <= 1.0:
         raise ValueError(
             f"`incumbent_quantile` must be in [0, 1] or None, got {quantile!r}"
@@ -317,6 +319,6 @@ def fitted(context: Context, strategy: Strategy) -> Surrogate:
 
 
 def seeds_of(seed: int, count: int) -> list[int]:
-    """Returns seeds of different uses of one."""
+    """Derives `count` independent seeds from one."""
     rng = np.random.default_rng(seed)
     return [int(one) for one in rng.integers(2**31, size=count)]

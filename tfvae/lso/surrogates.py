@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Surrogates: cheap models of the scores of latents, with their doubt.
+"""Surrogates: regression of scores on latents with predictive uncertainty.
 
 The sparse Gaussian process is that of Titsias (2009, "Variational learning of
 inducing variables in sparse Gaussian processes"), which Tripp et al. (2020,
@@ -32,12 +32,12 @@ from tfvae.lso.gaussian_fit import (
 
 
 class Surrogate(Protocol):
-    """What strategies ask of a surrogate; scores are larger is better.
+    """Protocol of surrogates; larger scores are better.
 
     Attributes:
       has_gradients: Whether `predict` is a differentiable TensorFlow function
-        that may be called in a `tf.function`, whose trace then serves later
-        fits too. Without, it takes and returns numpy arrays.
+        that may be called in a `tf.function`, whose trace stays valid for
+        later fits. Otherwise it takes and returns NumPy arrays.
     """
 
     has_gradients: bool
@@ -45,20 +45,20 @@ class Surrogate(Protocol):
     def fit(
         self, latents: np.ndarray, scores: np.ndarray, seed: int, warm: bool
     ) -> None:
-        """Fits to latents `[n, M]` and their scores `[n]`.
+        """Fits the surrogate to latents and their scores.
 
         Args:
           latents: `[n, M]`.
           scores: `[n]`.
-          seed: Of everything random; a warm fit does not use it.
-          warm: Whether to go on from the last fit, as when points have been
-            added since, rather than to start afresh.
+          seed: Seed of everything random; a warm fit does not use it.
+          warm: Whether to continue from the last fit (a warm start), as when
+            points have been added since, rather than to start afresh.
         """
 
     def predict(self, latents: Any) -> tuple[Any, Any]:
-        """Returns mean and standard deviation of f, `[q]` each.
+        """Returns predictive mean and standard deviation of f, `[q]` each.
 
-        f is without the noise of the scores, and in their units.
+        f is the noise-free score, in the units of the scores.
         """
 
     def sample(
@@ -67,16 +67,16 @@ class Surrogate(Protocol):
         """Draws f jointly at all `latents`: `[num_samples, q]`."""
 
     def state(self) -> dict[str, np.ndarray]:
-        """Returns everything that a later warm fit depends on."""
+        """Returns all state that a later warm fit depends on."""
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Takes over a state that `state` returned; then fit, warm."""
+        """Restores a state that `state` returned, for a warm fit."""
 
 
 # The sparse Gaussian process.
 
 
-# What predictions read, and the ranks of it.
+# Variables that predictions read, and their ranks.
 _HELD = {
     "log_lengthscales": 1,
     "log_variance": 0,
@@ -94,32 +94,32 @@ _HELD = {
 @gin.register
 @dataclasses.dataclass(eq=False)
 class SparseGaussianProcess:
-    """A sparse Gaussian process, ARD squared exponential, on few points.
+    """Sparse Gaussian process with an ARD squared exponential kernel.
 
-    A cold fit standardises, places the inducing points by k-means, and learns
-    the kernel and the noise first, then all parameters with the inducing
-    points' places. A warm fit takes few more steps from where the last one
-    ended. Either then conditions on all of its points exactly. All of it is
-    in float64, which has the digits to solve for moments, see
-    `collapsed_bound`.
+    A cold fit standardises the data, initialises the inducing points by
+    k-means, and optimises first the kernel and noise parameters, then all
+    parameters including the inducing points. A warm fit takes a few more steps
+    from the parameters of the last fit. Both then condition exactly on all
+    points. All computations are in float64, which solving from second moments
+    requires, see `collapsed_bound`.
 
     Attributes:
-      num_inducing: At most as many inducing points; all distinct points
-        where there are no more.
+      num_inducing: Largest number of inducing points; with no more distinct
+        data points than that, all of them are inducing points.
       standardise: Whether latents and scores are standardised: "each" for
         latents coordinate by coordinate, "all" for one mean and standard
-        deviation of all coordinates together, "none" to take both as they
-        come. Statistics stay from one cold fit to the next.
-      num_kernel_steps: At most as many steps of Adam in the kernel and the
-        noise, in a cold fit.
-      num_steps: At most as many in all parameters, after these.
+        deviation of all coordinates together, "none" for neither latents nor
+        scores. The statistics are kept from one cold fit to the next.
+      num_kernel_steps: Largest number of Adam steps in the kernel and noise
+        parameters in a cold fit.
+      num_steps: Largest number of steps in all parameters after these.
       num_warm_steps: Steps in all parameters in a warm fit.
-      kernel_rate: Learning rate of the first.
-      rate: Learning rate of the others.
+      kernel_rate: Learning rate of the steps in the kernel and the noise.
+      rate: Learning rate of the steps in all parameters.
       tolerance: Steps of a cold fit end when ten of them lower the loss per
-        point by less than this share of it, or of 1 where it is smaller.
-      lengthscale: Typical first lengthscale, standardised.
-      num_inits: First placements that k-means chooses from.
+        point by less than this fraction of it, or of 1 where it is smaller.
+      lengthscale: Typical initial lengthscale, in standardised units.
+      num_inits: Initialisations that k-means chooses from.
     """
 
     num_inducing: int = 500
@@ -147,7 +147,7 @@ class SparseGaussianProcess:
             )
         self._last: Fit | None = None
         self._can_predict = False
-        # Variables, as traces of callers would freeze tensors.
+        # Variables, as tensors would become constants in callers' traces.
         self._held = {
             name: tf.Variable(
                 tf.zeros([0] * rank, tf.float64),
@@ -163,7 +163,9 @@ class SparseGaussianProcess:
         latents, scores = _checked(latents, scores)
         if warm:
             if self._last is None:
-                raise ValueError("`warm` must be False at first, got True")
+                raise ValueError(
+                    "`warm` must be False for the first fit, got True"
+                )
             fit = self._last
             data = standardised(fit.scale, latents, scores)
             self._descend(fit, data, self.num_warm_steps, self.rate, False)
@@ -222,7 +224,7 @@ class SparseGaussianProcess:
                     return
 
     def _cross(self, latents: Any) -> tuple[Any, tf.Tensor, tf.Tensor]:
-        """Returns the kernel, standardised latents, and k(z), `[q, m]`."""
+        """Returns the kernel, standardised latents, and k(z, u), `[q, m]`."""
         if not self._can_predict:
             raise ValueError(
                 "`SparseGaussianProcess` must be fitted before it predicts"
@@ -245,7 +247,7 @@ class SparseGaussianProcess:
         shrunk = tf.matmul(cross, held["shrinkage"])
         prior = tf.exp(held["log_variance"])
         variance = prior - tf.reduce_sum(shrunk * cross, -1)
-        # Below this there is but rounding, and no gradient either.
+        # Smaller variances are rounding errors, and have no gradient.
         variance = tf.maximum(variance, 1e-8 * prior)
         return self._mean(cross), held["score_spread"] * tf.sqrt(variance)
 
@@ -293,23 +295,24 @@ def _checked(
     return latents, scores
 
 
-# The ensemble of trees.
+# The ensemble of regression trees.
 
 
 @gin.register
 @dataclasses.dataclass(eq=False)
 class EnsembleRegressor:
-    """Randomised regression trees, each of them a draw of f.
+    """Ensemble of randomised regression trees (extra trees, random forest).
 
-    Mean and standard deviation are those over the trees. A warm fit grows all
-    trees anew, from the seed of the cold one.
+    Each tree counts as a draw of f; predictive mean and standard deviation are
+    those over the trees. A warm fit grows all trees anew, with the seed of the
+    last cold fit.
 
     Attributes:
-      num_trees: How many trees.
+      num_trees: Number of trees.
       extremely_random: Whether splits are drawn at random (Geurts et al.,
-        2006, "Extremely randomized trees") rather than optimised for
-        resampled points, as a random forest's are.
-      min_leaf: Points in a leaf, at least.
+        2006, "Extremely randomized trees") rather than optimised on bootstrap
+        samples, as in a random forest.
+      min_leaf: Smallest number of points in a leaf.
     """
 
     num_trees: int = 100
@@ -349,7 +352,7 @@ class EnsembleRegressor:
         ).fit(latents, scores)
 
     def _draws(self, latents: Any) -> np.ndarray:
-        """Returns what each tree predicts, `[num_trees, q]`."""
+        """Returns the predictions of all trees, `[num_trees, q]`."""
         if self._forest is None:
             raise ValueError(
                 "`EnsembleRegressor` must be fitted before it predicts"

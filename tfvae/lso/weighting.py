@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much each data point counts in retraining, by its score.
+"""Rank-based and reward-based weightings of training data.
 
 A weighting is a frozen object with a call `weighting(scores [N]) -> [N]`:
-larger scores are better, weights are float64 and sum to 1. It is asked anew
-in every round, for all data that there are then.
+larger scores are better, weights are float64 and sum to 1. It is evaluated in
+every round, for all data of that round.
 
 Reference: Tripp, Daxberger and Hernandez-Lobato, 2020, "Sample-efficient
 optimization in the latent space of deep generative models via weighted
@@ -20,13 +20,13 @@ import scipy.special
 from tfvae.data.source import check_weights
 from tfvae.settings import Settings, saved_settings
 
-# A weight above a whole number by less than this is rounding, and no reason
-# for one more copy.
+# An excess of a weight over an integer below this is a rounding error, and
+# gives no further copy.
 _ROUNDING = 1e-9
 
 
 class Weighting(Settings):
-    """The weights of data points, and which of them are kept.
+    """Base class of weightings: weights of data points, and which to retain.
 
     A subclass is a `@saved_settings` class that implements `_weights`.
     """
@@ -41,26 +41,26 @@ class Weighting(Settings):
           `[N]` float64, not negative; their sum is 1.
 
         Raises:
-          ValueError: If there is no score, or one that is not finite.
+          ValueError: If there is no score, or one is not finite.
         """
         return normalize(self._weights(check_scores(scores)))
 
     def _weights(self, scores: np.ndarray) -> np.ndarray:
-        """Returns weights `[N]`, up to a factor, of checked scores `[N]`."""
+        """Returns unnormalised weights `[N]` of validated scores `[N]`."""
         raise NotImplementedError
 
     def retain(
         self, num_data: int, new_scores: np.ndarray
     ) -> tuple[np.ndarray, int]:
-        """Chooses among new data points and old ones.
+        """Chooses which new data points to append and how many old to drop.
 
         Args:
-          num_data: How many data points there are without the new ones.
+          num_data: Number of data points without the new ones.
           new_scores: `[n]`, larger is better.
 
         Returns:
-          The indices `[m]` int64 of the new data points to append, rising,
-          and how many of the oldest data points to drop.
+          The indices `[m]` int64 of the new data points to append, ascending,
+          and the number of the oldest data points to drop.
 
         Raises:
           ValueError: If a score is not finite.
@@ -70,7 +70,7 @@ class Weighting(Settings):
 
 @saved_settings
 class Unweighted(Weighting):
-    """All data points count the same."""
+    """Equal weights for all data points."""
 
     def _weights(self, scores: np.ndarray) -> np.ndarray:
         return np.ones_like(scores)
@@ -78,15 +78,14 @@ class Unweighted(Weighting):
 
 @saved_settings
 class Rank(Weighting):
-    """Weights 1 / (k N + rank), where the best data point has rank 0.
+    """Rank weights, proportional to 1 / (k N + rank); the best has rank 0.
 
     Attributes:
-      k: Small values favour the best: 0 leaves them alone, infinity weights
-        all data points the same.
-      breaks_ties: Whether equal scores have ranks of their own, by the order
-        of the data, as in the published code. Equation 1 has them share one:
-        many data that tie for the best then weigh as much each as the best
-        alone would.
+      k: Small values favour the best data points: 0 gives weight to rank 0
+        only, infinity the same weight to all data points.
+      breaks_ties: Whether equal scores get different ranks, by the order of
+        the data, as in the published code. In equation 1 they share a rank:
+        if many data points tie for the best, each has the weight of the best.
     """
 
     k: float = 1e-3
@@ -103,7 +102,7 @@ class Rank(Weighting):
 
 @saved_settings
 class CemPi(Weighting):
-    """Equal weights from a quantile of the scores on, none below.
+    """CEM-PI: equal weights at or above a quantile of the scores, 0 below.
 
     The cross-entropy method with the probability of improvement.
 
@@ -123,7 +122,7 @@ class CemPi(Weighting):
 
 @saved_settings
 class DbAS(Weighting):
-    """Probability that a noisy score exceeds a quantile of the scores.
+    """DbAS: weights are the probability that a noisy score exceeds a quantile.
 
     Reference: Brookes and Listgarten, 2018, "Design by adaptive sampling".
 
@@ -149,7 +148,7 @@ class DbAS(Weighting):
 
 @saved_settings
 class RWR(Weighting):
-    """Weights exp(alpha score), as in reward-weighted regression.
+    """Reward-weighted regression: weights proportional to exp(alpha score).
 
     Attributes:
       alpha: Inverse temperature, in inverse units of the scores; 0 weights
@@ -171,13 +170,14 @@ class RWR(Weighting):
 
 @saved_settings
 class FB(Weighting):
-    """Equal weights; the best new data points replace the oldest ones.
+    """Feedback: equal weights; the best new points replace the oldest ones.
 
     Reference: Gupta and Zou, 2019, "Feedback GAN for DNA optimizes protein
     functions", here with a VAE.
 
     Attributes:
-      quantile: Of the new scores, from which on data points are appended.
+      quantile: Quantile of the new scores at or above which data points are
+        appended.
     """
 
     quantile: float = 0.95
@@ -199,15 +199,15 @@ class FB(Weighting):
         return kept, max(min(len(kept), num_data - 1), 0)
 
 
-# Weights up to a factor, of checked scores.
+# Unnormalised weights of validated scores.
 
 
 def ranks(scores: np.ndarray) -> np.ndarray:
-    """Returns how many scores are greater than each, `[N]` int64."""
+    """Returns ranks, the number of greater scores for each, `[N]` int64."""
     order = np.argsort(-scores)
     falling = scores[order]
     is_first = np.concatenate([[True], falling[1:] != falling[:-1]])
-    # Those that tie have the rank of the first of them.
+    # Ties share the rank of the first of them.
     places = np.where(is_first, np.arange(len(scores)), 0)
     result = np.empty(len(scores), np.int64)
     result[order] = np.maximum.accumulate(places)
@@ -251,41 +251,41 @@ def _quantile(scores: np.ndarray, quantile: float) -> float:
     return min(float(np.quantile(scores, quantile)), float(scores.max()))
 
 
-# What is done with weights.
+# Normalisation, effective sample size, replication.
 
 
 def normalize(weights: np.ndarray) -> np.ndarray:
-    """Returns checked weights `[N]` float64 that sum to 1.
+    """Validates weights and normalises them to sum 1, `[N]` float64.
 
     Args:
       weights: `[N]`, not negative.
 
     Raises:
-      ValueError: If `check_weights` refuses them.
+      ValueError: See `check_weights`.
     """
     weights = check_weights(weights, np.size(weights))
-    # First by the largest, so that the sum of huge weights is no infinity.
+    # Divide by the largest first, so that the sum does not overflow.
     weights = weights / weights.max()
     return weights / weights.sum()
 
 
 def effective_sample_size(weights: np.ndarray) -> float:
-    """Returns (sum w)^2 / sum w^2, between 1 and N.
+    """Returns the effective sample size (sum w)^2 / sum w^2, in [1, N].
 
     Args:
       weights: `[N]`, not negative, not necessarily normalised.
 
     Raises:
-      ValueError: If `check_weights` refuses them.
+      ValueError: See `check_weights`.
     """
     weights = normalize(weights)
     return float(1.0 / np.square(weights).sum())
 
 
 def replicate(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Turns weights into copies of data points, with weights of at most 1.
+    """Replicates data points so that no copy has a weight above 1.
 
-    Of weights scaled to a mean of 1, a data point of weight w has ceil(w)
+    With weights scaled to a mean of 1, a data point of weight w gets ceil(w)
     copies, all of weight 1 but the last, which has the remainder. This lowers
     the variance of stochastic gradients.
 
@@ -293,11 +293,11 @@ def replicate(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       weights: `[N]`, not negative, not necessarily normalised.
 
     Returns:
-      The index `[R]` int64 of the data point of each copy, rising, and the
-      weights `[R]` float64 of the copies. Those of weight 0 have no copy.
+      The index `[R]` int64 of the data point of each copy, ascending, and the
+      weights `[R]` float64 of the copies. Data points of weight 0 get none.
 
     Raises:
-      ValueError: If `check_weights` refuses the weights.
+      ValueError: See `check_weights`.
     """
     weights = normalize(weights) * np.size(weights)
     positive = np.where(weights > 0.0, 1.0, 0.0)
@@ -318,7 +318,7 @@ def check_scores(scores: np.ndarray, name: str = "scores") -> np.ndarray:
 
     Args:
       scores: `[N]` numbers, N at least 1.
-      name: What errors call them.
+      name: Name of the argument in error messages.
 
     Raises:
       ValueError: If they are of another shape, or one is not finite.

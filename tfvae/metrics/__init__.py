@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How good generated data are."""
+"""Quality of generated data: Frechet and kernel distances of features."""
 
 from tfvae.metrics.features import ClassifierFeatures, FeatureExtractor
 from tfvae.metrics.generative import (

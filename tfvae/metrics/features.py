@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features of images, in which distributions of images are compared."""
+"""Feature extractors of images: a classifier trained on the data themselves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ import tensorflow as tf
 from tfvae.data import Observations, batches_with
 
 SMALLEST_SIDE = 8
-"""Height and width that images need for `ClassifierFeatures`, pixels."""
+"""Smallest height and width of images for `ClassifierFeatures`, pixels."""
 
 _FORMAT = 2  # of a cached classifier; also stands for the constants below
 _BATCH_SIZE = 128
@@ -33,11 +33,11 @@ _logger = logging.getLogger(__name__)
 
 
 class FeatureExtractor(Protocol):
-    """A function of flattened images, with a name to report it by."""
+    """A function from flattened images to features, with a name."""
 
     @property
     def name(self) -> str:
-        """What the features are, in words."""
+        """Name of the features, for reports."""
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """Maps images `[n, D]` to features `[n, F]`, both float32."""
@@ -45,21 +45,20 @@ class FeatureExtractor(Protocol):
 
 @gin.register
 class ClassifierFeatures:
-    """What a small classifier of the data themselves sees in an image.
+    """Penultimate-layer features of a small classifier trained on the data.
 
-    A convolutional network learns the labels of the training points; its last
-    layer but one gives the features. That needs nothing but the data, and is
-    sensitive to what tells these data's classes apart. Distances in these
-    features are comparable among models of the same data by the same
-    classifier, and with nothing else: neither across data sets nor with
-    published numbers. For several splits of the same data, make one extractor
-    and use it for all of them. Over the training points, the mean square of
-    the features is 1.
+    A convolutional network learns the labels of the training points; its
+    penultimate layer gives the features. That needs nothing but the data, and
+    is sensitive to differences between their classes. Distances in these
+    features are comparable only among models of the same data with the same
+    classifier, neither across data sets nor with published numbers. For
+    several splits of the same data, use one extractor for all of them. Over
+    the training points, the mean square of the features is 1.
 
     Attributes:
         name: "classifier features".
-        test_accuracy: Share of the test points that the classifier labels
-            rightly; None if `data` has no labelled test points.
+        test_accuracy: Accuracy of the classifier on the test points; None if
+            `data` has no labelled test points.
     """
 
     name = "classifier features"
@@ -74,16 +73,16 @@ class ClassifierFeatures:
         num_steps: int = 240,
         seed: int = 0,
     ) -> None:
-        """Trains the classifier, or reads what an earlier call has trained.
+        """Trains the classifier, or loads it from the cache.
 
         Args:
             data: Labelled images of shape `(height, width)` or
                 `(height, width, channels)`, each side at least 8 pixels.
-            cache_dir: Folder to keep trained classifiers in, made if need be;
-                None to keep none. A file there is used again only for the
-                very same images, labels and settings.
+            cache_dir: Folder to cache trained classifiers in, created if
+                needed; None for no cache. A cached file is used only for
+                exactly the same images, labels and settings.
             num_features: Size of a feature vector, F.
-            max_images: Train on so many images at most, drawn by `seed`.
+            max_images: Largest number of training images, drawn by `seed`.
             num_steps: Gradient steps, of 128 images each.
             seed: Seed of initial weights and of the order of the images. The
                 result also depends, through rounding, on the number of threads.
@@ -123,11 +122,11 @@ class ClassifierFeatures:
 def _labelled_images(
     data: Observations, max_images: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Images `[n, D]` and labels `[n]` to learn from, or what is wrong."""
+    """Returns validated images `[n, D]` and labels `[n]` to train on."""
     if data.train_labels is None:
         raise ValueError(
-            "`data` must have `train_labels` for a classifier to learn, got "
-            f"None of {data.name!r}"
+            "`data` must have `train_labels` to train a classifier, got None "
+            f"for {data.name!r}"
         )
     check_shape(data.event_shape, SMALLEST_SIDE)
     if max_images < 1:
@@ -137,14 +136,14 @@ def _labelled_images(
     images, labels = data.train[chosen], data.train_labels[chosen]
     if np.isnan(images).any():
         raise ValueError(
-            "`data` must have no missing entries for a classifier to learn, "
-            f"got some in {data.name!r}"
+            "`data` must have no missing entries to train a classifier, got "
+            f"some in {data.name!r}"
         )
     return images, labels
 
 
 def check_shape(event_shape: tuple[int, ...], smallest_side: int) -> None:
-    """Raises a ValueError where data are no images of that size."""
+    """Raises a ValueError unless data are images of at least that size."""
     if len(event_shape) not in (2, 3) or min(event_shape[:2]) < smallest_side:
         raise ValueError(
             "`data` must be images of shape (height, width) or (height, "
@@ -156,7 +155,7 @@ def check_shape(event_shape: tuple[int, ...], smallest_side: int) -> None:
 def _make_classifier(
     data: Observations, num_features: int, num_classes: int, seed: int
 ) -> keras.Model:
-    """A network from images `[n, D]` to logits `[n, num_classes]`."""
+    """Returns a network from images `[n, D]` to logits `[n, num_classes]`."""
     if num_features < 1:
         raise ValueError(
             f"`num_features` must be at least 1, got {num_features!r}"
@@ -218,9 +217,9 @@ def _penultimate(classifier: keras.Model) -> keras.Model:
 
 
 def _normalize(classifier: keras.Model, images: np.ndarray) -> None:
-    """Makes the mean square of the features 1, and leaves logits alone.
+    """Scales the features to a mean square of 1 without changing the logits.
 
-    Leaky rectifiers are homogeneous, so weights before and after can be scaled.
+    Leaky ReLU is homogeneous, so the weights before and after it can be scaled.
     """
     features = _penultimate(classifier).predict(
         images, batch_size=_BATCH_SIZE, verbose=0
@@ -236,7 +235,7 @@ def _normalize(classifier: keras.Model, images: np.ndarray) -> None:
 def _accuracy(
     classifier: keras.Model, classes: np.ndarray, data: Observations
 ) -> float:
-    """Share of test points labelled rightly, NaN if there are none."""
+    """Returns the accuracy on labelled test points, NaN if there are none."""
     if data.test is None or data.test_labels is None:
         return math.nan
     logits = classifier.predict(data.test, batch_size=1000, verbose=0)
@@ -248,7 +247,7 @@ def _cache_path(
     settings: list[Any],
     arrays: Iterable[np.ndarray | None],
 ) -> pathlib.Path | None:
-    """Where a classifier with these settings and data belongs."""
+    """Returns the cache file of a classifier with these settings and data."""
     if cache_dir is None:
         return None
     key = hashlib.sha256(json.dumps(settings).encode())
@@ -263,7 +262,7 @@ def _cache_path(
 def _read_cache(
     path: pathlib.Path | None, classifier: keras.Model
 ) -> float | None:
-    """Gives the classifier its weights; returns its accuracy, None if none."""
+    """Loads cached weights; returns the accuracy, None if nothing is cached."""
     if path is None or not path.exists():
         return None
     try:
@@ -290,7 +289,7 @@ def _read_cache(
 def _write_cache(
     path: pathlib.Path | None, classifier: keras.Model, accuracy: float
 ) -> None:
-    """Writes a file that exists under its name only when complete."""
+    """Writes a cache file atomically."""
     if path is None:
         return
     arrays = {
@@ -310,7 +309,7 @@ def _write_cache(
 def compiled(
     network: Callable[[tf.Tensor], tf.Tensor], num_observed: int
 ) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Traces a function of points `[n, D]` once, for any n."""
+    """Returns a `tf.function` of points `[n, D]`, traced once for any n."""
     return tf.function(
         network,
         input_signature=[tf.TensorSpec([None, num_observed], tf.float32)],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Distances of what a model generates from the data."""
+"""Distances between generated and real data, in the space of features."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tfvae.metrics.features import FeatureExtractor
 from tfvae.ops import frechet
 
 _BATCH_SIZE = 100
-"""Images whose features are computed at a time."""
+"""Batch size for computing features."""
 
 
 class SampleDistances(NamedTuple):
-    """How far generated data are from real ones.
+    """Distances between generated and real data.
 
     Attributes:
-        frechet_distance: Squared Frechet distance of Gaussians fitted to the
-            features. Of finitely many samples it is too large, the more so
-            the fewer there are: compare equal numbers only.
+        frechet_distance: Squared Frechet distance between Gaussians fitted to
+            the features. It is biased upwards for finite samples, the more so
+            the fewer there are: compare only equal numbers of samples.
         kernel_distance: Unbiased squared kernel distance of the features,
             averaged over subsets.
         kernel_distance_std: Standard deviation over the subsets.
@@ -38,12 +38,12 @@ class SampleDistances(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """What is computed of real data once, for all comparisons with them.
+    """Features of the real data, computed once for all comparisons.
 
     Attributes:
-        extractor: What computed the features.
-        features: `[m, F]` float32, those of the data.
-        moments: Theirs.
+        extractor: The feature extractor.
+        features: `[m, F]` float32, features of the data.
+        moments: Mean and covariance of the features.
     """
 
     extractor: FeatureExtractor
@@ -55,11 +55,11 @@ class Reference(NamedTuple):
         """Computes the features of real data.
 
         Args:
-            extractor: Computes them.
+            extractor: The feature extractor.
             data: `[m, D]`, at least two.
 
         Returns:
-            The reference that `sample_distances` takes.
+            The reference, for `sample_distances`.
 
         Raises:
             ValueError: If there are fewer than two data, or some have missing
@@ -78,17 +78,16 @@ def sample_distances(
     num_subsets: int = 100,
     seed: int = 0,
 ) -> SampleDistances:
-    """Compares generated data with real ones, in features of both.
+    """Compares generated with real data, in the space of features.
 
     Args:
         samples: `[n, D]`, at least two.
-        reference: Of the real data, by `Reference.of`.
-        value_range: Samples are clipped to it, as an image that one looks at
-            would be.
-        subset_size: See `tfvae.ops.frechet.kernel_distance`; where there are
-            fewer samples or data, that many.
-        num_subsets: See there.
-        seed: See there.
+        reference: Features of the real data, from `Reference.of`.
+        value_range: Samples are clipped to it, as displayed images are.
+        subset_size: See `tfvae.ops.frechet.kernel_distance`; at most the
+            number of samples and of data.
+        num_subsets: See `tfvae.ops.frechet.kernel_distance`.
+        seed: See `tfvae.ops.frechet.kernel_distance`.
 
     Returns:
         The distances.
@@ -117,7 +116,7 @@ def sample_distances(
 
 
 def _checked(name: str, points: np.ndarray) -> np.ndarray:
-    """Returns points `[n, D]`, or says what is wrong with them."""
+    """Validates and returns points `[n, D]`."""
     points = np.asarray(points)
     if points.ndim != 2 or len(points) < 2:
         raise ValueError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features of images from a network that was trained on ImageNet."""
+"""InceptionV3 (ImageNet) features of images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tfvae.data import Observations
 from tfvae.metrics.features import check_shape, compiled
 
 WEIGHTS_FILE = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
-"""Name of the file of weights that is looked for."""
+"""Name of the weights file, as Keras publishes it."""
 
 _URL = (
     "https://storage.googleapis.com/tensorflow/keras-applications/inception_v3"
@@ -25,15 +25,15 @@ _SMALLEST_SIDE = 75
 
 @gin.register
 class InceptionFeatures:
-    """What InceptionV3, trained on ImageNet, sees in an image.
+    """The 2048 average-pooled features of InceptionV3 trained on ImageNet.
 
-    The 2048 averages before its classifying layer, of images resized
-    bilinearly, grey ones repeated to three channels, on [-1, 1].
+    Images are resized bilinearly, grey ones are repeated to three channels,
+    and values scaled to [-1, 1].
 
-    The weights are those that Keras publishes. They are not those of the graph
-    of 2015 that the Frechet inception distance was defined with, so distances
-    in these features are comparable with each other, but not with numbers of
-    pytorch-fid and other programs that use that graph.
+    The weights are those that Keras publishes. The Frechet inception distance
+    was defined with a different graph of 2015, so distances in these features
+    are comparable with each other, but not with values from pytorch-fid and
+    other programs that use that graph.
 
     Attributes:
         name: "Keras InceptionV3 features".
@@ -52,18 +52,19 @@ class InceptionFeatures:
         """Reads the weights; never downloads them.
 
         Args:
-            data: Tells shape and range of the images.
-            cache_dir: Ignored: nothing is computed that is worth keeping. It
-                is there so that this can stand in for `ClassifierFeatures`.
+            data: Used for shape and range of the images.
+            cache_dir: Ignored, as nothing is trained; present so that this
+                class can replace `ClassifierFeatures`.
             weights_path: File with the weights of InceptionV3 without its top;
-                if None, where Keras keeps what it has downloaded, in
+                if None, Keras's download cache,
                 `models/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5`
                 under $KERAS_HOME or ~/.keras.
-            side: Height and width that images are resized to; 299 is what the
-                weights were trained for, and 75 the least that works.
+            side: Height and width that images are resized to; the weights were
+                trained for 299, and 75 is the smallest that works.
 
         Raises:
-            FileNotFoundError: If the file is not there, with where to get it.
+            FileNotFoundError: If there is no such file; the message says where
+                to get it.
             ValueError: If it holds other weights, `data` are no images of one
                 or three channels, or `side` is too small.
         """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoder and decoder networks; any Keras network of the same shapes does."""
+"""Encoder and decoder networks; any Keras network of the same shapes works."""
 
 from tfvae.networks.conv import ConvDecoder, conv_encoder
 from tfvae.networks.fc import FullyConnectedDecoder, fully_connected_encoder

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The layer that a decoder of binary latents begins with."""
+"""Dense layer that exploits sparse binary inputs."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import tensorflow as tf
 
 from tfvae.ops import sparse
 
-# From so many inputs on, summing rows beats a matrix product on a CPU, if at
-# most one in `sparse.ENTRIES_PER_ROW` is a one.
+# From this number of inputs on, summing rows beats a matrix product on a CPU,
+# if at most one in `sparse.ENTRIES_PER_ROW` is a one.
 MIN_SPARSE_INPUTS = 256
 
 
 @keras.saving.register_keras_serializable("tfvae")
 class BinaryDense(keras.layers.Dense):
-    """A dense layer whose inputs `[b, H]` are often zeros and few ones.
+    """`keras.layers.Dense` that is faster for sparse binary inputs `[b, H]`.
 
-    The same function as `keras.layers.Dense`, of any inputs; wide layers sum
-    the rows of their kernel that a state asks for, where states have few ones.
-    The inputs of wide layers have a gradient only with `training=True`.
+    It computes the same function for any inputs; layers of at least
+    `MIN_SPARSE_INPUTS` inputs sum the kernel rows of the ones where states are
+    sparse, see `tfvae.ops.sparse.sum_rows`. In such layers the gradient in the
+    inputs exists only with `training=True`.
     """
 
     def call(
@@ -28,8 +29,8 @@ class BinaryDense(keras.layers.Dense):
         if self.kernel.shape[0] < MIN_SPARSE_INPUTS or states.shape.rank != 2:
             return super().call(states)
         kernel = tf.convert_to_tensor(self.kernel)
-        # Loading a SavedModel without that gradient warns: it is in training
-        # graphs only.
+        # Loading a SavedModel with a custom gradient warns, so it is part of
+        # training graphs only.
         outputs = sparse.sum_rows(
             states, kernel, with_state_gradient=bool(training)
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convolutional networks."""
+"""Convolutional encoder, and decoder of transposed convolutions."""
 
 from __future__ import annotations
 
@@ -24,28 +24,31 @@ def conv_encoder(
     activation: Activation = "leaky_relu",
     kernel_initializer: Initializer = "glorot_uniform",
 ) -> keras.Sequential:
-    """Returns convolutions from flat images to `[b, num_outputs]`.
+    """Returns a convolutional network from flat images to `[b, num_outputs]`.
 
-    Each 3 x 3 convolution is followed by a pooling that halves the sides, the
-    last one is linear and without padding: 32 x 32 pixels become 16 x 16,
-    8 x 8, 4 x 4, and 2 x 2 of `num_outputs / 4` channels, which are flattened
-    channel by channel. So the first half of the outputs is the first half of
-    the channels, as means and log-variances need it.
+    Each 3 x 3 convolution is followed by max-pooling that halves the sides;
+    the last convolution is linear and without padding: 32 x 32 pixels become
+    16 x 16, 8 x 8, 4 x 4, and 2 x 2 with `num_outputs / 4` channels, which are
+    flattened channel by channel. So the first half of the outputs is the first
+    half of the channels, as means and log-variances require.
 
-    The activation comes after the maximum is taken. For increasing functions
-    that is the same network, at a quarter of their cost.
+    The activation follows the pooling. For increasing functions the network is
+    the same, and the activations cost a quarter.
 
     Args:
-      num_outputs: Size of the output, a multiple of the last map's pixels.
-      image_shape: (h, w, c) of the images, pixels. Zeros below and on the
-        right make the sides multiples of 2 to the number of halvings.
-      filters: Channels before each halving, image side first. None for 4, 8,
+      num_outputs: Size of the output, a multiple of the pixels of the last
+        feature map.
+      image_shape: (h, w, c) of the images, pixels. Zero padding at the bottom
+        and on the right makes the sides multiples of 2 to the number of
+        poolings.
+      filters: Channels before each pooling, image side first. None for 4, 8,
         16 and so on, until 3 or 4 pixels of the shorter side are left.
-      activation: Of all but the last convolution.
-      kernel_initializer: Of all kernels; biases start at zero.
+      activation: Activation of all but the last convolution.
+      kernel_initializer: Initializer of all kernels; biases start at zero.
 
     Raises:
-      ValueError: If there is no last map, or outputs do not fill it.
+      ValueError: If the images are too small for the poolings, or
+        `num_outputs` is not a multiple of the pixels of the last feature map.
     """
     height, width, channels = check_image_shape(image_shape)
     kernel_initializer = as_config(kernel_initializer)
@@ -86,7 +89,7 @@ def conv_encoder(
 
 
 def channel_by_channel() -> list[keras.layers.Layer]:
-    """Returns layers that flatten maps, one channel after the other."""
+    """Returns layers that flatten feature maps, one channel after another."""
     return [
         keras.layers.Permute((3, 1, 2), name="channels_first"),
         keras.layers.Flatten(name="outputs"),
@@ -94,29 +97,29 @@ def channel_by_channel() -> list[keras.layers.Layer]:
 
 
 def _last_map(image_shape: Sequence[int], num_halvings: int) -> tuple[int, int]:
-    """Returns the sides that an unpadded convolution leaves after halvings."""
+    """Returns the sides of the output of the last, unpadded convolution."""
     scale = 2**num_halvings
     height, width = (math.ceil(side / scale) - 2 for side in image_shape[:2])
     if min(height, width) < 1:
         raise ValueError(
-            f"`image_shape` must have sides over {2 * scale} pixels where "
-            f"they are halved {num_halvings} times, got {tuple(image_shape)!r}"
+            f"`image_shape` must have sides of more than {2 * scale} pixels "
+            f"to be halved {num_halvings} times, got {tuple(image_shape)!r}"
         )
     return height, width
 
 
 def num_halvings(image_shape: Sequence[int]) -> int:
-    """Returns how often sides are halved until the shorter one is 4 or less."""
+    """Returns how many halvings bring the shorter side to at most 4 pixels."""
     return max(1, math.ceil(math.log2(min(image_shape[:2]) / 4)))
 
 
 def check_image_shape(image_shape: Sequence[int]) -> tuple[int, int, int]:
-    """Returns (h, w, c), or raises a ValueError where it is something else."""
+    """Returns (h, w, c); raises a ValueError for anything else."""
     shape = tuple(image_shape)
     if len(shape) != 3 or not all(map(_is_positive_integer, shape)):
         raise ValueError(
-            "`image_shape` must be height, width and channels, integers over "
-            f"0, got {image_shape!r}"
+            "`image_shape` must be (height, width, channels), positive "
+            f"integers, got {image_shape!r}"
         )
     height, width, channels = map(int, shape)
     return height, width, channels
@@ -125,10 +128,11 @@ def check_image_shape(image_shape: Sequence[int]) -> tuple[int, int, int]:
 def check_multiple(
     value: int, unit: int, meaning: str, name: str = "num_outputs"
 ) -> None:
-    """Raises a ValueError if a number is no positive multiple of a unit."""
+    """Raises a ValueError unless `value` is a positive multiple of `unit`."""
     if not _is_positive_integer(value) or value % unit:
         raise ValueError(
-            f"`{name}` must be a multiple of {unit}, {meaning}, got {value!r}"
+            f"`{name}` must be a positive multiple of {unit}, {meaning}, got "
+            f"{value!r}"
         )
 
 
@@ -139,11 +143,11 @@ def _is_positive_integer(value: object) -> bool:
 @gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class ConvDecoder(keras.layers.Layer):
-    """Transposed convolutions from `[b, H]` to flattened images `[b, h*w*c]`.
+    """Decoder of transposed convolutions, `[b, H]` to flat images `[b, h*w*c]`.
 
-    A dense layer makes a small map, each transposed convolution doubles its
-    sides, and a last convolution makes the channels; where the doubled sides
-    exceed the image, the map is cropped.
+    A dense layer makes a small feature map, each transposed convolution doubles
+    its sides, and a last convolution makes the channels; where the doubled
+    sides exceed the image, the map is cropped.
     """
 
     def __init__(
@@ -160,16 +164,16 @@ class ConvDecoder(keras.layers.Layer):
 
         Args:
           num_outputs: Size of the flattened output: h w c, or a multiple of
-            h w for likelihoods with several outputs an entry.
+            it for likelihoods with several outputs per entry.
           image_shape: (h, w, c) of the images, pixels.
           filters: Channels after each doubling, latent side first.
-          dense_filters: Channels of the map that the dense layer makes.
+          dense_filters: Channels of the output of the dense layer.
           kernel_size: Side of all kernels, pixels.
           activation: Keras name of the activation of all but the last layer.
-          **kwargs: Of `keras.layers.Layer`.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
 
         Raises:
-          ValueError: If the outputs do not make whole images.
+          ValueError: If `num_outputs` is not a multiple of h w c.
         """
         super().__init__(**kwargs)
         self.image_shape = check_image_shape(image_shape)

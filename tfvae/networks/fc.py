@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fully connected networks."""
+"""Fully connected encoder and decoder."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import tensorflow as tf
 from tfvae.networks.binary import BinaryDense
 
 Activation: TypeAlias = str | Callable[[tf.Tensor], tf.Tensor]
-"""Anything that Keras takes for one and can serialise.
+"""Any activation that Keras accepts and can serialise.
 
 `"leaky_relu"` has slope 0.2 below zero; PyTorch's default, 0.01, is
 `keras.layers.LeakyReLU(0.01)`.
 """
 
 Initializer: TypeAlias = str | dict[str, Any] | keras.Initializer
-"""Anything that Keras takes for one: a name, a configuration, an object.
+"""Any initializer that Keras accepts: a name, a configuration or an object.
 
-Layers have a copy each, so that without a seed they draw different weights.
+Each layer has its own copy, so that without a seed they draw different weights.
 """
 
 
@@ -34,19 +34,21 @@ def fully_connected_encoder(
     activation: Activation = "leaky_relu",
     kernel_initializer: Initializer = "glorot_uniform",
 ) -> keras.Sequential:
-    """Returns dense layers from `[b, D]` to `[b, num_outputs]`, linear at last.
+    """Returns a fully connected network from `[b, D]` to `[b, num_outputs]`.
+
+    The last layer is linear.
 
     Args:
       num_outputs: Size of the output.
       num_observed: D.
       hidden: Sizes of the hidden layers, data side first.
-      activation: Of the hidden layers.
-      kernel_initializer: Of all kernels; biases start at zero.
+      activation: Activation of the hidden layers.
+      kernel_initializer: Initializer of all kernels; biases start at zero.
 
     Raises:
       ValueError: If a size is not a positive integer.
     """
-    _check_sizes(
+    check_sizes(
         num_outputs=num_outputs, num_observed=num_observed, hidden=hidden
     )
     kernel_initializer = as_config(kernel_initializer)
@@ -74,10 +76,10 @@ def fully_connected_encoder(
 @gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class FullyConnectedDecoder(keras.layers.Layer):
-    """Dense layers from `[b, H]` to `[b, num_outputs]`.
+    """Fully connected decoder, `[b, H]` to `[b, num_outputs]`.
 
-    Weights start Xavier normal and biases at zero, as published for TVAE. The
-    decoder published with random encoders has
+    By default weights are initialised Xavier normal and biases zero, as
+    published for TVAE. The decoder published with random encoders has
     `hidden=(128, 256, 512, 1024), activation="leaky_relu",
     kernel_initializer="glorot_uniform"`.
     """
@@ -96,16 +98,16 @@ class FullyConnectedDecoder(keras.layers.Layer):
         Args:
           num_outputs: Size of the output.
           hidden: Sizes of the hidden layers, latent side first.
-          activation: Of the hidden layers.
-          output_activation: Of the last layer; None for linear.
-          kernel_initializer: Of all kernels; biases start at zero.
-          **kwargs: Of `keras.layers.Layer`.
+          activation: Activation of the hidden layers.
+          output_activation: Activation of the last layer; None for linear.
+          kernel_initializer: Initializer of all kernels; biases start at zero.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
 
         Raises:
           ValueError: If a size is not a positive integer.
         """
         super().__init__(**kwargs)
-        _check_sizes(num_outputs=num_outputs, hidden=hidden)
+        check_sizes(num_outputs=num_outputs, hidden=hidden)
         sizes = [*hidden, num_outputs]
         self.num_outputs = num_outputs
         self.hidden = tuple(hidden)
@@ -156,16 +158,18 @@ class FullyConnectedDecoder(keras.layers.Layer):
 
 
 def as_config(initializer: Initializer) -> str | dict[str, Any]:
-    """Returns what Keras makes new initializers of."""
+    """Returns a serialised initializer, from which Keras makes new ones."""
     if isinstance(initializer, (str, dict)):
         return initializer
     return keras.initializers.serialize(initializer)
 
 
-def _check_sizes(**sizes: int | Sequence[int]) -> None:
+def check_sizes(**sizes: int | Sequence[int]) -> None:
     """Raises a ValueError if a size is not a positive integer."""
     for name, value in sizes.items():
         numbers = [value] if not isinstance(value, Sequence) else value
         if any(not isinstance(n, int) or n < 1 for n in numbers):
-            noun = "an integer" if numbers is not value else "integers"
-            raise ValueError(f"`{name}` must be {noun} over 0, got {value!r}")
+            noun = "positive integers"
+            if numbers is not value:
+                noun = "a positive integer"
+            raise ValueError(f"`{name}` must be {noun}, got {value!r}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Single layers of random weights, "random kitchen sinks".
+"""Random feature layers ("random kitchen sinks").
 
 Reference: Rahimi and Recht, 2007, "Random features for large-scale kernel
 machines"; Morrow et al., 2017, "Convolutional kitchen sinks for transcription
@@ -21,6 +21,7 @@ from tfvae.networks.conv import (
     check_image_shape,
     check_multiple,
 )
+from tfvae.networks.fc import check_sizes
 
 _KERNELS = ("linear", "gaussian", "laplacian")
 
@@ -33,14 +34,14 @@ def random_features(
     scale: float = 1.0,
     seed: int | None = None,
 ) -> keras.Sequential:
-    """Returns random features of data, `[b, D]` to `[b, num_outputs]`.
+    """Returns a layer of random features, `[b, D]` to `[b, num_outputs]`.
 
     Args:
       num_outputs: Number of features.
       num_observed: D.
-      kernel: As of `RandomFeatures`.
-      scale: As of `RandomFeatures`.
-      seed: As of `RandomFeatures`.
+      kernel: See `RandomFeatures`.
+      scale: See `RandomFeatures`.
+      seed: See `RandomFeatures`.
     """
     features = RandomFeatures(num_outputs, kernel, scale, seed, name="features")
     return keras.Sequential(
@@ -56,22 +57,23 @@ def random_conv_features(
     scale: float = 1.0,
     seed: int | None = None,
 ) -> keras.Sequential:
-    """Returns random features of the quarters of flat images.
+    """Returns random features of the four quarters of flat images.
 
-    A single convolution whose kernel is a quarter of the image, and so is its
-    stride: 16 x 16 pixels for 32 x 32. It ends in a map of 2 x 2, which is
+    A single convolution whose kernel and stride are half the image's sides:
+    16 x 16 pixels for 32 x 32. Its output is a 2 x 2 feature map, which is
     flattened channel by channel.
 
     Args:
       num_outputs: Size of the output, a multiple of 4.
-      image_shape: (h, w, c) of the images, pixels; odd sides are padded by
-        zeros below and on the right.
-      kernel: As of `RandomFeatures`, of the quarters.
-      scale: As of `RandomFeatures`.
-      seed: As of `RandomFeatures`.
+      image_shape: (h, w, c) of the images, pixels; odd sides are zero-padded
+        at the bottom and on the right.
+      kernel: See `RandomFeatures`; a kernel of the quarters.
+      scale: See `RandomFeatures`.
+      seed: See `RandomFeatures`.
 
     Raises:
-      ValueError: If the outputs do not fill the map, or there is none.
+      ValueError: If `num_outputs` is not a multiple of 4, or a side is shorter
+        than 2 pixels.
     """
     height, width, channels = check_image_shape(image_shape)
     if min(height, width) < 2:
@@ -101,9 +103,9 @@ def random_conv_features(
 
 @keras.saving.register_keras_serializable("tfvae")
 class RandomFeatures(keras.layers.Layer):
-    """Features `[..., D]` to `[..., n]` that are drawn, not learned.
+    """Random features, `[..., D]` to `[..., n]`.
 
-    With weights w and offsets b, one of each for every feature:
+    With random weights w and offsets b for every feature, the kernels are:
 
     * "linear": w.x / scale, Xavier uniform w and b = 0, as published with
       random encoders;
@@ -112,7 +114,7 @@ class RandomFeatures(keras.layers.Layer):
       scale**2)), with a standard error of at most sqrt(1.5 / n);
     * "laplacian": the same with Cauchy w, for exp(-|x - y|_1 / scale).
 
-    A layer like any other one, which trains unless its `trainable` is False.
+    Like any layer, it is trained unless its `trainable` is set to False.
     """
 
     def __init__(
@@ -129,32 +131,29 @@ class RandomFeatures(keras.layers.Layer):
           num_features: n.
           kernel: "linear", "gaussian" or "laplacian".
           scale: Length scale of the kernel, in units of the inputs.
-          seed: Of the draw; None takes one from Keras's global seed.
-          **kwargs: Of `keras.layers.Layer`.
+          seed: Seed of the weights; None for Keras's global seed.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
 
         Raises:
-          ValueError: If there is no such kernel, or nothing to draw.
+          ValueError: If `kernel` is unknown, or `num_features` or `scale` is
+            not positive.
         """
         super().__init__(**kwargs)
-        if not isinstance(num_features, int) or num_features < 1:
-            raise ValueError(
-                "`num_features` must be an integer over 0, got "
-                f"{num_features!r}"
-            )
+        check_sizes(num_features=num_features)
         if kernel not in _KERNELS:
             raise ValueError(
                 f"`kernel` must be one of {', '.join(_KERNELS)}, got {kernel!r}"
             )
         if not scale > 0.0:
-            raise ValueError(f"`scale` must be over 0, got {scale!r}")
+            raise ValueError(f"`scale` must be positive, got {scale!r}")
         self.num_features = num_features
         self.kernel = kernel
         self.scale = scale
         self.seed = seed
 
     def build(self, input_shape: Sequence[int | None]) -> None:
-        # One generator for both: equal seeds would make offsets depend on
-        # weights.
+        # One generator for both: with equal seeds, offsets and weights would
+        # be dependent.
         generator = keras.random.SeedGenerator(self.seed)
         weights = {
             "linear": keras.initializers.GlorotUniform(generator),
@@ -207,9 +206,10 @@ class RandomFeatures(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("tfvae")
 class RandomConvFeatures(RandomFeatures):
-    """Random features of the patches of maps, `[b, h, w, c]` to `[b, ., ., n]`.
+    """Random features of image patches, `[b, h, w, c]` to `[b, h', w', n]`.
 
-    Patches lie side by side; at the place of each are its `RandomFeatures`.
+    Patches do not overlap; h' and w' are the numbers of patches along each
+    side, ceil(h / patch height) and ceil(w / patch width).
     """
 
     def __init__(
@@ -224,13 +224,13 @@ class RandomConvFeatures(RandomFeatures):
         """Creates the layer.
 
         Args:
-          num_features: n, of each patch.
+          num_features: n, features per patch.
           patch_size: Height and width of a patch, pixels: kernel and stride of
             a convolution, padded to whole patches.
-          kernel: As of `RandomFeatures`, of patches.
-          scale: As of `RandomFeatures`.
-          seed: As of `RandomFeatures`.
-          **kwargs: Of `keras.layers.Layer`.
+          kernel: See `RandomFeatures`; a kernel of patches.
+          scale: See `RandomFeatures`.
+          seed: See `RandomFeatures`.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
         """
         super().__init__(num_features, kernel, scale, seed, **kwargs)
         self.patch_size = tuple(patch_size)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks for sequences of symbols, flat rows of T times K entries."""
+"""Convolutional encoder and recurrent decoder for one-hot sequences.
+
+A sequence of T symbols out of K is a flat row of T K entries.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,11 @@ def sequence_encoder(
     hidden: int = 100,
     activation: Activation = "relu",
 ) -> keras.Sequential:
-    """Returns convolutions over steps, from `[b, T K]` to `[b, num_outputs]`.
+    """Returns 1-D convolutions over steps, `[b, T K]` to `[b, num_outputs]`.
 
-    Each convolution shortens the sequence by its kernel less one, and is
-    normalised over the batch after its activation, as published for grammar
-    VAEs. A dense layer follows, then a linear one.
+    Convolutions are unpadded, so each shortens the sequence by its kernel size
+    minus one; batch normalisation follows its activation, as published for
+    grammar VAEs. A dense layer follows, then a linear one.
 
     Reference: Kusner, Paige and Hernandez-Lobato, 2017, "Grammar variational
     autoencoder"; the sizes are those for arithmetic expressions of Tripp,
@@ -38,22 +41,23 @@ def sequence_encoder(
       num_steps: T.
       num_symbols: K.
       filters: Channels of the convolutions, data side first.
-      kernel_sizes: Their steps.
+      kernel_sizes: Kernel size of each convolution, steps.
       hidden: Size of the dense layer.
-      activation: Of all but the last layer.
+      activation: Activation of all but the last layer.
 
     Raises:
-      ValueError: If the kernels do not fit, or are not as many as `filters`.
+      ValueError: If the kernels are together too long for T steps, or there
+        are not as many as `filters`.
     """
     if len(filters) != len(kernel_sizes) or not filters:
         raise ValueError(
-            "`kernel_sizes` must be one for each of `filters`, at least one, "
-            f"got {kernel_sizes!r} and {filters!r}"
+            "`kernel_sizes` must have one entry for each of `filters`, at "
+            f"least one, got {kernel_sizes!r} and {filters!r}"
         )
     if sum(kernel_sizes) - len(kernel_sizes) >= num_steps:
         raise ValueError(
-            f"`kernel_sizes` must leave a step of the {num_steps}, got "
-            f"{kernel_sizes!r}"
+            f"`kernel_sizes` must leave at least one of the {num_steps} steps, "
+            f"got {kernel_sizes!r}"
         )
     convolutions: list[keras.layers.Layer] = []
     sizes = zip(filters, kernel_sizes, strict=True)
@@ -85,22 +89,23 @@ def sequence_decoder(
     recurrent: Sequence[int] = (100, 100, 100),
     activation: Activation = "relu",
 ) -> keras.Sequential:
-    """Returns gated recurrent units, from `[b, M]` to flat logits.
+    """Returns a GRU decoder, from `[b, M]` to flat logits `[b, T K]`.
 
-    Latents, normalised over the batch, go through a dense layer of their own
-    number; each step of the first recurrent layer sees the result, and a
-    linear layer makes the logits of each step. Gates reset states before they
-    are multiplied. As published for grammar VAEs, see `sequence_encoder`.
+    Latents are batch-normalised and go through a dense layer of M units, whose
+    output is the input of the first recurrent layer in every step; a linear
+    layer makes the logits of each step. The reset gate is applied before the
+    recurrent matrix product. As published for grammar VAEs, see
+    `sequence_encoder`.
 
     Args:
-      num_outputs: T K, a multiple of the steps.
+      num_outputs: T K, a multiple of `num_steps`.
       num_steps: T.
       num_latents: M.
       recurrent: Sizes of the recurrent layers, latent side first.
-      activation: Of the dense layer.
+      activation: Activation of the dense layer.
 
     Raises:
-      ValueError: If the outputs are no multiple of the steps.
+      ValueError: If `num_outputs` is not a multiple of `num_steps`.
     """
     check_multiple(num_outputs, num_steps, "the number of steps")
     return keras.Sequential(

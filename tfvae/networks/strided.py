@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convolutions of any kernels and strides, and their transposes."""
+"""Strided convolutional encoder and decoder, padded as in PyTorch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ import gin
 import keras
 
 from tfvae.networks.conv import check_image_shape, check_multiple
-from tfvae.networks.fc import Activation, Initializer, as_config
+from tfvae.networks.fc import (
+    Activation,
+    Initializer,
+    as_config,
+    check_sizes,
+)
 from tfvae.networks.upsampling import flat_images
 
 Convolutions = Sequence[Sequence[int]]
-"""(channels, side of the kernel in pixels, stride) of each, inputs first."""
+"""(channels, kernel side in pixels, stride) of each layer, input side first."""
 
 PUBLISHED_ENCODER = (
     *((4, 3, 1), (8, 5, 2), (8, 3, 1), (16, 5, 2), (16, 3, 1), (16, 3, 1)),
@@ -38,10 +43,10 @@ def strided_conv_encoder(
 ) -> keras.Sequential:
     """Returns convolutions and dense layers, flat images to `[b, outputs]`.
 
-    The defaults are those of weighted retraining for 64 x 64 pixels. As many
-    zeros surround the maps on all sides, as in PyTorch. (TensorFlow's padding
-    "same" puts more of them below and on the right where a stride is 2, which
-    moves maps by half a pixel in each convolution.)
+    The defaults are those of weighted retraining for 64 x 64 pixels. Padding
+    is symmetric, as in PyTorch. (TensorFlow's padding "same" adds more zeros
+    at the bottom and on the right where the stride is 2, which shifts feature
+    maps by half a pixel in each convolution.)
 
     Reference: Tripp, Daxberger and Hernandez-Lobato, 2020, "Sample-efficient
     optimization in the latent space of deep generative models via weighted
@@ -50,19 +55,20 @@ def strided_conv_encoder(
     Args:
       num_outputs: Size of the output.
       image_shape: (h, w, c) of the images, pixels.
-      convolutions: (channels, side of the kernel, stride) of each.
-      hidden: Sizes of the dense layers between the last map and the output.
-      activation: Of all layers but the last.
-      kernel_initializer: Of all kernels, with biases that start at zero. None
-        draws both uniformly up to 1 / sqrt(inputs of an output) in size, as
-        PyTorch does and as published.
+      convolutions: (channels, kernel side in pixels, stride) of each.
+      hidden: Sizes of the dense layers between the last feature map and the
+        output.
+      activation: Activation of all layers but the last.
+      kernel_initializer: Initializer of all kernels, with biases that start
+        at zero. None draws kernels and biases uniformly from +-1 /
+        sqrt(fan-in), PyTorch's default and as published.
 
     Raises:
-      ValueError: If there is no such network.
+      ValueError: If an argument is not as described.
     """
     height, width, channels = check_image_shape(image_shape)
     _check_convolutions(convolutions)
-    check_multiple(num_outputs, 1, "a number of outputs")
+    check_sizes(num_outputs=num_outputs)
     layers = [
         keras.layers.Input((height * width * channels,)),
         keras.layers.Reshape((height, width, channels), name="image"),
@@ -110,32 +116,32 @@ def strided_conv_decoder(
 ) -> keras.Sequential:
     """Returns dense layers and transposed convolutions to flat images.
 
-    Dense layers make a small map, each transposed convolution multiplies its
-    sides by the stride, and a last one of stride 1 makes the channels; what
-    exceeds the image is cut off below and on the right. The defaults are those
-    of weighted retraining for 64 x 64 pixels, see `strided_conv_encoder`.
+    Dense layers make a small feature map, each transposed convolution
+    multiplies its sides by the stride, and a last one of stride 1 makes the
+    channels; the result is cropped to the image at the bottom and on the right.
+    The defaults are those of weighted retraining for 64 x 64 pixels, see
+    `strided_conv_encoder`.
 
-    Transposed convolutions of stride 1 are convolutions, and made as such.
+    Transposed convolutions of stride 1 are implemented as convolutions.
 
     Args:
       num_outputs: Size of the flattened output: h w c, or a multiple of it
-        for likelihoods with several outputs an entry, which follow one
-        another.
+        for likelihoods with several outputs per entry, which are concatenated.
       image_shape: (h, w, c) of the images, pixels.
-      num_latents: M. None leaves it to the first inputs, and the network
-        without weights till then.
-      convolutions: (channels, side of the kernel, stride) of each but the
+      num_latents: M. None builds the network at its first call, for the
+        inputs' size.
+      convolutions: (channels, kernel side in pixels, stride) of each but the
         last, latent side first.
       hidden: Sizes of the dense layers before the one that makes the map.
-      map_channels: Channels of the small map.
+      map_channels: Channels of the small feature map.
       last_kernel: Side of the last kernel, pixels.
-      activation: Of all layers but the last.
-      kernel_initializer: Of all kernels, with biases that start at zero. None
-        for the published one, see `strided_conv_encoder`, which needs
-        `num_latents`.
+      activation: Activation of all layers but the last.
+      kernel_initializer: Initializer of all kernels, with biases that start
+        at zero. None for the published one, see `strided_conv_encoder`, which
+        needs `num_latents`.
 
     Raises:
-      ValueError: If there is no such network.
+      ValueError: If an argument is not as described.
     """
     height, width, channels = check_image_shape(image_shape)
     per_image = height * width * channels
@@ -228,7 +234,7 @@ def _dense(
 
 
 def _start(kernel_initializer: Initializer | None, fan: int) -> dict[str, Any]:
-    """Returns the arguments of a layer that say how its weights start."""
+    """Returns the initializer arguments of a layer."""
     if kernel_initializer is not None:
         return {"kernel_initializer": as_config(kernel_initializer)}
     limit = fan**-0.5
@@ -244,6 +250,6 @@ def _check_convolutions(convolutions: Convolutions) -> None:
     for one in convolutions:
         if len(one) != 3 or any(not isinstance(n, int) or n < 1 for n in one):
             raise ValueError(
-                "`convolutions` must be of channels, kernel and stride, "
-                f"integers over 0, got {one!r}"
+                "`convolutions` must be (channels, kernel, stride) triples of "
+                f"positive integers, got {one!r}"
             )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoders that repeat pixels and smooth them by convolutions."""
+"""Convolutional decoder with nearest-neighbour upsampling."""
 
 from __future__ import annotations
 
@@ -29,28 +29,29 @@ def upsampling_decoder(
     activation: Activation = "leaky_relu",
     kernel_initializer: Initializer = "glorot_uniform",
 ) -> keras.Sequential:
-    """Returns 3 x 3 convolutions from `[b, M]` to flat images.
+    """Returns upsampling and 3 x 3 convolutions, `[b, M]` to flat images.
 
-    Latents make a small map, channel by channel; after each convolution but
-    the last, every pixel becomes a square of four. For 32 x 32 pixels the map
-    is 2 x 2 and convolutions have 64, 32, 16, 8 and c channels, at sides of 2,
-    4, 8, 16 and 32. What exceeds the image is cut off below and on the right.
+    Latents are reshaped to a small feature map, channel by channel; after each
+    convolution but the last, nearest-neighbour upsampling doubles the sides.
+    For 32 x 32 pixels the map is 2 x 2 and convolutions have 64, 32, 16, 8 and
+    c channels, at sides of 2, 4, 8, 16 and 32. The result is cropped to the
+    image at the bottom and on the right.
 
     Args:
       num_outputs: Size of the flattened output: h w c, or a multiple of it
-        for likelihoods with several outputs an entry, which follow one
-        another.
+        for likelihoods with several outputs per entry, which are concatenated.
       image_shape: (h, w, c) of the images, pixels.
-      num_latents: M, a multiple of the small map's pixels. None leaves it to
-        the first inputs, and the network without weights till then.
+      num_latents: M, a multiple of the small map's pixels. None builds the
+        network at its first call, for the inputs' size.
       filters: Channels before each doubling, latent side first. None for one
         doubling more than `conv_encoder` has halvings, and channels that
         halve with each one and are 8 before the last.
-      activation: Of all but the last convolution.
-      kernel_initializer: Of all kernels; biases start at zero.
+      activation: Activation of all but the last convolution.
+      kernel_initializer: Initializer of all kernels; biases start at zero.
 
     Raises:
-      ValueError: If outputs or latents do not fill their maps.
+      ValueError: If `num_outputs` is not a multiple of h w c, `num_latents`
+        not a multiple of the small map's pixels, or `filters` is empty.
     """
     height, width, channels = check_image_shape(image_shape)
     per_image = height * width * channels
@@ -87,7 +88,7 @@ def _convolutions(
     activation: Activation,
     kernel_initializer: Initializer,
 ) -> list[keras.layers.Layer]:
-    """Returns a convolution, then some with doublings, the last one linear."""
+    """Returns a convolution, then upsampled ones, the last of them linear."""
     first = keras.layers.Conv2D(
         sizes[0],
         3,
@@ -112,7 +113,7 @@ def _convolutions(
 def flat_images(
     image_shape: tuple[int, int, int], num_heads: int, scale: int
 ) -> list[keras.layers.Layer]:
-    """Returns layers that crop maps and flatten one head after the other."""
+    """Returns layers that crop feature maps and flatten head after head."""
     height, width, channels = image_shape
     layers = [keras.layers.Flatten(name="outputs")]
     if num_heads > 1:
@@ -130,11 +131,11 @@ def flat_images(
 
 @keras.saving.register_keras_serializable("tfvae")
 class UpsampledConv2D(keras.layers.Layer):
-    """A 3 x 3 convolution of maps whose pixels have become squares of four.
+    """Nearest-neighbour upsampling by 2 and a 3 x 3 convolution, fused.
 
-    The same function and weights as `UpSampling2D` and `Conv2D` of Keras with
+    The same function and weights as Keras's `UpSampling2D` and `Conv2D` with
     padding "same", `[b, h, w, i]` to `[b, 2 h, 2 w, filters]`, computed without
-    the large maps, in less than half of the time on a CPU.
+    the upsampled maps, in less than half of the time on a CPU.
     """
 
     def __init__(
@@ -148,9 +149,10 @@ class UpsampledConv2D(keras.layers.Layer):
 
         Args:
           filters: Channels of the output.
-          activation: Of the output; None for linear.
-          kernel_initializer: Of the kernel; the bias starts at zero.
-          **kwargs: Of `keras.layers.Layer`.
+          activation: Activation of the output; None for linear.
+          kernel_initializer: Initializer of the kernel; the bias starts at
+            zero.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
         """
         super().__init__(**kwargs)
         self.filters = filters
@@ -171,7 +173,7 @@ class UpsampledConv2D(keras.layers.Layer):
     def call(self, maps: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         kernel = tf.convert_to_tensor(self.kernel)
         bias = tf.convert_to_tensor(self.bias)
-        # Loading a SavedModel without a faster gradient warns: it is in
+        # Loading a SavedModel with a custom gradient warns, so it is part of
         # training graphs only.
         upsampled = _fast_upsampled_conv if training else _upsampled_conv
         outputs = upsampled(maps, kernel, bias)
@@ -218,12 +220,12 @@ _LARGE_FROM_KERNEL = np.einsum("tr,us->turs", _SPREAD, _SPREAD).reshape(16, 9)
 def _upsampled_conv(
     maps: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor
 ) -> tf.Tensor:
-    """Convolves maps as if their pixels had been repeated.
+    """Convolves nearest-neighbour upsampled maps without upsampling them.
 
-    One convolution of the small map makes the four phases of the large one in
-    channels of their own. That multiplies as often as the plain way, but moves
-    a quarter of the memory; the 2.25 times fewer multiplications of four
-    kernels of 2 x 2 are slower, in four convolutions as in one.
+    One convolution of the small map computes the four phases of the large one
+    as separate channels. It takes as many multiplications as the direct way,
+    but a quarter of the memory traffic; four 2 x 2 kernels would take 2.25
+    times fewer multiplications, but are slower, in four convolutions or one.
 
     Args:
       maps: `[b, h, w, i]`.
@@ -257,8 +259,8 @@ def _fast_upsampled_conv(
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, ...]]]:
     """As `_upsampled_conv`, with the gradient of a transposed convolution.
 
-    That is one of stride 2 and 4 x 4 taps, whose gradients are the cheapest;
-    forward it is the slower one.
+    The same function is a transposed convolution of stride 2 with a 4 x 4
+    kernel, whose gradients are the cheapest; its forward pass is slower.
     """
     num_inputs, num_outputs = kernel.shape[2:]
     combine = tf.constant(_LARGE_FROM_KERNEL, kernel.dtype)

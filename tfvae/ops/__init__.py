@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pure functions of tensors and arrays, shared by the subsystems."""
+"""Pure functions of tensors and arrays: densities, bounds, random draws."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Binary states packed eight to a byte, and their keys.
+"""Binary latent states packed eight to a byte, and hash keys of them.
 
 A state is a vector of H zeros and ones. Unpacked it is float32 `[..., H]`, as
 a decoder takes it; packed it is uint8 `[..., W]` with W = ceil(H / 8). Latent
@@ -57,26 +57,26 @@ def unpack(packed: tf.Tensor, num_latents: int) -> tf.Tensor:
 
 
 def singletons(num_latents: int) -> np.ndarray:
-    """Returns the packed states of one latent each, uint8 `[H, W]`."""
+    """Returns the packed one-hot states e_1 .. e_H, uint8 `[H, W]`."""
     return np.packbits(
         np.eye(num_latents, dtype=np.uint8), axis=1, bitorder="little"
     )
 
 
-def heads(num_latents: int) -> np.ndarray:
-    """Returns packed states of the first c latents, uint8 `[H + 1, W]`."""
+def prefix_masks(num_latents: int) -> np.ndarray:
+    """Returns packed masks of the first c = 0 .. H bits, uint8 `[H + 1, W]`."""
     latent = np.arange(num_latents)
-    is_head = latent < np.arange(num_latents + 1)[:, None]
-    return np.packbits(is_head, axis=1, bitorder="little")
+    is_in_prefix = latent < np.arange(num_latents + 1)[:, None]
+    return np.packbits(is_in_prefix, axis=1, bitorder="little")
 
 
 def keys(packed: tf.Tensor) -> tf.Tensor:
-    """Returns one integer for each packed state; equal states, equal keys.
+    """Returns an integer key for each packed state; equal states, equal keys.
 
     Up to 64 latents the key is the state itself. Beyond, the words are mixed
-    by splitmix64's finaliser and added, so two different states share a key
-    with a chance of about 2**-64. Whoever drops one state of every pair of
-    equal keys keeps states distinct for certain.
+    by splitmix64's finaliser and added, so two different states collide with
+    a probability of about 2**-64. Dropping one state of every pair of equal
+    keys therefore always leaves distinct states.
 
     Args:
       packed: uint8 `[..., W]`, W static.
@@ -97,7 +97,7 @@ def keys(packed: tf.Tensor) -> tf.Tensor:
     )  # [..., num_words]
     if num_words == 1:
         return words[..., 0]
-    # Odd multiples of the golden ratio tell the words' places apart.
+    # Odd multiples of the golden ratio make keys depend on the words' order.
     place = np.arange(1, num_words + 1, dtype=np.uint64)
     place *= np.uint64(0x9E3779B97F4A7C15)
     mixed = words + place.view(np.int64)

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Log-densities in nats, all constants kept, summed over observed entries.
+"""Log-densities in nats, with all constants, summed over observed entries.
 
-Everywhere: `x` float32 `[..., D]` with missing entries set to any finite
-value, `observed` float32 `[..., D]`, 1 where an entry counts and 0 where it is
-missing. Leading dimensions broadcast.
+Everywhere: `x` is float32 `[..., D]` with missing entries set to any finite
+value, `observed` is float32 `[..., D]`, 1 where an entry is observed and 0
+where it is missing. Leading dimensions broadcast.
 
-A function `..._features` writes a log-density as a sum of products of what
-depends on x and what depends on the parameters. It takes data `[B, D]` and
-returns their features `[B, K]` and a function from parameters `[U, D]` to
-theirs, `[U, K]`: a matrix product of the two is the log-density of every data
-point with every parameter, without a `[B, U, D]` in memory.
+A function `..._features` writes a log-density as an inner product of features
+of x and features of the parameters. It takes data `[B, D]` and returns their
+features `[B, K]` and a function from parameters `[U, D]` to parameter features
+`[U, K]`: the matrix product of the two is the log-density of every data point
+under every parameter vector, without a `[B, U, D]` tensor in memory.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ Features = tuple[tf.Tensor, Callable[..., tf.Tensor]]
 
 
 def _center(x: tf.Tensor, observed: tf.Tensor) -> tf.Tensor:
-    """Returns the mean of what is observed.
+    """Returns the mean of the observed entries, a scalar.
 
-    Sums of products cancel the less, the closer x and its mean are to zero.
+    Centring the data reduces cancellation in the expanded square.
     """
     return tf.math.divide_no_nan(
         tf.reduce_sum(observed * x), tf.reduce_sum(observed)
@@ -78,7 +78,7 @@ def _observed_sums(
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
     """Returns features that sum values `[U, D]` over the observed entries.
 
-    Where nothing is missing that is one feature, and D otherwise.
+    It takes one feature where nothing is missing, and D otherwise.
     """
     is_complete = tf.reduce_all(observed > 0.0)
     of_data = tf.cond(
@@ -100,9 +100,10 @@ def gaussian_features(
 ) -> Features:
     """Returns features of log N(x; mean, variance I); see the module.
 
-    The square is written out, so that rounding costs some 1e-7 of the squared
-    distance from the mean of all data over the variance, in nats: nothing for
-    noisy data, but tens of nats once the variance is a millionth of theirs.
+    The square is expanded, so the rounding error in nats is about 1e-7 times
+    the squared distance from the mean of all data, divided by the variance:
+    negligible for noisy data, but tens of nats where the variance is a
+    millionth of the data's.
 
     Args:
       x: `[B, D]`.

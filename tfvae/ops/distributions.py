@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Posteriors of latents, as tensors that know their densities.
+"""Posterior distributions of latents: diagonal Gaussian, Bernoulli.
 
-Plain tuples of parameters: what is made of them inside a training step is
-differentiable in them, and nothing is stored.
+They are plain tuples of parameter tensors without variables of their own;
+densities and entropies are differentiable in the parameters.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class DiagonalGaussian(NamedTuple):
 
     Attributes:
       mean: float32 `[..., M]`.
-      log_variance: float32 that broadcasts against `mean`; a scalar for one
-        variance of all.
+      log_variance: float32 that broadcasts against `mean`; a scalar for an
+        isotropic Gaussian.
     """
 
     mean: tf.Tensor
@@ -30,11 +30,11 @@ class DiagonalGaussian(NamedTuple):
     def sample(
         self, seed: tf.Tensor, num_samples: int | tf.Tensor | None = None
     ) -> tf.Tensor:
-        """Draws z, differentiable in the parameters.
+        """Draws z by reparameterisation, differentiable in the parameters.
 
         Args:
           seed: `[2]` int32.
-          num_samples: K; None for one draw without a dimension of its own.
+          num_samples: K; None for one draw without a sample dimension.
 
         Returns:
           `[..., M]` or `[K, ..., M]`.
@@ -45,7 +45,7 @@ class DiagonalGaussian(NamedTuple):
 
     @property
     def mode(self) -> tf.Tensor:
-        """The likeliest z, `[..., M]`."""
+        """The most probable z, `[..., M]`."""
         return self.mean
 
     def log_prob(self, latents: tf.Tensor) -> tf.Tensor:
@@ -91,7 +91,7 @@ class IndependentBernoulli(NamedTuple):
 
     @property
     def mode(self) -> tf.Tensor:
-        """The likeliest state, float32 `[..., H]`."""
+        """The most probable state, float32 `[..., H]`."""
         return tf.cast(self.logits > 0.0, tf.float32)
 
     def sample(
@@ -101,7 +101,7 @@ class IndependentBernoulli(NamedTuple):
 
         Args:
           seed: `[2]` int32.
-          num_samples: K; None for one draw without a dimension of its own.
+          num_samples: K; None for one draw without a sample dimension.
 
         Returns:
           `[..., H]` or `[K, ..., H]`.
@@ -120,7 +120,7 @@ class IndependentBernoulli(NamedTuple):
 
         Args:
           seed: `[2]` int32.
-          temperature: Scalar over 0; at 0 the draws would be binary.
+          temperature: Positive scalar; draws become binary as it goes to 0.
 
         Returns:
           `[..., H]`.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The importance-weighted bound, one draw at a time."""
+"""Importance-weighted lower bound on log p(x), accumulated draw by draw."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ def importance_weighted_bound(
 ) -> tf.Tensor:
     """Returns log 1/K sum_k p(x, z_k) / q(z_k | x), a lower bound on log p(x).
 
-    It is the evidence lower bound for K = 1, never falls on average as K
-    grows, and tends to log p(x). Memory does not grow with K.
+    It is the ELBO for K = 1; its expectation never decreases with K and
+    converges to log p(x). Memory does not grow with K.
 
     Reference: Burda, Grosse and Salakhutdinov, 2016, "Importance weighted
     autoencoders", equation 8 and theorem 1.
 
     Args:
-      log_weight: From the number of the draw, int32 scalar, to log p(x, z_k) -
-        log q(z_k | x), `[B]`, each time for another z_k.
+      log_weight: From the index of the draw k, int32 scalar, to the log
+        importance weights log p(x, z_k) - log q(z_k | x), `[B]`; each call
+        uses a new draw z_k.
       batch_size: B.
       num_samples: K, at least 1.
 

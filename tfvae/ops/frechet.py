@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far two sets of feature vectors are apart, as distributions."""
+"""Frechet distance and kernel distance (MMD) between sets of features."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Moments(NamedTuple):
 
 
 class KernelDistance(NamedTuple):
-    """Estimates of a squared distance from several subsets.
+    """Estimate of a squared distance, averaged over random subsets.
 
     Attributes:
-        mean: Over the subsets.
-        std: Standard deviation of one subset's estimate.
+        mean: Mean of the estimates over the subsets.
+        std: Standard deviation of the estimates over the subsets.
     """
 
     mean: float
@@ -50,14 +50,14 @@ def moments(features: np.ndarray) -> Moments:
 
 
 def batch_moments(batches: Iterable[np.ndarray]) -> Moments:
-    """Mean and covariance of feature vectors that come in batches.
+    """Mean and covariance of feature vectors given in batches.
 
     Only one batch is in memory at a time. Batches are merged as by Chan, Golub
     and LeVeque, 1983, Algorithms for computing the sample variance, equation
     2.1, which loses no precision where the mean is far from zero.
 
     Args:
-        batches: Of shape `[n, F]` each, any float type; computed in float64.
+        batches: `[n, F]` each, any float type; computed in float64.
 
     Returns:
         The moments of all of them.
@@ -105,18 +105,19 @@ def _as_features(name: str, features: np.ndarray) -> np.ndarray:
 def frechet_distance(
     mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray
 ) -> float:
-    """Squared Frechet distance of two Gaussians.
+    """Squared Frechet distance between two Gaussians.
 
         |m1 - m2|^2 + tr C1 + tr C2 - 2 tr (C1^1/2 C2 C1^1/2)^1/2
 
-    It is the squared 2-Wasserstein distance. Of features of images, it is the
-    number that Heusel et al., 2017, GANs trained by a two time-scale update
-    rule, equation 6, report without a square root, and so does everyone since.
+    It is the squared 2-Wasserstein distance. For features of images, it is
+    the quantity that Heusel et al., 2017, GANs trained by a two time-scale
+    update rule, equation 6, introduced as FID; like all later work they report
+    it without a square root.
 
     Args:
         mean1: `[F]`.
-        cov1: `[F, F]`, symmetric, without negative eigenvalues; it may be
-            singular, as it is where there are fewer vectors than features.
+        cov1: `[F, F]`, symmetric positive semi-definite; it is singular where
+            there are fewer vectors than features.
         mean2: `[F]`.
         cov2: `[F, F]`, likewise.
 
@@ -143,7 +144,7 @@ def frechet_distance(
     # With C = R R', the eigenvalues of C1^1/2 C2 C1^1/2 are those of
     # R1' C2 R1 = (R2' R1)' (R2' R1), so their roots are the singular values
     # of R2' R1. Taken from there, none of them is the root of a rounding
-    # error, and null spaces do not matter.
+    # error, and null spaces contribute nothing.
     roots = scipy.linalg.svdvals(_square_root(cov2).T @ _square_root(cov1))
     distance = (
         np.sum((mean1 - mean2) ** 2)
@@ -157,7 +158,7 @@ def frechet_distance(
 def _square_root(covariance: np.ndarray) -> np.ndarray:
     """R `[F, r]` with covariance = R R', of rank r."""
     variances, directions = scipy.linalg.eigh(covariance, driver="evd")
-    # The bound below which an eigenvalue of this matrix can not be told from 0.
+    # Eigenvalues below this cannot be distinguished from 0 (rounding).
     epsilon = np.finfo(np.float64).eps * len(covariance)
     kept = variances > epsilon * max(variances[-1], 0.0)
     if not kept.any():
@@ -173,15 +174,15 @@ def kernel_distance(
     num_subsets: int = 100,
     seed: int = 0,
 ) -> KernelDistance:
-    """Kernel distance: the unbiased squared maximum mean discrepancy.
+    """Kernel distance: the unbiased squared maximum mean discrepancy (MMD).
 
-    With the kernel k(x, y) = (x . y / F + 1)^3, it is of two sets of n vectors
+    With the kernel k(x, y) = (x . y / F + 1)^3, it is for two sets of n vectors
 
         sum_{i /= j} (k(x_i, x_j) + k(y_i, y_j)) / (n (n - 1))
             - 2 sum_{i, j} k(x_i, y_j) / n^2,
 
-    averaged over pairs of random subsets. Its expectation is 0 for vectors of
-    the same distribution, so it can be slightly negative.
+    averaged over pairs of random subsets. Its expectation is 0 for vectors
+    from the same distribution, so it can be slightly negative.
 
     Reference: Binkowski, Sutherland, Arbel and Gretton, 2018, Demystifying MMD
     GANs, section 4.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How close an image is to a clean one."""
+"""Image quality against a clean reference image: PSNR and SSIM."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Overlapping patches of an image, and images merged from patch estimates.
+"""Overlapping patches of an image, and merging of patch estimates.
 
 Patches are cut at a regular stride; where the stride does not reach the
 border, one more patch is placed flush with it, so that every pixel lies in
@@ -53,8 +53,8 @@ def patch_starts(image_size: int, patch_size: int, stride: int) -> np.ndarray:
         )
     if stride > patch_size:
         raise ValueError(
-            f"`stride` must not exceed the patch ({patch_size} pixels), or "
-            f"pixels between patches are lost, got {stride!r}"
+            f"`stride` must not exceed the patch ({patch_size} pixels), so "
+            f"that patches cover every pixel, got {stride!r}"
         )
     last = image_size - patch_size
     starts = np.arange(0, last + 1, stride)

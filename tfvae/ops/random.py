@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stateless random draws that are the same eagerly, in graphs and under XLA.
+"""Stateless random draws, identical in eager mode, in graphs and under XLA.
 
 TensorFlow's float draws differ between a graph and its XLA compilation, and
-its default generator is some hundred times slower under XLA on a CPU. The
-integer draws of the Philox generator have neither fault, so everything here is
-made from them.
+its default generator is about a hundred times slower under XLA on a CPU. The
+integer draws of the Philox generator have neither fault, so all draws here are
+derived from them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import tensorflow as tf
 
 
 def make_seed(seed: int | tf.Tensor, *path: int | tf.Tensor) -> tf.Tensor:
-    """Returns the `[2]` int32 seed of one use, named by a path of integers.
+    """Derives the `[2]` int32 seed of one use, named by a path of integers.
 
     Args:
       seed: An integer of at most 64 bits, all of which count, or a `[2]`
@@ -81,12 +81,12 @@ def distinct_integers(
     num_values: int,
     count: int,
 ) -> tf.Tensor:
-    """Draws `count` different integers from 0 .. `num_values` - 1.
+    """Draws `count` distinct integers from 0 .. `num_values` - 1.
 
-    Every subset is equally likely; the order within one is not uniform. This
-    is Floyd's sampling (Bentley and Floyd, 1987, "A sample of brilliance"):
-    `count` steps whatever `num_values` is, where sorting random keys would
-    cost `num_values` draws a sample.
+    Every subset is equally likely; the order within a subset is not uniform.
+    This is Floyd's sampling (Bentley and Floyd, 1987, "A sample of
+    brilliance"): `count` steps whatever `num_values` is, where sorting random
+    keys would cost `num_values` draws per sample.
 
     Args:
       seed: `[2]` int32.
@@ -116,8 +116,8 @@ def categorical(
 ) -> tf.Tensor:
     """Draws indices with replacement, in proportion to `weights`.
 
-    By inversion of the cumulative sum: one uniform a draw, where the Gumbel
-    trick takes one for every weight.
+    By inversion of the cumulative sum: one uniform per draw, where the Gumbel
+    trick needs one for every weight.
 
     Args:
       seed: `[2]` int32.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Matrix products with binary vectors, most of whose entries are zero."""
+"""Matrix products with sparse binary vectors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-# A row that is added costs as much as so many entries of a matrix product.
+# Adding one row costs as much as this many entries of a matrix product.
 ENTRIES_PER_ROW = 32
 
 
@@ -17,18 +17,19 @@ def sum_rows(
     *,
     with_state_gradient: bool = False,
 ) -> tf.Tensor:
-    """Returns the product of states and a matrix, as sums of its rows.
+    """Returns `states @ matrix`, as sums of rows where states are sparse.
 
-    A state with few ones is the sum of few rows, whatever H is; its cost, and
-    that of the gradient, is K times the mean number of ones, not K H. Where
-    more than one in `ENTRIES_PER_ROW` entries is a one, where none is, and
-    where an entry is neither zero nor one, it is the matrix product.
+    The product of a binary state and the matrix is a sum of the rows where the
+    state is 1; forward and backward it costs K times the mean number of ones
+    instead of K H. Where more than one in `ENTRIES_PER_ROW` entries is a one,
+    where none is, or where an entry is neither zero nor one, the dense matrix
+    product is computed instead.
 
     Args:
       states: `[K, H]`, any real numbers.
       matrix: `[H, F]`.
-      with_state_gradient: Whether states have a gradient too; without, they
-        are constants.
+      with_state_gradient: Whether the result is differentiable in `states`
+        too; otherwise they are constants.
 
     Returns:
       `[K, F]`, differentiable in `matrix`.
@@ -42,8 +43,8 @@ def sum_rows(
     num_entries = tf.cast(tf.size(constant), tf.float32)
     are_few = ENTRIES_PER_ROW * num_ones <= num_entries
 
-    # Without any ones TensorFlow's gradient of the sums would be whatever is in
-    # memory; the product's is zero.
+    # Without any ones TensorFlow's gradient of the sums is uninitialised
+    # memory; that of the product is zero.
     are_sums, places = tf.cond(
         are_few & (num_ones > 0.0),
         lambda: _find_ones(constant),
@@ -62,7 +63,7 @@ def sum_rows(
 
 
 def _find_ones(states: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns whether all that is not zero is a one, and where that is."""
+    """Returns whether all nonzero entries are ones, and where they are."""
     places = tf.where(states)  # [number of nonzeros, 2], row by row
     values = tf.gather_nd(states, places)
     return tf.reduce_all(tf.equal(values, tf.ones([], values.dtype))), places
@@ -72,9 +73,9 @@ def _find_ones(states: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def _with_state_gradient(
     total: tf.Tensor, states: tf.Tensor, matrix: tf.Tensor
 ) -> tuple[tf.Tensor, Callable[..., tuple]]:
-    """Returns `total`, which has the gradient of a product in its states.
+    """Returns `total` with the gradient of `states @ matrix` in `states`.
 
-    A graph that does not ask for that gradient does not compute it.
+    The gradient is computed only in graphs that use it.
     """
 
     def gradient(slope: tf.Tensor) -> tuple:

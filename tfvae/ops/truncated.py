@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Truncated posteriors: a distribution over a set of S states per data point.
+"""Truncated posteriors: a distribution over S latent states per data point.
 
-With lj(x, s) = log p(x, s), the best distribution on a set K of states is
-q(s) = softmax over K of lj, and with it the bound on log p(x) is
+With lj(x, s) = log p(x, s), the optimal distribution on a set K of states is
+q(s) = softmax over K of lj, and with it the lower bound on log p(x) is
 F = logsumexp over K of lj (Luecke, 2019, "Truncated variational expectation
 maximization"). Replacing a member of K by a new state of higher lj raises F;
-a state held twice would count twice, so sets hold distinct states only.
+a duplicate state would count twice, so sets hold distinct states only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from tfvae.ops import bits, random
 
-# Products that `best_products` holds at once: 16 MB.
+# Products that `best_products` holds in memory at a time: 16 MB.
 _PRODUCTS_AT_ONCE = 2**22
 
 
@@ -26,7 +26,7 @@ class StateSet(NamedTuple):
 
     Attributes:
       packed: uint8 `[B, S, W]`, distinct within a data point.
-      log_joints: float32 `[B, S]`, falling.
+      log_joints: float32 `[B, S]`, descending, nats.
     """
 
     packed: tf.Tensor
@@ -44,7 +44,7 @@ def posterior_weights(log_joints: tf.Tensor) -> tf.Tensor:
 
 
 def effective_states(log_joints: tf.Tensor) -> tf.Tensor:
-    """Returns 1 / sum_s q(s)**2, how many states carry the posterior: `[B]`."""
+    """Returns the effective number of states, 1 / sum_s q(s)**2: `[B]`."""
     return 1.0 / tf.reduce_sum(tf.square(posterior_weights(log_joints)), -1)
 
 
@@ -52,41 +52,42 @@ def dropped_mass(log_joints: tf.Tensor, num_kept: int | tf.Tensor) -> tf.Tensor:
     """Returns the posterior mass outside the `num_kept` first states, `[B]`.
 
     Args:
-      log_joints: `[B, S]`, falling.
+      log_joints: `[B, S]`, descending.
       num_kept: M, at most S.
 
     Returns:
-      `[B]`. Using the M states alone lowers the bound by -log(1 - mass).
+      `[B]`. Using only the M states lowers the bound by -log(1 - mass).
     """
     return tf.reduce_sum(posterior_weights(log_joints)[:, num_kept:], -1)
 
 
 def num_kept(log_joints: tf.Tensor, max_dropped_mass: float) -> tf.Tensor:
-    """Returns how many first states carry a batch's posteriors.
+    """Returns how many of the best states hold a batch's posterior mass.
 
     Args:
-      log_joints: `[B, S]`, falling.
-      max_dropped_mass: The posterior mass that may be outside them, as a mean
-        over the batch.
+      log_joints: `[B, S]`, descending.
+      max_dropped_mass: The most posterior mass outside them, as a mean over
+        the batch.
 
     Returns:
       int32 scalar, the smallest such M; at least 1.
     """
     mass = tf.reduce_mean(posterior_weights(log_joints), 0)  # [S]
-    dropped = tf.cumsum(mass, exclusive=True, reverse=True)  # behind each one
+    dropped = tf.cumsum(mass, exclusive=True, reverse=True)  # after each one
     too_few = tf.cast(dropped > max_dropped_mass, tf.int32)
     return 1 + tf.reduce_sum(too_few)
 
 
 def distinct(keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Finds the distinct keys of states, in the order of their first places.
+    """Finds the distinct keys of states, in order of first occurrence.
 
     Args:
-      keys: int64 `[K]`, of `bits.keys`.
+      keys: int64 `[K]`, from `bits.keys`.
 
     Returns:
-      int64 `[U]`, the distinct keys; int32 `[U]`, where each of them stands
-      first; and int32 `[K]`, which of them each key is.
+      The distinct keys, int64 `[U]`; the position of the first occurrence of
+      each, int32 `[U]`; and for each key its index among the distinct ones,
+      int32 `[K]`.
     """
     once, index = tf.unique(keys)
     places = tf.range(tf.size(keys))
@@ -97,7 +98,7 @@ def distinct(keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 def best_distinct(
     packed: tf.Tensor, log_joints: tf.Tensor, num_states: int
 ) -> StateSet:
-    """Keeps the best states, each of them once.
+    """Returns the S best distinct states of each data point.
 
     Args:
       packed: uint8 `[B, K, W]`, possibly with repeats.
@@ -106,15 +107,16 @@ def best_distinct(
         log-joints of the result are -inf and their states repeat others.
 
     Returns:
-      The S best of the distinct states. Of equal states the first counts.
+      The S best of the distinct states. Of equal states the first one's
+      log-joint is kept.
     """
     keys = bits.keys(packed)  # [B, K]
-    # Equal states stand side by side once the keys are sorted.
+    # Equal states are adjacent once the keys are sorted.
     order = tf.argsort(keys, axis=-1, stable=True)
     keys = tf.gather(keys, order, batch_dims=1)
     again = tf.equal(keys[:, 1:], keys[:, :-1])
     again = tf.pad(again, [[0, 0], [1, 0]])
-    # Only repeats are -inf: a state, however bad, goes before a repeat.
+    # Only repeats are -inf: any state, however bad, ranks before a repeat.
     finite = tf.maximum(log_joints, log_joints.dtype.min)
     once = tf.where(
         again, -float("inf"), tf.gather(finite, order, batch_dims=1)
@@ -129,16 +131,17 @@ def best_products(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Finds each row's largest products with the rows of another matrix.
 
-    The same as top_k(left right^T), a few rows at a time: the products of all
-    need not fit into memory, and those of a few stay in the cache.
+    The same as top_k(left right^T), computed for a few rows at a time: the
+    full product need not fit into memory, and the partial ones stay in the
+    cache.
 
     Args:
       left: `[B, K]`.
       right: `[U, K]`.
-      count: How many of the U, at most U.
+      count: Number of products to return for each row, at most U.
 
     Returns:
-      The products, falling, and which of the U they are, int32; both
+      The products, descending, and their rows of `right`, int32; both
       `[B, count]`.
     """
     num_rows, num_products = tf.shape(left)[0], tf.shape(right)[0]
@@ -172,9 +175,9 @@ def initial_states(
 ) -> tf.Tensor:
     """Draws S distinct states for each data point.
 
-    Bits are on with probability 1 / H in the first round of draws; where that
-    gives fewer than S distinct states, further rounds at 2 / H, 3 / H, ... up
-    to one half fill the set.
+    Bits are 1 with probability 1 / H in the first round of draws; where that
+    gives fewer than S distinct states, further rounds with probability 2 / H,
+    3 / H, ... up to one half fill the set.
 
     Args:
       seed: `[2]` int32.
@@ -197,8 +200,8 @@ def initial_states(
         return tf.reduce_any(tf.equal(held.log_joints, vacant))
 
     def fill(turn: tf.Tensor, held: StateSet) -> tuple[tf.Tensor, StateSet]:
-        # What is held ranks before what is drawn; a vacant place, which
-        # repeats a held state, ranks last.
+        # Held states rank before new draws; a vacant place, which repeats a
+        # held state, ranks last.
         drawn = draw(turn)
         held_rank = tf.minimum(held.log_joints, 0.0)
         ranks = tf.concat([held_rank, tf.fill(tf.shape(held_rank), -1.0)], 1)
@@ -225,7 +228,8 @@ def enumerated_free_energy(
       log_joint: From states `[K, H]` to log-joints `[B, K]`.
       batch_size: B.
       num_bits: H, at most 30.
-      num_at_once: The most states to score together; at least one is.
+      num_at_once: Largest number of states to score at a time; clipped to at
+        least 1.
 
     Returns:
       float32 `[B]`, nats.

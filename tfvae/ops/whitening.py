@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decorrelation of data points."""
+"""ZCA whitening of data points."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 def zca_whitening(
     points: np.ndarray, *, kept_variance: float = 0.95, bias: float = 0.1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Zero-phase whitening: the linear map to unit variance nearest to none.
+    """ZCA whitening: the decorrelating linear map nearest to the identity.
 
     With the covariance C + bias I = U diag(l) U', eigenvalues in descending
     order, the map is x -> (x - mean) U_k diag(l_k)^-1/2 U_k', where k is the
@@ -21,9 +21,9 @@ def zca_whitening(
 
     Args:
         points: `[N, D]` without missing entries.
-        kept_variance: Share of the variance to keep, in (0, 1].
-        bias: Added to the variance in every direction; damps those with
-            little of it.
+        kept_variance: Fraction of the variance to keep, in (0, 1].
+        bias: Added to the variance in every direction; damps directions of
+            little variance.
 
     Returns:
         The mean `[D]` and the symmetric map `[D, D]`, both float32: whiten
@@ -41,7 +41,7 @@ def zca_whitening(
     if points.ndim != 2 or not np.isfinite(points).all():
         raise ValueError(
             "`points` must have shape [points, dimensions] and no missing "
-            f"entries to be whitened, got shape {points.shape!r}"
+            f"entries, got shape {points.shape!r}"
         )
     mean = points.mean(axis=0)
     centred = points - mean

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of runs, from NumPy arrays to files.
+"""Matplotlib figures of runs, from NumPy arrays to files.
 
-Every function writes one file, whose ending chooses the format, in a single
-step that replaces an older file. Figures are objects of their own; nothing
-here touches matplotlib's global state.
+Every function atomically writes one file, whose suffix chooses the format.
+Figures are created without pyplot, so matplotlib's global state is untouched.
 """
 
 from __future__ import annotations

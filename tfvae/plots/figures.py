@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all figures share: colours, axes, and files that arrive whole."""
+"""Shared parts of the figures: colours, axes, atomic saving."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from tfvae import files
 
 PathLike = str | os.PathLike[str]
-"""Where a figure goes."""
+"""Path of a figure's file; its suffix chooses the format."""
 
 DPI = 150
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe and Ito
@@ -31,7 +31,7 @@ def figure_and_axes(
     columns: int = 1,
     height_ratios: Sequence[float] | None = None,
 ) -> tuple[Figure, Any]:
-    """A figure of its own and its axes: one, or a grid if `rows` is given."""
+    """Returns a new figure with one axes, or a grid if `rows` is given."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     if rows is None:
@@ -45,7 +45,7 @@ def figure_and_axes(
 
 
 def save(figure: Figure, path: PathLike) -> None:
-    """Writes a figure, whole or not at all."""
+    """Writes a figure's file atomically."""
     ending = pathlib.Path(path).suffix.removeprefix(".")
     with files.replacing(path, "wb") as file:
         figure.savefig(
@@ -72,7 +72,7 @@ def show(axes: Axes, image: np.ndarray) -> None:
 
 
 def as_rgb(image: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-    """`[..., 1 or 3]` as RGB on 0..1; missing entries in a signal colour.
+    """Returns `[..., 1 or 3]` as RGB on 0..1, missing entries highlighted.
 
     A pixel with only some of its colours missing shows the others.
     """

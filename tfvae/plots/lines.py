@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Curves over time and over size, and how much each latent is used."""
+"""Line plots of metrics and timings, and bar plots of latent usage."""
 
 from __future__ import annotations
 
@@ -44,11 +44,10 @@ def curves(
     references: Mapping[str, float] | None = None,
     title: str | None = None,
 ) -> None:
-    """Draws metrics over epochs; the legend gives their last values.
+    """Plots metrics over epochs; the legend gives their last values.
 
-    The first epochs of a bound lie orders of magnitude below the rest; the
-    axis then begins where the curve has become flat enough to read, and says
-    so.
+    Where the first epochs of a bound lie orders of magnitude below the rest,
+    the axis is cut to the flat part of the curve, with a note that says so.
 
     Args:
         rows: One mapping per epoch with "epoch" and metrics by name; a
@@ -120,7 +119,7 @@ def _series(
 def _limit_transient(
     axes: Axes, series: Sequence[np.ndarray], references: Sequence[float]
 ) -> None:
-    """Cuts the axis where a first tenth of the epochs would fill it."""
+    """Cuts the axis where the first tenth of the epochs would dominate it."""
     late = [values[len(values) // 10 :] for values in series]
     shown = np.concatenate([*late, references])
     low, high = float(shown.min()), float(shown.max())
@@ -140,22 +139,22 @@ def _limit_transient(
 
 
 class Panel(NamedTuple):
-    """What `panels` draws side by side."""
+    """One panel of `panels`."""
 
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
-    """Places and values by label."""
+    """x and y values by label."""
     x_label: str
     y_label: str
     is_logarithmic: bool = False
-    """Whether both axes are."""
+    """Whether both axes are logarithmic."""
     references: Mapping[str, tuple[Sequence[float], Sequence[float]]] = {}
-    """Curves to compare with, drawn as grey dashes."""
+    """Reference curves, drawn as grey dashes."""
 
 
 def panels(
     content: Sequence[Panel], path: PathLike, *, title: str | None = None
 ) -> None:
-    """Draws curves in panels side by side; all have the first one's legend.
+    """Plots curves in panels side by side, with the legend of the first one.
 
     Args:
         content: The panels.
@@ -217,7 +216,7 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
 def latent_usage(
     prior_probs: np.ndarray, path: PathLike, *, title: str | None = None
 ) -> None:
-    """Draws how often each latent is active, most used first.
+    """Plots how often each latent is active, most used first.
 
     Args:
         prior_probs: `[H]`, the probability of each latent.

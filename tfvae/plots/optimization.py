@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of optimisations in latent spaces."""
+"""Figures of latent space optimisation: top-K curves, weights, scores."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _PANELS_PER_ROW = 3
 
 
 class Band(NamedTuple):
-    """A curve over queries of several runs."""
+    """Mean and spread over runs of a curve over queries."""
 
     mean: np.ndarray
-    """`[queries]`, entry q - 1 is that after q queries."""
+    """Mean, `[queries]`; entry q - 1 is the value after q queries."""
     spread: np.ndarray
-    """`[queries]`, drawn below and above."""
+    """`[queries]`, half the height of the band."""
     published: Sequence[tuple[float, float, float]] = ()
-    """Queries, mean and spread of points to compare with."""
+    """Numbers of queries, means and spreads of published reference points."""
 
 
 def top_k_curves(
@@ -46,16 +46,15 @@ def top_k_curves(
     references: Mapping[str, float] | None = None,
     title: str | None = None,
 ) -> None:
-    """Draws the best queries so far, each rank in a panel of its own.
+    """Plots the K-th best score so far over queries, one panel for each K.
 
-    What a curve is at first, before it had a chance to be anything, does not
-    stretch the axis.
+    The first few queries do not determine the range of the axis.
 
     Args:
-        content: By title of the panel, such as "top-10", curves by label. The
-            labels of all panels are those of the first one.
+        content: Curves by label, by title of the panel, such as "top-10". All
+            panels share the legend of the first one.
         path: File to write.
-        y_label: What is drawn, with its unit.
+        y_label: Label of the y axis, with the unit.
         references: Horizontal lines to compare with, by label.
         title: Title of the figure, or None.
 
@@ -104,7 +103,7 @@ def _look(number: int) -> tuple[str, str]:
 def _draw_band(
     axes: Axes, band: Band, label: str, look: tuple[str, str], shift: float
 ) -> None:
-    """Draws a curve; published points are moved aside to be seen apart."""
+    """Draws a curve; published points are shifted so as not to overlap."""
     style, colour = look
     queries = np.arange(1, len(band.mean) + 1)
     axes.plot(
@@ -144,7 +143,7 @@ def _draw_band(
 def _limit_to_late(
     axes: Axes, bands: Sequence[Band], references: Sequence[float]
 ) -> None:
-    """Makes an axis hold all but the first twentieth of the curves."""
+    """Fits the y axis to all but the first twentieth of the curves."""
     shown = [np.asarray(references, np.float64)]
     for band in bands:
         late = slice(len(band.mean) // 20, None)
@@ -192,16 +191,16 @@ def weights(
     maximise: bool = True,
     title: str | None = None,
 ) -> None:
-    """Draws which scores a model is trained on, with and without weights.
+    """Plots the distribution of the scores under several weightings.
 
-    To the left is the distribution of the scores, to the right how much of
-    the weight the best of the data have together.
+    On the left is the (weighted) histogram of the scores, on the right the
+    total weight of the best fraction of the data.
 
     Args:
         content: Data with weights, by label.
         path: File to write.
-        x_label: What the scores are, with their unit.
-        maximise: Whether large scores are the best.
+        x_label: Label of the scores, with their unit.
+        maximise: Whether larger scores are better.
         title: Title of the figure, or None.
 
     Raises:
@@ -291,7 +290,7 @@ def _label_weights(axes: Sequence[Axes], x_label: str) -> None:
 
 
 def _edges(scores: np.ndarray, maximise: bool) -> list[float]:
-    """Edges of bins that leave out the worst 0.5 %, which may lie far off."""
+    """Bin edges that leave out the worst 0.5 %, possible outliers."""
     scores = scores[np.isfinite(scores)]
     ends = (0.005, 1.0) if maximise else (0.0, 0.995)
     low, high = np.quantile(scores, ends) if scores.size else (0.0, 1.0)
@@ -309,15 +308,15 @@ def sample_scores(
     references: Mapping[str, float] | None = None,
     title: str | None = None,
 ) -> None:
-    """Draws how the scores of a model's samples change.
+    """Plots histograms of the scores of a model's samples.
 
     Args:
-        content: By title of the panel, scores by label, such as those of the
-            first and of the last round; values that are not finite are left
-            out. The labels are those of the first panel.
+        content: Scores by label, such as those of the first and of the last
+            round, by title of the panel; values that are not finite are left
+            out. All panels share the legend of the first one.
         path: File to write.
-        x_label: What the scores are, with their unit.
-        maximise: Whether large scores are the best.
+        x_label: Label of the scores, with their unit.
+        maximise: Whether larger scores are better.
         references: Vertical lines to compare with, by label.
         title: Title of the figure, or None.
 
@@ -360,7 +359,7 @@ def _draw_scores(
     edges: Sequence[float],
     references: Mapping[str, float],
 ) -> None:
-    """The first of a panel is grey, so that what comes later stands out."""
+    """Draws the histograms of a panel, the first of them in grey."""
     for number, (label, values) in enumerate(panel.items()):
         scores = np.asarray(values, np.float64)
         scores = scores[np.isfinite(scores)]

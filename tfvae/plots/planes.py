@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a plane of two latents decodes to."""
+"""Decoded grid of a two-dimensional latent space, coloured by score."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def manifold(
     maximise: bool = True,
     title: str | None = None,
 ) -> None:
-    """Draws what a grid of a plane of latents decodes to, at several times.
+    """Plots the decoded images of a grid of two latents, at several times.
 
-    The worst score is red, the best one green.
+    Images are coloured by score, from red (worst) to green (best).
 
     Args:
         images: `[times, g, g, height, width]` on 0..1; the first axis of the
             grid is that of the first latent, both go from low to high.
         path: File to write.
-        bound: The grid goes from minus that to that.
+        bound: The grid covers [-bound, bound]^2.
         labels: Titles, one for each time.
-        scores: `[times, g, g]`; what is not finite is grey.
-        score_label: What the scores are, with their unit.
-        maximise: Whether large scores are the best.
+        scores: `[times, g, g]`; images whose score is not finite are grey.
+        score_label: Label of the scores, with their unit.
+        maximise: Whether larger scores are better.
         title: Title of the figure, or None.
 
     Raises:
@@ -93,7 +93,7 @@ def _check(
 
 
 def _plane(images: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """Puts images `[g, g, h, w]` in colours `[g, g, 3]` into one picture."""
+    """Tiles images `[g, g, h, w]` in colours `[g, g, 3]` into one picture."""
     ink = np.clip(images.astype(np.float64), 0.0, 1.0)[..., None]
     tiles = ink * colours[:, :, None, None] + (1.0 - ink) * _BACKGROUND
     tiles = np.pad(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Restored images beside what was there before."""
+"""Figure of clean, corrupted and restored image side by side."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def restoration_panel(
     *,
     labels: Sequence[str] | None = None,
 ) -> None:
-    """Draws clean, corrupted and restored image side by side.
+    """Plots clean, corrupted and restored image side by side.
 
-    Below each is its most structured region, enlarged.
+    Below each is the region of most local contrast, enlarged.
 
     Args:
         clean: `[height, width, 1 or 3]` on 0..255, or None if unknown.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data points as tiles, on sheets."""
+"""Sheets of image tiles: features, samples, reconstructions, tables."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def feature_sheet(
     title: str | None = "decoder features: what each latent draws alone",
     value_range: tuple[float, float] | None = None,
 ) -> None:
-    """Draws what each latent stands for, as tiles on a common scale.
+    """Plots the features of the latents as tiles on a common scale.
 
     Args:
         features: `[H, D]`, such as the singleton means of a decoder.
@@ -55,7 +55,7 @@ def image_grid(
     value_range: tuple[float, float] | None = None,
     per_row: int | None = None,
 ) -> None:
-    """Draws data points as tiles on a common scale.
+    """Plots data points as tiles on a common scale.
 
     Args:
         samples: `[K, D]`; NaN entries are marked as missing.
@@ -63,7 +63,7 @@ def image_grid(
         path: File to write.
         title: Title of the figure, or None.
         value_range: See `feature_sheet`.
-        per_row: Tiles of a row; None for what fits a page.
+        per_row: Tiles per row; None for a layout of about 3 : 2.
 
     Raises:
         ValueError: If the shapes do not fit together.
@@ -80,7 +80,7 @@ def reconstructions(
     title: str | None = None,
     value_range: tuple[float, float] | None = None,
 ) -> None:
-    """Draws data points above their reconstructions.
+    """Plots data points above their reconstructions.
 
     Args:
         points: `[K, D]`; NaN entries are marked as missing.
@@ -132,13 +132,13 @@ def tiles(
     per_row: int,
     value_range: tuple[float, float],
 ) -> np.ndarray:
-    """Puts data points side by side, for pictures that are put together.
+    """Tiles data points into one picture, to be composed further.
 
     Args:
         points: `[K, D]`; NaN entries are marked as missing.
         event_shape: Shape of one data point.
-        per_row: Tiles of a row.
-        value_range: What is drawn black and white.
+        per_row: Tiles per row.
+        value_range: Values shown as black and white.
 
     Returns:
         `[h, w, 3]` on 0..1.
@@ -158,13 +158,13 @@ def sheet_of_pictures(
     *,
     title: str | None = None,
 ) -> None:
-    """Draws finished pictures in a table with labels.
+    """Plots pictures in a labelled table.
 
     Args:
-        pictures: `[height, width, 1 or 3]` on 0..1 each, by row and column;
-            the place of one that is missing stays empty.
-        rows: Labels, from top to bottom.
-        columns: Labels, from left to right.
+        pictures: `[height, width, 1 or 3]` on 0..1 each, by (row, column)
+            label; missing ones leave their place empty.
+        rows: Row labels, from top to bottom.
+        columns: Column labels, from left to right.
         path: File to write.
         title: Title of the figure, or None.
 
@@ -178,8 +178,8 @@ def sheet_of_pictures(
     ]
     if not shapes:
         raise ValueError(
-            "`pictures` must have some of the rows and columns, got "
-            f"{sorted(pictures)!r}"
+            "`pictures` must have at least one of the given rows and columns, "
+            f"got {sorted(pictures)!r}"
         )
     ratio = max(shape[0] / shape[1] for shape in shapes)
     width = max(10.0 / len(columns), 2.0)
@@ -246,7 +246,7 @@ def _sheet(
 def _tile_shape(
     points: np.ndarray, event_shape: Sequence[int]
 ) -> tuple[int, int, int]:
-    """Height, width and channels that a data point is drawn with."""
+    """Returns height, width and channels of a data point's tile."""
     shape = tuple(int(size) for size in event_shape)
     if (
         points.ndim != 2
@@ -254,8 +254,8 @@ def _tile_shape(
         or math.prod(shape) != points.shape[1]
     ):
         raise ValueError(
-            "`event_shape` must have as many entries as a row of the data "
-            f"has, got {shape!r} for data of shape {points.shape!r}"
+            "`event_shape` must have as many entries as a row of the data, "
+            f"got {shape!r} for data of shape {points.shape!r}"
         )
     if len(shape) == 2:
         return shape[0], shape[1], 1
@@ -280,7 +280,7 @@ def _canvas(
     limits: tuple[float, float],
     per_row: int,
 ) -> np.ndarray:
-    """Data points as tiles with lines between, `[h, w, 3]` on 0..1."""
+    """Tiles data points with lines in between, `[h, w, 3]` on 0..1."""
     zoom = math.ceil(24 / max(shape[:2]))  # lines are thinner than pixels
     height, width = zoom * shape[0], zoom * shape[1]
     line = min(0.05 * max(height, width), 0.4 * min(height, width))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Priors of latents; any subclass of `Prior` does as well."""
+"""Priors p(z) of latents; any subclass of `Prior` can be used."""
 
 from tfvae.priors.base import Prior, PriorParts
 from tfvae.priors.bernoulli import IndependentBernoulliPrior

@@ -14,11 +14,13 @@ from tfvae.ops.distributions import DiagonalGaussian, IndependentBernoulli
 
 
 class PriorParts(NamedTuple):
-    """The two summands of log p(z), for objectives that weigh them apart.
+    """The two terms of a flow's log p(z), for objectives that separate them.
 
     Attributes:
-      base_log_prob: `[...]`, log-density of what z is mapped to, nats.
-      log_det: `[...]`, log |det| of the map's Jacobian; 0 without a map.
+      base_log_prob: `[...]`, log-density of the mapped z under the base
+        distribution, nats.
+      log_det: `[...]`, log |det| of the map's Jacobian, nats; 0 for priors
+        that are not flows.
     """
 
     base_log_prob: tf.Tensor
@@ -26,13 +28,12 @@ class PriorParts(NamedTuple):
 
 
 class Prior(keras.layers.Layer):
-    """A distribution of latents, trained by gradient if it has weights.
+    """Base class of priors; weights, if any, are trained by gradient.
 
     A new prior is a subclass with `log_prob` and `sample`; the conformance
-    tests pick it up. Its weights exist when the constructor returns (those
-    that depend on the model: when `connect` does), and distributions are made
-    from them at each call: one that is kept would be neither trained nor
-    saved.
+    tests pick it up. Its weights are created in the constructor (those that
+    depend on the model in `connect`). Distribution objects are made from them
+    at each call: a stored one would be neither trained nor saved.
 
     Attributes:
       num_latents: M.
@@ -43,7 +44,7 @@ class Prior(keras.layers.Layer):
 
         Args:
           num_latents: M.
-          **kwargs: Of `keras.layers.Layer`.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
 
         Raises:
           ValueError: If `num_latents` is not a positive integer.
@@ -72,7 +73,7 @@ class Prior(keras.layers.Layer):
         raise NotImplementedError
 
     def log_prob_parts(self, latents: tf.Tensor) -> PriorParts:
-        """Returns log p(z), `[..., M]` to `[...]`, in its two summands."""
+        """Returns the two terms of log p(z), `[..., M]` to `[...]` each."""
         log_prob = self.log_prob(latents)
         return PriorParts(log_prob, tf.zeros_like(log_prob))
 
@@ -107,31 +108,31 @@ class Prior(keras.layers.Layer):
         posterior_of: Callable[[tf.Tensor], DiagonalGaussian],
         num_observed: int,
     ) -> None:
-        """Lets a prior that is made of posteriors see the encoder.
+        """Connects a prior that is made of posteriors to the encoder.
 
         A model calls it once, in its constructor, before weights are loaded.
 
         Args:
-          posterior_of: The encoder, from `[K, D]` to posteriors of `[K, M]`.
+          posterior_of: The encoder, from data `[K, D]` to posteriors `[K, M]`.
           num_observed: D.
         """
 
     def adapt(self, latents: np.ndarray, seed: int = 0) -> None:
-        """Sets a start for training on known latents, `[N, M]`."""
+        """Initialises weights for training on known latents, `[N, M]`."""
 
     def adapt_inputs(self, x: np.ndarray, seed: int = 0) -> None:
-        """Sets what initially depends on the data, `[N, D]`, NaN missing."""
+        """Initialises weights that live in data space, from `[N, D]`."""
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_latents": self.num_latents}
 
 
 def check_counts(minimum: int = 1, **counts: int) -> None:
-    """Raises ValueError for a count that is no integer of at least `minimum`.
+    """Raises ValueError unless each count is an integer of at least `minimum`.
 
     Args:
-      minimum: The least that is allowed.
-      **counts: By the names they have for the caller.
+      minimum: The smallest value allowed.
+      **counts: Counts by argument name.
     """
     for name, count in counts.items():
         if not isinstance(count, int) or count < minimum:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The prior of independent binary latents, trained by gradient."""
+"""Independent Bernoulli prior of binary latents, trained by gradient."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tfvae.priors.base import Prior, PriorParts
 @gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class IndependentBernoulliPrior(Prior):
-    """p(s) = prod_h Bern(s_h; sigmoid(logits_h)), with logits 0 at the start.
+    """p(s) = prod_h Bern(s_h; sigmoid(logits_h)), with logits initially 0.
 
-    States between 0 and 1, as relaxed posteriors draw them, get the value of
-    the same formula, which is linear in them.
+    For relaxed states between 0 and 1 the same formula is evaluated, which is
+    linear in them.
 
     Attributes:
       logits: float32 weight `[H]`.
@@ -31,7 +31,7 @@ class IndependentBernoulliPrior(Prior):
 
         Args:
           num_latents: H.
-          **kwargs: Of `keras.layers.Layer`.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
         """
         super().__init__(num_latents, **kwargs)
         self.logits = self.add_weight(
@@ -58,8 +58,8 @@ class IndependentBernoulliPrior(Prior):
         return -posterior.entropy() - self.log_prob(posterior.mean)
 
     def adapt(self, latents: np.ndarray, seed: int = 0) -> None:
-        """Sets the probabilities to the share of ones among `[N, H]`."""
-        # One half of a one and of a zero more keep the logits finite.
+        """Sets the probabilities to the frequency of ones in `[N, H]`."""
+        # Half a pseudo-count for ones and for zeros keeps the logits finite.
         ones = np.sum(latents, axis=0, dtype=np.float64) + 0.5
         zeros = len(latents) + 1.0 - ones
         self.logits.assign(np.log(ones / zeros))

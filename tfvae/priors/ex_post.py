@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Priors fitted to the latents of a model that is trained already."""
+"""Ex-post density estimation: priors fitted to a trained model's latents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfvae.ops import random
 from tfvae.priors.base import Prior, check_counts
 
-# Latents that are evaluated together.
+# Latents evaluated in one batch.
 _EVALUATION_SIZE = 1000
 
 
@@ -23,10 +23,10 @@ class FitHistory(NamedTuple):
     """Mean log p(z), nats, before the first epoch and after each.
 
     Attributes:
-      log_prob: Of the latents trained on; for an epoch the mean over its
-        batches, while they were trained on.
-      held_out_log_prob: Of the latents held out.
-      best_epoch: Index of the epoch whose weights the prior has now, in both.
+      log_prob: Values of the training latents; for an epoch, the mean over
+        its batches, each evaluated before its update.
+      held_out_log_prob: Values of the held-out latents.
+      best_epoch: Index, in both, of the epoch whose weights the prior has.
     """
 
     log_prob: list[float]
@@ -50,10 +50,10 @@ def fit_prior(
     """Fits a prior to latents by maximum likelihood.
 
     This is ex-post density estimation: an autoencoder is trained without a
-    prior, and generates by the prior that is then fitted to its latents.
-    Training is by Adam, and ends when the latents held out have not become
-    more likely for some epochs; the prior gets its best weights. With a
-    `VampPrior`, call its `adapt_inputs` before; the encoder stays as it is.
+    prior, and the prior fitted to its latents afterwards is used to generate.
+    Training uses Adam with early stopping on held-out latents; the prior is
+    left with its best weights. With a `VampPrior`, call its `adapt_inputs`
+    first; the encoder is not changed.
 
     Reference: Ghosh et al., 2020, "From variational to deterministic
     autoencoders", section 4.
@@ -61,18 +61,18 @@ def fit_prior(
     Args:
       prior: Its trainable weights are fitted.
       latents: `[N, M]`, an encoder's means or samples.
-      epochs: The most passes over the latents.
-      batch_size: Latents of one step; what remains of a pass is left out,
-        each time another part.
-      learning_rate: Adam's.
-      held_out: Share of the latents that are not trained on.
-      patience: Epochs without a better value before training ends.
-      adapt: Whether `prior.adapt` first gives the prior its start; False to
-        go on from the weights it has.
-      seed: Of the choice of latents held out, the start and the order.
+      epochs: Largest number of epochs.
+      batch_size: Latents per step; the incomplete last batch of an epoch is
+        dropped, different latents each time.
+      learning_rate: Learning rate of Adam.
+      held_out: Fraction of the latents that are held out.
+      patience: Epochs without improvement before training stops.
+      adapt: Whether to initialise the weights with `prior.adapt`; False to
+        continue from the present weights.
+      seed: Seed of the held-out split, the initialisation and the order.
 
     Returns:
-      How the likelihood rose.
+      The mean log-likelihoods by epoch.
 
     Raises:
       ValueError: If the prior has no trainable weights, as
@@ -129,8 +129,8 @@ def _split(
     num_held_out = math.ceil(held_out * len(latents))
     if not 0 < num_held_out < len(latents):
         raise ValueError(
-            "`held_out` must be a share that leaves latents on both sides, "
-            f"got {held_out!r} of {len(latents)}"
+            "`held_out` must be a fraction that leaves latents both to train "
+            f"on and to hold out, got {held_out!r} of {len(latents)}"
         )
     order = np.random.default_rng(seed).permutation(len(latents))
     return latents[order[num_held_out:]], latents[order[:num_held_out]]
@@ -141,7 +141,7 @@ def _make_evaluation(prior: Prior) -> Callable[[np.ndarray], float]:
     log_prob = tf.function(prior.log_prob, input_signature=signature)
 
     def mean_log_prob(latents: np.ndarray) -> float:
-        # In parts: a mixture holds an array of each latent and component.
+        # In parts: a mixture makes an array of all latents by all components.
         parts = range(0, len(latents), _EVALUATION_SIZE)
         values = [log_prob(latents[i : i + _EVALUATION_SIZE]) for i in parts]
         return float(np.mean(np.concatenate(values), dtype=np.float64))
@@ -162,7 +162,7 @@ def _make_epoch(
     variables = prior.trainable_variables
     optimizer.build(variables)
 
-    # One graph of the whole pass: started one by one, such small steps take
+    # One graph of the whole epoch: called one by one, such small steps take
     # several times as long.
     @tf.function
     def run_epoch(seed: tf.Tensor) -> tf.Tensor:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mixtures of Gaussians, and the prior that is one."""
+"""Gaussian mixture prior, and the density and sampling of mixtures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tfvae.ops import random
 from tfvae.ops.distributions import DiagonalGaussian
 from tfvae.priors.base import Prior, check_counts
 
-# Added to each variance: no component may shrink to a point of the data.
+# Added to each variance, so that no component collapses on a data point.
 MIN_VARIANCE = 1e-6
 
 
@@ -23,8 +23,8 @@ MIN_VARIANCE = 1e-6
 class GaussianMixturePrior(Prior):
     """p(z) = sum_k weight_k N(z; mean_k, diag variance_k), all trained.
 
-    Means start as standard normal draws, variances at 1 and weights equal;
-    `adapt` gives a better start where latents are known.
+    Initially means are standard normal draws, variances 1 and weights equal;
+    `adapt` gives a better initialisation where latents are known.
 
     Attributes:
       num_components: K.
@@ -41,7 +41,7 @@ class GaussianMixturePrior(Prior):
         Args:
           num_latents: M.
           num_components: K.
-          **kwargs: Of `keras.layers.Layer`.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
         """
         super().__init__(num_latents, **kwargs)
         check_counts(num_components=num_components)
@@ -60,7 +60,7 @@ class GaussianMixturePrior(Prior):
         )
 
     def components(self) -> DiagonalGaussian:
-        """Returns the Gaussians, `[K, M]`."""
+        """Returns the K components, parameters `[K, M]`."""
         variance = tf.exp(self.log_variances.value) + MIN_VARIANCE
         return DiagonalGaussian(self.means.value, tf.math.log(variance))
 
@@ -75,15 +75,15 @@ class GaussianMixturePrior(Prior):
         )
 
     def adapt(self, latents: np.ndarray, seed: int = 0) -> None:
-        """Starts from clusters of latents, `[N, M]`.
+        """Initialises the components by clusters of latents.
 
-        Each latent belongs to the nearest of K points that are drawn among
-        them far from each other. Means and weights are those of the clusters,
-        the variances those of all latents around their cluster's mean.
+        K seeding points are drawn among the latents by k-means++, and each
+        latent is assigned to the nearest one. Means and weights are those of
+        the clusters; all components have the pooled within-cluster variances.
 
         Args:
           latents: `[N, M]`.
-          seed: Of the points.
+          seed: Seed of the choice of points.
         """
         latents = np.asarray(latents, np.float64)
         means, nearest = _spread_points(latents, self.num_components, seed)
@@ -92,7 +92,7 @@ class GaussianMixturePrior(Prior):
             means[k] = latents[nearest == k].mean(0)
         variances = np.square(latents - means[nearest]).mean(0)
         self.means.assign(means)
-        # A point that equals an earlier one has no cluster, but a weight.
+        # A repeated seeding point has an empty cluster, but a positive weight.
         self.logits.assign(np.log(np.maximum(counts, 0.5)))
         self.log_variances.assign(
             np.tile(
@@ -113,7 +113,7 @@ def mixture_log_prob(
     Args:
       latents: `[..., M]`.
       logits: `[K]`, log-weights up to a constant.
-      components: Of `[K, M]`.
+      components: The K Gaussians, parameters `[K, M]`.
     """
     log_probs = components.log_prob(latents[..., tf.newaxis, :])  # [..., K]
     return tf.reduce_logsumexp(tf.nn.log_softmax(logits) + log_probs, -1)
@@ -125,13 +125,13 @@ def mixture_sample(
     logits: tf.Tensor,
     components: DiagonalGaussian,
 ) -> tf.Tensor:
-    """Draws from a mixture, without gradient for its weights.
+    """Draws from a mixture, without gradient in its weights.
 
     Args:
       seed: `[2]` int32.
       num_samples: N.
       logits: `[K]`, log-weights up to a constant.
-      components: Of `[K, M]`.
+      components: The K Gaussians, parameters `[K, M]`.
 
     Returns:
       `[N, M]`.
@@ -152,7 +152,7 @@ def mixture_sample(
 def _spread_points(
     latents: np.ndarray, num_points: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws points among `latents`, each far from those before it.
+    """Draws seeding points among `latents` by k-means++.
 
     Reference: Arthur and Vassilvitskii, 2007, "k-means++: the advantages of
     careful seeding", section 2.
@@ -166,7 +166,7 @@ def _spread_points(
     nearest = np.zeros(len(latents), np.int64)
     for k in range(num_points):
         total = distances.sum()
-        # The first one, and any after all latents have been points, is any.
+        # Uniform for the first, and once every latent equals a chosen point.
         likely = 0.0 < total < np.inf
         probs = distances / total if likely else None
         points[k] = latents[rng.choice(len(latents), p=probs)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A normalizing flow of affine couplings as the prior."""
+"""RealNVP prior: a normalizing flow of affine coupling layers."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ MIN_SCALE = 1e-6
 @gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class RealNVPPrior(Prior):
-    """RealNVP: latents are mapped to a standard normal by invertible steps.
+    """RealNVP: invertible layers map latents to a standard normal.
 
-    One flow is a coupling, y = [z_a, z_b exp(s(z_a)) + t(z_a)] with z_a the
-    first half of the latents, and then a permutation. s and t are separate
-    networks: dense layers, all hidden ones followed by a leaky ReLU. The last
-    one starts at zero, so that the prior starts as a standard normal; from
-    another start six flows without bounds soon leave the finite numbers.
+    One flow is an affine coupling, y = [z_a, z_b exp(s(z_a)) + t(z_a)] with z_a
+    the first half of the latents, followed by a permutation. s and t are
+    separate fully connected networks with leaky ReLU. Their last layers are
+    initialised to zero, so that the prior is initially a standard normal; with
+    other initialisations six flows without bounds soon diverge.
 
     The defaults are those of the thesis that the `Thesis` objective is from.
-    It says that both networks end in tanh. Its counts of weights hold for any
-    last activation, its regularisation terms show that log-scales have the
-    bound 1, and neither tells whether shifts have one: both have it here.
+    It states that both networks end in tanh. Its parameter counts hold for any
+    last activation, and its regularisation terms show that log-scales are
+    bounded by 1; neither shows whether shifts are, and both are bounded here.
     Without bounds two flows fit 16 latents of Fashion-MNIST better by 1 to 4
     nats, six by less than one.
 
@@ -69,17 +69,16 @@ class RealNVPPrior(Prior):
 
         Args:
           num_latents: M, at least 2.
-          num_flows: Couplings, each followed by a permutation. One leaves
-            half of the latents as they are.
+          num_flows: Coupling layers, each followed by a permutation. A single
+            one leaves half of the latents unchanged.
           hidden: Sizes of each network's hidden layers, input side first.
-          log_scale_bound: s stays within this of 0, by a tanh; None for no
-            bound.
-          shift_bound: The same of t.
+          log_scale_bound: Bound on |s|, imposed by a tanh; None for no bound.
+          shift_bound: Bound on |t|, likewise.
           permutation: "swap" exchanges the halves, as published; "random"
-            takes another order for each flow, which fits better by some
+            draws a permutation for each flow, which fits better by some
             tenths of a nat.
-          seed: Of the random orders.
-          **kwargs: Of `keras.layers.Layer`.
+          seed: Seed of the random permutations.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
 
         Raises:
           ValueError: If an argument is not as described.
@@ -101,7 +100,7 @@ class RealNVPPrior(Prior):
         self.shift_bound = shift_bound
         self.permutation = permutation
         self.seed = seed
-        # Tuples: checkpoints of TensorFlow do not see what lists hold.
+        # Tuples: TensorFlow checkpoints do not track layers in lists.
         flows = range(num_flows)
         self.scale_nets = tuple(self._make_net(f"scale_{i}") for i in flows)
         self.shift_nets = tuple(self._make_net(f"shift_{i}") for i in flows)
@@ -141,18 +140,19 @@ class RealNVPPrior(Prior):
         )
 
     def bijector(self) -> tfp.bijectors.Bijector:
-        """Returns the map of latents to normal draws, `[b, M]` to `[b, M]`.
+        """Returns the map from latents to the base space, `[b, M]` each.
 
-        It is made of the weights of this moment: make it anew when they have
-        changed, and inside of the gradient tape.
+        It is made of the present weights: call this again when they have
+        changed, and inside the gradient tape.
         """
         return self._bijector(one_input=False)
 
     def adapt(self, latents: np.ndarray, seed: int = 0) -> None:
-        """Lets the flows see latents whose mean is 0 and deviation 1.
+        """Sets offset and scale so that the flows see standardised latents.
 
-        Bounded couplings can not reach far: without this, two of them lost
-        10 nats on the 16 means of a random encoder, which are narrow.
+        Bounded couplings can move and scale latents only a little: without
+        standardisation, two of them lost 10 nats on the 16 means of a random
+        encoder, which are narrow.
 
         Args:
           latents: `[N, M]`.
@@ -175,7 +175,7 @@ class RealNVPPrior(Prior):
 
     @property
     def _num_kept(self) -> int:
-        """How many latents one coupling leaves as they are."""
+        """Number of latents that one coupling leaves unchanged."""
         return self.num_latents // 2
 
     def _make_net(self, name: str) -> keras.Sequential:
@@ -188,10 +188,10 @@ class RealNVPPrior(Prior):
         return net
 
     def _bijector(self, one_input: bool) -> tfp.bijectors.Bijector:
-        """As `bijector`; with `one_input` it is for one tensor only.
+        """As `bijector`; with `one_input` it is valid for one tensor only.
 
-        The map and its determinant then share what the networks return, which
-        they would evaluate twice: its training steps take a tenth less time.
+        The map and its log-determinant then share the networks' outputs
+        instead of computing them twice: training steps take a tenth less time.
         """
         tfb = _bijectors()
         steps = [
@@ -226,12 +226,12 @@ class RealNVPPrior(Prior):
         return affine
 
     def _orders(self) -> list[np.ndarray]:
-        """Returns, for each flow, where its outputs are taken from, `[M]`."""
+        """Returns the permutation of each flow, indices `[M]`."""
         if self.permutation == "swap":
             index = np.arange(self.num_latents)
             return [np.roll(index, -self._num_kept)] * self.num_flows
-        # The stream of this old generator is fixed for ever, and a prior that
-        # was saved relies on it.
+        # The stream of this legacy generator is guaranteed not to change, and
+        # saved priors rely on it.
         rng = np.random.RandomState(self.seed)
         return [
             rng.permutation(self.num_latents) for _ in range(self.num_flows)
@@ -258,7 +258,7 @@ def _bounded(values: tf.Tensor, bound: float | None) -> tf.Tensor:
 
 
 def _once(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns what `function` returned at the first call, at each call."""
+    """Returns `function` with the result of its first call cached."""
     results: list[Any] = []
 
     def first_result(*args: Any) -> Any:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The standard normal prior, which has no parameters."""
+"""Standard normal prior."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The mixture of the posteriors of trained inputs as the prior."""
+"""VampPrior: a mixture of the encoder's posteriors of trained pseudo-inputs."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from tfvae.priors.mixture import mixture_log_prob, mixture_sample
 @gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class VampPrior(Prior):
-    """p(z) = sum_k q(z | u_k) / K, where the pseudo-inputs u_k are trained.
+    """p(z) = sum_k q(z | u_k) / K, with trained pseudo-inputs u_k.
 
-    A model connects it to its encoder, which the gradient of the prior
-    reaches as well. Pseudo-inputs start uniform on [0, 1], or as data points
-    by `adapt_inputs`; unlike those of the publication they are not kept to
-    the range of pixels, because data may have any. It is no prior for frozen
-    encoders of a tiny variance: their posteriors do not reach each other.
+    A model connects it to its encoder, which the prior's gradient trains as
+    well. Pseudo-inputs are initially uniform on [0, 1], or data points by
+    `adapt_inputs`; unlike in the publication they are not restricted to the
+    range of pixels, because data may have any range. It does not suit frozen
+    encoders of tiny variance, whose posteriors do not overlap.
 
     Reference: Tomczak and Welling, 2018, "VAE with a VampPrior", section 2.
 
     Attributes:
       num_pseudo_inputs: K.
-      pseudo_inputs: float32 weight `[K, D]`, there once it is connected.
+      pseudo_inputs: float32 weight `[K, D]`; None before `connect`.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class VampPrior(Prior):
         Args:
           num_latents: M.
           num_pseudo_inputs: K.
-          **kwargs: Of `keras.layers.Layer`.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
         """
         super().__init__(num_latents, **kwargs)
         check_counts(num_pseudo_inputs=num_pseudo_inputs)
@@ -72,16 +72,16 @@ class VampPrior(Prior):
         def connected(inputs: tf.Tensor) -> DiagonalGaussian:
             return posterior_of(inputs)
 
-        # A function around it: if it is a layer, it is the model's, and Keras
-        # would take an attribute's weights for weights of the prior.
+        # Wrapped in a function: Keras would track the weights of a layer that
+        # is an attribute, the model's encoder, as weights of the prior.
         self._posterior_of = connected
 
     def components(self) -> DiagonalGaussian:
         """Returns the posteriors of the pseudo-inputs, `[K, M]`."""
         if self._posterior_of is None or self.pseudo_inputs is None:
             raise RuntimeError(
-                "VampPrior must see an encoder before it is used: make it the "
-                "prior of a model, or call `connect`"
+                "VampPrior must be connected to an encoder before it is used: "
+                "make it the prior of a model, or call `connect`"
             )
         return self._posterior_of(self.pseudo_inputs.value)
 
@@ -101,11 +101,11 @@ class VampPrior(Prior):
         )
 
     def adapt_inputs(self, x: np.ndarray, seed: int = 0) -> None:
-        """Makes data points, drawn from `[N, D]`, the pseudo-inputs.
+        """Sets the pseudo-inputs to randomly drawn data points.
 
         Args:
-          x: Data; what is missing (NaN) is replaced by its column's mean.
-          seed: Of the choice, without replacement if N suffices.
+          x: `[N, D]`; missing entries (NaN) become their column's mean.
+          seed: Seed of the draw, which is without replacement if N >= K.
 
         Raises:
           RuntimeError: If the prior is not connected.

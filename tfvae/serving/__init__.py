@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models as SavedModels: for TF Serving, C++ or Python without tfvae.
+"""SavedModel export, for TF Serving, C++, or Python without tfvae.
 
-Inference is part of the graph, be it evolutionary or an encoder's, so what is
-exported needs nothing but TensorFlow to run. A TVAE's states of the training
-data stay behind: an export is as large as its networks, however many data
-points there were.
+Inference, evolutionary or by an encoder, is part of the graph, so an export
+needs nothing but TensorFlow to run. A TVAE's latent states of the training data
+are not exported: the size of an export does not depend on the number of data
+points.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ __all__ = [
 METADATA_FILE = "assets.extra/tfvae.json"
 
 _FORMAT = 1
-# Outputs that the check of an export compares by value. The others are bits
-# and their order, which a rounding error may rightly change on some device.
+# Outputs that the check of an export compares by value. The others are latent
+# bits and their order, which rounding may legitimately change on some device.
 _COMPARED = ("bound", "mean", "probs", "variance")
 _RELATIVE_TOLERANCE = 1e-3
 
@@ -60,13 +60,13 @@ def export_saved_model(
     """Writes a trained model as a SavedModel with named signatures.
 
     Signatures of a TVAE, with H latents, D observed dimensions, S states, W =
-    ceil(H / 8) bytes a packed state, and any batch size B; NaN marks missing
+    ceil(H / 8) bytes per packed state, and any batch size B; NaN marks missing
     data:
 
     * `serving_default`: data [B, D] -> mean [B, D], bound [B]. Reconstructs
       with the model's own `inference_steps` and `seed`, as `model.infer(x)`
-      does. As its one input and its outputs are batches, it is what servers
-      can batch, and REST clients can send as a plain list.
+      does. Its only input and its outputs are batches, so servers can batch
+      requests, and REST clients can send a plain list.
     * `reconstruct`: the same, given max_steps and seed (int32 scalars).
     * `encode`: data, max_steps, seed -> packed uint8 [B, S, W], states
       [B, S, H], as `decode` takes them, weights [B, S], bound [B], num_steps.
@@ -89,26 +89,26 @@ def export_saved_model(
     All of them return what the model's methods (`infer` and `posterior_mean`,
     or `encode`, `reconstruct` and `log_likelihood_bound`; `decode`, `sample`)
     return in Python for the same arguments. In Python they are also methods of
-    what `tf.saved_model.load(path)` returns.
+    the object that `tf.saved_model.load(path)` returns.
 
-    The folder is written beside `path`, loaded and compared with the model,
-    and only then renamed: `path` never holds a part of an export. A SavedModel
-    that was there is replaced. Facts for clients (kind of model, sizes,
+    The folder is written next to `path`, loaded and compared with the model,
+    and only then renamed: `path` never holds an incomplete export. An existing
+    SavedModel is replaced. Metadata for clients (kind of model, sizes,
     likelihood, event shape, versions) are in its `assets.extra/tfvae.json`.
 
     Args:
-      model: The model; its weights at this moment are exported.
-      path: Folder to write. TF Serving wants it to be named by a version
-        number, such as `models/tfvae/1`.
+      model: The model; its present weights are exported.
+      path: Folder to write. TF Serving expects a version number as its name,
+        such as `models/tfvae/1`.
       event_shape: Shape of one observation before it was flattened to D, for
         the metadata; None for (D,).
 
     Raises:
       TypeError: If `model` is neither a TVAE nor a VAE.
-      ValueError: If a weight is not finite, or `event_shape` has not D
+      ValueError: If a weight is not finite, or `event_shape` does not have D
         entries.
       FileExistsError: If `path` exists and holds anything but a SavedModel.
-      OSError: If the disk has no room, or cannot be written to.
+      OSError: If the disk is full or cannot be written to.
       RuntimeError: If the written model does not compute what `model` does.
     """
     endpoints = endpoints_of(model)
@@ -141,7 +141,7 @@ def check_saved_model(path: str | os.PathLike[str], model: TVAE | VAE) -> None:
 
     Args:
       path: Folder of the SavedModel.
-      model: What was exported there.
+      model: The model that was exported.
 
     Raises:
       RuntimeError: If it cannot be loaded or called, or if the shape, type or
@@ -176,7 +176,7 @@ def check_saved_model(path: str | os.PathLike[str], model: TVAE | VAE) -> None:
 
 
 def _compare(name: str, found: Outputs, expected: Outputs) -> None:
-    """Raises a RuntimeError where outputs of a signature differ."""
+    """Raises a RuntimeError if outputs of a signature differ."""
     problems = []
     if found.keys() != expected.keys():
         problems.append(f"outputs {sorted(found)}, not {sorted(expected)}")
@@ -210,8 +210,8 @@ def _functions(endpoints: Endpoints) -> dict[str, Any]:
 def _weights(functions: dict[str, Any]) -> list[tf.Variable]:
     """Returns the variables that the functions read, and no others.
 
-    Those of the optimizer and the states of the training data are not among
-    them, which tracking the model would export too.
+    Tracking the model would also export the optimizer and the states of the
+    training data.
 
     Raises:
       ValueError: If a value is not finite.
@@ -225,8 +225,8 @@ def _weights(functions: dict[str, Any]) -> list[tf.Variable]:
         value = variable.numpy()
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             raise ValueError(
-                "`model` must have finite weights to be exported, got others "
-                f"in {variable.name}"
+                "`model` must have finite weights to be exported, got NaN or "
+                f"infinity in {variable.name}"
             )
     return list(used.values())
 
@@ -234,7 +234,7 @@ def _weights(functions: dict[str, Any]) -> list[tf.Variable]:
 def _metadata(
     model: TVAE | VAE, event_shape: tuple[int, ...]
 ) -> dict[str, Any]:
-    """Returns the facts about any model that a client may need."""
+    """Returns the metadata that clients may need of any model."""
     try:
         version = importlib.metadata.version("tfvae")
     except importlib.metadata.PackageNotFoundError:

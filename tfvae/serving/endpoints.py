@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is exported of each kind of model."""
+"""Serving signatures of each kind of model."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tfvae.vae import VAE
 
 DEFAULT_SIGNATURE = "serving_default"
 
-# Draws for the bound of a VAE's default signature, as many as
-# `VAE.log_likelihood_bound` takes by default.
+# Number of draws for the bound of a VAE's default signature, the default of
+# `VAE.log_likelihood_bound`.
 DEFAULT_NUM_SAMPLES = 128
 
 Outputs = dict[str, tf.Tensor]
 
 _Model = TypeVar("_Model", TVAE, VAE)
 
-# What `VAE.encode` finds, by names for clients.
+# Outputs of `VAE.encode`, by their names for clients.
 _PARAMETERS: dict[type, Callable[[Any], Outputs]] = {
     DiagonalGaussian: lambda posterior: {
         "mean": posterior.mean,
@@ -38,11 +38,11 @@ _PARAMETERS: dict[type, Callable[[Any], Outputs]] = {
 
 
 class Signature(NamedTuple):
-    """A function of an export.
+    """A serving signature.
 
     Attributes:
-      function: From tensors to outputs by name.
-      inputs: What it takes, in order.
+      function: From input tensors to outputs by name.
+      inputs: Specs of the input tensors, in order.
     """
 
     function: Callable[..., Outputs]
@@ -50,16 +50,16 @@ class Signature(NamedTuple):
 
 
 class Endpoints(abc.ABC, Generic[_Model]):
-    """What clients can call of a model, and what they are told about it.
+    """Serving signatures and metadata of a kind of model.
 
-    Another kind of model is a subclass and its entry in `_KINDS`.
+    To support another kind of model, add a subclass and list it in `_KINDS`.
     """
 
     def __init__(self, model: _Model):
         """Creates the endpoints.
 
         Args:
-          model: What they compute with.
+          model: The model to serve.
         """
         self._model: _Model = model
 
@@ -69,15 +69,14 @@ class Endpoints(abc.ABC, Generic[_Model]):
 
     @abc.abstractmethod
     def probes(self) -> dict[str, dict[str, Any]]:
-        """Returns arguments of signatures, by which an export is checked.
+        """Returns cheap arguments of signatures, to check an export with.
 
-        They are to be cheap to compute. What is not among them only has to be
-        there.
+        Signatures that are not among them are only checked to exist.
         """
 
     @abc.abstractmethod
     def facts(self) -> dict[str, Any]:
-        """Returns what clients may have to know that not all models have."""
+        """Returns metadata for clients that are specific to the model kind."""
 
     def sample(self, num_samples: tf.Tensor, seed: tf.Tensor) -> Outputs:
         num_samples = _at_least(0, num_samples, "must not be negative")
@@ -87,8 +86,8 @@ class Endpoints(abc.ABC, Generic[_Model]):
         }
 
     def _as_data(self, data: tf.Tensor) -> tf.Tensor:
-        # The runtime does not hold clients to a signature's shapes, and a
-        # wrong width might broadcast.
+        # The runtime does not enforce a signature's shapes, and a wrong width
+        # might broadcast.
         return tf.ensure_shape(data, [None, self._model.num_observed])
 
     def _data_spec(self) -> tf.TensorSpec:
@@ -120,7 +119,7 @@ class TVAEEndpoints(Endpoints[TVAE]):
         batch = _with_missing(self._model.sample(2))
         unseen = {"data": batch, "max_steps": 1, "seed": 1}
         states = np.eye(2, self._model.num_latents, dtype=np.float32)
-        # Inference by default may take long; it is `reconstruct` with
+        # The default signature may take long, and is `reconstruct` with
         # constants.
         return {
             "decode": {"states": states},
@@ -194,7 +193,7 @@ class VAEEndpoints(Endpoints[VAE]):
 
     def probes(self) -> dict[str, dict[str, Any]]:
         latents = np.eye(2, self._model.num_latents, dtype=np.float32)
-        # Of latents that any prior may have: its own draws may be extreme.
+        # Fixed latents, as draws from the prior may be extreme.
         batch = _with_missing(self._model.decode(latents))
         drawn = {"data": batch, "num_samples": 2, "seed": 1}
         return {
@@ -255,7 +254,7 @@ def endpoints_of(model: TVAE | VAE) -> Endpoints:
     """Returns the endpoints of a model.
 
     Raises:
-      TypeError: If there are none for its kind.
+      TypeError: If the model is neither a TVAE nor a VAE.
     """
     for kind, endpoints in _KINDS.items():
         if isinstance(model, kind):
@@ -269,7 +268,7 @@ def _scalars(*names: str) -> list[tf.TensorSpec]:
 
 
 def _with_missing(batch: tf.Tensor) -> np.ndarray:
-    """Returns a batch with one entry missing, if there is another one."""
+    """Returns a batch with one entry missing, if rows have several entries."""
     data = batch.numpy()
     if data.shape[1] > 1:
         data[0, 0] = np.nan
@@ -277,7 +276,7 @@ def _with_missing(batch: tf.Tensor) -> np.ndarray:
 
 
 def _at_least(minimum: int, num_samples: tf.Tensor, rule: str) -> tf.Tensor:
-    """Returns `num_samples`, which fails to be computed if it is less."""
+    """Returns `num_samples`, with a runtime check of its minimum."""
     is_valid = tf.debugging.Assert(
         tf.greater_equal(num_samples, minimum),
         [f"num_samples {rule}, got", num_samples],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders of SavedModels, replaced as a whole or not at all."""
+"""Atomic replacement of SavedModel folders."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import pathlib
 import shutil
 
-# What TensorFlow, and `export_saved_model`, write into a SavedModel's folder.
+# Entries that TensorFlow and `export_saved_model` write into a SavedModel.
 _SAVED_MODEL_ENTRIES = {
     "assets",
     "assets.extra",
@@ -18,7 +18,7 @@ _SAVED_MODEL_ENTRIES = {
 
 
 def check_replaceable(path: pathlib.Path) -> None:
-    """Raises a FileExistsError where something would be lost."""
+    """Raises a FileExistsError if `path` is anything but a SavedModel."""
     if not path.exists():
         return
     if not path.is_dir():
@@ -36,7 +36,7 @@ def check_replaceable(path: pathlib.Path) -> None:
 
 
 def flush(path: pathlib.Path) -> None:
-    """Brings a folder's files to the disk, lest a rename overtakes them."""
+    """Flushes a folder's files to the disk, so that a rename comes after."""
     for file in [*path.rglob("*"), path]:
         descriptor = os.open(file, os.O_RDONLY)
         try:
@@ -46,7 +46,7 @@ def flush(path: pathlib.Path) -> None:
 
 
 def replace(path: pathlib.Path, new: pathlib.Path) -> None:
-    """Renames `new` to `path`; what was there goes away last."""
+    """Renames `new` to `path`, and then deletes the folder it replaces."""
     old = path.with_name(f".{path.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if path.exists():

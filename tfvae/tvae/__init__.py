@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TVAE: binary latents, no encoder, posteriors evolved per data point."""
+"""TVAE: a VAE with binary latents and evolved posteriors, without encoder."""
 
 from tfvae.tvae.evolution import Evolution
 from tfvae.tvae.exploration import Exploration, Explore

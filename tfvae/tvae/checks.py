@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of what only a TVAE is handed: indices, states, sizes."""
+"""Validation of arguments specific to the TVAE: indices, states, sizes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 
 def as_index(index: Any, num_data: int) -> tf.Tensor:
-    """Returns data indices as a tensor, checked as far as a graph can.
+    """Returns data indices as a tensor, validated inside the graph.
 
     Args:
       index: Integers `[B]` or `[B, 1]`.
@@ -20,7 +20,7 @@ def as_index(index: Any, num_data: int) -> tf.Tensor:
       tf.errors.InvalidArgumentError when the tensor is computed.
 
     Raises:
-      TypeError: If `index` are no integers.
+      TypeError: If `index` is not of integers.
     """
     index = tf.convert_to_tensor(index)
     if not index.dtype.is_integer:
@@ -35,7 +35,7 @@ def as_index(index: Any, num_data: int) -> tf.Tensor:
 
 
 def as_states(states: Any, num_latents: int) -> tf.Tensor:
-    """Returns states as a tensor, checked as far as a graph can.
+    """Returns states as a tensor; values are validated in eager mode only.
 
     Args:
       states: Zeros and ones `[..., H]`.
@@ -45,8 +45,8 @@ def as_states(states: Any, num_latents: int) -> tf.Tensor:
       float32 `[..., H]`.
 
     Raises:
-      ValueError: If the shape is wrong or, outside of graphs, other values
-        are among them.
+      ValueError: If the shape is wrong or, in eager mode, there are values
+        other than 0 and 1.
     """
     states = tf.convert_to_tensor(states, tf.float32)
     if states.shape[-1] != num_latents:
@@ -71,7 +71,7 @@ def check_sizes(
     max_dropped_mass: float | None,
     m_batch_size: int | None,
 ) -> None:
-    """Raises ValueError that names every size that does not fit."""
+    """Raises a ValueError that names every invalid size."""
     problems = []
     if num_latents < 1:
         problems.append(

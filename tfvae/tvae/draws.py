@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches in which data points have weights, and may occur several times."""
+"""Training batches with weighted and repeated data points."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import tensorflow as tf
 
 
 class Draws(NamedTuple):
-    """The distinct data points of a batch, and how much each one counts.
+    """The distinct data points of a batch, and their weights.
 
-    A data point that was drawn twice is one of weight 2: it has one set of
-    states, which evolve once.
+    A data point that was drawn twice becomes one of weight 2, with one set of
+    states that evolves once.
 
     Attributes:
-      x: `[U, D]`, in the order of their first draws.
-      index: int32 `[U]`, the rows of the data that they are.
-      weights: float32 `[U]`, the sum of the weights of their draws.
-      counts: int32 `[U]`, the number of their draws.
-      position: int32 `[B]`, which of the U each draw is.
+      x: `[U, D]`, in the order of first occurrence.
+      index: int32 `[U]`, indices into the training data.
+      weights: float32 `[U]`, total weight of the draws of each data point.
+      counts: int32 `[U]`, number of draws of each data point.
+      position: int32 `[B]`, index into the U data points of each draw.
     """
 
     x: tf.Tensor
@@ -29,25 +29,25 @@ class Draws(NamedTuple):
     position: tf.Tensor
 
     def step_weights(self) -> tf.Tensor:
-        """Returns weights whose mean over the U points is that over draws."""
+        """Returns `[U]` weights: a mean over points is then one over draws."""
         num_distinct = tf.cast(tf.size(self.index), tf.float32)
         num_draws = tf.cast(tf.size(self.position), tf.float32)
         return self.weights * (num_distinct / num_draws)
 
     def per_draw(self, values: tf.Tensor) -> tf.Tensor:
-        """Returns what each draw has of values of the data points."""
+        """Returns the values `[B]` of each draw, from those of the U points."""
         return tf.gather(values, self.position)
 
 
 def distinct_draws(
     x: tf.Tensor, index: tf.Tensor, weights: tf.Tensor | None
 ) -> Draws:
-    """Joins the draws of the same data point.
+    """Merges repeated draws of the same data point.
 
     Args:
       x: `[B, D]`, equal rows where `index` is equal.
-      index: int32 `[B]`.
-      weights: `[B]`, of the draws; None for 1 each.
+      index: int32 `[B]`, indices into the training data.
+      weights: `[B]`, weights of the draws; None for 1 each.
     """
     distinct, position = tf.unique(index)
     num_distinct = tf.size(distinct)

@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The E-step: sets of latent states, evolved towards the posterior.
+"""The evolutionary E-step: truncated posteriors improved by new states.
 
-The fitness of a state is its log-joint. A generation chooses parents, varies
-them into children and scores those; after G generations every data point
-keeps the S best distinct states of its old ones and its candidates. As no
-state gives way but to a better one, the bound never falls (Guiraud et al.,
-2021, "Direct evolutionary optimization of variational autoencoders with
-binary latents", section 2; Drefs et al., 2022, "Evolutionary variational
-optimization of generative models").
+The fitness of a state is its log-joint. A generation selects parents, makes
+children by mutation or crossover and evaluates them; after G generations every
+data point keeps the S best distinct states among its old ones and its
+candidates. As a state is replaced only by a better one, the bound never
+decreases (Guiraud et al., 2021, "Direct evolutionary optimization of
+variational autoencoders with binary latents", section 2; Drefs et al., 2022,
+"Evolutionary variational optimization of generative models").
 
-What a decoder makes of a state does not depend on the data point, and most
-states are held by many. So a batch's states are decoded once each, however
-many data points hold them, and decoded states may be offered to all data
-points of the batch: `SharedCandidates`, where published TVAEs offer each data
-point its own children alone: `OwnCandidates`.
+Decoder outputs depend on the state alone, and most states belong to many data
+points. So each distinct state of a batch is decoded once, and decoded states
+may be offered to all data points of the batch (`SharedCandidates`), whereas
+published TVAEs offer each data point only its own children (`OwnCandidates`).
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ from tfvae.settings import Settings, saved_settings
 from tfvae.tvae import operators
 
 OwnLogJoint = Callable[[tf.Tensor], tf.Tensor]
-"""`states uint8 [B, K, W] -> log-joints [B, K]`, each with its data point."""
+"""`states uint8 [B, K, W] -> log-joints [B, K]` with each one's data point."""
 
 StateFeatures = Callable[[tf.Tensor], tf.Tensor]
-"""`states uint8 [U, W] -> features [U, K]`, whose products with the features
-`[B, K]` of data points are log-joints."""
+"""`states uint8 [U, W] -> features [U, K]`, whose inner products with the
+features `[B, K]` of data points are log-joints."""
 
 
 class Candidates(Protocol):
-    """The states that an E-step has to choose from, and their log-joints."""
+    """Protocol of the candidate states of an E-step, with their log-joints."""
 
     def add(self, packed: tf.Tensor) -> tf.Tensor:
         """Adds states uint8 `[B, K, W]`; returns their log-joints `[B, K]`."""
@@ -46,14 +45,14 @@ class Candidates(Protocol):
 
 
 class OwnCandidates:
-    """Candidates that each data point has for itself."""
+    """Candidate states kept separately for each data point."""
 
     def __init__(self, log_joint: OwnLogJoint):
         """Creates an empty set.
 
         Args:
-          log_joint: Scores states of each data point; called once for each
-            addition.
+          log_joint: Evaluates states of each data point; called once by each
+            `add`.
         """
         self._log_joint = log_joint
         self._packed: list[tf.Tensor] = []
@@ -73,10 +72,10 @@ class OwnCandidates:
 
 
 class SharedCandidates:
-    """Candidates that all data points of a batch have in common.
+    """Candidate states shared by all data points of a batch.
 
-    Every distinct state is decoded once, and scored with all data points by
-    one matrix product.
+    Every distinct state is decoded once, and its log-joints with all data
+    points are computed by one matrix product.
     """
 
     def __init__(self, data_features: tf.Tensor, state_features: StateFeatures):
@@ -84,8 +83,8 @@ class SharedCandidates:
 
         Args:
           data_features: `[B, K]`.
-          state_features: Called once for each addition, with what is new in
-            it; the products with `data_features` are log-joints.
+          state_features: Called once by each `add`, with the new states; inner
+            products with `data_features` are log-joints.
         """
         self._data_features = data_features
         self._state_features = state_features
@@ -100,7 +99,7 @@ class SharedCandidates:
         if self._keys is not None:
             known = tf.size(self._keys)
             keys = tf.concat([self._keys, keys], 0)
-        # The known come first, and keep their places.
+        # Known states come first, and keep their positions.
         self._keys, first, index = truncated.distinct(keys)
         new = tf.gather(flat, first[known:] - known)
         self._packed.append(new)
@@ -117,25 +116,25 @@ class SharedCandidates:
         return truncated.StateSet(packed, log_joints)
 
 
-# Steps over which inference smooths the gain that it stops by: one step of
-# a random search without gain is no sign that there is none to be had.
+# Steps over which inference averages the gain for its stopping criterion: a
+# single step of a random search without gain does not mean convergence.
 GAIN_MEMORY = 4.0
 
 
 @saved_settings
 class Evolution(Settings):
-    """What one E-step tries: operators and budget.
+    """Settings of an E-step: evolutionary operators and budget.
 
     Attributes:
-      parents: Parent selection.
-      variation: Mutation or crossover.
-      num_parents: P, at most the number of states.
-      num_children: C, children of a parent; not used by crossover.
-      num_generations: G; from the second on, parents are chosen among the
-        children of the one before.
-      shared: Whether in training the states and children of a batch are
-        offered to all its data points; unseen data have their own only, so
-        that what is inferred of one does not depend on others.
+      parents: Parent selection operator.
+      variation: Mutation or crossover operator.
+      num_parents: P, parents per generation, at most the number of states.
+      num_children: C, children per parent; not used by crossover.
+      num_generations: G; from the second generation on, parents are selected
+        among the children of the previous one.
+      shared: Whether in training all data points of a batch share their states
+        and children as candidates; unseen data points use only their own, so
+        that inference does not depend on the other data of a batch.
     """
 
     parents: operators.ParentSelection = operators.Softmax()
@@ -162,18 +161,18 @@ class Evolution(Settings):
 
     @property
     def uses_crossover(self) -> bool:
-        """Whether children come from pairs of parents."""
+        """Whether the variation operator is a crossover."""
         return isinstance(self.variation, operators.Crossover)
 
     @property
     def children_per_generation(self) -> int:
-        """New states that a generation tries for each data point."""
+        """Number of children per data point and generation."""
         if self.uses_crossover:
             return self.num_parents * (self.num_parents - 1)
         return self.num_parents * self.num_children
 
     def validate(self, num_states: int, num_latents: int) -> None:
-        """Raises ValueError if the operators cannot work on such states.
+        """Raises ValueError if the settings do not fit S and H.
 
         Args:
           num_states: S.
@@ -208,7 +207,7 @@ class Evolution(Settings):
 
 
 def default_evolution(num_states: int, num_latents: int) -> Evolution:
-    """Returns the default evolution, cut to what few states or bits allow."""
+    """Returns the default settings, reduced where S or H are small."""
     default = Evolution()
     num_children = min(default.num_children, num_latents)
     return Evolution(
@@ -230,15 +229,15 @@ def e_step(
     Args:
       seed: `[2]` int32.
       packed: uint8 `[B, S, W]`, distinct states of each data point.
-      candidates: An empty set; scores the old states, as parameters have
-        moved since they were scored, and the children of each generation.
+      candidates: An empty set; evaluates the old states anew, as parameters
+        have changed, and the children of each generation.
       evolution: Operators and budget.
       expected_ones: Scalar, the prior's mean number of ones.
       num_latents: H.
 
     Returns:
-      The S best distinct states of the candidates, and the share of them that
-      are new to their data point, `[B]`.
+      The S best distinct states of the candidates, and the fraction of them
+      that are new to their data point, `[B]`.
     """
     num_states = packed.shape[1]
     pool, log_joints = packed, candidates.add(packed)
@@ -272,16 +271,16 @@ def infer(
     max_steps: tf.Tensor,
     tolerance: tf.Tensor,
 ) -> tuple[truncated.StateSet, tf.Tensor]:
-    """Repeats E-steps at fixed parameters until they gain little.
+    """Repeats E-steps at fixed parameters until convergence.
 
     Args:
       seed: `[2]` int32.
-      packed: uint8 `[B, S, W]`, where the search starts.
-      log_joint: Scores states.
+      packed: uint8 `[B, S, W]`, initial states.
+      log_joint: Evaluates states.
       evolution: Operators and budget of each step.
       expected_ones: Scalar, the prior's mean number of ones.
       num_latents: H.
-      max_steps: Scalar int32, the most E-steps; at least 1 is made.
+      max_steps: Scalar int32, largest number of E-steps; at least 1 is made.
       tolerance: Scalar, nats. The search ends once the batch's mean gain in
         the bound, smoothed over about `GAIN_MEMORY` steps, is below it.
 
@@ -313,7 +312,7 @@ def infer(
             truncated.free_energy(evolved.log_joints)
             - truncated.free_energy(states.log_joints)
         )
-        # The first gains are the largest; before any, assume there is one.
+        # The first gains are the largest; before any, assume a large one.
         gain = tf.where(
             tf.math.is_inf(gain), newest, gain + (newest - gain) / GAIN_MEMORY
         )

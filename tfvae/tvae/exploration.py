@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exploration: a way for a TVAE out of local optima.
+"""Exploration: shrink-and-perturb restarts for a TVAE to leave local optima.
 
-Gradient steps and closed-form updates end in the optimum next to where they
-began, where two latents share a feature, say, or one stands for its absence.
-Exploration moves between optima instead: at the end of every cycle of some
-epochs it returns to the best parameters so far, and begins the next cycle with
-the decoder's weights shrunk and perturbed (Ash and Adams, 2020, "On
-warm-starting neural network training", https://arxiv.org/abs/1910.08475).
-What stays in place lets the next cycle find most of the old features again;
-what was perturbed lets it find others. The last cycle is not followed by a
-perturbation: from there on the best is trained to the end.
+Gradient steps and closed-form updates converge to the nearest local optimum, in
+which, for example, two latents share a feature, or one encodes its absence.
+Exploration moves between optima: at the end of every cycle of some epochs it
+returns to the best parameters so far, and starts the next cycle with the
+decoder's weights shrunk and perturbed (Ash and Adams, 2020, "On warm-starting
+neural network training", https://arxiv.org/abs/1910.08475). What is kept lets
+the next cycle recover most of the old features; the perturbation lets it find
+others. The last cycle is not followed by a perturbation: the best parameters
+are then trained to the end.
 
-It also keeps latents sparse. The model is the same if the two values of a
-latent change names, but operators of the evolution and readers of its features
-take 1 for the rare one. So a latent that is on in most data is renamed.
+It also keeps latents sparse. The model is invariant to exchanging the two
+values of a latent, but evolutionary operators and the interpretation of
+features assume that 1 is the rare value. So a latent that is 1 in most data is
+inverted.
 """
 
 from __future__ import annotations
@@ -32,22 +33,22 @@ from tfvae.settings import Settings, saved_settings
 if TYPE_CHECKING:
     from tfvae.tvae.model import TVAE
 
-# The stream of random numbers; the model itself has those from 0 on.
+# The random stream of exploration; the model itself uses those from 0 on.
 _PERTURBATION = 1000
-# As many different integers as `random.integers` can draw.
+# The number of distinct integers that `random.integers` can draw.
 _NUM_SEEDS = 2**23
 
 
 @saved_settings
 class Exploration(Settings):
-    """When, and how far, a TVAE leaves the optimum that it is in.
+    """Schedule and strength of shrink-and-perturb restarts.
 
     Attributes:
-      period: Epochs of a cycle. With a cyclical learning rate a whole number
-        of its cycles, so that optima are compared where it is low.
-      until: Epochs of exploration; training should go on after them.
-      share: Part of a perturbed weight that is drawn anew, in (0, 1]; the rest
-        is the best so far.
+      period: Epochs of a cycle. With a cyclical learning rate, a multiple of
+        its cycle, so that optima are compared where it is low.
+      until: Epochs of exploration; training should continue after them.
+      share: Weight of the random draw in a perturbed weight, in (0, 1]; the
+        rest is the best weight so far.
     """
 
     period: int = 20
@@ -70,11 +71,11 @@ class Exploration(Settings):
             raise ValueError("; ".join(problems))
 
     def ends_cycle(self, num_epochs: int) -> bool:
-        """Returns whether a cycle is over after so many epochs."""
+        """Returns whether a cycle ends after `num_epochs` epochs."""
         return 0 < num_epochs <= self.until and num_epochs % self.period == 0
 
     def perturbs(self, num_epochs: int) -> bool:
-        """Returns whether another cycle begins after so many epochs."""
+        """Returns whether another cycle begins after `num_epochs` epochs."""
         is_last = num_epochs + self.period > self.until
         return self.ends_cycle(num_epochs) and not is_last
 
@@ -82,21 +83,21 @@ class Exploration(Settings):
 class BestParameters(keras.layers.Layer):
     """The parameters of the cycle with the highest bound, as weights.
 
-    Being weights of the model they are saved with it, so that a run goes on
-    from a file as if it had never stopped.
+    As weights of the model they are saved with it, so that a resumed run
+    continues exactly.
 
     Attributes:
-      bound: Scalar float32 weight, -inf before the first cycle is over.
-      copies: Weights like the parameters.
-      is_watched: Whether a callback looks after them.
+      bound: Scalar float32 weight, nats; -inf before the first cycle ends.
+      copies: Weights of the same shapes as the parameters.
+      is_watched: Whether an `Explore` callback updates them.
     """
 
     def __init__(self, variables: Sequence[keras.Variable], **kwargs: Any):
-        """Creates room for the parameters.
+        """Creates weights for copies of the parameters.
 
         Args:
-          variables: What will be kept; their values do not matter yet.
-          **kwargs: Of `keras.layers.Layer`.
+          variables: The parameters; their values are not copied yet.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
         """
         super().__init__(**{"trainable": False, **kwargs})
         self.is_watched = False
@@ -120,7 +121,7 @@ class BestParameters(keras.layers.Layer):
         self.built = True
 
     def check_watched(self) -> None:
-        """Raises RuntimeError if training would not explore."""
+        """Raises RuntimeError if no `Explore` callback is attached."""
         if not self.is_watched:
             raise RuntimeError(
                 "TVAE was created with `exploration`; train it with "
@@ -128,10 +129,10 @@ class BestParameters(keras.layers.Layer):
             )
 
     def update(self, bound: float, variables: Sequence[keras.Variable]) -> None:
-        """Keeps the parameters if none were better, else brings the best back.
+        """Stores the parameters if they are the best, else restores the best.
 
         Args:
-          bound: At the parameters; one that is not a number is no better.
+          bound: Bound at the parameters; NaN counts as worse.
           variables: The parameters.
         """
         pairs = list(zip(self.copies, variables, strict=True))
@@ -145,26 +146,26 @@ class BestParameters(keras.layers.Layer):
 
 
 class Explore(keras.callbacks.Callback):
-    """Explores as the `exploration` of the trained TVAE says, if it has one.
+    """Callback that explores by the settings `exploration` of a TVAE.
 
-    A model with `exploration` needs it in front of callbacks that save:
+    A model with `exploration` needs it, before callbacks that save:
 
         model = tfvae.TVAE(..., exploration=tfvae.Exploration())
         model.fit(x, index, epochs=400, callbacks=[tfvae.Explore()])
 
-    It goes by the number of the epoch, so a run that is resumed needs its
-    `initial_epoch`. Returning to the best ends an epoch, perturbation begins
-    one: what is saved or looked at in between is the best so far.
+    It depends on the number of the epoch, so a resumed run must pass
+    `initial_epoch`. The best parameters are restored at the end of an epoch,
+    and perturbed at the start of one: saved models are the best so far.
     """
 
     def set_model(self, model: TVAE) -> None:
-        """Meets the model that is trained."""
+        """Attaches the callback to the model."""
         super().set_model(model)
         if model.best_parameters is not None:
             model.best_parameters.is_watched = True
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Perturbs the decoder where a cycle begins."""
+        """Perturbs the decoder if a cycle begins."""
         model = self.model
         if model.exploration and model.exploration.perturbs(epoch):
             perturb(
@@ -174,25 +175,25 @@ class Explore(keras.callbacks.Callback):
             )
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Renames latents; returns to the best where a cycle ends."""
+        """Inverts frequent latents; restores the best if a cycle ends."""
         model = self.model
         if not model.exploration:
             return
-        rename_frequent(model)
+        invert_frequent(model)
         if model.exploration.ends_cycle(epoch + 1):
             bound = (logs or {})["bound"]
             model.best_parameters.update(float(bound), parameters(model))
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """Leaves the model."""
+        """Detaches the callback from the model."""
         if self.model.best_parameters is not None:
             self.model.best_parameters.is_watched = False
 
 
 def parameters(model: TVAE) -> list[keras.Variable]:
-    """Returns all that a bound depends on but the states.
+    """Returns all variables that the bound depends on, except the states.
 
-    With the sums of a pass that is not complete, which belong to them.
+    They include the sufficient statistics of an incomplete pass.
     """
     return [
         *model.decoder.weights,
@@ -208,8 +209,8 @@ def perturb(decoder: keras.layers.Layer, share: float, seed: tf.Tensor) -> None:
     """Moves weights towards a fresh draw: w = (1 - share) w + share w'.
 
     Args:
-      decoder: Its trainable weights are perturbed whose layer knows how they
-        began, as Keras's own know by their `kernel_initializer` and such.
+      decoder: The decoder; of its trainable weights, those are perturbed whose
+        layer has an initializer attribute, such as `kernel_initializer`.
       share: In (0, 1].
       seed: `[2]` int32.
     """
@@ -234,9 +235,9 @@ def perturb(decoder: keras.layers.Layer, share: float, seed: tf.Tensor) -> None:
 def _initializers(
     decoder: keras.layers.Layer,
 ) -> dict[int, keras.initializers.Initializer]:
-    """Returns the known initialisers, by the identity of the variable."""
+    """Returns the known initializers, by the identity of the variable."""
     found = {}
-    # Inner layers come later than those around them, and know better.
+    # Inner layers come after the layers around them, and take precedence.
     for layer in decoder._flatten_layers():
         for variable in layer.trainable_variables:
             initializer = getattr(layer, f"{variable.name}_initializer", None)
@@ -245,28 +246,28 @@ def _initializers(
     return found
 
 
-# Renaming.
+# Inversion of frequent latents.
 
 
-def rename_frequent(model: TVAE) -> None:
-    """Renames s_h to 1 - s_h for every latent with pi_h over 1/2.
+def invert_frequent(model: TVAE) -> None:
+    """Inverts every latent with pi_h > 1/2: s_h becomes 1 - s_h.
 
     With f(s) = s W + b the decoder's first layer,
       f(s) = (1 - s_h) (-W_h) + sum_{k != h} s_k W_k + (b + W_h),
     so the model is the same with -W_h, b + W_h, 1 - pi_h, and bit h of stored
     states inverted. So are the gradients with respect to what is new,
       d/d(-W_h) = sum (1 - s_h) d/df = d/db - d/dW_h,
-    and with them the mean gradient of an optimizer such as Adam. Its mean
-    squared gradient can not be known and is left alone.
+    and with them the first moment of an optimizer such as Adam. Its second
+    moment cannot be derived and is left unchanged.
 
     Args:
-      model: Left alone if `first_dense` finds nothing in its decoder.
+      model: Left unchanged if `first_dense` finds no layer in its decoder.
     """
     dense = first_dense(model.decoder)
     is_frequent = model.prior_probs.numpy() > 0.5  # [H]
     if dense is None or not is_frequent.any():
         return
-    _rename_momentums(model, dense, is_frequent)
+    _invert_momentums(model, dense, is_frequent)
     kernel = dense.kernel.numpy()
     dense.bias.assign(dense.bias.numpy() + kernel[is_frequent].sum(0))
     dense.kernel.assign(np.where(is_frequent[:, None], -kernel, kernel))
@@ -281,15 +282,15 @@ def rename_frequent(model: TVAE) -> None:
 
 
 def first_dense(decoder: keras.layers.Layer) -> keras.layers.Dense | None:
-    """Returns the dense layer that a decoder hands its states to.
+    """Returns the dense layer that receives a decoder's inputs.
 
     Args:
-      decoder: A dense layer, or a layer whose `layers` follow each other, as
-        do those of the library's decoders and of a `keras.Sequential`.
+      decoder: A dense layer, or a layer with sequential `layers`, such as the
+        library's decoders and `keras.Sequential`.
 
     Returns:
-      The layer, None where there is none, it has no bias, or the decoder is
-      a model of another kind, which may use its states more than once.
+      The layer; None if there is none, it has no bias, or the decoder is a
+      model of another kind, which may use its inputs more than once.
     """
     while not isinstance(decoder, keras.layers.Dense):
         is_model = isinstance(decoder, keras.Model)
@@ -301,15 +302,15 @@ def first_dense(decoder: keras.layers.Layer) -> keras.layers.Dense | None:
     return decoder if decoder.use_bias else None
 
 
-def _rename_momentums(
-    model: TVAE, dense: keras.layers.Dense, renamed: np.ndarray
+def _invert_momentums(
+    model: TVAE, dense: keras.layers.Dense, inverted: np.ndarray
 ) -> None:
-    """Renames in the mean gradients of an optimizer that keeps some.
+    """Inverts latents in an optimizer's first moments, if it has some.
 
     Args:
       model: Compiled or not.
       dense: Its decoder's first layer.
-      renamed: bool `[H]`.
+      inverted: bool `[H]`, the inverted latents.
     """
     optimizer = getattr(model, "optimizer", None)
     momentums = getattr(optimizer, "_momentums", [])
@@ -324,5 +325,5 @@ def _rename_momentums(
     if of_kernel is None or of_bias is None:
         return
     values = of_kernel.numpy()
-    values[renamed] = of_bias.numpy() - values[renamed]
+    values[inverted] = of_bias.numpy() - values[inverted]
     of_kernel.assign(values)

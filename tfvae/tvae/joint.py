@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The generative model p(x, s) of a TVAE: prior, decoder and likelihood.
 
-What the decoder makes of a state does not depend on the data point. So
-everything here decodes the distinct states of a batch once each, however many
-data points hold them.
+Decoder outputs do not depend on the data point, so each distinct state of a
+batch is decoded once.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from tfvae import likelihoods
 from tfvae.ops import bits, random, truncated
 from tfvae.tvae import evolution, prior
 
-# Entries of decoder outputs that passes over many states hold at once.
+# Entries of decoder outputs held in memory at a time over many states.
 ENTRIES_AT_ONCE = 2**22
 
 
 class Joint:
-    """s ~ prior, x ~ likelihood(decoder(s)).
+    """Generative model: s ~ prior, x ~ likelihood(decoder(s)).
 
-    Holds no state of its own; the parts are the model's layers.
+    It has no variables of its own; the parts are the model's layers.
     """
 
     def __init__(
@@ -60,7 +59,8 @@ class Joint:
           packed: uint8 `[B, K, W]`.
 
         Returns:
-          float32 `[U, H]`, and int32 `[B, K]`, which of them each one is.
+          The distinct states, float32 `[U, H]`, and the index of each state
+          among them, int32 `[B, K]`.
         """
         flat = tf.reshape(packed, [-1, packed.shape[-1]])
         _, first, index = truncated.distinct(bits.keys(flat))
@@ -75,17 +75,18 @@ class Joint:
         index: tf.Tensor,
         training: bool = False,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Scores states of each data point.
+        """Evaluates log p(x, s) for the states of each data point.
 
         Args:
           x: `[B, D]`.
           observed: `[B, D]`.
           states: `[U, H]`, distinct.
-          index: int32 `[B, K]` or `[1, K]`, which of them data points have.
+          index: int32 `[B, K]`, the states of each data point as indices into
+            `states`; or `[1, K]`, the same for all.
           training: Whether the decoder is being trained.
 
         Returns:
-          log p(x, s), `[B, K]`, and the decoder outputs `[B or 1, K, O]`.
+          log p(x, s), nats, `[B, K]`, and decoder outputs `[B or 1, K, O]`.
         """
         outputs = tf.gather(self.decode(states, training), index)
         log_prior = tf.gather(self._prior.log_prob(states), index)
@@ -97,7 +98,7 @@ class Joint:
     def features(
         self, x: tf.Tensor, observed: tf.Tensor
     ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        """Returns log p(x, s) of all pairs as products of features.
+        """Returns log p(x, s) of all pairs as inner products of features.
 
         Args:
           x: `[B, D]`.
@@ -105,7 +106,7 @@ class Joint:
 
         Returns:
           Features of the data points, `[B, K]`, and a function from states
-          `[U, H]` to theirs, `[U, K]`: log p(x, s) is the product of the two.
+          `[U, H]` to state features `[U, K]`; see `tfvae.ops.densities`.
         """
         of_data, of_outputs = self._likelihood.features(x, observed)
         of_data = tf.pad(of_data, [[0, 0], [0, 1]], constant_values=1.0)
@@ -119,12 +120,12 @@ class Joint:
     def log_prob_pairs(
         self, x: tf.Tensor, observed: tf.Tensor, states: tf.Tensor
     ) -> tf.Tensor:
-        """Returns log p(x, s), `[B, U]`, of all data with states `[U, H]`."""
+        """Returns log p(x, s), `[B, U]`, of all data and states `[U, H]`."""
         of_data, of_states = self.features(x, observed)
         return tf.matmul(of_data, of_states(states), transpose_b=True)
 
     def own(self, x: tf.Tensor, observed: tf.Tensor) -> evolution.OwnLogJoint:
-        """Returns log p(x, s) as a function of each data point's states."""
+        """Returns the function from each data point's states to log p(x, s)."""
 
         def score(packed: tf.Tensor) -> tf.Tensor:
             return self.log_prob(x, observed, *self.distinct(packed))[0]
@@ -134,7 +135,7 @@ class Joint:
     def shared(
         self, x: tf.Tensor, observed: tf.Tensor
     ) -> evolution.SharedCandidates:
-        """Returns an empty set of candidates for a whole batch."""
+        """Returns an empty set of candidates shared by a batch."""
         of_data, of_states = self.features(x, observed)
         return evolution.SharedCandidates(
             of_data,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The TVAE, a Keras model: binary latents, stored and evolved states."""
+"""TVAE: the Keras model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tfvae.tvae import exploration as exploration_lib
 from tfvae.tvae import states as states_lib
 from tfvae.tvae.inference import Inference
 
-# Enumerating more states than 2**20 takes too long to be meant.
+# Enumerating more than 2**20 states would take too long to be intended.
 MAX_ENUMERATED_LATENTS = 20
 
 _NO_DATA = (
@@ -29,25 +29,26 @@ _NO_DATA = (
     "the number of training data points to train it"
 )
 
-# What the random streams of a model are for.
+# The random streams of a model.
 _INITIAL, _TRAINING, _INFERENCE, _SAMPLING = range(4)
 
 
 @gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class TVAE(LatentModel):
-    """A VAE with binary latents and no encoder.
+    """A VAE with binary latents and truncated posteriors instead of an encoder.
 
     The model is s ~ Bern(pi), x ~ p(x | decoder(s)). The posterior of each
-    data point is a set of S latent states that an evolutionary algorithm
-    improves in every training step, after which the decoder takes gradient
-    steps on the bound, one for each `m_batch_size` of the batch; pi and the
-    likelihood's noise are updated in closed form each time that N data points
-    have been visited. A large batch with small M-step batches is what trains
-    best: every data point is offered the states of its whole batch.
+    data point is a truncated distribution over S latent states, which an
+    evolutionary algorithm improves in every training step (E-step). Then the
+    decoder takes gradient steps on the bound (M-step), one for each
+    `m_batch_size` data points of the batch; pi and the likelihood's noise are
+    updated in closed form whenever N data points have been visited. Large
+    batches with small M-step batches train best, as all data points of a batch
+    share their states as candidates.
 
-    Train it like any Keras model, on data `[N, D]` and the data's indices,
-    which address the states; NaN marks missing entries:
+    Train it like any Keras model, on data `[N, D]` and the indices of the data
+    points, which address their states; NaN marks missing entries:
 
         model = tfvae.TVAE(
             decoder, num_latents=512, num_data=len(x), num_states=16,
@@ -65,9 +66,9 @@ class TVAE(LatentModel):
     bound is the exact log-likelihood. Callbacks that watch the bound need
     `mode="max"`.
 
-    The decoder trains in Keras's training mode and with its own regularisers,
-    and is used without either. Steps are not compiled by XLA: how many states
-    a batch holds between its data points changes from step to step.
+    In training the decoder runs in Keras's training mode and with its own
+    regularizers, otherwise without either. Steps are not compiled by XLA, as
+    the number of distinct states of a batch changes from step to step.
 
     Reference: Guiraud, Drefs and Luecke, 2021, "Direct evolutionary
     optimization of variational autoencoders with binary latents".
@@ -75,9 +76,9 @@ class TVAE(LatentModel):
     Attributes:
       states: `StateStore` of the training data, None without `num_data` or
         with S = 2**H.
-      prior: The prior of the states.
-      best_parameters: What exploration has found, None without it.
-      likelihood: The observation model.
+      prior: The prior p(s).
+      best_parameters: Best parameters found by exploration, None without it.
+      likelihood: The likelihood p(x | s).
       decoder: The decoder network.
     """
 
@@ -100,40 +101,40 @@ class TVAE(LatentModel):
         seed: int = 0,
         **kwargs: Any,
     ):
-        """Creates the model and draws the first states.
+        """Creates the model and draws the initial states.
 
         Args:
-          decoder: Keras layer or model from `[b, H]` to `[b, outputs]`; it is
-            the likelihood that says what the outputs mean.
+          decoder: Keras layer or model from `[b, H]` to `[b, outputs]`, whose
+            outputs are interpreted by the likelihood.
           num_latents: H.
           num_data: N, the number of training data points; 0 for a model that
             is not to be trained.
-          likelihood: Observation model; None for `GaussianLikelihood()`.
-          num_states: S, latent states a data point, at most 2**H.
+          likelihood: Likelihood p(x | s); None for `GaussianLikelihood()`.
+          num_states: S, latent states per data point, at most 2**H.
           evolution: Operators and budget of an E-step; None for
             `Evolution()`, as far as S and H allow.
-          num_m_states: M, how many of the best states the M-step uses; None
-            for all S, as with S = 2**H always.
-          max_dropped_mass: The posterior mass outside the M-step's states
-            that a batch may have on average; M is then the smallest that
-            keeps to it, and at most `num_m_states`. A mass m lowers a data
-            point's bound that the M-step climbs by -log(1 - m), which the M
-            best of S keep to at most log(S / M).
-          m_batch_size: Data points of a gradient step; None for the batch.
-          inference_steps: The most E-steps that unseen data gets.
-          inference_tolerance: Nats a data point and step; inference ends when
-            the bound gains less.
-          exploration: How training leaves local optima, with the callback
-            `Explore`; None for not at all.
-          seed: Of everything random in the model but the decoder's own
+          num_m_states: M, the number of best states that the M-step uses;
+            None for all S, as always with S = 2**H.
+          max_dropped_mass: Largest mean posterior mass of a batch outside the
+            M-step's states; M is then the smallest number that satisfies it,
+            at most `num_m_states`. A mass m lowers the bound that the M-step
+            maximises by -log(1 - m) per data point, which is at most
+            log(S / M) for the M best of S.
+          m_batch_size: Data points per gradient step; None for the batch.
+          inference_steps: Largest number of E-steps for unseen data.
+          inference_tolerance: Nats per data point and step; inference ends
+            when the bound gains less.
+          exploration: Restarts that leave local optima, with the callback
+            `Explore`; None for none.
+          seed: Seed of everything random in the model except the decoder's
             initial weights.
-          **kwargs: Of `keras.Model`.
+          **kwargs: Keyword arguments of `keras.Model`.
 
         Raises:
           ValueError: If S, M or the evolution do not fit H or each other.
         """
         super().__init__(**kwargs)
-        self.supports_jit = False  # Keras then warns, and does without XLA.
+        self.supports_jit = False  # Keras warns and does not use XLA.
         if evolution is None:
             evolution = evolution_lib.default_evolution(num_states, num_latents)
         checks.check_sizes(
@@ -303,7 +304,7 @@ class TVAE(LatentModel):
         return [exploration_lib.Explore()]
 
     def make_train_function(self, force: bool = False) -> Any:
-        """Makes sure that exploration is looked after, then Keras's own."""
+        """Checks that an `Explore` callback is attached if one is needed."""
         if self.best_parameters is not None:
             self.best_parameters.check_watched()
         return super().make_train_function(force)
@@ -312,9 +313,9 @@ class TVAE(LatentModel):
         """One EM step on a batch: E-step, gradient step, sums for the pass.
 
         Args:
-          data: `(x, index)`: `[B, D]` and int `[B]`; or both with weights
-            `[B]` of the data points, whose mean over a pass has to be 1.
-            What is drawn twice counts twice.
+          data: `(x, index)`: `[B, D]` and int `[B]`; or `(x, index, weights)`
+            with weights `[B]` of the data points, whose mean over a pass must
+            be 1. Data points that are drawn twice count twice.
 
         Returns:
           The metrics' running means.
@@ -349,7 +350,7 @@ class TVAE(LatentModel):
         return {m.name: m.result() for m in self.metrics}
 
     def _num_kept(self, log_joints: tf.Tensor) -> int | tf.Tensor:
-        """Returns M, the states of the M-step, given falling `[B, S]`."""
+        """Returns M, given descending log-joints `[B, S]`."""
         most = self.num_m_states or self.num_states
         if self.max_dropped_mass is None:
             return most
@@ -397,13 +398,13 @@ class TVAE(LatentModel):
     # Unseen data.
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """Infers a batch of unseen data; logs its bound.
+        """Infers the posterior of a batch of unseen data; logs the bound.
 
         Args:
           data: `x` `[B, D]`, or a tuple that starts with it.
 
         Returns:
-          The running mean of the bound, nats a data point.
+          The running mean of the bound, nats per data point.
         """
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         self._monitor(bound=self._infer_default(self._as_batch(x)).bound)
@@ -416,7 +417,7 @@ class TVAE(LatentModel):
           x: `[B, D]`, NaN where missing.
 
         Returns:
-          `[B, D]`, the posterior mean of p(x | s) with fresh states.
+          `[B, D]`, the posterior mean of x, with newly evolved states.
         """
         inference = self._infer_default(self._as_batch(x))
         return self.posterior_mean(inference)
@@ -428,18 +429,19 @@ class TVAE(LatentModel):
         max_steps: int | tf.Tensor | None = None,
         tolerance: float | tf.Tensor | None = None,
     ) -> Inference:
-        """Evolves the posterior of one batch of unseen data.
+        """Infers the truncated posterior of one batch of unseen data.
 
         Args:
           x: `[B, D]`, NaN where missing.
-          seed: Of the first states and the search; None for the model's.
-          max_steps: The most E-steps; None for `inference_steps`.
-          tolerance: Nats a data point and step at which the search ends; None
-            for `inference_tolerance`.
+          seed: Seed of the initial states and the search; None for the
+            model's.
+          max_steps: Largest number of E-steps; None for `inference_steps`.
+          tolerance: Nats per data point and step at which the search ends;
+            None for `inference_tolerance`.
 
         Returns:
-          The posterior; every data point is inferred alone but for the end of
-          the search, which is common.
+          The posterior. Data points are inferred independently, except that
+          the search ends for all of them at once.
         """
         return self._infer_default(
             self._as_batch(self._checked(x)),
@@ -455,7 +457,7 @@ class TVAE(LatentModel):
         max_steps: int | tf.Tensor | None = None,
         tolerance: float | tf.Tensor | None = None,
     ) -> Inference:
-        """Infers a batch with the model's settings where none is given."""
+        """As `infer`, without validation."""
 
         def default(value: Any, fallback: Any) -> Any:
             return fallback if value is None else value
@@ -468,7 +470,7 @@ class TVAE(LatentModel):
         )
 
     def posterior_mean(self, inference: Inference) -> tf.Tensor:
-        """Returns sum_s q(s) E[x | s] of what `infer` returned, `[B, D]`."""
+        """Returns the posterior mean sum_s q(s) E[x | s], `[B, D]`."""
         return self._joint.mean(inference.packed, inference.weights)
 
     def stored_reconstruction(
@@ -476,7 +478,7 @@ class TVAE(LatentModel):
     ) -> np.ndarray:
         """Reconstructs training data from their stored states.
 
-        The states are scored anew at the present parameters, but not evolved.
+        The states are evaluated at the present parameters, but not evolved.
         Any number of data points may be given; memory stays bounded.
 
         Args:
@@ -583,7 +585,7 @@ class TVAE(LatentModel):
         """Returns the mean of p(x | s): states `[..., H]` to `[..., D]`.
 
         Raises:
-          ValueError: If there are not H of them, or not all are 0 or 1.
+          ValueError: If the shape is wrong, or not all values are 0 or 1.
         """
         states = checks.as_states(states, self.num_latents)
         return self.likelihood.mean(self._joint.decode(states))
@@ -594,11 +596,21 @@ class TVAE(LatentModel):
         seed: int | tf.Tensor = 0,
         mean: bool = False,
     ) -> tf.Tensor:
+        """Draws observations: s ~ Bern(pi), then x ~ p(x | s).
+
+        Args:
+          num_samples: Number of samples.
+          seed: Seed of the draws.
+          mean: Whether to return E[x | s] instead of drawing x.
+
+        Returns:
+          float32 `[num_samples, D]`.
+        """
         seed = random.make_seed(seed, _SAMPLING)
         return self._joint.sample(seed, num_samples, mean)
 
     def singleton_means(self) -> tf.Tensor:
-        """Returns what each latent draws alone, E[x | e_h]: `[H, D]`."""
+        """Returns the feature of each latent, E[x | s = e_h], `[H, D]`."""
         return self.decode(np.eye(self.num_latents, dtype=np.float32))
 
     def figures(self, seed: int = 0) -> dict[str, Figure]:

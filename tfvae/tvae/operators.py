@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operators of the evolution: who becomes a parent, and what children are.
+"""Evolutionary operators: parent selection, mutation and crossover.
 
-Operators are pure callables, passed as arguments. Parents are chosen by
-`(seed, log_joints [B, K], num_parents) -> index [B, P]`, and varied by
-`(seed, parents [B, P, W], num_children, expected_ones, num_latents) ->
-children [B, K, W]`, on packed states (see `tfvae.ops.bits`; an operator that
-would rather see H numbers unpacks them). Those here are small classes only to
-carry their settings, as Keras's initialisers are; a plain function does as
-well.
+Operators are pure callables. Parent selection is `(seed, log_joints [B, K],
+num_parents) -> index [B, P]`, variation is `(seed, parents [B, P, W],
+num_children, expected_ones, num_latents) -> children [B, K, W]`, on packed
+states (see `tfvae.ops.bits`, which also unpacks them). The operators here are
+classes only to carry their settings, like Keras's initializers; a plain
+function works as well.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ Variation = Callable[[tf.Tensor, tf.Tensor, int, tf.Tensor, int], tf.Tensor]
 
 @saved_settings
 class Fitness(Settings):
-    """Draws parents in proportion to shifted fitness, with replacement.
+    """Fitness-proportional selection, with replacement.
 
-    The shifted fitness is lj - 2 min(0, min lj), the minimum taken per data
-    point, which makes it positive. Where log-joints are large and close to
-    each other it is nearly uniform.
+    The fitness is lj - 2 min(0, min lj), the minimum taken per data point,
+    which makes it positive. Where log-joints are large and close to each other
+    the selection is nearly uniform.
     """
 
     def __call__(
@@ -50,7 +49,7 @@ class Fitness(Settings):
 
 @saved_settings
 class Elite(Settings):
-    """Takes the best states as parents."""
+    """Truncation selection: the best states become parents."""
 
     def __call__(
         self, seed: tf.Tensor, log_joints: tf.Tensor, num_parents: int
@@ -60,7 +59,7 @@ class Elite(Settings):
 
 @saved_settings
 class Softmax(Settings):
-    """Draws parents in proportion to exp(lj / temperature).
+    """Boltzmann selection, in proportion to exp(lj / temperature).
 
     At temperature 1 these are draws from the truncated posterior itself.
 
@@ -85,7 +84,7 @@ class Softmax(Settings):
 
 @saved_settings
 class Uniform(Settings):
-    """Draws different parents, every set of them equally likely."""
+    """Uniform selection of parents, without replacement."""
 
     def __call__(
         self, seed: tf.Tensor, log_joints: tf.Tensor, num_parents: int
@@ -100,7 +99,7 @@ class Uniform(Settings):
 
 @saved_settings
 class RandFlip(Settings):
-    """Flips one bit in each child; siblings flip different bits."""
+    """Uniform mutation: flips one bit per child, different among siblings."""
 
     def __call__(
         self,
@@ -119,15 +118,15 @@ class RandFlip(Settings):
 
 @saved_settings
 class SparseFlip(Settings):
-    """Flips each bit independently, towards the prior's number of ones.
+    """Sparsity-driven bit flips, independent, towards the prior's sparsity.
 
     A child of a parent with s ones has H p flips on average, and s* =
-    `expected_ones` ones on average as far as that many flips can bring it
-    there (Drefs et al., 2022, "sparsity-driven bitflips").
+    `expected_ones` ones on average, as far as that many flips can achieve it
+    (Drefs et al., 2022, "sparsity-driven bitflips").
 
     Attributes:
-      flip_rate: p, the mean share of flipped bits; None for 1 / H, which is
-        one flip a child.
+      flip_rate: p, the mean fraction of flipped bits; None for 1 / H, which is
+        one flip per child.
     """
 
     flip_rate: float | None = None
@@ -174,8 +173,8 @@ def sparse_flip_probs(
     With s ones of H bits, p the flip rate and d = s* - s the wanted change,
       alpha = (H - s) (H p - d) / ((d + H p) s),
       p_0 = H p / (H + (alpha - 1) s),   p_1 = alpha p_0,
-    which solves (H - s) p_0 + s p_1 = H p and (H - s) p_0 - s p_1 = d. A
-    change beyond what H p flips can do is cut to that.
+    which solves (H - s) p_0 + s p_1 = H p and (H - s) p_0 - s p_1 = d. The
+    change d is clipped to what H p flips can achieve.
 
     Args:
       num_ones: s, any shape.
@@ -197,14 +196,14 @@ def sparse_flip_probs(
 
 @saved_settings
 class Crossover(Settings):
-    """Joins every ordered pair of parents at a cut point.
+    """Single-point crossover of all pairs of parents.
 
-    For each pair a cut is drawn from 1 .. H - 1; the two children of a pair
-    have complementary parts, one for each order. P parents give P (P - 1)
-    children; `num_children` is not used.
+    For each pair a cut point is drawn from 1 .. H - 1; its two children have
+    complementary parts. P parents give P (P - 1) children; `num_children` is
+    not used.
 
     Attributes:
-      mutation: A variation applied to each child once, or None.
+      mutation: A mutation operator applied once to each child, or None.
     """
 
     mutation: Variation | None = None
@@ -222,10 +221,10 @@ class Crossover(Settings):
         cut = 1 + random.integers(
             random.make_seed(seed, 0), shape, num_latents - 1
         )
-        head = tf.gather(bits.heads(num_latents), cut)  # [B, pairs, W]
+        head = tf.gather(bits.prefix_masks(num_latents), cut)  # [B, pairs, W]
         mother = tf.gather(parents, first, axis=1)
         father = tf.gather(parents, second, axis=1)
-        # Bits that differ change sides before the cut, or behind it.
+        # Bits that differ are exchanged before the cut, or after it.
         differ = tf.bitwise.bitwise_xor(mother, father)
         exchange = tf.bitwise.bitwise_and(differ, head)
         children = tf.concat(

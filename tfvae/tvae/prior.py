@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Bernoulli prior of a TVAE, updated in closed form."""
+"""Bernoulli prior of binary latents with a closed-form update."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class BernoulliPrior(keras.layers.Layer):
 
     Attributes:
       probs: float32 weight `[H]`, pi; not trained by gradient.
-      visits: Scalar int64 weight, the data points of the present pass so far.
+      visits: Scalar int64 weight, data points visited so far in this pass.
     """
 
     def __init__(self, num_latents: int, **kwargs: Any):
-        """Creates the prior of states with one active latent on average.
+        """Creates the prior, initially with one active latent on average.
 
         Args:
           num_latents: H.
-          **kwargs: Of `keras.layers.Layer`.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
         """
         super().__init__(**{"trainable": False, **kwargs})
         self.num_latents = num_latents
@@ -73,17 +73,17 @@ class BernoulliPrior(keras.layers.Layer):
         return tf.reduce_sum(self.probs.value)
 
     def accumulate(self, ones: tf.Tensor, num_data: tf.Tensor) -> None:
-        """Adds a batch to the sums that the closed-form update needs.
+        """Adds a batch to the sufficient statistics of the closed-form update.
 
         Args:
           ones: `[H]`, posterior means of the states, summed over the batch.
-          num_data: Scalar, the data points of the batch.
+          num_data: Scalar, number of data points of the batch.
         """
         self._ones_sum.assign_add(tf.cast(ones, tf.float64))
         self.visits.assign_add(tf.cast(num_data, tf.int64))
 
     def maximise(self, pass_done: tf.Tensor) -> None:
-        """Updates pi in closed form and clears the sums where `pass_done`."""
+        """Updates pi in closed form and resets the sums where `pass_done`."""
         visits = tf.cast(tf.maximum(self.visits.value, 1), tf.float64)
         # d F / d pi_h = 0 at the posterior's mean of s_h.
         best = tf.cast(self._ones_sum.value / visits, tf.float32)

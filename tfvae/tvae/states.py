@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stores the latent states of every training data point."""
+"""Storage of the latent states of all training data points."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from tfvae import resources
 from tfvae.ops import bits, random, truncated
 
 STATE_NAMES = ("packed", "joints")
-"""How checkpoints know the store's variables, which have a row a data point."""
+"""Name suffixes of variables with one row per data point, for checkpoints."""
 
-# Bits of first states that are drawn at once; bounds the memory of it.
+# Bits of initial states that are drawn at a time; bounds the memory.
 _BITS_PER_DRAW = 2**24
 
 
 @keras.saving.register_keras_serializable("tfvae")
 class StateStore(keras.layers.Layer):
-    """Holds S distinct packed states and their log-joints per data point.
+    """S distinct packed states and their log-joints per data point.
 
     Its weights take N S ceil(H / 8) + 4 N S bytes and are saved with the
-    model. Rows are addressed by data index, in and out of graphs.
+    model. Rows are addressed by data index, eagerly or in graphs.
 
     Attributes:
       packed: uint8 weight `[N, S, W]`, each data point's best state first.
-      log_joints: float32 weight `[N, S]`, falling; nats at the parameters
-        with which the data point was last visited, -inf before.
+      log_joints: float32 weight `[N, S]`, descending; nats at the parameters
+        when the data point was last visited, -inf before.
     """
 
     def __init__(
         self, num_data: int, num_states: int, num_latents: int, **kwargs: Any
     ):
-        """Creates the store; `initialize` draws the first states.
+        """Creates the store; `initialize` draws the initial states.
 
         Args:
           num_data: N.
           num_states: S.
           num_latents: H.
-          **kwargs: Of `keras.layers.Layer`.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
 
         Raises:
           ValueError: If the states do not fit into memory.

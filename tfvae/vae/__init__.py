@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Amortised VAEs, made of an encoder, a prior, a decoder and a likelihood."""
+"""Amortised VAEs, composed of encoder, prior, decoder and likelihood."""
 
 from tfvae.vae.encoders import (
     Encoder,

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoders: a network that may be frozen, in part or whole, and a posterior.
+"""Encoders: a partly or fully frozen network and a posterior family.
 
-How much of a network trains is a policy over any Keras network, not a network
-of its own: `learnable`, `partially_non_learnable`, `non_learnable` and
-`random_kitchen_sinks` cut the same network in two at different places. What is
-before the cut never changes, so its features can be computed once for a whole
-data set (`frozen_features`).
+How much of a network is trained is a policy that applies to any Keras network:
+`learnable`, `partially_non_learnable`, `non_learnable` and
+`random_kitchen_sinks` split the same network in two at different layers. The
+part before the split is frozen, so its features can be computed once for a
+whole data set (`frozen_features`).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from tfvae.resources import check_disk_space
 from tfvae.vae.posteriors import Distribution, GaussianPosterior, Posterior
 
 NetworkFactory = Callable[[int], keras.Model]
-"""From a number of outputs to a network from `[b, D]` to `[b, outputs]`."""
+"""Factory `num_outputs -> network` from `[b, D]` to `[b, num_outputs]`."""
 
-# The published variance of encoders that give means alone.
+# The published variance of encoders that output only means.
 FROZEN_VARIANCE = 1e-6
 
 _FEATURE_BATCH = 1024
@@ -37,13 +37,12 @@ _FEATURE_BATCH = 1024
 class Encoder(keras.layers.Layer):
     """A frozen network, then a trained one, then the posterior q(z | x).
 
-    Frozen layers run in inference mode, take no gradient and no optimizer
-    state.
+    Frozen layers run in inference mode, without gradients or optimizer state.
 
     Attributes:
       frozen: From `[b, D]` to features, or None.
-      trained: From features (or data) to the posterior's outputs, or None.
-      posterior: What the outputs mean.
+      trained: From features (or data) to posterior parameters, or None.
+      posterior: Family of q(z | x).
       num_observed: D.
       num_latents: M.
       feature_shape: Shape of one data point's features.
@@ -56,16 +55,16 @@ class Encoder(keras.layers.Layer):
         posterior: Posterior | None = None,
         **kwargs: Any,
     ):
-        """Creates the encoder; the policies are the usual way to one.
+        """Creates the encoder; usually the policy functions do.
 
         Args:
-          frozen: A built Keras model, or None where all is trained.
-          trained: A built Keras model, or None where nothing is.
+          frozen: A built Keras model, or None if all is trained.
+          trained: A built Keras model, or None if nothing is trained.
           posterior: Family of q(z | x); None for `GaussianPosterior()`.
-          **kwargs: Of `keras.layers.Layer`.
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
 
         Raises:
-          ValueError: If there is no network, or the two do not fit.
+          ValueError: If both are None, or their shapes do not fit.
         """
         super().__init__(**kwargs)
         parts = [part for part in (frozen, trained) if part is not None]
@@ -85,8 +84,9 @@ class Encoder(keras.layers.Layer):
             trained.input_shape
         ):
             raise ValueError(
-                "`trained` must take what `frozen` makes, "
-                f"{self.feature_shape!r}, got {_sizes(trained.input_shape)!r}"
+                "`trained` must have the output shape of `frozen` as input "
+                f"shape, {self.feature_shape!r}, got "
+                f"{_sizes(trained.input_shape)!r}"
             )
         (self.num_observed,) = _flat(parts[0].input_shape, "inputs")
         (num_outputs,) = _flat(parts[-1].output_shape, "outputs")
@@ -94,7 +94,7 @@ class Encoder(keras.layers.Layer):
         self.built = True
 
     def features(self, x: tf.Tensor) -> tf.Tensor:
-        """Returns what never changes in training, `[b, *feature_shape]`."""
+        """Returns the outputs of the frozen part, `[b, *feature_shape]`."""
         return x if self.frozen is None else self.frozen(x, training=False)
 
     def posterior_of_features(
@@ -134,10 +134,10 @@ def learnable(
     *,
     posterior: Posterior | None = None,
 ) -> Encoder:
-    """Returns an encoder that trains as a whole, as in the usual VAE.
+    """Returns a fully trained encoder, as in a standard VAE.
 
     Args:
-      network: Called with the number of outputs.
+      network: Factory, called with the number of outputs.
       num_latents: M.
       posterior: Family of q(z | x); None for `GaussianPosterior()`.
     """
@@ -153,19 +153,19 @@ def partially_non_learnable(
     *,
     posterior: Posterior | None = None,
 ) -> Encoder:
-    """Returns an encoder that trains the last of its layers with weights.
+    """Returns an encoder of which only the last layer with weights is trained.
 
-    The others keep their initial, random weights. Over a network of many
-    random features and a dense layer it is a trained compression of random
-    kitchen sinks.
+    The others keep their initial, random weights. With a network of many
+    random features and a dense layer, it is a trained linear compression of
+    random kitchen sinks.
 
     Args:
-      network: Called with the number of outputs.
+      network: Factory, called with the number of outputs.
       num_latents: M.
       posterior: Family of q(z | x); None for `GaussianPosterior()`.
 
     Raises:
-      ValueError: If the network can not be cut before that layer.
+      ValueError: If the network cannot be split before that layer.
     """
     posterior = posterior or GaussianPosterior()
     whole = network(posterior.num_outputs(num_latents))
@@ -179,12 +179,12 @@ def non_learnable(
     *,
     variance: float = FROZEN_VARIANCE,
 ) -> Encoder:
-    """Returns an encoder that keeps its initial weights and gives means alone.
+    """Returns an encoder that is not trained, and outputs means only.
 
     Args:
-      network: Called with the number of outputs, M.
+      network: Factory, called with the number of outputs, M.
       num_latents: M.
-      variance: Of every latent.
+      variance: Posterior variance of every latent.
     """
     return Encoder(network(num_latents), None, GaussianPosterior(variance))
 
@@ -196,18 +196,18 @@ def random_kitchen_sinks(
     *,
     variance: float = FROZEN_VARIANCE,
 ) -> Encoder:
-    """Returns an encoder of random features, the latents themselves.
+    """Returns an encoder whose posterior means are random features.
 
-    As `non_learnable`, over a network of a single random layer such as
+    As `non_learnable`, with a network of a single random layer such as
     `networks.random_features` or `networks.random_conv_features`.
 
     Reference: Rahimi and Recht, 2008, "Weighted sums of random kitchen sinks".
 
     Args:
-      network: Called with the number of outputs, M; only its last layer may
-        have weights.
+      network: Factory, called with the number of outputs, M; only the last
+        layer may have weights.
       num_latents: M.
-      variance: Of every latent.
+      variance: Posterior variance of every latent.
 
     Raises:
       ValueError: If the network has several layers with weights.
@@ -223,22 +223,22 @@ def random_kitchen_sinks(
 
 
 def cut_before_last(network: keras.Model) -> tuple[keras.Model, keras.Model]:
-    """Cuts a network in front of its last layer with weights.
+    """Splits a network before its last layer with weights.
 
     Args:
-      network: A built functional or sequential Keras model; the one tensor
-        that goes into that layer has to be all that its end depends on.
+      network: A built functional or sequential Keras model, a single chain of
+        layers from that layer on.
 
     Returns:
-      The network up to the cut, and the rest, with the same weights.
+      The network before the split, and the rest, sharing its weights.
 
     Raises:
-      ValueError: If there is no such place.
+      ValueError: If the network cannot be split there.
     """
     weighted = [layer for layer in network.layers if layer.weights]
     if len(weighted) < 2:
         raise ValueError(
-            "`network` must have two layers with weights at least, one to "
+            "`network` must have at least two layers with weights, one to "
             f"freeze and one to train, got {len(weighted)}"
         )
     try:
@@ -261,22 +261,22 @@ def frozen_features(
     path: str | os.PathLike[str] | None = None,
     max_memory_bytes: int = 2**30,
 ) -> np.ndarray | None:
-    """Computes the features of a data set that training never changes.
+    """Computes the outputs of an encoder's frozen part for a data set.
 
     Args:
       encoder: The encoder.
-      x: `[N, D]`, NaN where missing (the encoder sees zeros there).
-      path: File that features go to, as NumPy writes arrays, when they take
-        more memory than they may.
-      max_memory_bytes: How much that is.
+      x: `[N, D]`, NaN where missing (replaced by zeros).
+      path: File to store features in (`.npy` format) that exceed
+        `max_memory_bytes`.
+      max_memory_bytes: Largest size of features that are kept in memory.
 
     Returns:
-      `[N, *feature_shape]` float32, in memory or mapped from the file; None
-      where the encoder has nothing frozen.
+      `[N, *feature_shape]` float32, in memory or a memory map of the file;
+      None if the encoder has no frozen part.
 
     Raises:
       ValueError: If a file is needed and `path` is None.
-      OSError: If the disk has no room.
+      OSError: If the features do not fit on the disk.
     """
     if encoder.frozen is None:
         return None

@@ -18,11 +18,11 @@ from tfvae.priors import Prior, fit_prior
 from tfvae.vae import encoders, objectives
 from tfvae.vae.posteriors import Distribution, RelaxedBernoulliPosterior
 
-# What the random streams of a model are for.
+# The random streams of a model.
 _TRAINING, _EVALUATION, _SAMPLING, _FITTING = range(4)
-# Share of the sums for the noise that a batch leaves: 20 batches count.
+# Decay per batch of the noise's sufficient statistics: about 20 batches count.
 _KEPT = 0.95
-# Data points that are encoded at a time.
+# Data points encoded at a time.
 _BATCH = 1024
 # Tiles between two generated data points, and how many such pairs.
 _NUM_BETWEEN = 6
@@ -34,7 +34,7 @@ _NUM_INTERPOLATIONS = 8
 class VAE(LatentModel):
     """An amortised VAE: x -> q(z | x), z ~ p(z), x ~ p(x | decoder(z)).
 
-    Its parts are arguments, and any of one kind goes with any of another:
+    Its parts are arguments that can be combined freely:
 
         model = tfvae.VAE(
             tfvae.learnable(network, num_latents=16),
@@ -46,7 +46,7 @@ class VAE(LatentModel):
         model.fit(x, batch_size=256, epochs=50)
         bound = model.log_likelihood_bound(x_test, num_samples=128)
 
-    What an encoder has frozen need not be computed in every epoch again:
+    The frozen part of an encoder can be computed once for all epochs:
 
         model.fit(x, tfvae.frozen_features(model.encoder, x), batch_size=256)
 
@@ -59,22 +59,22 @@ class VAE(LatentModel):
     points with one draw of z each. Callbacks that watch the bound need
     `mode="max"`.
 
-    With relaxed latents what `fit` logs is no bound (they are not those of the
-    model), what `evaluate` logs is.
+    With relaxed binary latents the value that `fit` logs is not a bound, as
+    the model's latents are not relaxed; the value of `evaluate` is.
 
-    A likelihood's noise is set in closed form to the best for the last 20
-    batches or so, and calibrates the decoder (Rybkin, Daniilidis and Levine,
-    2021, "Simple and effective VAE training with calibrated decoders");
-    `calibrate(x)` sets it to the best for all data.
+    The likelihood's noise is updated in closed form to the optimum for about
+    the last 20 batches, which calibrates the decoder (Rybkin, Daniilidis and
+    Levine, 2021, "Simple and effective VAE training with calibrated
+    decoders"); `calibrate(x)` sets it to the optimum for all data.
 
     Reference: Kingma and Welling, 2014, "Auto-encoding variational Bayes".
 
     Attributes:
-      encoder: Gives q(z | x).
+      encoder: The encoder, q(z | x).
       decoder: The decoder network.
-      prior: p(z).
-      likelihood: The observation model.
-      objective: What training minimises.
+      prior: The prior p(z).
+      likelihood: The likelihood p(x | z).
+      objective: The training objective.
       num_latents: M.
       num_observed: D.
     """
@@ -93,17 +93,17 @@ class VAE(LatentModel):
         """Creates the model.
 
         Args:
-          encoder: Gives q(z | x) for data `[b, D]`.
-          decoder: Keras layer or model from `[b, M]` to `[b, outputs]`; it is
-            the likelihood that says what the outputs mean.
+          encoder: Encoder from data `[b, D]` to q(z | x).
+          decoder: Keras layer or model from `[b, M]` to `[b, outputs]`, whose
+            outputs are interpreted by the likelihood.
           prior: p(z) of M latents.
-          likelihood: Observation model; None for `GaussianLikelihood()`.
-          objective: What training minimises; None for `Elbo()`.
-          seed: Of everything random but the parts' initial weights.
-          **kwargs: Of `keras.Model`.
+          likelihood: Likelihood p(x | z); None for `GaussianLikelihood()`.
+          objective: Training objective; None for `Elbo()`.
+          seed: Seed of everything random except the parts' initial weights.
+          **kwargs: Keyword arguments of `keras.Model`.
 
         Raises:
-          ValueError: If the parts do not fit each other.
+          ValueError: If the shapes of the parts do not fit.
         """
         super().__init__(**kwargs)
         self.encoder = encoder
@@ -132,14 +132,14 @@ class VAE(LatentModel):
         self.build((None, self.num_observed))
 
     def build(self, input_shape: Any = None) -> None:
-        """Builds the decoder, and what a prior learns of the encoder."""
+        """Builds the decoder, and connects the prior to the encoder."""
         if not self.decoder.built:
             self.decoder.build((None, self.num_latents))
         outputs = self.decoder.compute_output_shape((None, self.num_latents))
         found = self.likelihood.num_observed(outputs[-1])
         if len(outputs) != 2 or found != self.num_observed:
             raise ValueError(
-                "`decoder` must map [b, M] to outputs of the encoder's "
+                "`decoder` must map [b, M] to outputs for the encoder's "
                 f"{self.num_observed} observed dimensions, got output shape "
                 f"{tuple(outputs)!r}"
             )
@@ -190,16 +190,16 @@ class VAE(LatentModel):
         )
 
     def calibrate(self, x: np.ndarray) -> None:
-        """Sets the likelihood's noise to the best for data, in closed form.
+        """Sets the likelihood's noise to the optimum for data, in closed form.
 
-        With one draw of z for each data point, as the model has them outside
-        of training: binary ones are not relaxed.
+        Uses one draw of z for each data point, without relaxation of binary
+        latents.
 
         Args:
           x: `[N, D]`, the training data, NaN where missing.
         """
         x = inputs.check_data(x, self.num_observed)
-        # What is left of batches before would count, too.
+        # Discards the statistics left of earlier batches.
         self.likelihood.maximise(tf.constant(True))
         accumulate = tf.function(self._accumulate)
         for i in range(0, len(x), _BATCH):
@@ -208,7 +208,7 @@ class VAE(LatentModel):
         self.likelihood.maximise(tf.constant(True))
 
     def _accumulate(self, x: tf.Tensor, seed: tf.Tensor) -> None:
-        """Adds a batch to the sums for the noise."""
+        """Adds a batch to the sufficient statistics of the noise."""
         x, observed = densities.split_missing(x)
         outputs = self.decode_outputs(self.encoder(x).sample(seed))
         self._add_to_noise(x, observed, outputs)
@@ -220,9 +220,9 @@ class VAE(LatentModel):
         outputs: tf.Tensor,
         weight: tf.Tensor | None = None,
     ) -> None:
-        """Adds data points with one state of weight 1 each."""
+        """Adds data points with one draw of z each."""
         if weight is not None:
-            # Weights of entries: those of the data points where observed.
+            # Weights of entries: those of the data points, 0 where missing.
             observed *= tf.reshape(tf.cast(weight, tf.float32), [-1, 1])
         self.likelihood.accumulate(
             x[:, None],
@@ -237,7 +237,7 @@ class VAE(LatentModel):
         """Fits a prior to the latents of data, after training.
 
         Ex-post density estimation: train without a prior, `Elbo(beta=0)`, or
-        with a simple one, then sample from what the encoder really makes.
+        with a simple one, then fit a prior to the aggregate posterior.
 
         Reference: Ghosh, Sajjadi, Vergari, Black and Schoelkopf, 2020, "From
         variational to deterministic autoencoders", section 4.
@@ -245,10 +245,10 @@ class VAE(LatentModel):
         Args:
           prior: The prior to fit.
           x: `[N, D]`, NaN where missing.
-          **settings: Of `tfvae.priors.fit_prior`.
+          **settings: Keyword arguments of `tfvae.priors.fit_prior`.
 
         Returns:
-          A model of the same encoder, decoder and likelihood, and the prior.
+          A model with the same encoder, decoder and likelihood, and the prior.
         """
         fitted = VAE(
             self.encoder,
@@ -282,15 +282,15 @@ class VAE(LatentModel):
         weights: np.ndarray | None = None,
         path: Any = None,
     ) -> tf.data.Dataset:
-        """Returns endless batches to fit, frozen features computed once.
+        """Returns an infinite dataset for `fit`, with cached frozen features.
 
         With weights, which may draw a data point several times an epoch, they
         are computed in each step.
 
         Args:
           x: `[N, D]`, NaN where missing.
-          batch_size: B; the last batch of an epoch has the rest.
-          seed: Of the order.
+          batch_size: B; the last batch of an epoch has the remainder.
+          seed: Seed of the order.
           start_epoch: Epoch to begin with.
           weights: `[N]`, how often each data point is drawn; None for once an
             epoch each.
@@ -308,12 +308,12 @@ class VAE(LatentModel):
     # Training.
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """One gradient step on a batch, then the noise in closed form.
+        """One gradient step on a batch, then a closed-form noise update.
 
         Args:
-          data: `x` `[B, D]`; or `(x, features)` with what the encoder's frozen
-            part makes of x, or None; or both with weights `[B]` of the data
-            points.
+          data: `x` `[B, D]`; or `(x, features)` with the outputs of the
+            encoder's frozen part, or None; or `(x, features, weights)` with
+            weights `[B]` of the data points.
 
         Returns:
           The metrics' running means.
@@ -396,7 +396,7 @@ class VAE(LatentModel):
         batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         x, observed = densities.split_missing(self._as_batch(batch))
         posterior = self.encoder(x)
-        # Other noise for each batch, and the same for each evaluation.
+        # Different noise for each batch, the same for each evaluation.
         count = tf.cast(self._means["loss"].count, tf.int32)
         seed = random.make_seed(self.seed, _EVALUATION, count, _replica())
         latents = posterior.sample(seed)
@@ -430,9 +430,9 @@ class VAE(LatentModel):
 
         Args:
           x: One batch `[B, D]`, NaN where missing.
-          num_samples: K, draws of z for each data point; the bound rises with
-            it, and is the evidence lower bound for K = 1.
-          seed: Of the draws; None for the model's.
+          num_samples: K, draws of z for each data point; the bound increases
+            with K, and is the ELBO for K = 1.
+          seed: Seed of the draws; None for the model's.
 
         Returns:
           `[B]`.
@@ -550,6 +550,6 @@ class VAE(LatentModel):
 
 
 def _replica() -> int | tf.Tensor:
-    """Returns the number of this replica, lest all draw the same noise."""
+    """Returns the index of this replica, for different noise in each."""
     context = tf.distribute.get_replica_context()
     return 0 if context is None else context.replica_id_in_sync_group

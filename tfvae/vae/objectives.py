@@ -17,14 +17,14 @@ from tfvae.settings import Settings, saved_settings
 
 
 class Terms(NamedTuple):
-    """The parts of the bound of each data point of a batch.
+    """The terms of the ELBO of each data point of a batch.
 
     Attributes:
       log_likelihood: `[B]`, E_q log p(x | z), nats.
       squared_error: `[B]`, E_q of the squared error, summed over entries.
       kl: `[B]`, E_q[log q(z | x) - log p(z)], nats.
-      log_det: `[B]`, the share of E_q log p(z) that is the log-determinant
-        of a flow; 0 for priors without one.
+      log_det: `[B]`, the log-determinant term of E_q log p(z) for flows,
+        nats; 0 for other priors.
     """
 
     log_likelihood: tf.Tensor
@@ -50,7 +50,7 @@ class Objective(Settings):
         """Returns the two summands of each data point's loss.
 
         Args:
-          terms: Of a batch.
+          terms: Terms of a batch.
           num_latents: M.
           step: int64 scalar, the training steps so far.
 
@@ -157,7 +157,9 @@ class GeometricBeta(Objective):
                 f"{self.first!r} and {self.last!r}"
             )
         if not 1.0 < self.growth < math.inf:
-            raise ValueError(f"`growth` must be over 1, got {self.growth!r}")
+            raise ValueError(
+                f"`growth` must be greater than 1, got {self.growth!r}"
+            )
         if self.constant_steps < 0 or self.growth_steps < 1:
             raise ValueError(
                 "`constant_steps` must not be negative and `growth_steps` at "
@@ -169,7 +171,7 @@ class GeometricBeta(Objective):
         """Returns the weight of the rate in a training step, a scalar."""
         grown = tf.cast(step, tf.int64) - self.constant_steps
         times = tf.maximum(grown, 0) // self.growth_steps
-        # More would exceed what a float can hold.
+        # Larger exponents would overflow.
         log_growth = math.log(self.growth)
         enough = math.ceil(math.log(self.last / self.first) / log_growth)
         times = tf.cast(tf.minimum(times, enough), tf.float64)
@@ -195,7 +197,7 @@ class Thesis(Objective):
     tables, and for nothing else. What the tables call regularization is minus
     the rate.
 
-    How that was read from the published numbers is in docs/random_encoders.md.
+    docs/random_encoders.md derives this form from the published numbers.
     """
 
     def __call__(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Families of q(z | x): what an encoder's outputs mean.
+"""Posterior families q(z | x): Gaussian and relaxed Bernoulli.
 
-A family turns outputs into a distribution of `tfvae.ops.distributions`, and
-says how it is sampled in training. A new one is a class with these methods.
+A family maps encoder outputs to a distribution of `tfvae.ops.distributions`,
+and samples it in training. A new one is a class with these methods.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ Distribution = DiagonalGaussian | IndependentBernoulli
 
 
 class Posterior(Protocol):
-    """What a VAE asks of its family of posteriors."""
+    """Protocol of posterior families."""
 
     def num_outputs(self, num_latents: int) -> int:
-        """Returns how many encoder outputs M latents take."""
+        """Returns the number of encoder outputs for M latents."""
 
     def num_latents(self, num_outputs: int) -> int:
         """Returns M for an encoder with `num_outputs` outputs."""
@@ -33,7 +33,7 @@ class Posterior(Protocol):
     def training_sample(
         self, distribution: Any, seed: tf.Tensor, step: tf.Tensor
     ) -> tf.Tensor:
-        """Draws latents, `[..., M]`, that gradients flow through.
+        """Draws reparameterised latents, `[..., M]`.
 
         Args:
           distribution: What `distribution` returned.
@@ -44,7 +44,7 @@ class Posterior(Protocol):
 
 @saved_settings
 class GaussianPosterior(Settings):
-    """N(mean(x), diag(variance(x))), or one fixed variance for all.
+    """N(mean(x), diag(variance(x))), or a fixed variance.
 
     Attributes:
       variance: The fixed variance, with an encoder of M outputs; None for an
@@ -103,17 +103,17 @@ class GaussianPosterior(Settings):
 
 @saved_settings
 class RelaxedBernoulliPosterior(Settings):
-    """Binary latents, relaxed to (0, 1) in training.
+    """Bernoulli posterior of binary latents, relaxed to (0, 1) in training.
 
-    The temperature falls from the first to the last value, by the same factor
-    in every step. Outside of training the latents are binary.
+    The temperature decreases geometrically from the first to the last value.
+    Outside of training the latents are binary.
 
     Reference: Maddison, Mnih and Teh, 2017, "The concrete distribution"; Jang,
     Gu and Poole, 2017, "Categorical reparameterization with Gumbel-softmax".
 
     Attributes:
-      first_temperature: In the first training step.
-      last_temperature: After `annealing_steps`.
+      first_temperature: Temperature of the first training step.
+      last_temperature: Temperature after `annealing_steps`.
       annealing_steps: Training steps from the one to the other.
     """
 

@@ -29,7 +29,7 @@ class ScoredDataTest(parameterized.TestCase):
     def test_refuses_infinite_points(self, value, got):
         points = np.where(POINTS >= 3.0, value, POINTS)
         with self.assertRaisesRegex(
-            ValueError, rf"`points` must be finite.*{got} at \(1, 1\), one of 3"
+            ValueError, rf"`points` must be finite.*{got} at \(1, 1\) and 3"
         ):
             ScoredData(points, SCORES)
 

@@ -41,12 +41,12 @@ class EvaluationTest(parameterized.TestCase):
             )
 
     @parameterized.parameters(
-        ("x+", "must have x, a number or a bracket at 2, got its end"),
+        ("x+", "must have x, a number or a bracket at 2, got the end"),
         ("x+y", "at 2, got 'y' in 'x\\+y'"),
         ("sin(x", "must have an operator or `\\)` at 5"),
-        ("x)", "must have an operator or its end at 1, got '\\)'"),
+        ("x)", "must have an operator or the end at 1, got '\\)'"),
         ("1.2.3", "must have x, a number or a bracket at 0"),
-        ("", "at 0, got its end in ''"),
+        ("", "at 0, got the end in ''"),
         ("__import__('os')", "at 0, got .__import__"),
     )
     def test_text_that_is_no_expression_is_told(self, text, message):

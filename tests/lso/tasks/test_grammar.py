@@ -86,8 +86,8 @@ class ParsingTest(parameterized.TestCase):
     @parameterized.parameters(
         ("x+*x", r"must consist of '\(' or .* got '\*' at 2 of 'x\+\*x'"),
         ("x + + x", r"must have '\(' or 'x' at 4, got '\+' in 'x \+ \+ x'"),
-        ("(x", r"must go on with '\)' or '\+', got its end in '\(x'"),
-        ("", r"must go on with '\(' or 'x', got its end in ''"),
+        ("(x", r"must continue with '\)' or '\+', got the end of '\(x'"),
+        ("", r"must continue with '\(' or 'x', got the end of ''"),
         ("xx", r"must have '\+' at 1, got 'x'"),
     )
     def test_text_of_no_derivation_is_told_with_its_place(self, text, message):
@@ -119,20 +119,20 @@ class DerivationTest(parameterized.TestCase):
         ((2,), "must expand S, got production 2, of T"),
         ((1, 4), "must expand T, got production 4, of padding"),
         ((1, 2, 2), "must expand None, got production 2"),
-        ((0, 1, 2), "must leave nothing to expand, got T"),
+        ((0, 1, 2), "must leave no nonterminal, got T"),
     )
     def test_wrong_derivation_is_told(self, derivation, message):
         with self.assertRaisesRegex(ValueError, message):
             SUMS.text(derivation)
 
     @parameterized.parameters(
-        ([], "must be different ones, at least one"),
-        ([("S", ("x",)), ("S", ("x",))], "must be different ones"),
+        ([], "must be distinct, at least one"),
+        ([("S", ("x",)), ("S", ("x",))], "must be distinct"),
         ([("S", ())], "none of them empty"),
         ([("S", ("",))], "none of them empty"),
         (
             [("S", ("T",)), ("T", ("S",)), ("T", ("x",))],
-            "must not derive a symbol from itself alone, got 'S'",
+            "must have no cycle of unit productions, got one of 'S'",
         ),
     )
     def test_wrong_grammar_is_told(self, productions, message):

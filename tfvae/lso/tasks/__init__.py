@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tasks: one module each, with a function of its name that makes it."""
+"""Optimisation tasks: one module each, with a factory function of its name."""

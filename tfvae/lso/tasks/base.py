@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tasks: an objective to optimise, and scored data to begin with."""
+"""Optimisation tasks: scored initial data and an objective."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 
 Input = Any
-"""What an objective takes: a picture, a text; never None."""
+"""Input of an objective, such as an image or a text; never None."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoredData:
-    """Data points and their scores, checked once.
+    """Validated data points and their scores.
 
     Attributes:
-      points: `[N, D]` float32, as the model sees them; NaN where an entry is
+      points: `[N, D]` float32, as the model takes them; NaN where an entry is
         missing.
-      scores: `[N]` float64, in the direction of the task.
-      inputs: The N inputs that the points stand for, or None.
+      scores: `[N]` float64, in the task's own direction.
+      inputs: The N objective inputs that the points encode, or None.
     """
 
     points: np.ndarray
@@ -47,15 +47,15 @@ class ScoredData:
         if wrong.size:
             raise ValueError(
                 f"`scores` must be finite, got {scores[wrong[0]]} at "
-                f"{wrong[0]}, one of {wrong.size} such"
+                f"{wrong[0]} and {wrong.size} such values in all"
             )
         infinite = np.argwhere(np.isinf(points))
         if infinite.size:
             place = tuple(infinite[0].tolist())
             raise ValueError(
                 "`points` must be finite in float32, or NaN where they are "
-                f"missing, got {points[place]} at {place}, one of "
-                f"{len(infinite)} such"
+                f"missing, got {points[place]} at {place} and "
+                f"{len(infinite)} such values in all"
             )
         if self.inputs is not None and len(self.inputs) != len(points):
             raise ValueError(
@@ -78,7 +78,7 @@ def _real(name: str, values: Any, dtype: type[np.floating]) -> np.ndarray:
 
 
 def _rows(outputs: np.ndarray, seed: int) -> list[np.ndarray]:
-    """Takes the decoder's means themselves for inputs."""
+    """Returns the decoder means themselves as inputs."""
     del seed
     return list(outputs)
 
@@ -93,28 +93,28 @@ def _from_lists(one: Any) -> Input:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """An expensive function to optimise, and the data to begin with.
+    """An expensive objective to optimise, and the initial data.
 
-    A task of vectors needs no more than the first three:
+    A task whose inputs are vectors needs only the first three arguments:
 
         task = Task("peaks", data=load, objective=score)
 
     Attributes:
       name: Short name, for titles and files.
-      data: Called with the seed of a run; returns the data it begins with.
-        Their scores are known, and should not be computed here if they cost
-        anything.
-      objective: The score of one input, a finite number. It may be slow, and
-        it may raise: what it raises is recorded as a failure. To be run in
-        other processes it has to be a function that pickle finds.
-      read: From decoder means `[n, D]` and a seed to n inputs; None where
-        the means stand for none.
-      write: From n inputs to the points `[n, D]` that a model trains on.
+      data: Called with the seed of a run; returns the initial data. Their
+        scores are assumed known, and should not be expensive to compute.
+      objective: From one input to its score, a finite number. It may be slow,
+        and it may raise: exceptions are recorded as failures. To run in other
+        processes it must be picklable.
+      read: Decodes: from decoder means `[n, D]` and a seed to n inputs; None
+        for means that decode to no valid input.
+      write: Encodes: from n inputs to the points `[n, D]` that a model trains
+        on.
       maximise: Whether larger scores are better.
-      invalid_score: What an input without a score counts as, and the least
-        that any counts as for a surrogate; None for the worst score of the
+      invalid_score: Score assigned to inputs without one, and the worst score
+        that a surrogate is given for any; None for the worst score of the
         data.
-      optimum: The best possible score, or None where it is not known.
+      optimum: The best possible score, or None if unknown.
       keep_duplicates: Whether inputs that are among the data already are
         added to them once more.
       to_json: From an input to what JSON can hold.
@@ -139,7 +139,7 @@ class Task:
     to_picture: Callable[[Input], np.ndarray] | None = None
 
     def __post_init__(self) -> None:
-        """Checks what can be checked before anything is run."""
+        """Validates what can be checked before anything is run."""
         for field in (
             "data",
             "objective",
@@ -163,5 +163,5 @@ class Task:
 
     @property
     def sign(self) -> float:
-        """What a score is multiplied by so that larger is better."""
+        """Factor of the scores that makes larger ones better, 1 or -1."""
         return 1.0 if self.maximise else -1.0

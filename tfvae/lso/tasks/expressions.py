@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The task of finding an arithmetic expression that fits a function."""
+"""Task: fit a function by an arithmetic expression (symbolic regression)."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def grammar() -> Grammar:
 
 
 def evaluate(text: str, x: np.ndarray) -> np.ndarray:
-    """Returns the values of an expression, float64 of the shape of x.
+    """Evaluates an expression, float64 of the shape of x.
 
-    Products come before sums, and what comes first before what comes later,
-    as is usual; the grammar's derivations know of no such order. What
-    overflows is infinite, and what is not defined NaN.
+    Products bind stronger than sums, and operators are left-associative, as
+    usual; the grammar itself has no such precedence. Overflow gives infinity,
+    and undefined values are NaN.
 
     Raises:
-      ValueError: If the text is no expression.
+      ValueError: If the text is not an expression.
     """
     x = np.asarray(x, np.float64)
     reader = _Reader(text, x)
@@ -76,7 +76,7 @@ def evaluate(text: str, x: np.ndarray) -> np.ndarray:
 
 
 class _Reader:
-    """Reads an expression from left to right."""
+    """Recursive-descent parser and evaluator of expressions."""
 
     def __init__(self, text: str, x: np.ndarray):
         self._text = text
@@ -84,7 +84,7 @@ class _Reader:
         self._place = 0
 
     def _next(self) -> str:
-        """Returns the next token, empty at the end, and leaves it there."""
+        """Returns the next token without consuming it, empty at the end."""
         found = _TOKEN.match(self._text, self._place)
         return found.group(1) if found else ""
 
@@ -99,13 +99,13 @@ class _Reader:
         rest = self._text[self._place :]
         return ValueError(
             f"`text` must have {wanted} at {self._place}, got "
-            f"{repr(rest) if rest else 'its end'} in {self._text!r}"
+            f"{repr(rest) if rest else 'the end'} in {self._text!r}"
         )
 
     def end(self) -> None:
         """Raises a ValueError if something is left."""
         if self._text[self._place :].strip():
-            raise self._error("an operator or its end")
+            raise self._error("an operator or the end")
 
     def sum(self) -> np.ndarray:
         values = self._product()
@@ -145,16 +145,16 @@ class _Reader:
 
 @dataclasses.dataclass(frozen=True)
 class FitError:
-    """How far an expression is from a target: min(worst, ln(1 + MSE)).
+    """Error of an expression against a target: min(worst, ln(1 + MSE)).
 
     The mean squared error is over evenly spaced points of [-limit, limit].
-    What is not defined somewhere counts as the worst.
+    Expressions that are undefined at one of them have the score `worst`.
 
     Attributes:
       target: The expression to fit.
       num_points: Number of points.
       limit: Largest point.
-      worst: The largest score.
+      worst: The largest, worst score.
     """
 
     target: str = TARGET
@@ -176,7 +176,7 @@ class FitError:
 
 @functools.lru_cache(maxsize=8)
 def _wanted(error: FitError) -> tuple[np.ndarray, np.ndarray]:
-    """Returns points and the values of the target there."""
+    """Returns the points and the target's values there."""
     points = np.linspace(-error.limit, error.limit, error.num_points)
     return points, evaluate(error.target, points)
 
@@ -184,12 +184,12 @@ def _wanted(error: FitError) -> tuple[np.ndarray, np.ndarray]:
 # Data.
 
 
-# The first so many sums are the published data.
+# The published data are this many sums, the first ones.
 _NUM_ALL = 100_000
 
 
 class _Parts(NamedTuple):
-    """Expressions that others are sums of."""
+    """Expressions that are the terms of sums, and their values."""
 
     texts: list[str]
     derivations: list[Derivation]
@@ -198,7 +198,7 @@ class _Parts(NamedTuple):
 
 
 def _data_parts(x: np.ndarray) -> list[_Parts]:
-    """Returns what the data are sums of three of, see `all_expressions`."""
+    """Returns the possible terms of the data, see `all_expressions`."""
     pairs = [a + o + b for o in "+*/" for a in _LEAVES for b in _LEAVES]
     small = [b + leaf + ")" for b in _BRACKETS for leaf in _LEAVES]
     small += _LEAVES
@@ -220,14 +220,14 @@ def all_expressions(error: FitError = FitError()) -> ScoredData:
     They are the first 100,000 sums a + b + c of two leaves with an operator
     (a), a leaf with brackets or without (b), and one of those or two leaves
     with an operator, in brackets (c). Nothing is random; the last are those
-    of 1/3 + (x). Every published figure of them is met, but their order may be
-    another one.
+    of 1/3 + (x). They reproduce every published figure, but their order may
+    differ from the published one.
 
     Args:
       error: The score.
 
     Returns:
-      Points `[100000, 180]`, scores, and texts. Do not change them, for all
+      Points `[100000, 180]`, scores, and texts. Do not modify them, as all
       callers share them.
     """
     points, wanted = _wanted(error)
@@ -255,11 +255,11 @@ def worst_expressions(
     """Returns the expressions whose score is no better than a quantile.
 
     Args:
-      share: Of all, those that are kept, but for ties.
+      share: Fraction of all expressions that is kept, up to ties.
       error: The score.
 
     Raises:
-      ValueError: If the share is not in (0, 1].
+      ValueError: If `share` is not in (0, 1].
     """
     if not 0.0 < share <= 1.0:
         raise ValueError(f"`share` must be in (0, 1], got {share!r}")
@@ -280,11 +280,11 @@ def _rows(data: ScoredData, index: np.ndarray) -> ScoredData:
 def expression_rows(
     share: float = 0.5, weighting: Weighting | None = None
 ) -> Observations:
-    """Returns derivations of the worst expressions, to pretrain a model on.
+    """Data source of the worst expressions, to pretrain a model on.
 
     Args:
-      share: Of all 100,000, those that are kept.
-      weighting: How often each is drawn, by its score; None for once an epoch.
+      share: Fraction of all 100,000 expressions that is kept.
+      weighting: Sampling weights by score; None for each once per epoch.
     """
     data = worst_expressions(share)
     return Observations(
@@ -304,22 +304,22 @@ def expressions(
     """Returns the task of fitting 1 / 3 + x + sin(x * x) by an expression.
 
     An input is a text such as `"x+sin(2*x)"`. The score is ln(1 + MSE) on
-    [-10, 10], at most 7, and better the smaller it is. The better half of all
-    expressions is withheld, the one of score 0 with it; a run begins with
-    some of the others. Decoder means are probabilities of productions: texts
-    are drawn from them, and what is drawn most often counts.
+    [-10, 10], at most 7, to be minimised. The better half of all expressions,
+    including that of score 0, is withheld; the initial data are a sample of the
+    others. Decoder means are probabilities of productions: texts are sampled
+    from them, and the most frequent one is taken.
 
     Reference: Tripp, Daxberger and Hernandez-Lobato, 2020, "Sample-efficient
     optimization in the latent space of deep generative models via weighted
     retraining".
 
     Args:
-      num_data: Expressions that a run begins with, drawn by its seed.
-      share: Of all 100,000, the worst that these are drawn from.
-      num_attempts: Texts drawn for each decoder mean.
+      num_data: Number of initial expressions, drawn by the run's seed.
+      share: Fraction of all 100,000 expressions, the worst, to draw from.
+      num_attempts: Texts sampled for each decoder mean.
 
     Raises:
-      ValueError: If a number is not positive, or the share not in (0, 1].
+      ValueError: If a number is not positive, or `share` is not in (0, 1].
     """
     if num_data < 1 or num_attempts < 1:
         raise ValueError(

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Context-free grammars: texts, their derivations, and one-hot rows of these.
+"""Context-free grammars: one-hot encoding and decoding of derivations.
 
-A text is the sequence of productions that derives it, each of them expanding
-the leftmost symbol that is left. Sequences of at most T productions, filled up
-with a padding production, are the points `[T K]` that a grammar VAE sees.
+A text is represented by its leftmost derivation, a sequence of productions.
+Sequences of at most T productions out of K, padded with a padding production,
+are the one-hot rows `[T K]` that a grammar VAE is trained on.
 
 Reference: Kusner, Paige and Hernandez-Lobato, 2017, "Grammar variational
 autoencoder", section 3.
@@ -20,12 +20,12 @@ import numpy as np
 from tfvae.lso.tasks import parsing
 from tfvae.lso.tasks.parsing import Derivation, Production
 
-# What keeps a choice possible where all admissible probabilities are zero.
+# Keeps sampling possible where all admissible probabilities are zero.
 _TINY = 1e-100
 
 
 class Grammar:
-    """A context-free grammar whose texts take at most T productions.
+    """A context-free grammar for texts of at most T productions.
 
         grammar = Grammar(
             [("S", ("S", "+", "T")), ("S", ("T",)), ("T", ("x",))], num_steps=9
@@ -33,16 +33,16 @@ class Grammar:
         rows = grammar.encode(["x+x"])
         texts = grammar.read(probabilities, seed=0)
 
-    What stands on the left of a production is a symbol that is to be
-    expanded, anything else stands in texts; the first is what every
-    derivation starts from. The padding production comes last.
+    Symbols on the left of a production are nonterminals, all others are
+    terminals; the first left side is the start symbol. The padding production
+    comes last.
 
     Attributes:
       productions: `(left, right)` of each, without the padding.
       num_steps: T.
-      num_symbols: K, the number of productions with the padding.
-      groups: `[K]`, number of the left side of each production; what is to be
-        expanded says of which group the next production is.
+      num_symbols: K, the number of productions including the padding.
+      groups: `[K]`, index of the left side of each production; the leftmost
+        nonterminal determines the group of the next production.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class Grammar:
           num_steps: T.
 
         Raises:
-          ValueError: If there is none, a right side is empty or has an empty
-            symbol, two are equal, or symbols derive themselves alone.
+          ValueError: If there is no production, a right side is empty or has
+            an empty symbol, two are equal, or unit productions form a cycle.
         """
         self.productions = tuple(
             (left, tuple(right)) for left, right in productions
@@ -73,7 +73,7 @@ class Grammar:
             *(self._lefts.index(left) for left, _ in self.productions),
             len(self._lefts),
         ]
-        # Longer ones first: `sin(` is no `s`.
+        # Longest first, so that `sin(` is not read as `s`.
         symbols = {one for _, right in self.productions for one in right}
         self._terminals = sorted(
             symbols - set(self._lefts), key=lambda one: (-len(one), one)
@@ -82,21 +82,21 @@ class Grammar:
 
     @functools.cached_property
     def masks(self) -> np.ndarray:
-        """Which productions expand which left side, bool `[left sides, K]`."""
+        """Masks of each left side's productions, bool `[left sides, K]`."""
         return np.arange(self.groups[-1] + 1)[:, None] == np.array(self.groups)
 
     # Texts to productions.
 
     def parse(self, text: str, symbol: str | None = None) -> Derivation:
-        """Returns the productions that derive a text, leftmost first.
+        """Parses a text; returns the productions of a leftmost derivation.
 
-        Terminals are read from left to right, each the longest that fits;
-        blanks between them do not count. Productions may begin with their own
-        left side. Of an ambiguous text it is one of the derivations.
+        The tokenizer takes the longest terminal that fits and ignores blanks.
+        Productions may be left-recursive. For an ambiguous text, one of its
+        derivations is returned.
 
         Args:
-          text: What was derived.
-          symbol: From what; None for the start symbol.
+          text: The text to parse.
+          symbol: Nonterminal to derive it from; None for the start symbol.
 
         Raises:
           ValueError: If the grammar does not derive it; the number of
@@ -106,7 +106,7 @@ class Grammar:
         return self._parser.parse(tokens, symbol or self._lefts[0], text)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Returns the one-hot rows of texts, float32 `[n, T K]`.
+        """Encodes texts as one-hot rows, float32 `[n, T K]`.
 
         Raises:
           ValueError: If the grammar does not derive one of them in T
@@ -115,7 +115,7 @@ class Grammar:
         return self.one_hot([self.parse(text) for text in texts])
 
     def one_hot(self, derivations: Sequence[Sequence[int]]) -> np.ndarray:
-        """Returns derivations, padded, as one-hot rows, float32 `[n, T K]`.
+        """Pads derivations and one-hot encodes them, float32 `[n, T K]`.
 
         Raises:
           ValueError: If one is longer than T.
@@ -135,11 +135,11 @@ class Grammar:
     # Productions to texts.
 
     def text(self, derivation: Sequence[int]) -> str:
-        """Returns what productions derive; padding at the end does not count.
+        """Returns the text of a derivation; padding at its end is ignored.
 
         Raises:
-          ValueError: If one does not expand what stands leftmost, or something
-            is left to expand.
+          ValueError: If a production does not expand the leftmost nonterminal,
+            or nonterminals are left.
         """
         padding = self.num_symbols - 1
         stack = [self._lefts[0]]
@@ -164,19 +164,22 @@ class Grammar:
                 found.append(stack.pop())
         if stack:
             raise ValueError(
-                f"`derivation` must leave nothing to expand, got {stack[-1]} "
+                f"`derivation` must leave no nonterminal, got {stack[-1]} "
                 f"left by {list(derivation)!r}"
             )
         return "".join(found)
 
     def decode(self, rows: np.ndarray) -> list[str]:
-        """Returns the texts of one-hot rows `[n, T K]`."""
+        """Decodes one-hot rows `[n, T K]` to texts."""
         steps = np.reshape(rows, (-1, self.num_steps, self.num_symbols))
         return [self.text(row) for row in steps.argmax(-1)]
 
     @functools.cached_property
     def _pushed(self) -> tuple[np.ndarray, np.ndarray]:
-        """What a production pushes, last first, `[K, R]`, and how much."""
+        """Nonterminals each production pushes on the stack, and their number.
+
+        The former is `[K, R]`, last nonterminal first.
+        """
         pushed = [
             [
                 self._lefts.index(one)
@@ -194,22 +197,22 @@ class Grammar:
     def sample(
         self, probabilities: np.ndarray, uniforms: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Draws derivations, each step among what may follow.
+        """Samples derivations, in each step among the admissible productions.
 
         Args:
-          probabilities: `[n, T, K]`, not negative; those of what may follow
-            are normalised.
+          probabilities: `[n, T, K]`, not negative; those of admissible
+            productions are renormalised.
           uniforms: `[n, T]`, draws on [0, 1).
 
         Returns:
-          Productions, int64 `[n, T]`, and whether nothing is left to expand,
+          Productions, int64 `[n, T]`, and whether the derivation is complete,
           bool `[n]`.
         """
         num_rows = len(probabilities)
         rows = np.arange(num_rows)
         table, counts = self._pushed
         depth = 2 + self.num_steps * table.shape[1]
-        # At the bottom is what padding expands; it is never taken away.
+        # The bottom symbol of the stack, which padding expands, stays there.
         stack = np.full((num_rows, depth), len(self._lefts))
         stack[:, 1] = 0
         size = np.full(num_rows, 2)
@@ -233,17 +236,17 @@ class Grammar:
     def read(
         self, probabilities: np.ndarray, seed: int, num_attempts: int = 1
     ) -> list[str | None]:
-        """Draws texts, and takes for each row what was drawn most often.
+        """Samples texts, and returns the most frequent one of each row.
 
-        Of several that were, it is the one drawn first.
+        Ties are resolved in favour of the one drawn first.
 
         Args:
           probabilities: `[n, T K]` or `[n, T, K]`.
-          seed: Of the draws; those of a row do not depend on how many follow.
+          seed: Seed of the draws; those of a row do not depend on later rows.
           num_attempts: Draws for each row.
 
         Returns:
-          n texts, None where no draw ended within T productions.
+          n texts, None where no draw was complete within T productions.
         """
         shape = (-1, self.num_steps, self.num_symbols)
         probabilities = np.reshape(probabilities, shape)
@@ -265,7 +268,7 @@ class Grammar:
 
 
 def _most_common(votes: np.ndarray) -> int:
-    """Returns the vote that is most common, and first, among those not -1."""
+    """Returns the most common vote other than -1, the first one of ties."""
     counts = collections.Counter(vote for vote in votes.tolist() if vote >= 0)
     return counts.most_common(1)[0][0] if counts else -1
 
@@ -273,10 +276,10 @@ def _most_common(votes: np.ndarray) -> int:
 def _check_productions(
     productions: Sequence[Production],
 ) -> None:
-    """Raises a ValueError for what is no grammar; see `Grammar`."""
+    """Raises a ValueError for invalid productions; see `Grammar`."""
     if not productions or len(set(productions)) < len(productions):
         raise ValueError(
-            "`productions` must be different ones, at least one, got "
+            "`productions` must be distinct, at least one, got "
             f"{list(productions)!r}"
         )
     for left, right in productions:
@@ -292,13 +295,13 @@ def _check_productions(
     for left in alone:
         if left in _reached(alone, left):
             raise ValueError(
-                f"`productions` must not derive a symbol from itself alone, "
-                f"got {left!r}"
+                "`productions` must have no cycle of unit productions, got "
+                f"one of {left!r}"
             )
 
 
 def _reached(edges: dict[str, set[str]], start: str) -> Iterator[str]:
-    """Yields what can be reached from a node of a graph."""
+    """Yields the nodes that can be reached from a node of a graph."""
     seen: set[str] = set()
     queue = [start]
     while queue:

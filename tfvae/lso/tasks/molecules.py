@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Molecules that mix with fat, are easy to make and have no large rings."""
+"""Task: maximise the penalised logP of molecules, encoded as SELFIES."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ _DIFFICULTY = (3.05352042, 0.83460587)
 _EXCESS = (0.04861121, 0.28746695)
 # Rings of up to this many atoms are not penalised.
 _LARGEST_FREE_RING = 6
-# What the published runs count an invalid decode as.
+# Score of invalid decodes in the published runs.
 _INVALID_SCORE = -4.0
 
 
 def penalised_log_p(smiles: str) -> float:
-    """Returns the penalised logP of a molecule, the larger the better.
+    """Returns the penalised logP of a molecule; larger is better.
 
-    It is the logarithm of the octanol-water partition coefficient (Wildman
-    and Crippen, 1999), less how difficult the molecule is to synthesise (Ertl
-    and Schuffenhauer, 2009), less by how many atoms the largest ring of a
-    cycle basis exceeds six; each in standard deviations from its mean over
-    ZINC-250k. There is no largest value: long chains of rings have any.
+    It is the octanol-water partition coefficient logP (Wildman and Crippen,
+    1999), minus the synthetic accessibility score (Ertl and Schuffenhauer,
+    2009), minus the number of atoms by which the largest ring of a cycle basis
+    exceeds six; each term is standardised by its mean and standard deviation
+    over ZINC-250k. It is unbounded: long chains of rings reach any value.
 
     Reference: Jin et al., 2018, "Junction tree variational autoencoder",
-    section 3.2. In bridged ring systems, of which a molecule has more than
-    one cycle basis, the last term is that of the basis networkx finds.
+    section 3.2. In bridged ring systems, which have more than one cycle basis,
+    the last term is that of the basis networkx finds.
 
     Args:
-      smiles: The molecule, without its stereochemistry to be compared with
-        published values.
+      smiles: The molecule, without stereochemistry if it is to be compared
+        with published values.
 
     Raises:
       ImportError: If RDKit is missing.
-      ValueError: If the text is no single molecule.
+      ValueError: If `smiles` is not a single molecule.
     """
     molecule = parse_smiles(smiles)
     log_p = import_chemistry("rdkit.Chem.Crippen").MolLogP(molecule)
@@ -69,7 +69,7 @@ def _longest_cycle(molecule: Any) -> int:
 
 @functools.cache
 def _difficulty_scorer() -> Any:
-    """Loads the scorer that RDKit ships outside its packages, once."""
+    """Loads RDKit's synthetic accessibility scorer, a contributed module."""
     config = import_chemistry("rdkit.RDConfig")
     path = pathlib.Path(config.RDContribDir, "SA_Score", "sascorer.py")
     if not path.exists():
@@ -95,33 +95,33 @@ def molecules(
     leave_out: bool = False,
     is_sampled: bool = False,
 ) -> Task:
-    """The molecules of a file, and their penalised logP to maximise.
+    """Returns the task of maximising the penalised logP of molecules.
 
-    A molecule is its canonical SMILES without stereochemistry, and a point is
-    the one-hot SELFIES of it. New ones are added to the data, those that are
-    there already are not. What decodes to nothing counts as -4, as published.
+    Inputs are canonical SMILES without stereochemistry, and points are their
+    one-hot SELFIES. Only new molecules are added to the data. Invalid decodes
+    have the score -4, as published.
 
     Reference: Tripp et al., 2020, "Sample-efficient optimization in the
     latent space of deep generative models via weighted retraining", section
     6.1, there with the junction tree VAE in place of SELFIES.
 
     Args:
-      path: The file, a molecule in SMILES at the beginning of each line; None
-        for 9,997 that come with RDKit, see `molecule_file`.
-      num_steps: T, at most how many symbols a molecule has; None for as many
-        as the longest one of the file has.
-      num_symbols: K, the number of symbols that the model is made for, if it
-        is to be compared with the file's.
-      num_data: How many molecules a run begins with, drawn by its seed; None
-        for all.
-      leave_out: Whether lines without a readable molecule, and molecules
-        that are too long, are left out in place of an error.
-      is_sampled: Whether the symbols of a decoded molecule are drawn, in
-        place of the likeliest ones.
+      path: The file of initial molecules, SMILES at the beginning of each
+        line; None for the 9,997 bundled with RDKit, see `molecule_file`.
+      num_steps: T, the largest number of symbols in a molecule; None for that
+        of the longest one in the file.
+      num_symbols: K, the number of symbols that the model is made for, to be
+        compared with the file's; None for any.
+      num_data: Number of initial molecules, drawn by the run's seed; None for
+        all.
+      leave_out: Whether to skip lines without a readable molecule, and
+        molecules that are too long, instead of raising an error.
+      is_sampled: Whether the symbols of a decoded molecule are sampled rather
+        than the most probable ones.
 
     Returns:
-      The task. Its file is read at once, its scores when they are asked for,
-      and then kept.
+      The task. The file is read at once; scores are computed at first use and
+      cached.
 
     Raises:
       FileNotFoundError: If there is no such file.
@@ -158,7 +158,7 @@ def molecules(
 def _draw_data(
     source: MoleculeFile, num_data: int | None, seed: int
 ) -> ScoredData:
-    """Returns the molecules that a run begins with."""
+    """Returns the initial molecules of a run and their scores."""
     smiles = list(source.sequences)
     if num_data is not None:
         chosen = np.random.default_rng(seed).permutation(len(smiles))
@@ -173,11 +173,11 @@ def _draw_data(
 def _read(
     code: SelfiesCode, is_sampled: bool, outputs: np.ndarray, seed: int
 ) -> Sequence[str | None]:
-    """Returns the molecules that decoder means stand for."""
+    """Decodes decoder means to molecules."""
     return code.read(outputs, seed if is_sampled else None)
 
 
 @functools.cache
 def _known_score(smiles: str) -> float:
-    """Returns a score of the data, computed once for all runs."""
+    """Returns the score of a molecule of the data, cached for all runs."""
     return penalised_log_p(smiles)

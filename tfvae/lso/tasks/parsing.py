@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From texts to their derivations, for any context-free grammar."""
+"""Earley parser: leftmost derivations for any context-free grammar."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ Production = tuple[str, tuple[str, ...]]
 """Left side and right side."""
 
 Derivation = tuple[int, ...]
-"""Numbers of productions, each of which expands what stands leftmost."""
+"""Indices of productions, each of which expands the leftmost nonterminal."""
 
 _Item = tuple[int, int, int]
-"""Production, how much of its right side is found, and where it began."""
+"""Earley item: production, position in its right side, and where it began."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Token:
-    """A terminal and where it begins in a text."""
+    """A terminal and its position in a text."""
 
     symbol: str
     place: int
 
 
 def tokenize(text: str, terminals: Sequence[str]) -> list[Token]:
-    """Returns the terminals of a text.
+    """Splits a text into terminals.
 
     Args:
-      text: The text; blanks between terminals do not count.
-      terminals: All there are; the first that fits is taken.
+      text: The text; blanks between terminals are ignored.
+      terminals: All terminals; the first that fits is taken.
 
     Raises:
       ValueError: If none fits.
@@ -52,12 +52,12 @@ def tokenize(text: str, terminals: Sequence[str]) -> list[Token]:
 
 
 def one_of(symbols: Sequence[str]) -> str:
-    """Returns symbols as a part of a sentence."""
+    """Joins symbols by "or", for error messages."""
     return " or ".join(repr(one) for one in symbols) or "nothing"
 
 
 class Parser:
-    """Earley's algorithm, which takes productions of any form but empty ones.
+    """Earley's algorithm for grammars without empty productions.
 
     Reference: Earley, 1970, "An efficient context-free parsing algorithm".
     """
@@ -66,7 +66,7 @@ class Parser:
         """Creates the parser.
 
         Args:
-          productions: No right side is empty.
+          productions: The productions; no right side may be empty.
         """
         self._productions = tuple(productions)
         self._lefts = {left for left, _ in productions}
@@ -74,17 +74,17 @@ class Parser:
     def parse(
         self, tokens: Sequence[Token], symbol: str, text: str
     ) -> Derivation:
-        """Returns how tokens are derived; see `Grammar.parse`.
+        """Returns a leftmost derivation of tokens; see `Grammar.parse`.
 
         Args:
-          tokens: What was derived.
-          symbol: From what.
-          text: What to quote in errors.
+          tokens: The tokens to parse.
+          symbol: Nonterminal to derive them from.
+          text: The text to quote in error messages.
 
         Raises:
           ValueError: If there is no derivation.
         """
-        # For each place, the items there and the productions they have used.
+        # For each position, its items and the productions they have used.
         chart: list[dict[_Item, Derivation]] = [{}]
         self._predict(chart[0], symbol, 0)
         completed = self._expand(chart)
@@ -98,8 +98,8 @@ class Parser:
             completed = self._expand(chart)
         if (symbol, 0) not in completed:
             raise ValueError(
-                f"`text` must go on with {self._expected(chart[-1])}, got its "
-                f"end in {text!r}"
+                f"`text` must continue with {self._expected(chart[-1])}, got "
+                f"the end of {text!r}"
             )
         return completed[symbol, 0]
 
@@ -110,14 +110,14 @@ class Parser:
         return right[num_found] if num_found < len(right) else None
 
     def _expected(self, items: dict[_Item, Derivation]) -> str:
-        """Returns the terminals that may come next, as a part of a sentence."""
+        """Returns the terminals that may come next, for error messages."""
         found = {self._next(item) for item in items} - {None} - self._lefts
         return one_of(sorted(str(one) for one in found))
 
     def _predict(
         self, items: dict[_Item, Derivation], symbol: str, place: int
     ) -> None:
-        """Adds the productions of a symbol that is expected at a place."""
+        """Adds the productions of a symbol expected at a position."""
         for number, (left, _) in enumerate(self._productions):
             if left == symbol:
                 items.setdefault((number, 0, place), (number,))
@@ -125,7 +125,7 @@ class Parser:
     def _scan(
         self, items: dict[_Item, Derivation], token: Token
     ) -> dict[_Item, Derivation]:
-        """Returns the items that go on with a token."""
+        """Returns the items that are advanced by a token."""
         return {
             (item[0], item[1] + 1, item[2]): derivation
             for item, derivation in items.items()
@@ -135,14 +135,14 @@ class Parser:
     def _expand(
         self, chart: list[dict[_Item, Derivation]]
     ) -> dict[tuple[str, int], Derivation]:
-        """Adds to the last items of a chart all that follow from them.
+        """Completes the last item set of a chart by prediction and completion.
 
         Args:
-          chart: Items of all places so far.
+          chart: Item sets of all positions so far.
 
         Returns:
-          What ends at the last place: symbol and where it began, to how it was
-          derived.
+          The derivations of all symbols that end at the last position, by
+          symbol and position where it began.
         """
         items = chart[-1]
         completed: dict[tuple[str, int], Derivation] = {}

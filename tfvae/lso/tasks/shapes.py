@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The task of making a white area large, from images of squares."""
+"""Task: maximise the white area of binary images, from images of squares."""
 
 from __future__ import annotations
 
@@ -25,21 +25,20 @@ def shapes(
     data: Callable[[], Observations] = squares,
     image_shape: Sequence[int] = (64, 64),
 ) -> Task:
-    """Returns the task of finding images of the largest area.
+    """Returns the task of finding images of the largest white area.
 
-    An input is an image, `[h, w]` uint8 of zeros and ones. A decoder's means
-    become one by rounding: pixels of more than a half are 1. All inputs are
-    valid, the area is exact, and the most is an image all of ones. Every run
-    begins with the same data, whatever its seed, for they are what the model
-    was trained on before.
+    An input is an image, `[h, w]` uint8 of zeros and ones. Decoder means are
+    rounded: pixels above one half are 1. All inputs are valid, the score has no
+    noise, and the optimum is an image of ones. The initial data do not depend
+    on the seed, as they are what the model was pretrained on.
 
     Reference: Tripp, Daxberger and Hernandez-Lobato, 2020, "Sample-efficient
     optimization in the latent space of deep generative models via weighted
     retraining".
 
     Args:
-      data: Called without arguments; its training points are the data, zeros
-        and ones, and its validation points are left out.
+      data: Data source of binary images; its training points are the initial
+        data, its validation points are not used.
       image_shape: (h, w) of the images, pixels.
     """
     shape = tuple(image_shape)
@@ -86,7 +85,7 @@ def _flattened(images: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _to_text(image: np.ndarray) -> str:
-    """Packs eight pixels in a byte, and four characters for three bytes."""
+    """Packs eight pixels in a byte and encodes the bytes in base64."""
     return base64.b64encode(np.packbits(image).tobytes()).decode("ascii")
 
 
