@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
@@ -31,6 +32,12 @@ def clear_gin() -> Iterator[None]:
     gin.clear_config()
     yield
     gin.clear_config()
+
+
+def pytest_collection_finish() -> None:
+    """Spares collections of garbage the modules, which stay for good."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
