@@ -14,7 +14,8 @@ from typing import Any
 
 import gin
 
-import tfvae.sweeps.optimization_cell  # noqa: F401 (gin files name these)
+import tfvae.sweeps.optimization_cell
+import tfvae.sweeps.training_cell  # noqa: F401 (gin files name these)
 from tfvae.runs import config
 from tfvae.runs.run_directory import RunDirectory, UnexpectedError
 from tfvae.sweeps import folders, pool
