@@ -9,6 +9,7 @@ import math
 import gin
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -39,6 +40,7 @@ def _space(cls):
     return tf.constant(grid, tf.float32), (axis[1] - axis[0]) ** 2
 
 
+@pytest.mark.usefixtures("kept_kernels")
 class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
     def test_every_prior_of_the_library_has_a_case(self):
         registered = {
