@@ -186,7 +186,7 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
                 "fit.epochs = 1",
                 "train.export = False",
                 "optimize.budget = 2",
-                "optimize.queries_per_round = 1",
+                "optimize.queries_per_round = 2",
                 "optimize.num_samples = 0",
                 "SparseGaussianProcess.num_inducing = 5",
             ],

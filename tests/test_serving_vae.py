@@ -15,6 +15,7 @@ from unittest import mock
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -102,6 +103,7 @@ every_variant = parameterized.product(
 )
 
 
+@pytest.mark.usefixtures("kept_kernels")
 class SignaturesTest(tf.test.TestCase, parameterized.TestCase):
     """What an export returns is what the model in memory does."""
 
@@ -263,6 +265,7 @@ def _shapes(specs):
     return {name: tuple(spec.shape) for name, spec in specs.items()}
 
 
+@pytest.mark.usefixtures("kept_kernels")
 class BadRequestTest(tf.test.TestCase, parameterized.TestCase):
     """What a server would answer to wrong inputs."""
 

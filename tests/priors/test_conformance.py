@@ -9,6 +9,7 @@ import math
 import gin
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -50,6 +51,7 @@ def _posteriors(cls):
     return (binary, real) if cls in small.BINARY else (real, binary)
 
 
+@pytest.mark.usefixtures("kept_kernels")
 class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
     def test_every_prior_of_the_library_has_a_case(self):
         registered = {

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests.runs import small
+from tfvae import serving
 from tfvae.data import images
 from tfvae.runs.denoise import denoise
 
@@ -25,7 +26,8 @@ class DenoiseTest(tf.test.TestCase):
 
     def test_restores_and_tells_how_well(self):
         small.load_picture("fit.epochs = 3")
-        summary = denoise(self.folder)
+        with mock.patch.object(serving, "export_saved_model") as export:
+            summary = denoise(self.folder)
         self.assertGreater(summary["psnr"], summary["corrupted_psnr"])
         self.assertBetween(summary["ssim"], -1.0, 1.0)
         found = {path.name for path in (self.folder / "figures").iterdir()}
@@ -42,7 +44,9 @@ class DenoiseTest(tf.test.TestCase):
                 "samples.png",
             },
         )
-        self.assertTrue((self.folder / "saved_model").is_dir())
+        export.assert_called_once_with(
+            mock.ANY, self.folder / "saved_model", event_shape=(4, 4, 1)
+        )
         rows = small.metrics(self.folder)
         self.assertEqual([row["psnr"] == "" for row in rows], [1, 0, 0])
         self.assertEqual(float(rows[-1]["psnr"]), summary["psnr"])

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
 from tests.runs import small
+from tfvae import serving
 from tfvae.runs import config
 from tfvae.runs.denoise import denoise
 from tfvae.runs.evaluate import evaluate
@@ -38,6 +41,16 @@ def _load(name, levels, *params):
     path = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / "base.gin"
     path.write_text(base)
     config.load([path, *files], [*bindings, *_SMALL, *params])
+
+
+@contextlib.contextmanager
+def _without_figures():
+    with (
+        mock.patch("tfvae.runs.summaries.draw"),
+        mock.patch("tfvae.runs.summaries.draw_model"),
+        mock.patch("tfvae.runs.summaries.read_figures", return_value={}),
+    ):
+        yield
 
 
 class CellTest(tf.test.TestCase, parameterized.TestCase):
@@ -119,7 +132,9 @@ class VAERunTest(tf.test.TestCase):
             "objective": "elbo",
         }
         _load(_STUDY, levels, "fit.observe_every = 1")
-        whole = train(folder / "whole")
+        # What the check is worth is in test_serving_vae.
+        with mock.patch.object(serving, "check_saved_model"):
+            whole = train(folder / "whole")
         _load(
             _STUDY,
             levels,
@@ -127,9 +142,11 @@ class VAERunTest(tf.test.TestCase):
             "fit.epochs = 1",
             "train.export = False",
         )
-        train(folder / "parts")
+        with _without_figures():
+            train(folder / "parts")
         _load(_STUDY, levels, "fit.observe_every = 1", "train.export = False")
-        resumed = train(folder / "parts")
+        with _without_figures():
+            resumed = train(folder / "parts")
         self.assertEqual(
             small.metrics(folder / "parts"), small.metrics(folder / "whole")
         )

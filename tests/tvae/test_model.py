@@ -8,6 +8,7 @@ import math
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -20,6 +21,7 @@ EVERY_LIKELIHOOD = tuple(tiny.LIKELIHOODS)
 ALL_STATES = 2**tiny.NUM_LATENTS
 
 
+@pytest.mark.usefixtures("kept_kernels")
 class BoundTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(*EVERY_LIKELIHOOD)
     def test_bound_is_log_likelihood_when_states_are_exhaustive(self, kind):
@@ -101,6 +103,7 @@ class BoundTest(tf.test.TestCase, parameterized.TestCase):
             model.log_likelihood(tiny.data())
 
 
+@pytest.mark.usefixtures("kept_kernels")
 class InferTest(tf.test.TestCase, parameterized.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -168,6 +171,7 @@ class InferTest(tf.test.TestCase, parameterized.TestCase):
             getattr(model, method)(255.0 * np.eye(3, dtype=np.float32))
 
 
+@pytest.mark.usefixtures("kept_kernels")
 class ReconstructionTest(tf.test.TestCase, parameterized.TestCase):
     def _expected(self, model, x, states):
         """sum_s q(s) E[x | s], by loops, over states `[N, K, H]`."""
@@ -224,6 +228,7 @@ class ReconstructionTest(tf.test.TestCase, parameterized.TestCase):
             model.stored_reconstruction(tiny.data(), tiny.INDEX)
 
 
+@pytest.mark.usefixtures("kept_kernels")
 class GenerationTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(((),), ((5,),), ((2, 3),))
     def test_decoded_means_keep_the_leading_dimensions(self, leading):

@@ -104,7 +104,8 @@ def _trained(cls, case, shared, epochs=3):
     rng = np.random.default_rng(1)
     for weight in decoder.weights:
         weight.assign(rng.normal(0.0, 0.7, weight.shape))
-    model.compile(case.optimizer(0.02))
+    # The slow form is as quick without a graph, which takes long to trace.
+    model.compile(case.optimizer(0.02), run_eagerly=cls is PlainTVAE)
     history = model.fit(
         _data(case),
         np.arange(NUM_DATA),

@@ -297,7 +297,7 @@ PRIORS = {
 
 class SavingTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(
-        ("partially_non_learnable", "flow"),
+        ("partially_non_learnable", "normal"),
         ("non_learnable", "flow"),
         ("random_kitchen_sinks", "normal"),
     )

@@ -80,22 +80,17 @@ class StateStore(keras.layers.Layer):
         num_bits = self.num_states * self.num_latents
         num_drawn = min(max(1, _BITS_PER_DRAW // num_bits), self.num_data)
 
-        @tf.function
-        def draw_all() -> None:
-            for start in tf.range(0, self.num_data, num_drawn):
-                stop = tf.minimum(start + num_drawn, self.num_data)
-                packed = truncated.initial_states(
-                    random.make_seed(seed, start),
-                    stop - start,
-                    self.num_states,
-                    self.num_latents,
-                )
-                index = tf.range(start, stop)
-                self.packed.value.scatter_update(
-                    tf.IndexedSlices(packed, index)
-                )
-
-        draw_all()
+        for start in range(0, self.num_data, num_drawn):
+            stop = min(start + num_drawn, self.num_data)
+            packed = truncated.initial_states(
+                random.make_seed(seed, start),
+                stop - start,
+                self.num_states,
+                self.num_latents,
+            )
+            self.packed.value.scatter_update(
+                tf.IndexedSlices(packed, tf.range(start, stop))
+            )
 
     def copy_rows(self, other: StateStore) -> None:
         """Takes over the states of as many data points as both stores have.
