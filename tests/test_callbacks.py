@@ -105,7 +105,7 @@ class CallbacksTest(tf.test.TestCase, parameterized.TestCase):
         self.assertIn(("restored", 2), tags)
         self.assertNotIn(("restored", 1), tags)
 
-    def test_plain_progress_tells_first_and_last_epoch(self):
+    def test_plain_progress_reports_first_and_last_epoch(self):
         stream = io.StringIO()
         _fit([callbacks.Progress(stream)], epochs=3)
         lines = stream.getvalue().splitlines()
@@ -129,7 +129,7 @@ class CallbacksTest(tf.test.TestCase, parameterized.TestCase):
         (3599.0, "59:59 elapsed, 0:10 left"),
         (3661.0, "1:01:01 elapsed, 0:10 left"),
     )
-    def test_progress_line_tells_the_time(self, elapsed, expected):
+    def test_progress_line_reports_the_time(self, elapsed, expected):
         line = callbacks.progress_line(3, 13, {}, elapsed, 1.0)
         self.assertEqual(line, f"epoch  3/13  {expected}")
 

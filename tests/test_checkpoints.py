@@ -194,7 +194,7 @@ class CheckpointsTest(tf.test.TestCase, parameterized.TestCase):
         for one, two in zip(before, _values(other), strict=True):
             self.assertAllEqual(one, two)
 
-    def test_full_disk_is_told_before_writing(self):
+    def test_full_disk_is_reported_before_writing(self):
         model = _trained_model(steps=1)
         usage = shutil.disk_usage(self.directory)._replace(free=1000)
         with mock.patch("shutil.disk_usage", return_value=usage):

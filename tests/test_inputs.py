@@ -26,7 +26,7 @@ class DataTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllEqual(check(x, 2), x)
 
     @parameterized.parameters(inputs.as_batch, inputs.check_data)
-    def test_what_is_no_number_is_told(self, check):
+    def test_what_is_no_number_is_reported(self, check):
         for x in ([["a", "b"]], [[True, False]], [[1j, 2.0]]):
             with self.assertRaisesRegex(TypeError, "`x` must be numbers, got"):
                 check(np.array(x), 2)
@@ -35,14 +35,14 @@ class DataTest(tf.test.TestCase, parameterized.TestCase):
         check=(inputs.as_batch, inputs.check_data),
         shape=((3,), (2, 4), (2, 3, 1), (), (3, 2)),
     )
-    def test_wrong_rank_or_width_is_told(self, check, shape):
+    def test_wrong_rank_or_width_is_reported(self, check, shape):
         with self.assertRaisesRegex(
             ValueError, r"`x` must have shape \[N, 3\].*got \("
         ):
             check(np.ones(shape, np.float32), 3)
 
     @parameterized.parameters(INF, -INF)
-    def test_infinite_values_are_told_with_their_first_row(self, value):
+    def test_infinite_values_are_reported_with_their_first_row(self, value):
         x = np.zeros((9, 2), np.float32)
         x[[4, 7], 1] = value
         with self.assertRaisesRegex(
@@ -50,7 +50,7 @@ class DataTest(tf.test.TestCase, parameterized.TestCase):
         ):
             inputs.check_data(x, 2)
 
-    def test_rows_without_any_value_are_told_with_the_first(self):
+    def test_rows_without_any_value_are_reported_with_the_first(self):
         x = np.zeros((9, 2), np.float32)
         x[[3, 5, 6]] = NAN
         x[0, 0] = NAN
@@ -65,7 +65,7 @@ class DataTest(tf.test.TestCase, parameterized.TestCase):
         ("outside", [[1.0, NAN], [0.5, 1.5]], r"x must be in \[0, 1\]"),
         ("below", [[1.0, -0.01]], r"x must be in \[0, 1\]"),
     )
-    def test_graphs_tell_wrong_values_when_they_run(self, x, message):
+    def test_graphs_report_wrong_values_when_they_run(self, x, message):
         @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32)])
         def check(x):
             return inputs.as_batch(x, 2, (0.0, 1.0))
@@ -75,7 +75,7 @@ class DataTest(tf.test.TestCase, parameterized.TestCase):
         with self.assertRaisesRegex(tf.errors.InvalidArgumentError, message):
             check(tf.constant(x))
 
-    def test_graphs_tell_wrong_shapes_not_known_before_when_they_run(self):
+    def test_graphs_report_wrong_shapes_not_known_before_when_they_run(self):
         @tf.function(input_signature=[tf.TensorSpec(None, tf.float32)])
         def check(x):
             x = inputs.as_batch(x, 2)
@@ -89,7 +89,7 @@ class DataTest(tf.test.TestCase, parameterized.TestCase):
             ):
                 check(tf.ones(shape))
 
-    def test_graphs_tell_wrong_widths_when_they_are_traced(self):
+    def test_graphs_report_wrong_widths_when_they_are_traced(self):
         @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32)])
         def check(x):
             return inputs.as_batch(x, 2)

@@ -221,7 +221,9 @@ class LayeringTest(parameterized.TestCase):
         ("tvae", ["tfvae.unheard_of"], False),
         ("runs", ["tfvae.serving.export_saved_model"], True),
     )
-    def test_rule_tells_right_from_wrong(self, component, imported, allowed):
+    def test_rule_separates_right_from_wrong(
+        self, component, imported, allowed
+    ):
         self.assertEqual(not _upward_imports(component, imported), allowed)
 
     @parameterized.parameters(*FENCED_IMPORTS.items())

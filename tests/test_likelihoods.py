@@ -186,7 +186,7 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
         )
         self.assertAllClose(compiled(x, observed, outputs), expected, rtol=1e-6)
 
-    def test_likelihood_without_features_is_told(self):
+    def test_likelihood_without_features_is_reported(self):
         with self.assertRaisesRegex(
             NotImplementedError,
             r"Likelihood does not implement `features`.*\(shared=False\)",
@@ -202,7 +202,7 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllEqual(log_prob, np.zeros((2, 5)))
 
     @parameterized.named_parameters(*EVERY_CASE)
-    def test_density_has_mass_1_and_the_mean_that_is_told(self, make, _, grid):
+    def test_density_has_mass_1_and_the_stated_mean(self, make, _, grid):
         likelihood = make()
         for outputs in grid:
             mass, mean, _ = _moments(likelihood, outputs)
@@ -298,7 +298,7 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
         self.assertIs(type(gin.get_configurable(cls.__name__)()), cls)
 
     @parameterized.named_parameters(*EVERY_CASE)
-    def test_data_outside_the_support_are_told(self, make, *_):
+    def test_data_outside_the_support_are_reported(self, make, *_):
         likelihood = make()
         likelihood.validate(_data((5, 4)))
         low, high = likelihood.support
@@ -328,7 +328,7 @@ class StandardizedTest(tf.test.TestCase, parameterized.TestCase):
             self.assertAllClose(likelihood.mean(outputs), [[expected] * 3])
 
     @parameterized.parameters(*classes)
-    def test_outputs_are_in_the_datas_own_units_if_told(self, cls):
+    def test_outputs_are_in_the_datas_own_units_if_asked_for(self, cls):
         likelihood = cls(standardize=False)
         likelihood.adapt(50.0 + 7.0 * _data((60, 3)))
         outputs = tf.fill([1, likelihood.num_outputs(3)], 4.0)
@@ -485,7 +485,7 @@ class GaussianTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllClose(likelihood.variance, 0.01)
 
     @parameterized.parameters(0.0, -1.0, math.nan)
-    def test_variance_that_is_not_positive_is_told(self, variance):
+    def test_variance_that_is_not_positive_is_reported(self, variance):
         with self.assertRaisesRegex(
             ValueError, "`initial_variance` must be positive or None, got"
         ):
@@ -514,7 +514,7 @@ class DiagonalGaussianTest(tf.test.TestCase):
             log_variance = -2.0 * log_prob - math.log(2.0 * math.pi)
             self.assertAllClose(log_variance, [math.copysign(limit, ratio)])
 
-    def test_odd_number_of_outputs_is_told(self):
+    def test_odd_number_of_outputs_is_reported(self):
         likelihood = likelihoods.DiagonalGaussianLikelihood()
         with self.assertRaisesRegex(
             ValueError, "`decoder` must have an even number of outputs.*got 5"

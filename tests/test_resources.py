@@ -19,7 +19,7 @@ class CheckMemoryTest(absltest.TestCase):
     def test_what_fits_exactly_passes(self):
         resources.check_memory(2 * 10**9, "it", "take less")
 
-    def test_one_byte_more_is_told_with_the_remedy(self):
+    def test_one_byte_more_is_reported_with_the_remedy(self):
         with self.assertRaisesRegex(
             ValueError,
             "^it would take 2.0 GB of memory, but only 2.0 GB are free; "
@@ -42,7 +42,7 @@ class CheckDiskSpaceTest(parameterized.TestCase):
         self.disk_usage.assert_called_once_with(self.folder)
 
     @parameterized.parameters("writing to here", "exporting to there")
-    def test_one_byte_more_is_told_with_both_sizes(self, what):
+    def test_one_byte_more_is_reported_with_both_sizes(self, what):
         with self.assertRaisesRegex(
             OSError,
             f"^not enough disk space: {what} needs 1,049,577 bytes, but only "

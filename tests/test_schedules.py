@@ -68,14 +68,14 @@ class TriangularCyclicalTest(tf.test.TestCase, parameterized.TestCase):
         )
 
     @parameterized.parameters((0.0, 0.1), (-0.1, 0.1), (0.2, 0.1))
-    def test_rates_that_do_not_climb_from_above_0_are_told(self, low, high):
+    def test_rates_that_do_not_climb_from_above_0_are_reported(self, low, high):
         with self.assertRaisesRegex(
             ValueError, f"`min_learning_rate` must be .*got {low} and {high}"
         ):
             schedules.TriangularCyclical(low, high, 5)
 
     @parameterized.parameters(0, -3)
-    def test_half_cycles_without_a_step_are_told(self, steps):
+    def test_half_cycles_without_a_step_are_reported(self, steps):
         with self.assertRaisesRegex(
             ValueError, f"`half_cycle_steps` must be at least 1, got {steps}"
         ):

@@ -161,7 +161,7 @@ class SequenceLikelihoodTest(tf.test.TestCase, parameterized.TestCase):
         made = gin.get_configurable("SequenceLikelihood")(T, K)
         self.assertEqual(made.num_observed(T * K), T * K)
 
-    def test_symbols_that_are_none_are_told(self):
+    def test_symbols_that_are_none_are_reported(self):
         likelihood = _make(None)
         _, rows = _data()
         likelihood.validate(rows)
@@ -194,7 +194,7 @@ class SequenceLikelihoodTest(tf.test.TestCase, parameterized.TestCase):
             rtol=1e-5,
         )
 
-    def test_wrong_arguments_are_told(self):
+    def test_wrong_arguments_are_reported(self):
         for arguments, message in (
             ((0, 3), "`num_steps` and `num_symbols` must be positive"),
             ((2, 3, (0, 1)), r"`groups` must be .* of 3 symbols.*\(0, 1\)"),

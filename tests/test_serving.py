@@ -220,7 +220,7 @@ class ContentTest(tf.test.TestCase, parameterized.TestCase):
             {"mean": (-1, D), "bound": (-1,)},
         ),
     )
-    def test_names_and_shapes_are_told_by(self, inputs, outputs):
+    def test_names_and_shapes_are_shown_by(self, inputs, outputs):
         name = self.id().rpartition("_told_by_")[2]
         signature = _signature(_exported("gaussian")[1], name)
         self.assertEqual(_shapes(signature.inputs), inputs)
@@ -237,7 +237,7 @@ class ContentTest(tf.test.TestCase, parameterized.TestCase):
         # Names of variables, at most: the states take 360,000 bytes.
         self.assertLess(abs(large - small), 1000)
 
-    def test_metadata_tell_sizes_likelihood_and_event_shape(self):
+    def test_metadata_report_sizes_likelihood_and_event_shape(self):
         _, path, _ = _exported("diagonal")
         metadata = json.loads((path / serving.METADATA_FILE).read_text())
         self.assertEqual(metadata["num_latents"], H)

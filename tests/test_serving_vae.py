@@ -230,7 +230,7 @@ class ContentTest(tf.test.TestCase, parameterized.TestCase):
             {"mean": (None, D), "bound": (None,)},
         ),
     )
-    def test_names_and_shapes_are_told_by(self, inputs, outputs):
+    def test_names_and_shapes_are_shown_by(self, inputs, outputs):
         name = self.id().rpartition("_told_by_")[2]
         for variant in ("normal", "flow"):
             signature = _exported(variant)[2].signatures[name]
@@ -238,7 +238,7 @@ class ContentTest(tf.test.TestCase, parameterized.TestCase):
             self.assertEqual(_shapes(specs), inputs)
             self.assertEqual(_shapes(signature.structured_outputs), outputs)
 
-    def test_metadata_tell_the_parts(self):
+    def test_metadata_report_the_parts(self):
         _, path, _ = _exported("vamp")
         metadata = json.loads((path / serving.METADATA_FILE).read_text())
         expected = {

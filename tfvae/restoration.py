@@ -44,18 +44,18 @@ class Restoration:
     (and when written to a file), never in between.
 
     Attributes:
-        image: `[height, width, channels]` float32, the corrupted image; NaN
-            marks a missing entry.
-        clean: The uncorrupted image, for scores, or None.
-        patch: Height and width of a patch in pixels.
-        stride: Distance of neighbouring patches in pixels.
-        merge_method: "mean", "median" or "gaussian", see `merge_patches`.
-        scale: Factor from 0..255 to the model's values, such as 1 / 255.
-        keep_observed: Whether observed entries are kept in the result, so
-            that only missing ones are filled in; for incomplete images
-            without noise.
-        bits: Bits per channel to write the restored image with, 8 or 16.
-        name: Short name of the image.
+      image: `[height, width, channels]` float32, the corrupted image; NaN
+        marks a missing entry.
+      clean: The uncorrupted image, for scores, or None.
+      patch: Height and width of a patch in pixels.
+      stride: Distance of neighbouring patches in pixels.
+      merge_method: "mean", "median" or "gaussian", see `merge_patches`.
+      scale: Factor from 0..255 to the model's values, such as 1 / 255.
+      keep_observed: Whether observed entries are kept in the result, so
+        that only missing ones are filled in; for incomplete images
+        without noise.
+      bits: Bits per channel to write the restored image with, 8 or 16.
+      name: Short name of the image.
     """
 
     image: np.ndarray
@@ -156,15 +156,15 @@ class Restoration:
         """Merges patch estimates into an image, without clipping.
 
         Args:
-            estimates: `[N, D]` on the model's scale, one row for each data
-                point of `observations`, in its order.
+          estimates: `[N, D]` on the model's scale, one row for each data
+            point of `observations`, in its order.
 
         Returns:
-            `[height, width, channels]` float32 on the scale of 0..255.
+          `[height, width, channels]` float32 on the scale of 0..255.
 
         Raises:
-            ValueError: If the number or length of the rows is wrong, or an
-                estimate is not finite.
+          ValueError: If the number or length of the rows is wrong, or an
+            estimate is not finite.
         """
         rows = self._informed_rows()
         width = math.prod(self.patch) * self.image.shape[2]
@@ -194,11 +194,11 @@ class Restoration:
         """The restored image, clipped to 0..255.
 
         Args:
-            estimates: See `merge`.
+          estimates: See `merge`.
 
         Returns:
-            `[height, width, channels]` float32. With `keep_observed` the
-            observed entries are those of the corrupted image.
+          `[height, width, channels]` float32. With `keep_observed` the
+          observed entries are those of the corrupted image.
         """
         image = self.merge(estimates)
         if self.keep_observed:
@@ -211,16 +211,16 @@ class Restoration:
         """Compares an image with the clean one.
 
         Args:
-            image: `[height, width, channels]` on 0..255.
-            clip: Whether to clip `image` to 0..255 first.
+          image: `[height, width, channels]` on 0..255.
+          clip: Whether to clip `image` to 0..255 first.
 
         Returns:
-            "psnr" in decibels and "ssim", each over the whole image with a
-            data range of 255; "ssim" is NaN for images below 7 x 7 pixels.
+          "psnr" in decibels and "ssim", each over the whole image with a
+          data range of 255; "ssim" is NaN for images below 7 x 7 pixels.
 
         Raises:
-            RuntimeError: If there is no clean image.
-            ValueError: If `image` has another shape or missing entries.
+          RuntimeError: If there is no clean image.
+          ValueError: If `image` has another shape or missing entries.
         """
         if self.clean is None:
             raise RuntimeError("`clean` must be set for scores, got None")
@@ -241,8 +241,8 @@ class Restoration:
         """Returns the score of the corrupted image, by convention not clipped.
 
         Returns:
-            See `score`; None if there is no clean image or entries are
-            missing.
+          See `score`; None if there is no clean image or entries are
+          missing.
         """
         if self.clean is None or np.isnan(self.image).any():
             return None
@@ -299,34 +299,34 @@ def corrupted_image(
     adds white Gaussian noise (unclipped), `missing_fraction` drops entries.
 
     Args:
-        image: A file, the name of an embedded picture or an array, see
-            `load_image`; NaN marks missing entries.
-        clean: The clean image, if it is not `image` itself.
-        crop: Top row, left column, height and width of a region to work on.
-        noise_std: Standard deviation of the noise to add, on 0..255.
-        missing_fraction: Probability of each entry to be dropped.
-        whole_pixels: Whether all channels of a pixel are dropped together;
-            otherwise each colour value is dropped on its own.
-        mask: What to in-paint: a file or array as large as `image` (before
-            cropping), non-zero where missing. What `image` holds there is
-            disregarded, also as a reference; give `clean` to get scores.
-        patch: Height and width of a patch in pixels.
-        stride: Distance of neighbouring patches in pixels.
-        merge_method: "mean", "median" or "gaussian", see `merge_patches`.
-        scale: Factor from 0..255 to the model's values.
-        keep_observed: Whether to keep observed entries; None keeps them if
-            entries are missing and no noise was added.
-        seed: Seed of the corruption.
+      image: A file, the name of an embedded picture or an array, see
+        `load_image`; NaN marks missing entries.
+      clean: The clean image, if it is not `image` itself.
+      crop: Top row, left column, height and width of a region to work on.
+      noise_std: Standard deviation of the noise to add, on 0..255.
+      missing_fraction: Probability of each entry to be dropped.
+      whole_pixels: Whether all channels of a pixel are dropped together;
+        otherwise each colour value is dropped on its own.
+      mask: What to in-paint: a file or array as large as `image` (before
+        cropping), non-zero where missing. What `image` holds there is
+        disregarded, also as a reference; give `clean` to get scores.
+      patch: Height and width of a patch in pixels.
+      stride: Distance of neighbouring patches in pixels.
+      merge_method: "mean", "median" or "gaussian", see `merge_patches`.
+      scale: Factor from 0..255 to the model's values.
+      keep_observed: Whether to keep observed entries; None keeps them if
+        entries are missing and no noise was added.
+      seed: Seed of the corruption.
 
     Returns:
-        The prepared restoration, with the bit depth of `image`. It has a
-        `clean` image, and so scores, if
-        `clean` was given, or if `image` is complete and was corrupted here
-        by noise or random dropping.
+      The prepared restoration, with the bit depth of `image`. It has a
+      `clean` image, and so scores, if
+      `clean` was given, or if `image` is complete and was corrupted here
+      by noise or random dropping.
 
     Raises:
-        FileNotFoundError: If a file does not exist.
-        ValueError: If an argument is out of range or shapes do not fit.
+      FileNotFoundError: If a file does not exist.
+      ValueError: If an argument is out of range or shapes do not fit.
     """
     source, bits = load_image(image)
     reference = None if clean is None else load_image(clean).pixels

@@ -62,7 +62,7 @@ class PinnedProcessTest(tf.test.TestCase):
         self.assertEqual(told["cores"], cores)
         self.assertFalse(psutil.pid_exists(told["pid"]))
 
-    def test_tells_how_long_an_epoch_took(self):
+    def test_reports_how_long_an_epoch_took(self):
         code = "input(); print('{\"seconds\": 2.5}')"
         with self._started(code, [0]) as process:
             epoch = process.epoch("epoch")
@@ -70,7 +70,7 @@ class PinnedProcessTest(tf.test.TestCase):
         self.assertBetween(epoch.processor_seconds, 0.0, 2.5)
         self.assertBetween(epoch.others, 0.0, 1.5)
 
-    def test_failure_is_told(self):
+    def test_failure_is_reported(self):
         code = "raise SystemExit('error: no room')"
         with (
             self._started(code, [0]) as process,
@@ -130,7 +130,7 @@ class EpochTimesTest(tf.test.TestCase, parameterized.TestCase):
             text, r"\n\| PNL \| 8\.000 \| 6\.000 \| 0\.\d\d \| 0\.58 \| 0.89 \|"
         )
 
-    def test_torch_that_is_missing_is_left_out_and_told(self):
+    def test_torch_that_is_missing_is_left_out_and_reported(self):
         result, out = self._run(
             lambda _: [sys.executable, "-c", "raise SystemExit('no torch')"],
             layers=("conv",),
@@ -162,7 +162,7 @@ class EpochTimesTest(tf.test.TestCase, parameterized.TestCase):
         ({"priors": ()}, "`priors` must be some of .*got ()"),
         ({"encoders": ("M",)}, "`encoders` must be some of .*got .'M'"),
     )
-    def test_wrong_value_is_told(self, settings, message):
+    def test_wrong_value_is_reported(self, settings, message):
         with self.assertRaisesRegex(ValueError, message):
             epoch_times.epoch_times(self.folder, **settings)
 
@@ -218,7 +218,7 @@ class WorkerTest(tf.test.TestCase):
 
 
 class TorchTest(tf.test.TestCase):
-    def test_missing_package_is_told_in_one_line(self):
+    def test_missing_package_is_reported_in_one_line(self):
         err = io.StringIO()
         with (
             mock.patch.dict(sys.modules, {"torch": None}),

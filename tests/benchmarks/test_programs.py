@@ -80,11 +80,11 @@ class RunTest(tf.test.TestCase, parameterized.TestCase):
         (_printing('{"per_second": 1}'), "at least 2 epochs, got 1"),
         ("", '"per_second" for each of at least 2 epochs, got 0'),
     )
-    def test_failure_is_told(self, code, message):
+    def test_failure_is_reported(self, code, message):
         with self.assertRaisesRegex(RuntimeError, message):
             programs.run(_python("other", code))
 
-    def test_program_that_is_not_there_is_told(self):
+    def test_program_that_is_not_there_is_reported(self):
         program = programs.Program("other", ["/nowhere/run"])
         with self.assertRaisesRegex(RuntimeError, "can be run.*/nowhere/run"):
             programs.run(program)

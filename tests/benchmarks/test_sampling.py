@@ -39,7 +39,7 @@ class SamplingTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(json.loads(path.read_text()), result)
         return result, out.getvalue()
 
-    def test_tells_medians_of_all_sizes(self):
+    def test_reports_medians_of_all_sizes(self):
         result, out = self._run(None, num_points=(10, 20))
         self.assertEqual([t["num_points"] for t in result["tables"]], [10, 20])
         table = result["tables"][1]

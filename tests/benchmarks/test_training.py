@@ -125,7 +125,7 @@ class BenchmarkTest(tf.test.TestCase, parameterized.TestCase):
         self.assertRegex(text, r"(?m)^2 +-\d+\.\d{3} +-8\.000$")
         self.assertIn("800 bytes, N S ceil(H/8) + 4 N S = 800;", text)
 
-    def test_what_fails_is_told_and_only_the_plain_form_may(self):
+    def test_what_fails_is_reported_and_only_the_plain_form_may(self):
         def outputs(program):
             if program.name == failing:
                 raise RuntimeError("no room")
@@ -153,7 +153,7 @@ class BenchmarkTest(tf.test.TestCase, parameterized.TestCase):
         self._run(outputs, plain=False, repeats=1)
         self.assertEqual(names, ["tfvae"])
 
-    def test_quality_tells_when_a_level_is_reached(self):
+    def test_quality_shows_when_a_level_is_reached(self):
         made = {
             "tfvae": _output(
                 [100] * 5,
@@ -249,7 +249,7 @@ class BenchmarkTest(tf.test.TestCase, parameterized.TestCase):
         ({"compare": ["plain=run"]}, "names of its own.*got .'plain'"),
         ({"compare": ["a=run", "a=run"]}, "names of its own"),
     )
-    def test_wrong_value_is_told(self, settings, message):
+    def test_wrong_value_is_reported(self, settings, message):
         with self.assertRaisesRegex(ValueError, message):
             benchmark(self.folder, **settings)
 

@@ -158,7 +158,7 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
             f"{ROOT}\n",
         )
 
-    def test_missing_tensorflow_is_told_in_one_line(self):
+    def test_missing_tensorflow_is_reported_in_one_line(self):
         script = (
             "import sys\n"
             "sys.modules['tensorflow'] = None\n"
@@ -177,7 +177,7 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
             "error: tensorflow is not installed; run: pip install tfvae\n",
         )
 
-    def test_missing_package_of_a_configuration_is_told_in_one_line(self):
+    def test_missing_package_of_a_configuration_is_reported_in_one_line(self):
         # Here, where TensorFlow is there already: that alone takes seconds.
         with mock.patch.dict(sys.modules, {"gin": None}):
             del sys.modules["tfvae.runs.config"]
@@ -240,7 +240,7 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         ("denoise", [], "`--image` must be given"),
         ("denoise", ["--gin_file=runs/denoise.gin"], "`IMAGE` must be given"),
     )
-    def test_wrong_call_is_told_in_one_line(self, name, argv, message):
+    def test_wrong_call_is_reported_in_one_line(self, name, argv, message):
         if "`--run_dir`" not in message:
             argv = ["--run_dir=/nowhere", *argv]
         self._assert_told(name, argv, message)
@@ -278,7 +278,7 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         ("cyclical_adam.max_learning_rate=-1.0", "`max_learning_rate`"),
         ("Evolution.parents=3", "`parents` must be.*got 3"),
     )
-    def test_wrong_value_is_told_in_one_line(self, param, message):
+    def test_wrong_value_is_reported_in_one_line(self, param, message):
         argv = [
             "--gin_file=runs/bars.gin",
             *_SMALL,
@@ -297,7 +297,7 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         (["--image={folder}/one.png", "--clean={folder}/two.png"], "clean"),
         (["--image={folder}/one.png", "--output=a.xyz"], "output"),
     )
-    def test_wrong_picture_is_told_in_one_line(self, argv, message):
+    def test_wrong_picture_is_reported_in_one_line(self, argv, message):
         (self.folder / "broken.png").write_bytes(b"no picture")
         images.write_image(self.folder / "one.png", np.zeros((20, 20, 1)))
         images.write_image(self.folder / "two.png", np.zeros((20, 21, 1)))
@@ -442,7 +442,7 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
                 "denoise", ["--image=no.png"], "`--run_dir` must be given"
             )
 
-    def test_interrupt_tells_how_to_go_on(self):
+    def test_interrupt_reports_how_to_go_on(self):
         with mock.patch(
             "tfvae.runs.train.experiment", side_effect=KeyboardInterrupt
         ):

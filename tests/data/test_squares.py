@@ -49,7 +49,7 @@ class SquareImagesTest(tf.test.TestCase, parameterized.TestCase):
         ({"columns": (64,)}, r"`columns` must be in \[0, 63\], got \[64\]"),
         ({"min_size": 9, "columns": (60,)}, r"room .* = 9 .*got \[60\]"),
     )
-    def test_wrong_arguments_are_told(self, arguments, message):
+    def test_wrong_arguments_are_reported(self, arguments, message):
         with self.assertRaisesRegex(ValueError, message):
             data.square_images(**arguments)
 
@@ -96,7 +96,7 @@ class SquaresTest(tf.test.TestCase, parameterized.TestCase):
         ({"validation_fraction": 1.0}, "`validation_fraction` must .* got 1.0"),
         ({"validation_fraction": -0.1}, "`validation_fraction` .* got -0.1"),
     )
-    def test_wrong_arguments_are_told(self, arguments, message):
+    def test_wrong_arguments_are_reported(self, arguments, message):
         with self.assertRaisesRegex(ValueError, message):
             data.squares(**arguments)
 

@@ -234,7 +234,7 @@ class TfdsImagesTest(tf.test.TestCase, parameterized.TestCase):
             )
         socket.getaddrinfo.assert_not_called()
 
-    def test_wrong_manual_files_are_told_by_their_checksums(self):
+    def test_wrong_manual_files_are_reported_by_their_checksums(self):
         manual = self.create_tempdir().full_path
         for part in ("train", "t10k"):
             for kind in ("images-idx3", "labels-idx1"):

@@ -181,7 +181,7 @@ class LedgerTest(parameterized.TestCase):
             self.assertEqual(ledger.entries, [_entry(0)])
         self.assertEqual(self.path.read_bytes(), whole)
 
-    def test_warning_tells_what_was_lost(self):
+    def test_warning_reports_what_was_lost(self):
         self._write(_entry(0), _entry(1, failure="lost in space"))
         self.path.write_bytes(self.path.read_bytes()[:-5])
         with self.assertLogs("tfvae.lso.ledger", "WARNING") as logs:

@@ -326,7 +326,7 @@ class LoopTest(parameterized.TestCase):
         (failure,) = failures
         self.assertRegex(failure, "`from_json` fails: ZeroDivisionError")
 
-    def test_score_that_has_no_room_on_the_disk_is_told(self):
+    def test_score_that_has_no_room_on_the_disk_is_reported(self):
         folder = self.create_tempdir().full_path
         with self._open(folder, strategy=PriorSampling()) as optimizer:
             optimizer.ask()

@@ -347,7 +347,7 @@ class SparseGaussianProcessTest(tf.test.TestCase, parameterized.TestCase):
         with self.assertRaisesRegex(ValueError, "`scores` must be finite"):
             _small().fit(latents, scores, 0, False)
 
-    def test_representation_tells_the_settings(self):
+    def test_representation_reports_the_settings(self):
         self.assertIn("num_inducing=7", repr(SparseGaussianProcess(7)))
 
 

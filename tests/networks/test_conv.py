@@ -60,14 +60,14 @@ class ConvDecoderTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllEqual(outputs[0], [[1.0, 2.0]] * 9)
         self.assertAllEqual(outputs[1], [[3.0, 4.0]] * 9)
 
-    def test_outputs_that_make_no_whole_images_are_told(self):
+    def test_outputs_that_make_no_whole_images_are_reported(self):
         with self.assertRaisesRegex(
             ValueError, r"`num_outputs` .* positive multiple of 12.*got 18"
         ):
             networks.ConvDecoder(18, (2, 3, 2))
 
     @parameterized.parameters(((3, 4),), ((3, 0, 1),), ((3, 2.5, 1),))
-    def test_shapes_that_are_none_of_an_image_are_told(self, image_shape):
+    def test_shapes_that_are_none_of_an_image_are_reported(self, image_shape):
         for make in (
             networks.ConvDecoder,
             networks.conv_encoder,
@@ -168,7 +168,7 @@ class ConvEncoderTest(tf.test.TestCase, parameterized.TestCase):
         (4, (4, 9, 1), None, "`image_shape` must have .* more than 4 pixels"),
         (4, (16, 16, 1), (2,) * 4, "`image_shape` must have .* more than 32"),
     )
-    def test_outputs_that_fill_no_map_are_told(
+    def test_outputs_that_fill_no_map_are_reported(
         self, num_outputs, image_shape, filters, message
     ):
         with self.assertRaisesRegex(ValueError, message):

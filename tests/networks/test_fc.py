@@ -79,7 +79,7 @@ class FullyConnectedDecoderTest(tf.test.TestCase, parameterized.TestCase):
         ("hidden", 4, (2.5,)),
         ("num_outputs", -1, ()),
     )
-    def test_sizes_that_are_not_positive_integers_are_told(
+    def test_sizes_that_are_not_positive_integers_are_reported(
         self, name, size, hidden
     ):
         for make in (

@@ -94,7 +94,7 @@ class RandomFeaturesTest(tf.test.TestCase, parameterized.TestCase):
         ({"kernel": "cubic"}, "`kernel` must be one of linear.*got 'cubic'"),
         ({"scale": 0.0}, "`scale` must be positive, got 0.0"),
     )
-    def test_what_can_not_be_drawn_is_told(self, change, message):
+    def test_what_can_not_be_drawn_is_reported(self, change, message):
         with self.assertRaisesRegex(ValueError, message):
             networks.RandomFeatures(**{"num_features": 4, **change})
 
@@ -157,7 +157,7 @@ class RandomConvFeaturesTest(tf.test.TestCase, parameterized.TestCase):
         (6, (4, 4, 1), "`num_outputs` .* positive multiple of 4.*got 6"),
         (4, (1, 4, 1), "`image_shape` must have sides of at least 2 pixels"),
     )
-    def test_outputs_that_fill_no_map_are_told(self, size, shape, message):
+    def test_outputs_that_fill_no_map_are_reported(self, size, shape, message):
         with self.assertRaisesRegex(ValueError, message):
             networks.random_conv_features(size, shape)
 

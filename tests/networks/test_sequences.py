@@ -66,7 +66,7 @@ class EncoderTest(tf.test.TestCase):
         values = np.maximum(values, 0.0) @ next(weights) + next(weights)
         self.assertAllClose(network(tf.constant(x, tf.float32)), values, 1e-4)
 
-    def test_wrong_arguments_are_told(self):
+    def test_wrong_arguments_are_reported(self):
         for arguments, message in (
             (((2, 3), (2,)), "`kernel_sizes` must have one entry for each of"),
             (((), ()), "at least one, got"),
@@ -93,7 +93,7 @@ class DecoderTest(tf.test.TestCase):
             1e-4,
         )
 
-    def test_outputs_that_are_no_steps_are_told(self):
+    def test_outputs_that_are_no_steps_are_reported(self):
         with self.assertRaisesRegex(ValueError, "`num_outputs` .* of 4.*13"):
             networks.sequence_decoder(13, 4, 3)
 

@@ -212,7 +212,7 @@ class BothTest(tf.test.TestCase, parameterized.TestCase):
         ((4, (8, 8, 1), ((2, 3),)), {}, r"`convolutions` .*got \(2, 3\)"),
         ((4, (8, 8, 1), ((2, 3, 0),)), {}, r"`convolutions` .*\(2, 3, 0\)"),
     )
-    def test_encoder_tells_wrong_arguments(self, arguments, options, message):
+    def test_encoder_reports_wrong_arguments(self, arguments, options, message):
         with self.assertRaisesRegex(ValueError, message):
             strided.strided_conv_encoder(*arguments, **options)
 
@@ -221,7 +221,7 @@ class BothTest(tf.test.TestCase, parameterized.TestCase):
         ((64, (8, 8, 1)), {}, "`num_latents` must be given where"),
         ((64, (8, 8, 1), 2), {"last_kernel": 0}, r"`convolutions` .*1, 0, 1"),
     )
-    def test_decoder_tells_wrong_arguments(self, arguments, options, message):
+    def test_decoder_reports_wrong_arguments(self, arguments, options, message):
         with self.assertRaisesRegex(ValueError, message):
             strided.strided_conv_decoder(*arguments, **options)
 

@@ -193,7 +193,7 @@ class UpsamplingDecoderTest(tf.test.TestCase, parameterized.TestCase):
         (1024, 0, None, "`num_latents` .* positive multiple of 4.*got 0"),
         (1024, 16, (), "`filters` must not be empty"),
     )
-    def test_outputs_that_fill_no_map_are_told(
+    def test_outputs_that_fill_no_map_are_reported(
         self, num_outputs, num_latents, filters, message
     ):
         with self.assertRaisesRegex(ValueError, message):

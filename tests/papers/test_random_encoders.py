@@ -324,7 +324,7 @@ class VerdictsTest(parameterized.TestCase):
         self.assertEqual(set(found.values()), {"confirmed"})
         self.assertLen(found, 7)
 
-    def test_findings_on_what_is_not_there_are_told(self):
+    def test_findings_on_what_is_not_there_are_reported(self):
         frame = _as_published()[["repetition", "encoder", "test_loss"]]
         found = self._decisions(frame, ["encoder"])
         loss = found.pop("Negative ELBO: L < PNL < RKS < NL")

@@ -78,7 +78,7 @@ class PanelsTest(FigureTest):
         self.assertIsNotNone(left.get_legend())
         self.assertIsNone(right.get_legend())
 
-    def test_nothing_to_draw_is_told(self):
+    def test_nothing_to_draw_is_reported(self):
         for content in ([], [plots.Panel({}, "x", "y")]):
             with self.assertRaisesRegex(ValueError, "panels with curves, got"):
                 plots.panels(content, self.path)

@@ -151,7 +151,7 @@ class FitTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllEqual(fits[0][1], fits[1][1])
         self.assertNotAllClose(fits[0][1], fits[2][1])
 
-    def test_start_is_adapted_if_told(self):
+    def test_start_is_adapted_if_asked_for(self):
         latents = 50.0 + _draw_mixture(200, 0)
         starts = []
         for adapt in (True, False):
@@ -177,7 +177,7 @@ class FitTest(tf.test.TestCase, parameterized.TestCase):
 
 
 class ArgumentsTest(tf.test.TestCase, parameterized.TestCase):
-    def test_prior_without_weights_is_told(self):
+    def test_prior_without_weights_is_reported(self):
         for cls in (priors.StandardNormalPrior, priors.VampPrior):
             with self.assertRaisesRegex(
                 ValueError,
@@ -190,12 +190,12 @@ class ArgumentsTest(tf.test.TestCase, parameterized.TestCase):
         ((5,), r"`latents` must have the shape \[N, 2\], got \[5\]"),
         ((5, 3), r"`latents` must have the shape \[N, 2\], got \[5, 3\]"),
     )
-    def test_wrong_shape_is_told(self, shape, message):
+    def test_wrong_shape_is_reported(self, shape, message):
         prior = priors.GaussianMixturePrior(2)
         with self.assertRaisesRegex(ValueError, message):
             priors.fit_prior(prior, np.zeros(shape))
 
-    def test_latents_that_are_not_finite_are_told(self):
+    def test_latents_that_are_not_finite_are_reported(self):
         latents = np.zeros((5, 2))
         latents[0] = np.nan, np.inf
         with self.assertRaisesRegex(
@@ -204,7 +204,7 @@ class ArgumentsTest(tf.test.TestCase, parameterized.TestCase):
             priors.fit_prior(priors.GaussianMixturePrior(2), latents)
 
     @parameterized.parameters(0.0, 1.0, -0.1, 0.95)
-    def test_split_without_one_side_is_told(self, held_out):
+    def test_split_without_one_side_is_reported(self, held_out):
         with self.assertRaisesRegex(
             ValueError,
             f"`held_out` must be a fraction .* hold out, got {held_out} of 10",
@@ -216,7 +216,7 @@ class ArgumentsTest(tf.test.TestCase, parameterized.TestCase):
             )
 
     @parameterized.parameters("epochs", "batch_size", "patience")
-    def test_wrong_count_is_told(self, name):
+    def test_wrong_count_is_reported(self, name):
         with self.assertRaisesRegex(
             ValueError, f"`{name}` must be an integer of at least 1, got 0"
         ):

@@ -62,7 +62,7 @@ class GaussianMixtureTest(tf.test.TestCase):
         log_prob = prior.log_prob(tf.constant([[1000.0, 0.0]]))
         self.assertAllClose(log_prob, [-5e5 - np.log(2.0 * np.pi)], rtol=1e-6)
 
-    def test_component_of_a_draw_tells_nothing_of_its_noise(self):
+    def test_component_of_a_draw_is_independent_of_its_noise(self):
         # Of one latent, where a draw takes as many numbers for either.
         prior = small.model(priors.GaussianMixturePrior, 1).prior
         weights = scipy.special.softmax(np.float64(prior.logits))
@@ -115,7 +115,7 @@ class GaussianMixtureTest(tf.test.TestCase):
         self.assertAllEqual(means[0], means[1])
         self.assertNotAllClose(means[0], means[2])
 
-    def test_wrong_number_of_components_is_told(self):
+    def test_wrong_number_of_components_is_reported(self):
         with self.assertRaisesRegex(
             ValueError, "`num_components` must be .* at least 1, got 0"
         ):
@@ -163,7 +163,7 @@ class VampPriorTest(tf.test.TestCase):
         )
         self.assertAllClose(prior.log_prob(prior.pseudo_inputs.value), expected)
 
-    def test_use_before_it_is_connected_is_told(self):
+    def test_use_before_it_is_connected_is_reported(self):
         prior = priors.VampPrior(2)
         for use in (
             lambda: prior.log_prob(tf.zeros([1, 2])),
@@ -191,7 +191,7 @@ class VampPriorTest(tf.test.TestCase):
         ):
             prior.connect(small.Encoder(2), 4)
 
-    def test_wrong_numbers_are_told(self):
+    def test_wrong_numbers_are_reported(self):
         with self.assertRaisesRegex(
             ValueError, "`num_pseudo_inputs` must be .* at least 1, got 0"
         ):

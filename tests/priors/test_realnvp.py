@@ -255,7 +255,7 @@ class ArgumentsTest(tf.test.TestCase, parameterized.TestCase):
             "`permutation` must be 'swap' or 'random', got 'reverse'",
         ),
     )
-    def test_wrong_argument_is_told(self, arguments, message):
+    def test_wrong_argument_is_reported(self, arguments, message):
         with self.assertRaisesRegex(ValueError, message):
             priors.RealNVPPrior(**{"num_latents": 4, **arguments})
 

@@ -46,15 +46,15 @@ class ConfigTest(parameterized.TestCase):
         ("IMAEG = 'a.png'", ValueError, "`IMAEG` must be a macro"),
         ("fit.epochs 3", SyntaxError, "expected ':' or '='"),
     )
-    def test_mistakes_are_told(self, param, error, message):
+    def test_mistakes_are_reported(self, param, error, message):
         with self.assertRaisesRegex(error, message):
             config.load([], [param])
 
-    def test_missing_file_is_told(self):
+    def test_missing_file_is_reported(self):
         with self.assertRaisesRegex(OSError, "Unable to open file: no.gin"):
             config.load(["no.gin"])
 
-    def test_missing_value_is_told_with_an_example(self):
+    def test_missing_value_is_reported_with_an_example(self):
         with self.assertRaisesRegex(
             ValueError, "`IMAGE` must be given, as in --gin_param=\"IMAGE='"
         ):
@@ -94,7 +94,7 @@ class ConfigTest(parameterized.TestCase):
             config.load([], ["fit.optimizer = 'a%B'", "B = 3"])
 
     @parameterized.parameters("papers", "benchmarks")
-    def test_what_only_a_clone_has_is_told(self, package):
+    def test_what_only_a_clone_has_is_reported(self, package):
         installed.hide_clone(self)
         path = self._file(f"import {package}.any\n")
         with self.assertRaisesRegex(
@@ -104,7 +104,7 @@ class ConfigTest(parameterized.TestCase):
         with self.assertRaisesRegex(ModuleNotFoundError, "'no_such_module'"):
             config.load([self._file("import no_such_module", "2.gin")])
 
-    def test_run_without_config_is_told(self):
+    def test_run_without_config_is_reported(self):
         with self.assertRaisesRegex(FileNotFoundError, "without config.gin"):
             config.load_run(self.create_tempdir().full_path)
 

@@ -24,7 +24,7 @@ class DenoiseTest(tf.test.TestCase):
         with mock.patch("tfvae.runs.summaries.draw"):
             return denoise(self.folder / name)
 
-    def test_restores_and_tells_how_well(self):
+    def test_restores_and_reports_how_well(self):
         small.load_picture("fit.epochs = 3")
         with mock.patch.object(serving, "export_saved_model") as export:
             summary = denoise(self.folder)
@@ -164,7 +164,7 @@ class DenoiseTest(tf.test.TestCase):
             images.read_image(self.folder / "run/figures/restored.png").pixels,
         )
 
-    def test_unreadable_picture_is_told(self):
+    def test_unreadable_picture_is_reported(self):
         (self.folder / "broken.png").write_bytes(b"no picture")
         for name, error in (
             ("broken.png", ValueError),

@@ -75,7 +75,7 @@ class EvaluateTest(tf.test.TestCase):
         with self.assertRaisesRegex(ValueError, "num_points` must be at least"):
             evaluate(self.folder, num_points=0)
 
-    def test_run_without_checkpoint_is_told(self):
+    def test_run_without_checkpoint_is_reported(self):
         small.load_bars("fit.epochs = 1")
         for tool in (evaluate, export):
             with self.assertRaisesRegex(

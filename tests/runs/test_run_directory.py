@@ -128,7 +128,7 @@ class RunDirectoryTest(absltest.TestCase):
         config.load([], ["fit.epochs = 3"])
         self.assertFalse(self.run_dir.is_finished())
 
-    def test_training_is_locked_and_told_whether_it_is_finished(self):
+    def test_training_is_locked_and_reports_whether_it_is_finished(self):
         self._start("fit.epochs = 1")
         other = RunDirectory(self.run_dir.path)
         with self.run_dir.locked_for_training() as is_finished:

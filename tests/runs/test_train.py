@@ -219,7 +219,7 @@ class TrainTest(tf.test.TestCase, parameterized.TestCase):
         self._train(run, "experiment.seed = 6")
         self.assertNotEqual(small.metrics(run), small.metrics(self._finished()))
 
-    def test_no_disk_space_is_told_before_training(self):
+    def test_no_disk_space_is_reported_before_training(self):
         usage = mock.Mock(free=1000)
         with mock.patch("shutil.disk_usage", return_value=usage):
             with self.assertRaisesRegex(OSError, r"needs [\d,]+ bytes"):

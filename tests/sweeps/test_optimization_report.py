@@ -37,7 +37,7 @@ class OptimizationReportTest(absltest.TestCase):
         self.assertIn("| -0.3 | `x` |", text)
         self.assertNotIn("published", text)
 
-    def test_queries_and_seconds_are_told(self):
+    def test_queries_and_seconds_are_reported(self):
         self.study.add("k_low_r_low", [-0.5])
         line = "| k_low_r_low | 2 | 1 | 0 | 1 | 20 | 6.67 | 0.333 | 3.33 | "
         self.assertIn(line, self._write())
@@ -63,7 +63,7 @@ class OptimizationReportTest(absltest.TestCase):
         self.assertIn("## expressions vae", text)
         self.assertIn("## molecules tvae", text)
 
-    def test_unfinished_and_failed_cells_are_told(self):
+    def test_unfinished_and_failed_cells_are_reported(self):
         self.study.add("k_low_r_low", [-0.5, -0.3])
         folder = self.folder / "cells/k_low_r_low-1"
         (folder / "result.json").unlink()

@@ -57,7 +57,7 @@ class PoolTest(parameterized.TestCase):
     def test_nothing_to_do_starts_nothing(self):
         self.assertEmpty([*self._run([])])
 
-    def test_failure_is_told_and_its_process_goes_on(self):
+    def test_failure_is_reported_and_its_process_goes_on(self):
         outcomes = [*self._run(["a", "b", "c"], 1, b="fail")]
         self.assertEqual(
             [(one.job.name, one.error) for one in outcomes],

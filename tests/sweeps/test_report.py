@@ -161,7 +161,7 @@ class ReportTest(absltest.TestCase):
             "digits!\nreport ends",
         )
 
-    def test_unfinished_and_failed_cells_are_told(self):
+    def test_unfinished_and_failed_cells_are_reported(self):
         self._study()
         for name in ("bars-small-low-1", "bars-large-low-0"):
             (self.folder / "cells" / name / "result.json").unlink()

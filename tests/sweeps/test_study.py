@@ -86,7 +86,7 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
             },
         )
 
-    def test_progress_tells_the_time_that_is_left(self):
+    def test_progress_reports_the_time_that_is_left(self):
         lines = self._study().splitlines()
         self.assertEqual(
             lines[0], "8 cells, 0 of them finished before, 2 at a time"
@@ -144,7 +144,7 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
             self._study("study.seed_bindings = ['experiment.seed = 3']")
         self.assertEmpty(self._counts())
 
-    def test_wrong_binding_is_told_before_anything_is_trained(self):
+    def test_wrong_binding_is_reported_before_anything_is_trained(self):
         factors = {"a": {"b": ["fit.batch_size = 8"], "c": ["fit.no = 1"]}}
         with self.assertRaisesRegex(ValueError, "have a parameter named 'no'"):
             self._study(f"study.factors = {factors}")
@@ -211,7 +211,7 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(report.write.call_count, 2)
         self.assertEqual(set(self._counts().values()), {1})
 
-    def test_missing_package_is_told_before_anything_is_trained(self):
+    def test_missing_package_is_reported_before_anything_is_trained(self):
         # A process that has not imported them; in the order that they fail in.
         script = textwrap.dedent(
             """

@@ -107,7 +107,7 @@ class CellTest(tf.test.TestCase, parameterized.TestCase):
 
 
 class VAERunTest(tf.test.TestCase):
-    def test_part_that_is_no_function_is_told(self):
+    def test_part_that_is_no_function_is_reported(self):
         config.load(["runs/digits.gin"], ["vae.prior = 3"])
         with self.assertRaisesRegex(TypeError, "`vae.prior` must be a .*got 3"):
             train(self.create_tempdir().full_path)

@@ -19,14 +19,14 @@ class IndexTest(tf.test.TestCase, parameterized.TestCase):
             self.assertAllEqual(found, [2, 0, 1])
 
     @parameterized.parameters(([0, 3],), ([-1, 0],))
-    def test_indices_out_of_range_are_told(self, index):
+    def test_indices_out_of_range_are_reported(self, index):
         with self.assertRaisesRegex(
             tf.errors.InvalidArgumentError,
             r"index must be in \[0, num_data = 3\), got",
         ):
             checks.as_index(np.array(index), 3)
 
-    def test_indices_that_are_no_integers_are_told(self):
+    def test_indices_that_are_no_integers_are_reported(self):
         with self.assertRaisesRegex(
             TypeError, "`index` must be integers, got float32"
         ):
@@ -52,12 +52,12 @@ class SizesTest(tf.test.TestCase, parameterized.TestCase):
         ((3, 5, 8, 2), "`num_m_states` must be None where the states are all"),
         ((3, -1, 9, None), "`num_data` .*; `num_states` "),
     )
-    def test_sizes_that_do_not_fit_are_told(self, sizes, message):
+    def test_sizes_that_do_not_fit_are_reported(self, sizes, message):
         with self.assertRaisesRegex(ValueError, message):
             checks.check_sizes(*sizes, None, None)
 
     @parameterized.parameters(-0.1, 1.0, 2.0, float("nan"))
-    def test_mass_to_drop_that_is_no_share_is_told(self, mass):
+    def test_mass_to_drop_that_is_no_share_is_reported(self, mass):
         with self.assertRaisesRegex(
             ValueError,
             rf"`max_dropped_mass` must be in \[0, 1\) or None, got {mass}",
@@ -65,7 +65,7 @@ class SizesTest(tf.test.TestCase, parameterized.TestCase):
             checks.check_sizes(3, 5, 4, 2, mass, None)
 
     @parameterized.parameters(0, -3)
-    def test_m_step_batches_without_data_are_told(self, size):
+    def test_m_step_batches_without_data_are_reported(self, size):
         with self.assertRaisesRegex(
             ValueError, f"`m_batch_size` must be at least 1 or None, got {size}"
         ):

@@ -432,7 +432,7 @@ class EvolutionTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(evolution.default_evolution(64, 64), tvae.Evolution())
 
     @parameterized.parameters("num_parents", "num_children", "num_generations")
-    def test_numbers_that_are_not_positive_integers_are_told(self, name):
+    def test_numbers_that_are_not_positive_integers_are_reported(self, name):
         for value in (0, -2, 1.5, "3"):
             with self.assertRaisesRegex(
                 ValueError,
@@ -441,7 +441,7 @@ class EvolutionTest(tf.test.TestCase, parameterized.TestCase):
                 tvae.Evolution(**{name: value})
 
     @parameterized.parameters("parents", "variation")
-    def test_what_is_no_operator_is_told(self, name):
+    def test_what_is_no_operator_is_reported(self, name):
         for value in ("elite", tvae.Elite, None):
             with self.assertRaisesRegex(
                 TypeError, f"`{name}` must be an operator.*got"
@@ -463,7 +463,7 @@ class EvolutionTest(tf.test.TestCase, parameterized.TestCase):
             "`num_parents` must be .*; `num_children` must be ",
         ),
     )
-    def test_settings_that_do_not_fit_the_model_are_told(
+    def test_settings_that_do_not_fit_the_model_are_reported(
         self, changes, message
     ):
         settings = tvae.Evolution(

@@ -147,7 +147,7 @@ class SettingsTest(tf.test.TestCase, parameterized.TestCase):
         ({"share": float("nan")}, "`share` must .*, got nan"),
         ({"until": "a", "share": 2}, "`until` must .* got 'a'; `share` must"),
     )
-    def test_wrong_settings_are_told(self, settings, message):
+    def test_wrong_settings_are_reported(self, settings, message):
         with self.assertRaisesRegex(ValueError, message):
             tvae.Exploration(**settings)
 
@@ -425,7 +425,7 @@ class ExploreTest(tf.test.TestCase, parameterized.TestCase):
         ):
             self.assertAllEqual(found, expected, msg=found.path)
 
-    def test_training_without_the_callback_is_told(self):
+    def test_training_without_the_callback_is_reported(self):
         model = _explorer()
         with self.assertRaisesRegex(
             RuntimeError, r"callbacks=\[tfvae.Explore\(\)\]"

@@ -95,7 +95,7 @@ class BoundTest(tf.test.TestCase, parameterized.TestCase):
         marginal = model.log_likelihood([[np.nan, *row]])
         self.assertAllClose(tf.reduce_logsumexp(joint), marginal[0], rtol=1e-5)
 
-    def test_too_many_latents_to_enumerate_are_told(self):
+    def test_too_many_latents_to_enumerate_are_reported(self):
         model = tvae.TVAE(networks.FullyConnectedDecoder(3, ()), 21)
         with self.assertRaisesRegex(
             ValueError, "`num_latents` must be at most 20.*got 21"
@@ -148,7 +148,7 @@ class InferTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(self.model._infer.experimental_get_tracing_count(), 1)
 
     @parameterized.parameters("infer", "reconstruct", "log_likelihood", "adapt")
-    def test_wrong_data_are_told_before_any_work(self, method):
+    def test_wrong_data_are_reported_before_any_work(self, method):
         call = getattr(self.model, method)
         infinite, missing = tiny.data(), tiny.data()
         infinite[2, 1], missing[3] = np.inf, np.nan
@@ -163,7 +163,7 @@ class InferTest(tf.test.TestCase, parameterized.TestCase):
                 call(x)
 
     @parameterized.parameters("infer", "reconstruct", "log_likelihood", "adapt")
-    def test_data_outside_the_likelihoods_support_are_told(self, method):
+    def test_data_outside_the_likelihoods_support_are_reported(self, method):
         model = tiny.shared("bernoulli")
         with self.assertRaisesRegex(
             ValueError, r"`x` must be in \[0, 1\] for Bernoulli.* to 255"
@@ -238,13 +238,13 @@ class GenerationTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(means.shape, (*leading, 3))
         self.assertAllClose(means, tiny.means(model, states), rtol=1e-5)
 
-    def test_states_that_are_not_binary_are_told(self):
+    def test_states_that_are_not_binary_are_reported(self):
         with self.assertRaisesRegex(
             ValueError, "`states` must be zeros and ones, got values from 0 to"
         ):
             tiny.shared().decode(np.linspace(0.0, 0.9, 4))
 
-    def test_states_of_wrong_width_are_told(self):
+    def test_states_of_wrong_width_are_reported(self):
         with self.assertRaisesRegex(
             ValueError, r"`states` must have shape \[..., 4\], got \(2, 5\)"
         ):
@@ -331,7 +331,7 @@ class CreationTest(tf.test.TestCase, parameterized.TestCase):
         ),
         (dict(num_data=-1), "`num_data` must not be negative"),
     )
-    def test_sizes_that_do_not_fit_are_told(self, changes, message):
+    def test_sizes_that_do_not_fit_are_reported(self, changes, message):
         with self.assertRaisesRegex(ValueError, message):
             tiny.make(**changes)
 
@@ -340,7 +340,7 @@ class CreationTest(tf.test.TestCase, parameterized.TestCase):
         model = tiny.make(num_states=ALL_STATES, evolution=evolution)
         self.assertTrue(model.is_exhaustive)
 
-    def test_decoder_that_does_not_fit_the_likelihood_is_told(self):
+    def test_decoder_that_does_not_fit_the_likelihood_is_reported(self):
         with self.assertRaisesRegex(
             ValueError, "`decoder` must have an even number of outputs.*got 5"
         ):
@@ -351,7 +351,7 @@ class CreationTest(tf.test.TestCase, parameterized.TestCase):
                 num_states=4,
             )
 
-    def test_decoder_of_images_that_are_not_flattened_is_told(self):
+    def test_decoder_of_images_that_are_not_flattened_is_reported(self):
         decoder = keras.Sequential(
             [
                 keras.layers.Input((4,)),

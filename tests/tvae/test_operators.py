@@ -211,7 +211,7 @@ class ParentSelectionTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllEqual(chosen, best)
 
     @parameterized.parameters(0.0, -1.0, float("nan"))
-    def test_temperature_that_is_not_positive_is_told(self, temperature):
+    def test_temperature_that_is_not_positive_is_reported(self, temperature):
         with self.assertRaisesRegex(
             ValueError, "`temperature` must be positive, got"
         ):
@@ -346,7 +346,7 @@ class SparseFlipTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllClose(flips.mean(), 1.0, rtol=0, atol=4 / 4000**0.5)
 
     @parameterized.parameters(0.0, 1.0, -0.1, 3.0)
-    def test_rate_that_is_no_probability_is_told(self, flip_rate):
+    def test_rate_that_is_no_probability_is_reported(self, flip_rate):
         with self.assertRaisesRegex(
             ValueError, r"`flip_rate` must be inside \(0, 1\) or None, got"
         ):

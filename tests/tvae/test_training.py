@@ -478,17 +478,17 @@ class FitTest(tf.test.TestCase):
 
 
 class WrongInputTest(tf.test.TestCase, parameterized.TestCase):
-    def test_training_without_an_index_is_told(self):
+    def test_training_without_an_index_is_reported(self):
         model = _compiled(tiny.make())
         with self.assertRaisesRegex(ValueError, r"\(x, index\).*got no index"):
             model.fit(tiny.data(), verbose=0)
 
-    def test_training_without_stored_data_is_told(self):
+    def test_training_without_stored_data_is_reported(self):
         model = _compiled(tiny.make(num_data=0))
         with self.assertRaisesRegex(RuntimeError, "created without `num_data`"):
             model.fit(tiny.data(), tiny.INDEX, verbose=0)
 
-    def test_wrong_values_are_told_by_fit_and_evaluate(self):
+    def test_wrong_values_are_reported_by_fit_and_evaluate(self):
         model, x = _compiled(tiny.make("bernoulli")), tiny.data()
         infinite, missing, outside = x.copy(), x.copy(), 2.0 * x
         infinite[2, 1], missing[3] = np.inf, NAN
@@ -527,7 +527,9 @@ class WrongInputTest(tf.test.TestCase, parameterized.TestCase):
             "`index` must be integers, got float64",
         ),
     )
-    def test_wrong_types_and_widths_are_told(self, x, index, error, message):
+    def test_wrong_types_and_widths_are_reported(
+        self, x, index, error, message
+    ):
         model = _compiled(tiny.make())
         with self.assertRaisesRegex(error, message):
             model.train_step((x, index))

@@ -69,23 +69,23 @@ class PolicyTest(tf.test.TestCase, parameterized.TestCase):
         one, other = encoder(x, training=True), encoder(x, training=True)
         self.assertAllEqual(one.mean, other.mean)
 
-    def test_network_that_cannot_be_cut_is_told(self):
+    def test_network_that_cannot_be_cut_is_reported(self):
         with self.assertRaisesRegex(ValueError, "two layers with weights.*1"):
             vae.partially_non_learnable(tiny.sinks, 2)
 
-    def test_sinks_of_several_layers_are_told(self):
+    def test_sinks_of_several_layers_are_reported(self):
         with self.assertRaisesRegex(ValueError, "one layer with weights"):
             vae.random_kitchen_sinks(tiny.network, 2)
 
-    def test_encoder_without_network_is_told(self):
+    def test_encoder_without_network_is_reported(self):
         with self.assertRaisesRegex(ValueError, "got None for both"):
             encoders.Encoder(None, None)
 
-    def test_parts_that_do_not_fit_are_told(self):
+    def test_parts_that_do_not_fit_are_reported(self):
         with self.assertRaisesRegex(ValueError, r"shape, \(4,\), got \(6,\)"):
             encoders.Encoder(tiny.network(4), tiny.network(4))
 
-    def test_odd_outputs_are_told(self):
+    def test_odd_outputs_are_reported(self):
         with self.assertRaisesRegex(ValueError, "even number of outputs.*3"):
             encoders.Encoder(None, tiny.network(3))
 
@@ -117,7 +117,7 @@ class FrozenFeaturesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllEqual(found, vae.frozen_features(encoder, tiny.data()))
         self.assertAllEqual(np.load(path), found)
 
-    def test_missing_file_is_told(self):
+    def test_missing_file_is_reported(self):
         encoder = tiny.make("non_learnable").encoder
         with self.assertRaisesRegex(ValueError, "104 bytes, more than"):
             vae.frozen_features(encoder, tiny.data(), max_memory_bytes=10)

@@ -256,17 +256,17 @@ class TrainingTest(tf.test.TestCase, parameterized.TestCase):
             losses.append(history.history["loss"][0])
         self.assertNotAlmostEqual(losses[0], losses[1], places=3)
 
-    def test_compile_with_a_loss_is_told(self):
+    def test_compile_with_a_loss_is_reported(self):
         model = tiny.make()
         model.compile(loss="mse")
         with self.assertRaisesRegex(ValueError, "`loss` must be left out"):
             model.fit(tiny.data(), verbose=0)
 
-    def test_prior_of_another_size_is_told(self):
+    def test_prior_of_another_size_is_reported(self):
         with self.assertRaisesRegex(ValueError, "2 latents, got 3"):
             tiny.make(prior=priors.StandardNormalPrior(3))
 
-    def test_decoder_of_another_size_is_told(self):
+    def test_decoder_of_another_size_is_reported(self):
         encoder = vae.learnable(tiny.network, M)
         with self.assertRaisesRegex(ValueError, "6 observed dimensions"):
             vae.VAE(encoder, tiny.decoder(5), priors.StandardNormalPrior(M))

@@ -103,7 +103,7 @@ class FormulaTest(tf.test.TestCase, parameterized.TestCase):
         ({"growth": 1.0}, "`growth` must be greater than 1, got 1.0"),
         ({"growth_steps": 0}, "`growth_steps` at least 1, got 1000 and 0"),
     )
-    def test_wrong_geometric_beta_is_told(self, settings, message):
+    def test_wrong_geometric_beta_is_reported(self, settings, message):
         with self.assertRaisesRegex(ValueError, message):
             vae.GeometricBeta(**settings)
 
@@ -111,7 +111,7 @@ class FormulaTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllClose(TERMS.bound, [-4.0, 3.0])
 
     @parameterized.parameters({"beta": -1.0}, {"warm_up_steps": -1})
-    def test_negative_settings_are_told(self, **settings):
+    def test_negative_settings_are_reported(self, **settings):
         with self.assertRaisesRegex(ValueError, "must not be negative"):
             vae.Elbo(**settings)
 

@@ -38,7 +38,7 @@ class SamplingScaleTest(tf.test.TestCase, parameterized.TestCase):
         )
 
     @parameterized.parameters(-0.1, np.inf, np.nan)
-    def test_wrong_scale_is_told(self, scale):
+    def test_wrong_scale_is_reported(self, scale):
         with self.assertRaisesRegex(ValueError, "`sampling_scale` must be"):
             vae.GaussianPosterior(sampling_scale=scale)
 

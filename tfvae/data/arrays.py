@@ -52,27 +52,27 @@ def array_file(
     """Data points from a `.npy` or `.npz` file.
 
     Args:
-        path: File with an array `[N, ...]` of integers, booleans or floats;
-            NaN marks a missing entry.
-        key: Name of the array in a `.npz` file; may be left out if the file
-            holds only one.
-        test_path: File with held-out points; `path` itself if only
-            `test_key` is given.
-        test_key: Name of their array in a `.npz` file.
-        test_fraction: Share of the points held out for testing instead.
-        event_shape: Shape of one point; that of the array if None.
-        value_range: See `Observations`; the smallest and largest value that
-            occurs in the training points if None.
-        scale: Factor from the stored values to the model's.
-        seed: Chooses the points that `test_fraction` holds out.
+      path: File with an array `[N, ...]` of integers, booleans or floats;
+        NaN marks a missing entry.
+      key: Name of the array in a `.npz` file; may be left out if the file
+        holds only one.
+      test_path: File with held-out points; `path` itself if only
+        `test_key` is given.
+      test_key: Name of their array in a `.npz` file.
+      test_fraction: Share of the points held out for testing instead.
+      event_shape: Shape of one point; that of the array if None.
+      value_range: See `Observations`; the smallest and largest value that
+        occurs in the training points if None.
+      scale: Factor from the stored values to the model's.
+      seed: Chooses the points that `test_fraction` holds out.
 
     Returns:
-        The flattened, scaled data points.
+      The flattened, scaled data points.
 
     Raises:
-        FileNotFoundError: If a file does not exist.
-        TypeError: If an array is not numeric.
-        ValueError: If a file is unreadable or arguments do not fit it.
+      FileNotFoundError: If a file does not exist.
+      TypeError: If an array is not numeric.
+      ValueError: If a file is unreadable or arguments do not fit it.
     """
     if not scale > 0.0 or not math.isfinite(scale):
         raise ValueError(f"`scale` must be positive and finite, got {scale!r}")
@@ -165,21 +165,21 @@ def idx_images(
     """Images in the idx file format of MNIST and Fashion-MNIST.
 
     Args:
-        directory: Folder with `train-images-idx3-ubyte` and, for testing,
-            `t10k-images-idx3-ubyte`, each with or without `.gz`. Labels, in
-            files with `labels-idx1` in place of `images-idx3`, are read if
-            they exist.
-        num_train: Use only the first `num_train` training images.
-        num_test: Use only the first `num_test` test images.
-        scale: Factor from 0..255 to the model's values.
+      directory: Folder with `train-images-idx3-ubyte` and, for testing,
+        `t10k-images-idx3-ubyte`, each with or without `.gz`. Labels, in
+        files with `labels-idx1` in place of `images-idx3`, are read if
+        they exist.
+      num_train: Use only the first `num_train` training images.
+      num_test: Use only the first `num_test` test images.
+      scale: Factor from 0..255 to the model's values.
 
     Returns:
-        The images, of shape `[height, width, 1]` each, and their labels.
+      The images, of shape `[height, width, 1]` each, and their labels.
 
     Raises:
-        FileNotFoundError: If the training images are not there.
-        ValueError: If a file is not in this format or cut short, or there are
-            not as many labels as images.
+      FileNotFoundError: If the training images are not there.
+      ValueError: If a file is not in this format or cut short, or there are
+        not as many labels as images.
     """
     train_file = _find_idx(directory, "train-images-idx3-ubyte")
     test_file = _find_idx(directory, "t10k-images-idx3-ubyte")
@@ -256,13 +256,13 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     fastest.
 
     Args:
-        path: The file.
+      path: The file.
 
     Returns:
-        The array, uint8.
+      The array, uint8.
 
     Raises:
-        ValueError: If the file is not in this format or cut short.
+      ValueError: If the file is not in this format or cut short.
     """
     content = pathlib.Path(path).read_bytes()
     if content.startswith(_GZIP_SIGNATURE):

@@ -21,17 +21,17 @@ def indexed_batches(
     gathering all happen in the tf.data graph.
 
     Args:
-        points: `[N, D]` float32; NaN marks a missing entry.
-        batch_size: Points per batch, B; the last batch of an epoch holds
-            the remainder. An epoch has ceil(N / B) batches.
-        seed: Seed of the order.
-        start_epoch: Epoch to begin with.
+      points: `[N, D]` float32; NaN marks a missing entry.
+      batch_size: Points per batch, B; the last batch of an epoch holds
+        the remainder. An epoch has ceil(N / B) batches.
+      seed: Seed of the order.
+      start_epoch: Epoch to begin with.
 
     Returns:
-        An infinite dataset of `(points [b, D] float32, index [b] int32)`.
+      An infinite dataset of `(points [b, D] float32, index [b] int32)`.
 
     Raises:
-        ValueError: If an argument is out of range.
+      ValueError: If an argument is out of range.
     """
     table = point_table(points)
 
@@ -55,19 +55,19 @@ def batches_with(
     order.
 
     Args:
-        points: `[N, D]` float32; NaN marks a missing entry.
-        features: `[N, ...]`, numbers of any type.
-        batch_size: Points per batch, B; the last batch of an epoch holds
-            the remainder. An epoch has ceil(N / B) batches.
-        seed: Seed of the order.
-        start_epoch: Epoch to begin with.
+      points: `[N, D]` float32; NaN marks a missing entry.
+      features: `[N, ...]`, numbers of any type.
+      batch_size: Points per batch, B; the last batch of an epoch holds
+        the remainder. An epoch has ceil(N / B) batches.
+      seed: Seed of the order.
+      start_epoch: Epoch to begin with.
 
     Returns:
-        An infinite dataset of `(points [b, D], features [b, ...])`, both
-        float32.
+      An infinite dataset of `(points [b, D], features [b, ...])`, both
+      float32.
 
     Raises:
-        ValueError: If an argument is out of range.
+      ValueError: If an argument is out of range.
     """
     table = point_table(points)
     if features.ndim < 1 or len(features) != len(points):

@@ -24,14 +24,14 @@ def sklearn_digits(*, size: tuple[int, int] | None = None) -> Observations:
     digits, UCI machine learning repository (its test set).
 
     Args:
-        size: Height and width to enlarge the 8 x 8 images to, the same
-            multiple of 8; each pixel becomes a square of pixels.
+      size: Height and width to enlarge the 8 x 8 images to, the same
+        multiple of 8; each pixel becomes a square of pixels.
 
     Returns:
-        The images, of shape `(height, width, 1)` on [0, 1], and their labels.
+      The images, of shape `(height, width, 1)` on [0, 1], and their labels.
 
     Raises:
-        ValueError: If `size` is not a multiple of the images' own.
+      ValueError: If `size` is not a multiple of the images' own.
     """
     # Imported here, since nothing else in the package needs it.
     import sklearn.datasets

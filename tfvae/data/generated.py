@@ -20,13 +20,13 @@ def bar_features(num_latents: int) -> np.ndarray:
     """The R horizontal and then R vertical bars of an R x R grid.
 
     Args:
-        num_latents: Number of bars H = 2 R, an even number.
+      num_latents: Number of bars H = 2 R, an even number.
 
     Returns:
-        `[H, R * R]` float32 of zeros and ones.
+      `[H, R * R]` float32 of zeros and ones.
 
     Raises:
-        ValueError: If `num_latents` is odd or below 4.
+      ValueError: If `num_latents` is odd or below 4.
     """
     if num_latents < 4 or num_latents % 2:
         raise ValueError(
@@ -62,21 +62,21 @@ def bars(
     latent 0 suppresses bar 1, and an active latent H-1 suppresses bar 0.
 
     Args:
-        num_data: Number of training points, N.
-        num_latents: Number of bars H, even; the grid is H/2 x H/2.
-        correlated: Whether two of the bars are suppressed by other latents.
-        noise_variance: Variance sigma2 of the added Gaussian noise.
-        prior_prob: Probability pi of each latent; 2 / H (two bars per image
-            on average) if None.
-        num_test: Number of further points for testing.
-        seed: Seed of the draws.
+      num_data: Number of training points, N.
+      num_latents: Number of bars H, even; the grid is H/2 x H/2.
+      correlated: Whether two of the bars are suppressed by other latents.
+      noise_variance: Variance sigma2 of the added Gaussian noise.
+      prior_prob: Probability pi of each latent; 2 / H (two bars per image
+        on average) if None.
+      num_test: Number of further points for testing.
+      seed: Seed of the draws.
 
     Returns:
-        The data, with the bars as `features`. `log_likelihood` is exact: the
-        sum over all 2^H states, if H <= 16.
+      The data, with the bars as `features`. `log_likelihood` is exact: the
+      sum over all 2^H states, if H <= 16.
 
     Raises:
-        ValueError: If an argument is out of range.
+      ValueError: If an argument is out of range.
     """
     if num_data < 1 or num_test < 0:
         raise ValueError(

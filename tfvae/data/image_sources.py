@@ -41,21 +41,21 @@ def image_files(
     """Whole images as data points, from a folder, a pattern or one file.
 
     Args:
-        path: A folder (all images directly inside), a pattern such as
-            "photos/*.png", or one file.
-        size: Height and width all images are resized to; without it they
-            must already agree.
-        channels: 1 to convert all to grey, 3 to RGB; None if they agree.
-        scale: Factor from 0..255 to the model's values.
-        test_fraction: Fraction of the images held out for testing.
-        seed: Chooses which images are held out.
+      path: A folder (all images directly inside), a pattern such as
+        "photos/*.png", or one file.
+      size: Height and width all images are resized to; without it they
+        must already agree.
+      channels: 1 to convert all to grey, 3 to RGB; None if they agree.
+      scale: Factor from 0..255 to the model's values.
+      test_fraction: Fraction of the images held out for testing.
+      seed: Chooses which images are held out.
 
     Returns:
-        The images in the order of their file names.
+      The images in the order of their file names.
 
     Raises:
-        FileNotFoundError: If nothing matches `path`.
-        ValueError: If an image is unreadable or shapes differ.
+      FileNotFoundError: If nothing matches `path`.
+      ValueError: If an image is unreadable or shapes differ.
     """
     files = _matching_files(path)
     images: list[np.ndarray] = []
@@ -129,28 +129,28 @@ def image_patches(
     works anywhere.
 
     Args:
-        images: Files, embedded names or arrays (see `load_image`), one or a
-            sequence; all grey or all RGB.
-        patch: Height and width of a patch in pixels.
-        stride: Distance of neighbouring patches in pixels.
-        num_patches: Number of patches to draw at random without replacement
-            out of all of them; None keeps all.
-        crop: Region to cut out of every picture first, see `crop_image`.
-        scale: Factor from 0..255 to the model's values.
-        brightest_fraction: Fraction of each picture's values, the largest
-            ones, to clip to the largest of the others; keeps highlights from
-            dominating. Studies of natural images use 0.02.
-        whiten: Whether to decorrelate the patches, see `zca_whitening`; the
-            statistics are those of the training patches.
-        test_fraction: Share of the patches held out for testing.
-        seed: Chooses the drawn and the held-out patches.
+      images: Files, embedded names or arrays (see `load_image`), one or a
+        sequence; all grey or all RGB.
+      patch: Height and width of a patch in pixels.
+      stride: Distance of neighbouring patches in pixels.
+      num_patches: Number of patches to draw at random without replacement
+        out of all of them; None keeps all.
+      crop: Region to cut out of every picture first, see `crop_image`.
+      scale: Factor from 0..255 to the model's values.
+      brightest_fraction: Fraction of each picture's values, the largest
+        ones, to clip to the largest of the others; keeps highlights from
+        dominating. Studies of natural images use 0.02.
+      whiten: Whether to decorrelate the patches, see `zca_whitening`; the
+        statistics are those of the training patches.
+      test_fraction: Share of the patches held out for testing.
+      seed: Chooses the drawn and the held-out patches.
 
     Returns:
-        The patches, of shape `[*patch, channels]` each.
+      The patches, of shape `[*patch, channels]` each.
 
     Raises:
-        FileNotFoundError: If a picture does not exist.
-        ValueError: If an argument does not fit the pictures.
+      FileNotFoundError: If a picture does not exist.
+      ValueError: If an argument does not fit the pictures.
     """
     if isinstance(images, (str, os.PathLike, np.ndarray)):
         images = [images]

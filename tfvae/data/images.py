@@ -92,9 +92,9 @@ class Image(NamedTuple):
     """Pixels, and how many bits it takes to write them without loss.
 
     Attributes:
-        pixels: `[height, width, 1 or 3]` float32 on 0..255, NaN where missing.
-        bits: Bits per channel, 8 or 16, as `write_image` takes them. Floating
-            point values have 16, the most that is written.
+      pixels: `[height, width, 1 or 3]` float32 on 0..255, NaN where missing.
+      bits: Bits per channel, 8 or 16, as `write_image` takes them. Floating
+        point values have 16, the most that is written.
     """
 
     pixels: np.ndarray
@@ -112,14 +112,14 @@ def read_image(path: str | os.PathLike[str]) -> Image:
     hold NaN.
 
     Args:
-        path: The file.
+      path: The file.
 
     Returns:
-        The pixels and the bit depth of the file.
+      The pixels and the bit depth of the file.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a readable image.
+      FileNotFoundError: If there is no such file.
+      ValueError: If the file is not a readable image.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -238,13 +238,13 @@ def write_image(
     file keeps them as they are, NaN included.
 
     Args:
-        path: The file; its ending chooses the format.
-        image: `[height, width]` or `[height, width, 1 or 3]` on 0..255.
-        bits: Bits per channel, 8 or 16 (16 for PNG and TIFF only).
-        missing_value: What NaN entries are drawn as.
+      path: The file; its ending chooses the format.
+      image: `[height, width]` or `[height, width, 1 or 3]` on 0..255.
+      bits: Bits per channel, 8 or 16 (16 for PNG and TIFF only).
+      missing_value: What NaN entries are drawn as.
 
     Raises:
-        ValueError: If the image's shape, `bits` or the format do not fit.
+      ValueError: If the image's shape, `bits` or the format do not fit.
     """
     path = pathlib.Path(path)
     suffix = path.suffix.lower()
@@ -306,18 +306,18 @@ def read_mask(
     """Reads which entries of an image are missing.
 
     Args:
-        path: An image or `.npy` file; non-zero entries are missing. Prefer
-            lossless formats: compression noise counts as non-zero.
-        shape: Height, width and channels of the image to be masked.
+      path: An image or `.npy` file; non-zero entries are missing. Prefer
+        lossless formats: compression noise counts as non-zero.
+      shape: Height, width and channels of the image to be masked.
 
     Returns:
-        `shape` bool, True where missing. A grey mask holds for all channels;
-        a colour mask for each channel, or, on a grey image, wherever any
-        of its channels is set.
+      `shape` bool, True where missing. A grey mask holds for all channels;
+      a colour mask for each channel, or, on a grey image, wherever any
+      of its channels is set.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is unreadable or of another height or width.
+      FileNotFoundError: If there is no such file.
+      ValueError: If it is unreadable or of another height or width.
     """
     path = pathlib.Path(path)
     if path.suffix.lower() == ".npy" and path.is_file():
@@ -356,17 +356,17 @@ def embedded_image(
     """Returns a photograph bundled with scikit-image; downloads nothing.
 
     Args:
-        name: One of `EMBEDDED_IMAGES`, such as "camera" (grey, 512 x 512)
-            or "astronaut" (RGB, 512 x 512).
-        crop: See `crop_image`.
-        size: Height and width to resize to after cropping.
+      name: One of `EMBEDDED_IMAGES`, such as "camera" (grey, 512 x 512)
+        or "astronaut" (RGB, 512 x 512).
+      crop: See `crop_image`.
+      size: Height and width to resize to after cropping.
 
     Returns:
-        `[height, width, 1 or 3]` float32 on 0..255; the files have 8 bits.
+      `[height, width, 1 or 3]` float32 on 0..255; the files have 8 bits.
 
     Raises:
-        ValueError: If the name or the region is unknown to the picture.
-        FileNotFoundError: If the installed scikit-image lacks the file.
+      ValueError: If the name or the region is unknown to the picture.
+      FileNotFoundError: If the installed scikit-image lacks the file.
     """
     if name not in EMBEDDED_IMAGES:
         raise ValueError(
@@ -385,14 +385,14 @@ def crop_image(
     """Cuts a region out of an image.
 
     Args:
-        image: `[height, width, channels]`.
-        crop: Top row, left column, height and width of the region.
+      image: `[height, width, channels]`.
+      crop: Top row, left column, height and width of the region.
 
     Returns:
-        `[crop height, crop width, channels]`.
+      `[crop height, crop width, channels]`.
 
     Raises:
-        ValueError: If the region is empty or leaves the image.
+      ValueError: If the region is empty or leaves the image.
     """
     top, left, height, width = crop
     if (
@@ -415,14 +415,14 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     nothing is distorted.
 
     Args:
-        image: `[height, width, channels]` without NaN.
-        size: Height and width of the result.
+      image: `[height, width, channels]` without NaN.
+      size: Height and width of the result.
 
     Returns:
-        `[*size, channels]` float32.
+      `[*size, channels]` float32.
 
     Raises:
-        ValueError: If `size` is not positive or entries are missing.
+      ValueError: If `size` is not positive or entries are missing.
     """
     if min(size) < 1:
         raise ValueError(f"`size` must be at least 1 x 1, got {size!r}")
@@ -448,14 +448,14 @@ def convert_channels(image: np.ndarray, channels: int) -> np.ndarray:
     """Turns an image grey (ITU-R BT.601 luma) or into equal RGB channels.
 
     Args:
-        image: `[height, width, 1 or 3]`.
-        channels: 1 or 3.
+      image: `[height, width, 1 or 3]`.
+      channels: 1 or 3.
 
     Returns:
-        `[height, width, channels]`.
+      `[height, width, channels]`.
 
     Raises:
-        ValueError: If `channels` is neither.
+      ValueError: If `channels` is neither.
     """
     if channels not in (1, 3):
         raise ValueError(f"`channels` must be 1 or 3, got {channels!r}")
@@ -471,16 +471,16 @@ def load_image(image: str | os.PathLike[str] | np.ndarray) -> Image:
     """An image from a file, an embedded picture's name, or an array.
 
     Args:
-        image: A path; or a name in `EMBEDDED_IMAGES`; or an array
-            `[height, width]` or `[height, width, 1 or 3]` on 0..255, of
-            8 bits where its dtype is an integer.
+      image: A path; or a name in `EMBEDDED_IMAGES`; or an array
+        `[height, width]` or `[height, width, 1 or 3]` on 0..255, of
+        8 bits where its dtype is an integer.
 
     Returns:
-        The pixels and their bit depth.
+      The pixels and their bit depth.
 
     Raises:
-        FileNotFoundError: If it is neither a file nor an embedded name.
-        ValueError: If it is not an image.
+      FileNotFoundError: If it is neither a file nor an embedded name.
+      ValueError: If it is not an image.
     """
     if isinstance(image, np.ndarray):
         taken = _from_array(image)
@@ -501,15 +501,15 @@ def add_noise(image: np.ndarray, noise_std: float, seed: int = 0) -> np.ndarray:
     """Adds white Gaussian noise, neither clipped nor rounded.
 
     Args:
-        image: `[height, width, channels]`; NaN stays NaN.
-        noise_std: Standard deviation on the image's own scale.
-        seed: Seed of the draws.
+      image: `[height, width, channels]`; NaN stays NaN.
+      noise_std: Standard deviation on the image's own scale.
+      seed: Seed of the draws.
 
     Returns:
-        The noisy image, float32.
+      The noisy image, float32.
 
     Raises:
-        ValueError: If `noise_std` is negative or not finite.
+      ValueError: If `noise_std` is negative or not finite.
     """
     if noise_std < 0.0 or not math.isfinite(noise_std):
         raise ValueError(
@@ -529,18 +529,18 @@ def drop_pixels(
     """Makes entries missing (NaN), each independently of all others.
 
     Args:
-        image: `[height, width, channels]`.
-        missing_fraction: Probability of an entry to go missing, in [0, 1).
-        whole_pixels: Whether all channels of a pixel go missing together.
-            By default each colour value of a pixel is drawn on its own, as
-            in the published in-painting benchmarks.
-        seed: Seed of the draws.
+      image: `[height, width, channels]`.
+      missing_fraction: Probability of an entry to go missing, in [0, 1).
+      whole_pixels: Whether all channels of a pixel go missing together.
+        By default each colour value of a pixel is drawn on its own, as
+        in the published in-painting benchmarks.
+      seed: Seed of the draws.
 
     Returns:
-        The incomplete image, float32.
+      The incomplete image, float32.
 
     Raises:
-        ValueError: If `missing_fraction` is out of range.
+      ValueError: If `missing_fraction` is out of range.
     """
     if not 0.0 <= missing_fraction < 1.0:
         raise ValueError(

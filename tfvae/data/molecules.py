@@ -169,13 +169,13 @@ def molecule_sequences(
     """The molecules of a file as one-hot SELFIES, all of them training data.
 
     Args:
-        path: See `molecule_file`, as for the other arguments.
-        num_steps: T.
-        num_symbols: K.
-        leave_out: Whether unusable lines are skipped.
+      path: See `molecule_file`, as for the other arguments.
+      num_steps: T.
+      num_symbols: K.
+      leave_out: Whether unusable lines are skipped.
 
     Returns:
-        The molecules, of shape `(T, K)` on [0, 1].
+      The molecules, of shape `(T, K)` on [0, 1].
     """
     molecules = molecule_file(
         path,

@@ -17,23 +17,23 @@ class Observations:
     one of these. NaN marks a missing entry.
 
     Attributes:
-        name: Short name of the data, used in titles and file names.
-        train: `[N, D]` float32, the data points a model is trained on.
-        test: `[N_test, D]` float32, held-out data points, or None.
-        event_shape: Shape of one data point before it was flattened, such
-            as `(28, 28, 1)` for a grey image; its product is D.
-        value_range: Smallest and largest plausible value of an entry; used by
-            figures and written images, not in training.
-        features: `[K, D]` float32, ground-truth generative fields (bars
-            only), or None.
-        log_likelihood: Mean log-likelihood of a training point under the
-            generating parameters, in nats, or None when unknown.
-        train_labels: `[N]` int64, the class of each training point, or None.
-        test_labels: `[N_test]` int64, the class of each test point, or None.
-        validation: `[N_val, D]` float32, data points held out to monitor
-            training, or None.
-        weights: `[N]` float64, sampling weights of the training points for
-            `WeightedBatches`; None to visit each once per epoch.
+      name: Short name of the data, used in titles and file names.
+      train: `[N, D]` float32, the data points a model is trained on.
+      test: `[N_test, D]` float32, held-out data points, or None.
+      event_shape: Shape of one data point before it was flattened, such
+        as `(28, 28, 1)` for a grey image; its product is D.
+      value_range: Smallest and largest plausible value of an entry; used by
+        figures and written images, not in training.
+      features: `[K, D]` float32, ground-truth generative fields (bars
+        only), or None.
+      log_likelihood: Mean log-likelihood of a training point under the
+        generating parameters, in nats, or None when unknown.
+      train_labels: `[N]` int64, the class of each training point, or None.
+      test_labels: `[N_test]` int64, the class of each test point, or None.
+      validation: `[N_val, D]` float32, data points held out to monitor
+        training, or None.
+      weights: `[N]` float64, sampling weights of the training points for
+        `WeightedBatches`; None to visit each once per epoch.
     """
 
     name: str
@@ -200,17 +200,17 @@ def split_test(
     """Holds out a random share of the data points.
 
     Args:
-        points: `[N, ...]`, any dtype.
-        test_fraction: Fraction of the points to hold out, in [0, 1); zero
-            holds out none, and any other value at least one.
-        seed: Chooses which points are held out.
+      points: `[N, ...]`, any dtype.
+      test_fraction: Fraction of the points to hold out, in [0, 1); zero
+        holds out none, and any other value at least one.
+      seed: Chooses which points are held out.
 
     Returns:
-        The training points and the held-out ones (None if there are none),
-        each in their original order.
+      The training points and the held-out ones (None if there are none),
+      each in their original order.
 
     Raises:
-        ValueError: If the fraction leaves no training point.
+      ValueError: If the fraction leaves no training point.
     """
     if not 0.0 <= test_fraction < 1.0:
         raise ValueError(

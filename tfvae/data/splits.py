@@ -33,24 +33,24 @@ def resplit_images(
     the sizes of the other parts.
 
     Args:
-        data: Images whose shape is `(height, width)` or
-            `(height, width, channels)`; without `size` and `upscale`, points
-            of any shape.
-        num_train: Number of training images.
-        num_validation: Number of validation images.
-        num_test: Number of test images; all that remain if None.
-        size: Height and width to pad images to with zeros, half of them on
-            each side; None leaves their size alone.
-        upscale: Factor of height and width before padding; each pixel becomes
-            a square of pixels.
-        seed: Chooses which images go where.
+      data: Images whose shape is `(height, width)` or
+        `(height, width, channels)`; without `size` and `upscale`, points
+        of any shape.
+      num_train: Number of training images.
+      num_validation: Number of validation images.
+      num_test: Number of test images; all that remain if None.
+      size: Height and width to pad images to with zeros, half of them on
+        each side; None leaves their size alone.
+      upscale: Factor of height and width before padding; each pixel becomes
+        a square of pixels.
+      seed: Chooses which images go where.
 
     Returns:
-        The images, in random order. Labels are kept if all images have them.
+      The images, in random order. Labels are kept if all images have them.
 
     Raises:
-        ValueError: If there are not that many images, they do not fit into
-            `size`, or `data` was split for validation already.
+      ValueError: If there are not that many images, they do not fit into
+        `size`, or `data` was split for validation already.
     """
     if data.validation is not None:
         raise ValueError(
@@ -162,11 +162,11 @@ def enlarge(images: np.ndarray, factor: int) -> np.ndarray:
     """Upscales images by an integer factor, repeating pixels.
 
     Args:
-        images: `[N, height, width, ...]`; with factor 1, of any shape.
-        factor: At least 1.
+      images: `[N, height, width, ...]`; with factor 1, of any shape.
+      factor: At least 1.
 
     Returns:
-        `[N, height * factor, width * factor, ...]`.
+      `[N, height * factor, width * factor, ...]`.
     """
     if factor == 1:
         return images

@@ -20,18 +20,18 @@ def square_images(
     """Draws every image of one filled square, parallel to the axes.
 
     Args:
-        side: Side of the images, pixels.
-        min_size: Side of the smallest square, pixels.
-        max_size: Side of the largest square, pixels.
-        columns: Columns allowed for the left edge of a square; None for all
-            that keep it inside the image. Its top edge may be in any row.
+      side: Side of the images, pixels.
+      min_size: Side of the smallest square, pixels.
+      max_size: Side of the largest square, pixels.
+      columns: Columns allowed for the left edge of a square; None for all
+        that keep it inside the image. Its top edge may be in any row.
 
     Returns:
-        `[n, side, side]` uint8 of zeros and ones, all different, ordered by
-        size, then left edge, then top edge.
+      `[n, side, side]` uint8 of zeros and ones, all different, ordered by
+      size, then left edge, then top edge.
 
     Raises:
-        ValueError: If an argument is out of range.
+      ValueError: If an argument is out of range.
     """
     if not 1 <= min_size <= max_size <= side:
         raise ValueError(
@@ -83,20 +83,20 @@ def squares(
     retraining".
 
     Args:
-        side: Side of the images, pixels.
-        min_size: Side of the smallest square, pixels.
-        max_size: Side of the largest square, pixels.
-        columns: Columns of the left edge of a square, see `square_images`.
-        copies: Number of copies of every image.
-        validation_fraction: Fraction of the shuffled images that is held out,
-            rounded down.
-        seed: Seed of the order.
+      side: Side of the images, pixels.
+      min_size: Side of the smallest square, pixels.
+      max_size: Side of the largest square, pixels.
+      columns: Columns of the left edge of a square, see `square_images`.
+      copies: Number of copies of every image.
+      validation_fraction: Fraction of the shuffled images that is held out,
+        rounded down.
+      seed: Seed of the order.
 
     Returns:
-        The data, zeros and ones.
+      The data, zeros and ones.
 
     Raises:
-        ValueError: If an argument is out of range.
+      ValueError: If an argument is out of range.
     """
     if copies < 1:
         raise ValueError(f"`copies` must be at least 1, got {copies!r}")

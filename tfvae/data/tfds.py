@@ -44,29 +44,29 @@ def tfds_images(
     first time to let it prepare itself, even if it needs no network.
 
     Args:
-        name: Data set name, such as "mnist" or "my_data/config:1.0.0".
-        split: Split to train on; slices such as "train[:5000]" work.
-        test_split: Split to test on, or None.
-        feature: Name of the numeric feature to use.
-        size: Height and width to resize images to.
-        scale: Factor from the stored values to the model's; if None, 1/255
-            for 8-bit features and 1 for others.
-        data_dir: Where prepared data lies; the library's own default
-            (~/tensorflow_datasets or $TFDS_DATA_DIR) if None.
-        manual_dir: Folder with the files the data set would download, under
-            their original names; prepares the data set without network.
-        download: Whether the data may be downloaded.
+      name: Data set name, such as "mnist" or "my_data/config:1.0.0".
+      split: Split to train on; slices such as "train[:5000]" work.
+      test_split: Split to test on, or None.
+      feature: Name of the numeric feature to use.
+      size: Height and width to resize images to.
+      scale: Factor from the stored values to the model's; if None, 1/255
+        for 8-bit features and 1 for others.
+      data_dir: Where prepared data lies; the library's own default
+        (~/tensorflow_datasets or $TFDS_DATA_DIR) if None.
+      manual_dir: Folder with the files the data set would download, under
+        their original names; prepares the data set without network.
+      download: Whether the data may be downloaded.
 
     Returns:
-        The flattened, scaled data points; where the data set has a feature
-        "label" that is a class, the labels as well.
+      The flattened, scaled data points; where the data set has a feature
+      "label" that is a class, the labels as well.
 
     Raises:
-        FileNotFoundError: If the data is not there and may not be
-            downloaded, with instructions.
-        ConnectionError: If it may be, but the download fails.
-        ValueError: If the name, a split or the feature does not exist, or
-            the files in `manual_dir` are not the expected ones.
+      FileNotFoundError: If the data is not there and may not be
+        downloaded, with instructions.
+      ConnectionError: If it may be, but the download fails.
+      ValueError: If the name, a split or the feature does not exist, or
+        the files in `manual_dir` are not the expected ones.
     """
     if scale is not None and not (scale > 0.0 and math.isfinite(scale)):
         raise ValueError(f"`scale` must be positive and finite, got {scale!r}")

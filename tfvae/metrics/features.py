@@ -56,9 +56,9 @@ class ClassifierFeatures:
     the training points, the mean square of the features is 1.
 
     Attributes:
-        name: "classifier features".
-        test_accuracy: Accuracy of the classifier on the test points; None if
-            `data` has no labelled test points.
+      name: "classifier features".
+      test_accuracy: Accuracy of the classifier on the test points; None if
+        `data` has no labelled test points.
     """
 
     name = "classifier features"
@@ -76,20 +76,20 @@ class ClassifierFeatures:
         """Trains the classifier, or loads it from the cache.
 
         Args:
-            data: Labelled images of shape `(height, width)` or
-                `(height, width, channels)`, each side at least 8 pixels.
-            cache_dir: Folder to cache trained classifiers in, created if
-                needed; None for no cache. A cached file is used only for
-                exactly the same images, labels and settings.
-            num_features: Size of a feature vector, F.
-            max_images: Largest number of training images, drawn by `seed`.
-            num_steps: Gradient steps, of 128 images each.
-            seed: Seed of initial weights and of the order of the images. The
-                result also depends, through rounding, on the number of threads.
+          data: Labelled images of shape `(height, width)` or
+            `(height, width, channels)`, each side at least 8 pixels.
+          cache_dir: Folder to cache trained classifiers in, created if
+            needed; None for no cache. A cached file is used only for
+            exactly the same images, labels and settings.
+          num_features: Size of a feature vector, F.
+          max_images: Largest number of training images, drawn by `seed`.
+          num_steps: Gradient steps, of 128 images each.
+          seed: Seed of initial weights and of the order of the images. The
+            result also depends, through rounding, on the number of threads.
 
         Raises:
-            ValueError: If labels are missing, the images are too small or have
-                missing entries, or a number is below 1.
+          ValueError: If labels are missing, the images are too small or have
+            missing entries, or a number is below 1.
         """
         images, labels = _labelled_images(data, max_images, seed)
         classes = np.unique(labels)

@@ -18,15 +18,15 @@ class SampleDistances(NamedTuple):
     """Distances between generated and real data.
 
     Attributes:
-        frechet_distance: Squared Frechet distance between Gaussians fitted to
-            the features. It is biased upwards for finite samples, the more so
-            the fewer there are: compare only equal numbers of samples.
-        kernel_distance: Unbiased squared kernel distance of the features,
-            averaged over subsets.
-        kernel_distance_std: Standard deviation over the subsets.
-        num_samples: Number of generated data.
-        num_data: Number of real data.
-        features: Name of the features.
+      frechet_distance: Squared Frechet distance between Gaussians fitted to
+        the features. It is biased upwards for finite samples, the more so
+        the fewer there are: compare only equal numbers of samples.
+      kernel_distance: Unbiased squared kernel distance of the features,
+        averaged over subsets.
+      kernel_distance_std: Standard deviation over the subsets.
+      num_samples: Number of generated data.
+      num_data: Number of real data.
+      features: Name of the features.
     """
 
     frechet_distance: float
@@ -41,9 +41,9 @@ class Reference(NamedTuple):
     """Features of the real data, computed once for all comparisons.
 
     Attributes:
-        extractor: The feature extractor.
-        features: `[m, F]` float32, features of the data.
-        moments: Mean and covariance of the features.
+      extractor: The feature extractor.
+      features: `[m, F]` float32, features of the data.
+      moments: Mean and covariance of the features.
     """
 
     extractor: FeatureExtractor
@@ -55,15 +55,15 @@ class Reference(NamedTuple):
         """Computes the features of real data.
 
         Args:
-            extractor: The feature extractor.
-            data: `[m, D]`, at least two.
+          extractor: The feature extractor.
+          data: `[m, D]`, at least two.
 
         Returns:
-            The reference, for `sample_distances`.
+          The reference, for `sample_distances`.
 
         Raises:
-            ValueError: If there are fewer than two data, or some have missing
-                entries.
+          ValueError: If there are fewer than two data, or some have missing
+            entries.
         """
         features = _features(extractor, _checked("data", data))
         return cls(extractor, features, frechet.moments(features))
@@ -81,19 +81,19 @@ def sample_distances(
     """Compares generated with real data, in the space of features.
 
     Args:
-        samples: `[n, D]`, at least two.
-        reference: Features of the real data, from `Reference.of`.
-        value_range: Samples are clipped to it, as displayed images are.
-        subset_size: See `tfvae.ops.frechet.kernel_distance`; at most the
-            number of samples and of data.
-        num_subsets: See `tfvae.ops.frechet.kernel_distance`.
-        seed: See `tfvae.ops.frechet.kernel_distance`.
+      samples: `[n, D]`, at least two.
+      reference: Features of the real data, from `Reference.of`.
+      value_range: Samples are clipped to it, as displayed images are.
+      subset_size: See `tfvae.ops.frechet.kernel_distance`; at most the
+        number of samples and of data.
+      num_subsets: See `tfvae.ops.frechet.kernel_distance`.
+      seed: See `tfvae.ops.frechet.kernel_distance`.
 
     Returns:
-        The distances.
+      The distances.
 
     Raises:
-        ValueError: If samples are not finite, or an argument is out of range.
+      ValueError: If samples are not finite, or an argument is out of range.
     """
     clipped = np.clip(_checked("samples", samples), *value_range)
     features = _features(reference.extractor, clipped)

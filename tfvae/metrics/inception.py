@@ -36,7 +36,7 @@ class InceptionFeatures:
     other programs that use that graph.
 
     Attributes:
-        name: "Keras InceptionV3 features".
+      name: "Keras InceptionV3 features".
     """
 
     name = "Keras InceptionV3 features"
@@ -52,21 +52,21 @@ class InceptionFeatures:
         """Reads the weights; never downloads them.
 
         Args:
-            data: Used for shape and range of the images.
-            cache_dir: Ignored, as nothing is trained; present so that this
-                class can replace `ClassifierFeatures`.
-            weights_path: File with the weights of InceptionV3 without its top;
-                if None, Keras's download cache,
-                `models/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5`
-                under $KERAS_HOME or ~/.keras.
-            side: Height and width that images are resized to; the weights were
-                trained for 299, and 75 is the smallest that works.
+          data: Used for shape and range of the images.
+          cache_dir: Ignored, as nothing is trained; present so that this
+            class can replace `ClassifierFeatures`.
+          weights_path: File with the weights of InceptionV3 without its top;
+            if None, Keras's download cache,
+            `models/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5`
+            under $KERAS_HOME or ~/.keras.
+          side: Height and width that images are resized to; the weights were
+            trained for 299, and 75 is the smallest that works.
 
         Raises:
-            FileNotFoundError: If there is no such file; the message says where
-                to get it.
-            ValueError: If it holds other weights, `data` are no images of one
-                or three channels, or `side` is too small.
+          FileNotFoundError: If there is no such file; the message says where
+            to get it.
+          ValueError: If it holds other weights, `data` are no images of one
+            or three channels, or `side` is too small.
         """
         check_shape(data.event_shape, 1)
         if data.event_shape[2:] not in ((), (1,), (3,)):

@@ -14,8 +14,8 @@ class Moments(NamedTuple):
     """The first two moments of feature vectors.
 
     Attributes:
-        mean: `[F]` float64.
-        covariance: `[F, F]` float64, unbiased.
+      mean: `[F]` float64.
+      covariance: `[F, F]` float64, unbiased.
     """
 
     mean: np.ndarray
@@ -26,8 +26,8 @@ class KernelDistance(NamedTuple):
     """Estimate of a squared distance, averaged over random subsets.
 
     Attributes:
-        mean: Mean of the estimates over the subsets.
-        std: Standard deviation of the estimates over the subsets.
+      mean: Mean of the estimates over the subsets.
+      std: Standard deviation of the estimates over the subsets.
     """
 
     mean: float
@@ -38,13 +38,13 @@ def moments(features: np.ndarray) -> Moments:
     """Mean and covariance of feature vectors.
 
     Args:
-        features: `[N, F]`, any float type; computed in float64.
+      features: `[N, F]`, any float type; computed in float64.
 
     Returns:
-        Their moments.
+      Their moments.
 
     Raises:
-        ValueError: If there are fewer than two vectors or some are not finite.
+      ValueError: If there are fewer than two vectors or some are not finite.
     """
     return batch_moments([features])
 
@@ -57,13 +57,13 @@ def batch_moments(batches: Iterable[np.ndarray]) -> Moments:
     2.1, which loses no precision where the mean is far from zero.
 
     Args:
-        batches: `[n, F]` each, any float type; computed in float64.
+      batches: `[n, F]` each, any float type; computed in float64.
 
     Returns:
-        The moments of all of them.
+      The moments of all of them.
 
     Raises:
-        ValueError: If there are fewer than two vectors or some are not finite.
+      ValueError: If there are fewer than two vectors or some are not finite.
     """
     count, mean, scatter = 0, np.zeros(()), np.zeros(())
     for batch in batches:
@@ -115,17 +115,17 @@ def frechet_distance(
     it without a square root.
 
     Args:
-        mean1: `[F]`.
-        cov1: `[F, F]`, symmetric positive semi-definite; it is singular where
-            there are fewer vectors than features.
-        mean2: `[F]`.
-        cov2: `[F, F]`, likewise.
+      mean1: `[F]`.
+      cov1: `[F, F]`, symmetric positive semi-definite; it is singular where
+        there are fewer vectors than features.
+      mean2: `[F]`.
+      cov2: `[F, F]`, likewise.
 
     Returns:
-        The squared distance, at least 0.
+      The squared distance, at least 0.
 
     Raises:
-        ValueError: If shapes do not fit or values are not finite.
+      ValueError: If shapes do not fit or values are not finite.
     """
     mean1, mean2 = (np.asarray(mean, np.float64) for mean in (mean1, mean2))
     cov1, cov2 = (np.asarray(cov, np.float64) for cov in (cov1, cov2))
@@ -188,17 +188,17 @@ def kernel_distance(
     GANs, section 4.
 
     Args:
-        features1: `[N1, F]`, any float type; computed in float64.
-        features2: `[N2, F]`, likewise.
-        subset_size: Vectors of each set in a subset, n.
-        num_subsets: Pairs of subsets.
-        seed: Seed of the subsets.
+      features1: `[N1, F]`, any float type; computed in float64.
+      features2: `[N2, F]`, likewise.
+      subset_size: Vectors of each set in a subset, n.
+      num_subsets: Pairs of subsets.
+      seed: Seed of the subsets.
 
     Returns:
-        Mean and standard deviation over the subsets.
+      Mean and standard deviation over the subsets.
 
     Raises:
-        ValueError: If an argument is out of range.
+      ValueError: If an argument is out of range.
     """
     features1 = _as_features("features1", features1)
     features2 = _as_features("features2", features2)

@@ -16,12 +16,12 @@ def psnr(clean: np.ndarray, image: np.ndarray, data_range: float) -> float:
     """Peak signal-to-noise ratio, 10 log10(range^2 / mean squared error).
 
     Args:
-        clean: Any shape, complete.
-        image: The same shape.
-        data_range: Distance of the largest from the smallest possible value.
+      clean: Any shape, complete.
+      image: The same shape.
+      data_range: Distance of the largest from the smallest possible value.
 
     Returns:
-        Decibels; infinity for equal images.
+      Decibels; infinity for equal images.
     """
     error = np.asarray(image, np.float64) - np.asarray(clean, np.float64)
     mean_squared = float((error**2).mean())
@@ -34,12 +34,12 @@ def ssim(clean: np.ndarray, image: np.ndarray, data_range: float) -> float:
     """Mean structural similarity over 7 x 7 windows and all channels.
 
     Args:
-        clean: `[height, width, channels]`, complete.
-        image: The same shape.
-        data_range: Distance of the largest from the smallest possible value.
+      clean: `[height, width, channels]`, complete.
+      image: The same shape.
+      data_range: Distance of the largest from the smallest possible value.
 
     Returns:
-        A number up to 1; NaN if the image is smaller than a window.
+      A number up to 1; NaN if the image is smaller than a window.
     """
     if min(clean.shape[:2]) < SSIM_WINDOW:
         return math.nan

@@ -30,16 +30,16 @@ def patch_starts(image_size: int, patch_size: int, stride: int) -> np.ndarray:
     """First pixels of the patches along one axis.
 
     Args:
-        image_size: Pixels of the image along the axis.
-        patch_size: Pixels of a patch along the axis.
-        stride: Distance of neighbouring patches.
+      image_size: Pixels of the image along the axis.
+      patch_size: Pixels of a patch along the axis.
+      stride: Distance of neighbouring patches.
 
     Returns:
-        `[n]` ascending int: the multiples of `stride` that fit, and the last
-        position that fits.
+      `[n]` ascending int: the multiples of `stride` that fit, and the last
+      position that fits.
 
     Raises:
-        ValueError: If the patch does not fit or a number is not positive.
+      ValueError: If the patch does not fit or a number is not positive.
     """
     if patch_size < 1 or stride < 1:
         raise ValueError(
@@ -67,15 +67,15 @@ def extract_patches(
     """Cuts an image into overlapping patches.
 
     Args:
-        image: `[height, width, channels]`; NaN entries are kept.
-        patch: Height and width of a patch in pixels.
-        stride: Distance of neighbouring patches in pixels.
+      image: `[height, width, channels]`; NaN entries are kept.
+      patch: Height and width of a patch in pixels.
+      stride: Distance of neighbouring patches in pixels.
 
     Returns:
-        `[N, patch_height * patch_width * channels]` of the image's dtype.
+      `[N, patch_height * patch_width * channels]` of the image's dtype.
 
     Raises:
-        ValueError: If the image has another rank or a patch does not fit.
+      ValueError: If the image has another rank or a patch does not fit.
     """
     image = np.asarray(image)
     if image.ndim != 3:
@@ -102,21 +102,21 @@ def merge_patches(
     """Merges patch estimates into an image; inverse of `extract_patches`.
 
     Args:
-        patches: `[N, patch_height * patch_width * channels]` in the order of
-            `extract_patches`. NaN entries give no estimate.
-        image_shape: Height, width and channels of the image.
-        patch: Height and width of a patch in pixels.
-        stride: Distance of neighbouring patches in pixels.
-        method: Per pixel, the mean of its estimates, their median, or their
-            mean weighted by a Gaussian window that favours patch centres
-            (standard deviation half a patch side).
+      patches: `[N, patch_height * patch_width * channels]` in the order of
+        `extract_patches`. NaN entries give no estimate.
+      image_shape: Height, width and channels of the image.
+      patch: Height and width of a patch in pixels.
+      stride: Distance of neighbouring patches in pixels.
+      method: Per pixel, the mean of its estimates, their median, or their
+        mean weighted by a Gaussian window that favours patch centres
+        (standard deviation half a patch side).
 
     Returns:
-        `[height, width, channels]` float32; NaN where no patch gave an
-        estimate.
+      `[height, width, channels]` float32; NaN where no patch gave an
+      estimate.
 
     Raises:
-        ValueError: If shapes do not fit together or `method` is unknown.
+      ValueError: If shapes do not fit together or `method` is unknown.
     """
     if method not in MERGE_METHODS:
         raise ValueError(

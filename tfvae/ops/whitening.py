@@ -20,17 +20,17 @@ def zca_whitening(
     natural scenes are edge filters.
 
     Args:
-        points: `[N, D]` without missing entries.
-        kept_variance: Fraction of the variance to keep, in (0, 1].
-        bias: Added to the variance in every direction; damps directions of
-            little variance.
+      points: `[N, D]` without missing entries.
+      kept_variance: Fraction of the variance to keep, in (0, 1].
+      bias: Added to the variance in every direction; damps directions of
+        little variance.
 
     Returns:
-        The mean `[D]` and the symmetric map `[D, D]`, both float32: whiten
-        with `(points - mean) @ map`.
+      The mean `[D]` and the symmetric map `[D, D]`, both float32: whiten
+      with `(points - mean) @ map`.
 
     Raises:
-        ValueError: If an argument is out of range or entries are missing.
+      ValueError: If an argument is out of range or entries are missing.
     """
     if not 0.0 < kept_variance <= 1.0 or not bias >= 0.0:
         raise ValueError(

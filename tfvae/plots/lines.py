@@ -50,16 +50,16 @@ def curves(
     the axis is cut to the flat part of the curve, with a note that says so.
 
     Args:
-        rows: One mapping per epoch with "epoch" and metrics by name; a
-            metric may be missing in some rows.
-        columns: Names of the metrics to draw; those that no row has are
-            left out.
-        path: File to write.
-        references: Horizontal lines to compare with, by label.
-        title: Title of the figure, or None.
+      rows: One mapping per epoch with "epoch" and metrics by name; a
+        metric may be missing in some rows.
+      columns: Names of the metrics to draw; those that no row has are
+        left out.
+      path: File to write.
+      references: Horizontal lines to compare with, by label.
+      title: Title of the figure, or None.
 
     Raises:
-        ValueError: If no row has any of the metrics.
+      ValueError: If no row has any of the metrics.
     """
     series = {name: _series(rows, name) for name in columns}
     series = {name: xy for name, xy in series.items() if xy[0].size}
@@ -157,12 +157,12 @@ def panels(
     """Plots curves in panels side by side, with the legend of the first one.
 
     Args:
-        content: The panels.
-        path: File to write.
-        title: Title of the figure, or None.
+      content: The panels.
+      path: File to write.
+      title: Title of the figure, or None.
 
     Raises:
-        ValueError: If there is nothing to draw.
+      ValueError: If there is nothing to draw.
     """
     if not content or not all(panel.curves for panel in content):
         raise ValueError(
@@ -219,13 +219,13 @@ def latent_usage(
     """Plots how often each latent is active, most used first.
 
     Args:
-        prior_probs: `[H]`, the probability of each latent.
-        path: File to write.
-        title: Title of the figure; the expected number of active latents
-            if None.
+      prior_probs: `[H]`, the probability of each latent.
+      path: File to write.
+      title: Title of the figure; the expected number of active latents
+        if None.
 
     Raises:
-        ValueError: If it is not a vector of probabilities.
+      ValueError: If it is not a vector of probabilities.
     """
     usage = np.sort(np.asarray(prior_probs, dtype=np.float64))[..., ::-1]
     if usage.ndim != 1 or not ((usage >= 0.0) & (usage <= 1.0)).all():

@@ -51,15 +51,15 @@ def top_k_curves(
     The first few queries do not determine the range of the axis.
 
     Args:
-        content: Curves by label, by title of the panel, such as "top-10". All
-            panels share the legend of the first one.
-        path: File to write.
-        y_label: Label of the y axis, with the unit.
-        references: Horizontal lines to compare with, by label.
-        title: Title of the figure, or None.
+      content: Curves by label, by title of the panel, such as "top-10". All
+        panels share the legend of the first one.
+      path: File to write.
+      y_label: Label of the y axis, with the unit.
+      references: Horizontal lines to compare with, by label.
+      title: Title of the figure, or None.
 
     Raises:
-        ValueError: If there is nothing to draw.
+      ValueError: If there is nothing to draw.
     """
     if not content or not all(content.values()):
         raise ValueError(
@@ -197,14 +197,14 @@ def weights(
     total weight of the best fraction of the data.
 
     Args:
-        content: Data with weights, by label.
-        path: File to write.
-        x_label: Label of the scores, with their unit.
-        maximise: Whether larger scores are better.
-        title: Title of the figure, or None.
+      content: Data with weights, by label.
+      path: File to write.
+      x_label: Label of the scores, with their unit.
+      maximise: Whether larger scores are better.
+      title: Title of the figure, or None.
 
     Raises:
-        ValueError: If there is nothing to draw, or no positive weight.
+      ValueError: If there is nothing to draw, or no positive weight.
     """
     if not content:
         raise ValueError(f"`content` must have weights, got {content!r}")
@@ -311,17 +311,17 @@ def sample_scores(
     """Plots histograms of the scores of a model's samples.
 
     Args:
-        content: Scores by label, such as those of the first and of the last
-            round, by title of the panel; values that are not finite are left
-            out. All panels share the legend of the first one.
-        path: File to write.
-        x_label: Label of the scores, with their unit.
-        maximise: Whether larger scores are better.
-        references: Vertical lines to compare with, by label.
-        title: Title of the figure, or None.
+      content: Scores by label, such as those of the first and of the last
+        round, by title of the panel; values that are not finite are left
+        out. All panels share the legend of the first one.
+      path: File to write.
+      x_label: Label of the scores, with their unit.
+      maximise: Whether larger scores are better.
+      references: Vertical lines to compare with, by label.
+      title: Title of the figure, or None.
 
     Raises:
-        ValueError: If there is nothing to draw.
+      ValueError: If there is nothing to draw.
     """
     if not content or not all(content.values()):
         raise ValueError(

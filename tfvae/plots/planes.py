@@ -31,18 +31,18 @@ def manifold(
     Images are coloured by score, from red (worst) to green (best).
 
     Args:
-        images: `[times, g, g, height, width]` on 0..1; the first axis of the
-            grid is that of the first latent, both go from low to high.
-        path: File to write.
-        bound: The grid covers [-bound, bound]^2.
-        labels: Titles, one for each time.
-        scores: `[times, g, g]`; images whose score is not finite are grey.
-        score_label: Label of the scores, with their unit.
-        maximise: Whether larger scores are better.
-        title: Title of the figure, or None.
+      images: `[times, g, g, height, width]` on 0..1; the first axis of the
+        grid is that of the first latent, both go from low to high.
+      path: File to write.
+      bound: The grid covers [-bound, bound]^2.
+      labels: Titles, one for each time.
+      scores: `[times, g, g]`; images whose score is not finite are grey.
+      score_label: Label of the scores, with their unit.
+      maximise: Whether larger scores are better.
+      title: Title of the figure, or None.
 
     Raises:
-        ValueError: If the shapes do not fit together.
+      ValueError: If the shapes do not fit together.
     """
     images, scores = np.asarray(images), np.asarray(scores, np.float64)
     _check(images, scores, labels)

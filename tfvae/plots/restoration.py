@@ -35,15 +35,15 @@ def restoration_panel(
     Below each is the region of most local contrast, enlarged.
 
     Args:
-        clean: `[height, width, 1 or 3]` on 0..255, or None if unknown.
-        corrupted: The same shape; NaN entries are marked as missing.
-        restored: The same shape.
-        path: File to write.
-        labels: Titles of the two or three images; by default they name the
-            images and give their PSNR (without clipping).
+      clean: `[height, width, 1 or 3]` on 0..255, or None if unknown.
+      corrupted: The same shape; NaN entries are marked as missing.
+      restored: The same shape.
+      path: File to write.
+      labels: Titles of the two or three images; by default they name the
+        images and give their PSNR (without clipping).
 
     Raises:
-        ValueError: If shapes differ or the number of labels is wrong.
+      ValueError: If shapes differ or the number of labels is wrong.
     """
     pictures = [
         np.asarray(one)

@@ -33,15 +33,15 @@ def feature_sheet(
     """Plots the features of the latents as tiles on a common scale.
 
     Args:
-        features: `[H, D]`, such as the singleton means of a decoder.
-        event_shape: Shape of one data point.
-        path: File to write.
-        title: Title of the figure, or None.
-        value_range: Values shown as black and white; if None, the range that
-            holds 99 % of the entries.
+      features: `[H, D]`, such as the singleton means of a decoder.
+      event_shape: Shape of one data point.
+      path: File to write.
+      title: Title of the figure, or None.
+      value_range: Values shown as black and white; if None, the range that
+        holds 99 % of the entries.
 
     Raises:
-        ValueError: If the shapes do not fit together.
+      ValueError: If the shapes do not fit together.
     """
     _sheet(features, event_shape, path, title, value_range)
 
@@ -58,15 +58,15 @@ def image_grid(
     """Plots data points as tiles on a common scale.
 
     Args:
-        samples: `[K, D]`; NaN entries are marked as missing.
-        event_shape: Shape of one data point.
-        path: File to write.
-        title: Title of the figure, or None.
-        value_range: See `feature_sheet`.
-        per_row: Tiles per row; None for a layout of about 3 : 2.
+      samples: `[K, D]`; NaN entries are marked as missing.
+      event_shape: Shape of one data point.
+      path: File to write.
+      title: Title of the figure, or None.
+      value_range: See `feature_sheet`.
+      per_row: Tiles per row; None for a layout of about 3 : 2.
 
     Raises:
-        ValueError: If the shapes do not fit together.
+      ValueError: If the shapes do not fit together.
     """
     _sheet(samples, event_shape, path, title, value_range, per_row)
 
@@ -83,15 +83,15 @@ def reconstructions(
     """Plots data points above their reconstructions.
 
     Args:
-        points: `[K, D]`; NaN entries are marked as missing.
-        estimates: `[K, D]`.
-        event_shape: Shape of one data point.
-        path: File to write.
-        title: Title of the figure, or None.
-        value_range: See `feature_sheet`; by default that of `points`.
+      points: `[K, D]`; NaN entries are marked as missing.
+      estimates: `[K, D]`.
+      event_shape: Shape of one data point.
+      path: File to write.
+      title: Title of the figure, or None.
+      value_range: See `feature_sheet`; by default that of `points`.
 
     Raises:
-        ValueError: If the shapes do not fit together.
+      ValueError: If the shapes do not fit together.
     """
     points, estimates = np.asarray(points), np.asarray(estimates)
     if points.shape != estimates.shape:
@@ -135,16 +135,16 @@ def tiles(
     """Tiles data points into one picture, to be composed further.
 
     Args:
-        points: `[K, D]`; NaN entries are marked as missing.
-        event_shape: Shape of one data point.
-        per_row: Tiles per row.
-        value_range: Values shown as black and white.
+      points: `[K, D]`; NaN entries are marked as missing.
+      event_shape: Shape of one data point.
+      per_row: Tiles per row.
+      value_range: Values shown as black and white.
 
     Returns:
-        `[h, w, 3]` on 0..1.
+      `[h, w, 3]` on 0..1.
 
     Raises:
-        ValueError: If the shapes do not fit together.
+      ValueError: If the shapes do not fit together.
     """
     shape = _tile_shape(points, event_shape)
     return _canvas(points, shape, value_range, per_row)
@@ -161,15 +161,15 @@ def sheet_of_pictures(
     """Plots pictures in a labelled table.
 
     Args:
-        pictures: `[height, width, 1 or 3]` on 0..1 each, by (row, column)
-            label; missing ones leave their place empty.
-        rows: Row labels, from top to bottom.
-        columns: Column labels, from left to right.
-        path: File to write.
-        title: Title of the figure, or None.
+      pictures: `[height, width, 1 or 3]` on 0..1 each, by (row, column)
+        label; missing ones leave their place empty.
+      rows: Row labels, from top to bottom.
+      columns: Column labels, from left to right.
+      path: File to write.
+      title: Title of the figure, or None.
 
     Raises:
-        ValueError: If there is no picture of any row and column.
+      ValueError: If there is no picture of any row and column.
     """
     shapes = [
         pictures[place].shape

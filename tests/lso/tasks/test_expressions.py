@@ -49,7 +49,7 @@ class EvaluationTest(parameterized.TestCase):
         ("", "at 0, got the end in ''"),
         ("__import__('os')", "at 0, got .__import__"),
     )
-    def test_text_that_is_no_expression_is_told(self, text, message):
+    def test_text_that_is_no_expression_is_reported(self, text, message):
         with self.assertRaisesRegex(ValueError, message):
             evaluate(text, X)
 
@@ -137,7 +137,7 @@ class DataTest(absltest.TestCase):
         rows = expression_rows()
         np.testing.assert_array_equal(rows.train, worst.points)
 
-    def test_share_that_is_none_is_told(self):
+    def test_share_that_is_none_is_reported(self):
         for share in (0.0, 1.5):
             with self.assertRaisesRegex(ValueError, f"`share` .* got {share}"):
                 worst_expressions(share)
@@ -183,7 +183,7 @@ class TaskTest(absltest.TestCase):
         for part in (task.objective, task.read, task.write, task.data):
             pickle.dumps(part)
 
-    def test_wrong_arguments_are_told(self):
+    def test_wrong_arguments_are_reported(self):
         for arguments in ({"num_data": 0}, {"num_attempts": 0}):
             with self.assertRaisesRegex(ValueError, "must be positive, got"):
                 expressions(**arguments)

@@ -64,7 +64,7 @@ class ParsingTest(parameterized.TestCase):
             self.assertEqual(language.text(derivation), text)
         self.assertEqual(language.decode(language.encode(texts)), list(texts))
 
-    def test_texts_are_told_from_all_others(self):
+    def test_texts_are_distinguished_from_all_others(self):
         texts = _derivable(SUMS, 8)
         for length in range(1, 6):
             for letters in itertools.product("x+()", repeat=length):
@@ -90,11 +90,13 @@ class ParsingTest(parameterized.TestCase):
         ("", r"must continue with '\(' or 'x', got the end of ''"),
         ("xx", r"must have '\+' at 1, got 'x'"),
     )
-    def test_text_of_no_derivation_is_told_with_its_place(self, text, message):
+    def test_text_of_no_derivation_is_reported_with_its_place(
+        self, text, message
+    ):
         with self.assertRaisesRegex(ValueError, "`text` " + message):
             SUMS.parse(text)
 
-    def test_text_of_too_many_productions_is_told(self):
+    def test_text_of_too_many_productions_is_reported(self):
         self.assertLen(SUMS.parse("x+x+x+x+x"), 10)
         with self.assertRaisesRegex(ValueError, "at most 8 .* got 10 for"):
             SUMS.encode(["x+x+x+x+x"])
@@ -108,7 +110,7 @@ class DerivationTest(parameterized.TestCase):
         self.assertEqual(steps.argmax(-1).tolist(), [1, 2] + 6 * [4])
         self.assertEqual(steps.sum(-1).tolist(), 8 * [1.0])
 
-    def test_groups_and_masks_tell_left_sides(self):
+    def test_groups_and_masks_are_by_left_side(self):
         self.assertEqual(SUMS.groups, [0, 0, 1, 1, 2])
         self.assertEqual(
             SUMS.masks.astype(int).tolist(),
@@ -121,7 +123,7 @@ class DerivationTest(parameterized.TestCase):
         ((1, 2, 2), "must expand None, got production 2"),
         ((0, 1, 2), "must leave no nonterminal, got T"),
     )
-    def test_wrong_derivation_is_told(self, derivation, message):
+    def test_wrong_derivation_is_reported(self, derivation, message):
         with self.assertRaisesRegex(ValueError, message):
             SUMS.text(derivation)
 
@@ -135,7 +137,7 @@ class DerivationTest(parameterized.TestCase):
             "must have no cycle of unit productions, got one of 'S'",
         ),
     )
-    def test_wrong_grammar_is_told(self, productions, message):
+    def test_wrong_grammar_is_reported(self, productions, message):
         with self.assertRaisesRegex(ValueError, message):
             grammar.Grammar(productions, 5)
         with self.assertRaisesRegex(ValueError, "`num_steps` .* got 0"):

@@ -76,7 +76,7 @@ class ShapesTest(tf.test.TestCase):
         copy = pickle.loads(pickle.dumps(self.task.objective))
         self.assertEqual(copy(np.ones((2, 3))), 6.0)
 
-    def test_images_of_another_size_are_told(self):
+    def test_images_of_another_size_are_reported(self):
         with self.assertRaisesRegex(
             ValueError, r"`image_shape` must have the 36 pixels.*\(5, 5\)"
         ):
