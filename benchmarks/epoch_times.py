@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures seconds per epoch of amortised VAEs, of ours and in PyTorch.
+"""Benchmark: seconds per epoch of amortised VAEs, beside PyTorch.
 
 Every model trains an epoch in turn with all others, so that they see the same
 moods of the machine: ours in one process (`epoch_worker`), PyTorch's in one

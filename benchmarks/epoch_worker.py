@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process that trains our models for `epoch_times`, an epoch at a time.
+"""Worker program of `epoch_times`: trains one epoch of a model on request.
 
 `python -m benchmarks.epoch_worker '{"config": ..., "programs": [...]}'`
 builds all programs, says so in a JSON line with "facts", and then trains an

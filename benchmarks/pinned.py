@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that train an epoch on request, pinned to processors."""
+"""Worker processes pinned to cores, which train one epoch on request."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the time of a training step goes, and how little it could be."""
+"""Profile of a training step: time by part, and the roofline limit."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs programs that train something, in turn, and reads what they print.
+"""Runs training programs in alternation, and parses their JSON lines.
 
 A program prints one JSON line for each epoch, with "per_second" (data points),
 and "bound" or "free_energy" (nats a data point) and "seconds" where it knows

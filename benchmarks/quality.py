@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long programs train until they are as good as ours."""
+"""Benchmark: time to a given bound or PSNR."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures how fast weighted batches are drawn, of ours and in PyTorch.
+"""Benchmark: throughput of weighted sampling, beside PyTorch's sampler.
 
 Each is a process of its own (`sampling_worker`, and a program for PyTorch), on
 the same processors, with a thread for each. They measure in turn, and wait

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process that draws our weighted batches for `sampling`.
+"""Worker program of `sampling`: draws weighted batches by `WeightedBatches`.
 
 `python -m benchmarks.sampling_worker '{"num_points": ..., ...}'` makes the
 data, says so in a JSON line with "facts", and then measures what each line of

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How cost grows with the numbers of latents and of states."""
+"""Benchmark: scaling of cost with the numbers of latents and states."""
 
 from __future__ import annotations
 

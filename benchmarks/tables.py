@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prints tables on the console."""
+"""Console tables of the benchmarks."""
 
 from __future__ import annotations
 

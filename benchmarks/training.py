@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures how fast a configuration trains, how well, and in how much memory.
+"""Benchmark: speed, bound, memory, scaling and profile of TVAE training.
 
 Whatever is measured runs in a process of its own (`worker`), in turn with what
 it is measured against: the plain form that the tests keep as the oracle of the

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process that `benchmark` measures: trains, and prints a line an epoch.
+"""Worker program of `training`: trains, and prints one JSON line per epoch.
 
 `python -m benchmarks.training_worker config.gin '{"epochs": 4}'`; the second
 argument holds the arguments of `train` (or, as "profile", those of a profile),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Child processes that exchange JSON lines with us and never outlive us.
+"""Child processes that exchange JSON lines with their parent and end with it.
 
 `Process` starts a program, `Requests` is the other end of it in programs of
 ours. Between us and a program stands a supervisor, which is this file run as

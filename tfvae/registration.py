@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the library's classes known to Keras before their modules load.
+"""Registers the library's classes with Keras before their modules are loaded.
 
 `import tfvae` loads neither Keras nor the modules of its classes, and yet
 `keras.models.load_model` has to find these by name. So stand-ins are

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Analyses of variance in the designs of the thesis, one for each metric."""
+"""Analyses of variance, with the design that the thesis has for each metric."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paired tests between levels of a factor, over the repetitions.
+"""Paired tests between levels of a factor, with repetitions as blocks.
 
 Cells of one repetition share its data split and seed. So a repetition is the
 unit: for each one, the difference is averaged over all models that have both

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kinds of published findings, and the tests that judge each of them.
+"""Statistical tests for kinds of published findings (orders, equivalence).
 
 A finding is judged by tests at level `ALPHA` over the repetitions, corrected
 by the method of Holm for their number: it is confirmed if all its tests say

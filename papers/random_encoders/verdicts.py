@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Findings of the thesis, and whether a study confirms them."""
+"""Published findings, and whether a study confirms them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Denoises and in-paints a picture from itself alone.
+r"""Denoises or in-paints one picture, without any other training data.
 
 Usage:
   tfvae denoise --image=photo.png --output=restored.png \

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Entry point of the command `tfvae`, which calls one of its subcommands.
+"""Entry point of the command `tfvae`: dispatches to its subcommands.
 
 A subcommand is a module with a docstring (its `--help`), a `main` that is given
 the flags, and where it needs them `define`, which defines flags of its own, and

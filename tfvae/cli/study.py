@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Runs a grid of models, and compares them with published results.
+r"""Runs a sweep over a grid of configurations, and writes its report.
 
 Usage:
   tfvae study --run_dir=runs/study \

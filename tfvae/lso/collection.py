@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data points, scores and weights; grow by what each round finds."""
+"""Data of an optimisation: points, scores and weights, extended each round."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One evaluation of an objective, and the program that makes many.
+"""Evaluation of a single input, and the worker program of `ProcessPool`.
 
 `ProcessPool` runs this file by its path. It imports the standard library only:
 a process has TensorFlow in it if unpickling the objective imports it.

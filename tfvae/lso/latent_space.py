@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The latent space of a model: encodes, decodes and samples latents."""
+"""Latent space of a model: encodes, decodes and samples latents."""
 
 from __future__ import annotations
 

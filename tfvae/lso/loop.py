@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Latent space optimisation with weighted retraining: the loop.
+"""The loop of latent space optimisation with weighted retraining.
 
 Algorithm 1 of Tripp, Daxberger and Hernandez-Lobato, 2020, "Sample-efficient
 optimization in the latent space of deep generative models via weighted

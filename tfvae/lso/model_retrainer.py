@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Retraining and checkpoints of a model, round by round."""
+"""Retraining and checkpointing of a VAE or TVAE, round by round."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Retrains a model in each round, on data whose weights have changed."""
+"""Retraining of a model in each round, on reweighted data."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The protocol of models that are retrained before each round."""
+"""Protocol of models that are retrained before each round."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores of latents by the objective itself, beside the budget of queries.
+"""Oracle scores of latents, evaluated outside the query budget.
 
 Oracles and figures use them; they are not recorded.
 """

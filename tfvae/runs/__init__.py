@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the command-line tools run, configured by gin."""
+"""Runs that train, denoise, evaluate, export and optimise, set up by gin."""

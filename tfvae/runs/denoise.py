@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Denoises and in-paints a picture from itself alone."""
+"""Zero-shot denoising and in-painting run on one picture."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a folder has the same run: which values may differ, and the error.
+"""Compares the configuration of a run folder with the current one.
 
 Training, denoising, optimisations and cells of sweeps all ask here, before
 they go on with what a folder has.

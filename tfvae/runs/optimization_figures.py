@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of optimisations, of one or of several side by side."""
+"""Figures of one optimisation, or of several for comparison."""
 
 from __future__ import annotations
 

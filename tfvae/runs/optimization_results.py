@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads what an optimisation left in its folder.
+"""Reads the results of an optimisation from its folder.
 
 ledger.jsonl has the queries, result.json what the run as a whole was like.
 Optional are weights.npz (`scores` and `weights` of the data of the first

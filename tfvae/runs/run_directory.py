@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folder of a run: its layout, its lock, its small files."""
+"""Run folder: layout, lock, configuration and summary files."""
 
 from __future__ import annotations
 

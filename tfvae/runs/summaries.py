@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run reports at its end: figures, numbers, and a SavedModel."""
+"""Final report of a run: metrics on the console, figures and the SavedModel."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loads a task from a Python file, and records which file a run uses."""
+"""Loads a task from a Python file, and records which file a run used."""
 
 from __future__ import annotations
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Studies: grids of configurations, run in a pool, compared in a report."""
+"""Sweeps: grids of configurations, run by a pool of processes, and reports."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layout of the folder of a study, and how its files are read and written.
+"""Layout of the folder of a study, and its JSON and text files.
 
 A study has study.json (its cells, and how its report is laid out), base.gin
 (what its cells share), cells/<name>/ and report/. A cell has config.gin

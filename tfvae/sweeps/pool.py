@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Distributes jobs over processes, each of which does one at a time.
+"""Pool of worker processes, which do one job at a time each.
 
 A process sends `{"ready": true}` when it can work. Then it receives the "name"
 and the "path" of a job, and answers each with an "error" of one line, or null.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sweeps: runs every cell of a grid of configurations, then reports."""
+"""Study: runs every cell of a grid of configurations, then writes a report."""
 
 from __future__ import annotations
 

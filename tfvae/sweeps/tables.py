@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of text, written as Markdown and as CSV files."""
+"""Text tables as Markdown and CSV."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One cell of a study: trains a model, measures it and draws its figures."""
+"""Cell of a study: trains a model, evaluates it and draws its figures."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The program that trains cells of a study, one after the other.
+"""Worker program of a study: runs one cell after the other.
 
 `python -m tfvae.sweeps.worker module:function`: the function gets the folder
 of a cell, with gin's configuration loaded, and returns its result. `pool`
