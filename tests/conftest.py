@@ -26,6 +26,16 @@ def temporary_folder() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="module")
+def frozen_leftovers() -> None:
+    """Spares collections of garbage what modules before have left for good.
+
+    That is TensorFlow, all test modules, and the models that tests share.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def clear_gin() -> Iterator[None]:
     """Leaves no binding of one test to the next one."""
@@ -43,12 +53,6 @@ def kept_kernels(request: pytest.FixtureRequest) -> None:
     E-step. For tests that draw nothing from that seed.
     """
     request.instance._set_default_seed = False
-
-
-def pytest_collection_finish() -> None:
-    """Spares collections of garbage the modules, which stay for good."""
-    gc.collect()
-    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
