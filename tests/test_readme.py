@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""README's commands, files and program are what they are said to be."""
+"""Commands, files and programs of README and docs work as shown."""
 
 import pathlib
 import re
@@ -19,14 +19,25 @@ class ReadmeTest(tf.test.TestCase):
         self.assertIn(command, ci.splitlines())
 
     def test_files_that_it_names_exist(self):
-        text = README + (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-        names = re.findall(r"\b(?:gin|tools|docs|tests)/[\w/]+\.\w+", text)
-        self.assertGreater(len(names), 15)
-        for name in names:
+        documents = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+        found = set()
+        for document in documents:
+            text = document.read_text(encoding="utf-8")
+            found.update(
+                re.findall(r"\b(?:gin|tools|docs|tests)/[\w/]+\.\w+", text)
+            )
+            for target in re.findall(r"\]\(([^)#:]+)\)", text):
+                self.assertTrue((document.parent / target).exists(), target)
+        self.assertGreater(len(found), 15)
+        for name in found:
             self.assertTrue((ROOT / name).exists(), name)
 
+    def test_readme_is_a_front_page(self):
+        self.assertLessEqual(len(README.splitlines()), 150)
+
     def test_program_denoises_and_operator_works(self):
-        program, operator = _programs()[:2]
+        program = _programs("README.md")[0]
+        (operator,) = _programs("docs/tvae.md")
         # A smaller picture, and less of it:.
         program = program.replace("140, 100, 100)", "140, 48, 48)")
         program = program.replace("epochs=10", "epochs=20")
@@ -50,14 +61,14 @@ class ReadmeTest(tf.test.TestCase):
         self.assertIs(loaded.evolution.variation, names["invert"])
 
     def test_program_trains_a_vae(self):
-        program = _programs()[2].replace("epochs=30", "epochs=1")
+        program = _programs("README.md")[1].replace("epochs=30", "epochs=1")
         program = program.replace("num_train=1297", "num_train=100, num_test=9")
         names = {}
         exec(compile(program, "README.md", "exec"), names)
         self.assertEqual(names["images"].shape, [64, 1024])
 
     def test_task_of_ones_own_is_optimised_by_its_command(self):
-        program = _programs()[3]
+        program = _programs("README.md")[2]
         self.assertLess(len(program.splitlines()), 30)
         folder = pathlib.Path(self.create_tempdir().full_path)
         (folder / "my_task.py").write_text(program, encoding="utf-8")
@@ -78,8 +89,9 @@ class ReadmeTest(tf.test.TestCase):
         self.assertTrue((folder / "run" / "figures" / "top_k.png").exists())
 
 
-def _programs():
-    return re.findall(r"```python\n(.*?)```", README, re.S)
+def _programs(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.S)
 
 
 if __name__ == "__main__":

@@ -221,7 +221,7 @@ class ContentTest(tf.test.TestCase, parameterized.TestCase):
         ),
     )
     def test_names_and_shapes_are_shown_by(self, inputs, outputs):
-        name = self.id().rpartition("_told_by_")[2]
+        name = self.id().rpartition("_shown_by_")[2]
         signature = _signature(_exported("gaussian")[1], name)
         self.assertEqual(_shapes(signature.inputs), inputs)
         self.assertEqual(_shapes(signature.outputs), outputs)

@@ -231,7 +231,7 @@ class ContentTest(tf.test.TestCase, parameterized.TestCase):
         ),
     )
     def test_names_and_shapes_are_shown_by(self, inputs, outputs):
-        name = self.id().rpartition("_told_by_")[2]
+        name = self.id().rpartition("_shown_by_")[2]
         for variant in ("normal", "flow"):
             signature = _exported(variant)[2].signatures[name]
             specs = signature.structured_input_signature[1]
