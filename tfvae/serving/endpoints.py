@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -247,20 +248,18 @@ class VAEEndpoints(Endpoints[VAE]):
         return {"mean": self._model.decode(latents)}
 
 
-_KINDS: dict[type, type[Endpoints]] = {TVAE: TVAEEndpoints, VAE: VAEEndpoints}
-
-
-def endpoints_of(model: TVAE | VAE) -> Endpoints:
-    """Returns the endpoints of a model.
+@functools.singledispatch
+def endpoints_of(model: object) -> Endpoints:
+    """Returns the endpoints of a model, by its class.
 
     Raises:
       TypeError: If the model is neither a TVAE nor a VAE.
     """
-    for kind, endpoints in _KINDS.items():
-        if isinstance(model, kind):
-            return endpoints(model)
-    kinds = " or a ".join(kind.__name__ for kind in _KINDS)
-    raise TypeError(f"`model` must be a {kinds}, got {model!r}")
+    raise TypeError(f"`model` must be a TVAE or a VAE, got {model!r}")
+
+
+endpoints_of.register(TVAE, TVAEEndpoints)
+endpoints_of.register(VAE, VAEEndpoints)
 
 
 def _scalars(*names: str) -> list[tf.TensorSpec]:
