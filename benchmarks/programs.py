@@ -95,7 +95,7 @@ def run(program: Program, min_epochs: int = 2) -> Output:
         seconds = time.perf_counter() - started
         if ended.code:
             raise RuntimeError(
-                f"`{program.name}` must exit with code 0, got "
+                f"`{program.name}` must exit with code 0, got exit code "
                 f"{ended.code}: {processes.last_line(log)}"
             )
     if len(epochs) < min_epochs:

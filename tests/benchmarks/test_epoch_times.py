@@ -144,7 +144,7 @@ class EpochTimesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(set(table["left_out"].values()), {"no torch"})
         self.assertIn("left out: PyTorch (no torch)\n", out)
         text = (self.folder / "benchmark_epochs.md").read_text()
-        self.assertIn("\nLeft out: PyTorch, compiled, as no torch.\n", text)
+        self.assertIn("\nLeft out: PyTorch, compiled (no torch).\n", text)
 
     def test_published_ratios(self):
         found = [

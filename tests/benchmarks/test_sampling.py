@@ -46,7 +46,7 @@ class SamplingTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(table["rounds"]["tfvae"]["python"], [6.0, 6.0])
         self.assertEqual(table["medians"]["PyTorch"]["default"], 7.0)
         self.assertContainsInOrder(
-            ["N = 20;", "PyTorch, whole batches", "ms until a first batch"],
+            ["N = 20;", "PyTorch, whole batches", "ms until the first batch"],
             out,
         )
 

@@ -319,7 +319,7 @@ class WorkerTest(tf.test.TestCase):
             side_effect=tf.errors.ResourceExhaustedError(None, None, "OOM"),
         ):
             _, _, err = _worked(epochs=1)
-        self.assertEqual(err, "error: it needs more memory than is free\n")
+        self.assertEqual(err, "error: it needs more memory than is available\n")
 
 
 class ProfileTest(tf.test.TestCase):
