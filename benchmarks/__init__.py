@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Benchmarks of speed, memory and time to quality; part of a clone only."""
+"""Benchmarks of speed, memory and time to quality; in clones only."""

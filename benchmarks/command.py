@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Measures speed, quality and memory of training, beside other programs.
+r"""Benchmarks of speed, quality and memory, in comparison with other programs.
 
 Usage:
   tfvae benchmark --gin_file=quickstart.gin \
@@ -15,24 +15,27 @@ Usage:
       --gin_param="sampling.torch_python='torch_env/bin/python'"
 
 --mode=speed    data points per second and bound of each EM epoch, memory
---mode=quality  seconds until a bound is reached; with benchmark.num_points=None
-                and a picture whose original is known, a PSNR, too
---mode=scaling  data points a second and bytes for numbers of latents and
-                states, and the exponents that the cost grows with
---mode=profile  where the time of a step goes, and its share of the roofline
---mode=epochs   seconds per epoch of VAEs with learnable, partly and wholly
-                random encoders, without and with cached features, and of the
-                first in PyTorch; parameters are those of epoch_times
---mode=sampling weighted batches a second, and the time to change all weights,
-                beside PyTorch's sampler; parameters are those of sampling
+--mode=quality  seconds until a bound is reached, and until a PSNR is reached
+                with benchmark.num_points=None and a clean image
+--mode=scaling  data points per second and bytes for numbers of latents and
+                states, and the exponents of their growth
+--mode=profile  time of a training step by operation, and its fraction of the
+                roofline
+--mode=epochs   seconds per epoch of VAEs with learnable, partly random and
+                random encoders, with and without cached features, and of the
+                learnable one in PyTorch; parameters are those of epoch_times
+--mode=sampling weighted batches per second, and the time to change all weights,
+                in comparison with PyTorch; parameters are those of sampling
 
-Ours, the reference implementation of the tests and each program of
---compare run in turn, each in a process of its own. Such a program prints a
-JSON line an epoch with "per_second", and "bound" and "seconds" where it knows
-them; the first epoch compiles, and does not count for speed. A table is
-printed; benchmark_<mode>.json and figures are in the run folder. Parameters,
-as in --gin_param=benchmark.epochs=5: num_points, epochs, repeats, latents,
-states. Mode epochs takes turns by epochs, and writes a Markdown table, too.
+In the modes speed and quality, tfvae, the reference implementation of the tests
+and the programs of --compare are run alternately, each in a separate process.
+A program of --compare must print one JSON line per epoch with "per_second",
+and with "bound" and "seconds" if known. The first epoch, which compiles, does
+not count for speed. The results are printed as a table, and written with
+figures to benchmark_<mode>.json in the run folder. Further parameters, as in
+--gin_param=benchmark.epochs=5, are num_points, epochs, repeats, latents and
+states. Mode epochs alternates after each epoch, and also writes a Markdown
+table.
 """
 
 from __future__ import annotations
@@ -47,18 +50,22 @@ _MODES = ["speed", "quality", "scaling", "profile", "epochs", "sampling"]
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this subcommand."""
     flags.DEFINE_enum(
-        "mode", None, _MODES, "What to measure; speed.", flag_values=values
+        "mode",
+        None,
+        _MODES,
+        "What to measure (speed unless set).",
+        flag_values=values,
     )
     flags.DEFINE_multi_string(
         "compare",
         None,
-        "Program to run beside ours, as name=command. Repeatable.",
+        "Program to compare with, as name=command. Repeatable.",
         flag_values=values,
     )
     flags.DEFINE_boolean(
         "plain",
         None,
-        "Also run the reference implementation; true.",
+        "Also run the reference implementation (true unless set).",
         flag_values=values,
     )
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Benchmark: seconds per epoch of amortised VAEs, beside PyTorch.
+"""Benchmark: seconds per epoch of amortised VAEs, compared with PyTorch.
 
-Every model trains an epoch in turn with all others, so that they see the same
-moods of the machine: ours in one process (`epoch_worker`), PyTorch's in one
-each, which wait while another one runs. All of them are pinned to the same
-processors and have a thread for each.
+All models train alternately, one epoch at a time, so that fluctuations of the
+load of the machine affect all of them: those of tfvae in one process
+(`epoch_worker`), those of PyTorch in one each, which wait while others run. The
+processes are pinned to the same processors and have one thread per processor.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import gin
 import numpy as np
 
-import tfvae.sweeps.study  # noqa: F401 (`GIN_FILE` names it)
+import tfvae.sweeps.study  # noqa: F401 (`GIN_FILE` configures it)
 from benchmarks.pinned import Epoch, PinnedProcess
 from benchmarks.tables import cell, print_table
 from papers.random_encoders import published
@@ -33,7 +33,7 @@ from tfvae.sweeps.grid import files_and_bindings
 
 GIN_FILE = "papers/thesis2021_random_encoders/base.gin"
 BINDINGS = ("IMAGE_SHAPE = (32, 32, 1)", "NUM_OBSERVED = 1024")
-"""Configured before anything of the user."""
+"""Bindings before the ones of the user."""
 
 _TORCH = pathlib.Path(__file__).with_name("torch_vae.py")
 _TORCH_FLAGS = {
@@ -55,7 +55,7 @@ _HEAD = (
 
 
 class Settings(NamedTuple):
-    """What is the same for all programs; see `epoch_times`."""
+    """Settings that all programs share; see `epoch_times`."""
 
     overrides: Sequence[str]
     encoders: Sequence[str]
@@ -82,13 +82,14 @@ def epoch_times(
     num_threads: int = 2,
     torch_python: str | None = None,
 ) -> dict[str, Any]:
-    """Measures the four encoders, the least possible time, and PyTorch.
+    """Measures the four encoders, the lower limit of the time, and PyTorch.
 
     For each kind of layers and each prior: learnable (L), partially
     non-learnable (PNL) and non-learnable (NL) encoders and random kitchen
-    sinks (RKS), without and with the cache of what is frozen; decoder and
-    prior on given latents, the limit of all caches; and L in PyTorch. Levels
-    are those that gin's configuration has as `study.factors`.
+    sinks (RKS), without and with cached features of frozen layers; decoder and
+    prior trained on given latents, which is the lower limit of any encoder; and
+    L in PyTorch. The levels are those of `study.factors` in gin's
+    configuration.
 
     Args:
       run_dir: Folder for benchmark_epochs.json and benchmark_epochs.md.
@@ -100,17 +101,18 @@ def epoch_times(
       num_points: N, random data points of uniform pixels in [0, 1].
       data: File with an array `[N, D]` to train on instead.
       batch_size: B.
-      steps_per_execution: The most steps that Keras runs in one go; it runs
-        what of that divides the steps of an epoch.
-      num_threads: Threads of each program, on processors of their own.
-      torch_python: The Python that has PyTorch; None for ours.
+      steps_per_execution: The greatest common divisor of this number and the
+        steps of an epoch is used as `steps_per_execution` of Keras.
+      num_threads: Threads of each program, one per processor.
+      torch_python: A Python interpreter with PyTorch; None for this one.
 
     Returns:
       The settings and the measurements, as in the JSON file.
 
     Raises:
-      ValueError: If a value is out of range, or there is no such level.
-      RuntimeError: If our own process fails; PyTorch's are left out then.
+      ValueError: If a value is out of range, or a level does not exist.
+      RuntimeError: If the process of tfvae fails. PyTorch programs that fail
+        are left out.
     """
     _check(rounds, num_points, batch_size, steps_per_execution, num_threads)
     _check_levels(layer=layers, prior=priors, encoder=encoders)
@@ -178,7 +180,7 @@ def _points(data: str | None, num_points: int) -> np.ndarray:
     )
 
 
-# One kind of layers and one prior.
+# Measurements of one kind of layers and one prior.
 
 
 def _measured(
@@ -202,7 +204,7 @@ def _measured(
     print(f"\n{layer} layers, {prior} prior; N = {len(points):,}")
     print_table(_HEAD, [_cells(row) for row in rows])
     for name, reason in left_out.items():
-        print(f"left out: {name}, as {reason}")
+        print(f"left out: {name} ({reason})")
     print()
     return {"layer": layer, "prior": prior, "rows": rows, "left_out": left_out}
 
@@ -211,11 +213,11 @@ def _measured(
 def _started(
     settings: Settings, layer: str, prior: str, folder: pathlib.Path
 ) -> Iterator[tuple[dict[str, tuple[PinnedProcess, str]], dict[str, str]]]:
-    """Starts all processes, and ends them.
+    """Starts all processes, and ends them on exit.
 
     Yields:
-      By program, its process and the line that makes it train an epoch; and
-      why PyTorch's are missing that are.
+      By program, its process and the request to train an epoch; and the errors
+      of PyTorch programs that are left out.
     """
     programs: dict[str, tuple[PinnedProcess, str]] = {}
     left_out = {}
@@ -242,7 +244,7 @@ def _started(
 
 
 def _forms(encoders: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Returns encoder and form (see `epoch_worker`) of each of our programs."""
+    """Returns encoder and form (see `epoch_worker`) of tfvae's programs."""
     forms = {}
     for encoder in encoders:
         forms[encoder] = encoder, "plain"
@@ -255,7 +257,7 @@ def _forms(encoders: Sequence[str]) -> dict[str, tuple[str, str]]:
 def ours(
     settings: Settings, layer: str, prior: str, folder: pathlib.Path
 ) -> list[str]:
-    """Returns the command that starts our process."""
+    """Returns the command that starts the process of tfvae."""
     factors = config.value("study.factors")
     programs = []
     for name, (encoder, form) in _forms(settings.encoders).items():
@@ -270,20 +272,20 @@ def ours(
         programs.append(
             {"name": name, "form": form, "files": files, "bindings": bindings}
         )
-    told = {
+    arguments = {
         "config": str(folder / "config.gin"),
         "batch_size": settings.batch_size,
         "steps_per_execution": settings.steps_per_execution,
         "programs": programs,
     }
     module = "benchmarks.epoch_worker"
-    return [sys.executable, "-m", module, json.dumps(told)]
+    return [sys.executable, "-m", module, json.dumps(arguments)]
 
 
 def theirs(
     settings: Settings, layer: str, prior: str, folder: pathlib.Path
 ) -> list[str]:
-    """Returns the command that starts PyTorch's process, without its form."""
+    """Returns the command that starts a process of PyTorch, without options."""
     return [
         settings.torch_python,
         str(_TORCH),
@@ -306,7 +308,7 @@ def _rows(
     rows = []
     for name, epochs in times.items():
         seconds = [one.seconds for one in epochs]
-        # Of each round on its own: what is slow in one is so for all of it.
+        # By round, as a slow round is slow for all programs.
         pairs = zip(epochs, times.get(_LEARNABLE, ()), strict=False)
         ratios = [one.seconds / learnable.seconds for one, learnable in pairs]
         rows.append(
@@ -354,16 +356,16 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def _markdown(result: Mapping[str, Any]) -> str:
-    """Returns all tables as text."""
+    """Returns all tables as Markdown."""
     lines = [
         f"Seconds per epoch of {result['num_data']:,} data points in batches "
         f"of {result['batch_size']}, {result['threads']} threads: median and "
-        f"least of {result['rounds']} epochs, in turn with all others.",
+        f"minimum of {result['rounds']} epochs, alternating between programs.",
         "",
-        "Processor: the median of the seconds of all threads, which programs "
-        "beside change the least. Of L: the median ratio of seconds to L in "
-        "the same round. Others: the share of the processors that programs "
-        "beside had.",
+        "Processor: median CPU time of all threads in seconds, which depends "
+        "least on other load. Of L: median ratio of seconds to those of L in "
+        "the same round. Others: fraction of the processors that other "
+        "programs used.",
     ]
     for table in result["tables"]:
         lines += ["", f"## {table['layer']} layers, {table['prior']} prior", ""]
@@ -371,5 +373,5 @@ def _markdown(result: Mapping[str, Any]) -> str:
         lines.append(f"|{'---|' * len(_HEAD)}")
         lines += [f"| {' | '.join(_cells(row))} |" for row in table["rows"]]
         for name, reason in table["left_out"].items():
-            lines += ["", f"Left out: {name}, as {reason}."]
+            lines += ["", f"Left out: {name} ({reason})."]
     return "\n".join(lines) + "\n"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Worker program of `epoch_times`: trains one epoch of a model on request.
+"""Worker process of `epoch_times`: trains one epoch of a model on request.
 
 `python -m benchmarks.epoch_worker '{"config": ..., "programs": [...]}'`
-builds all programs, says so in a JSON line with "facts", and then trains an
-epoch of the program that each line of its standard input names.
+builds all programs, prints a JSON line with "facts", and then, for each line of
+standard input, trains one epoch of the program with this name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import tfvae.sweeps.study  # noqa: F401 (configurations name them)
+import tfvae.sweeps.study  # noqa: F401 (registers with gin)
 from tfvae.data import batches_with, indexed_batches
 from tfvae.latent_model import LatentModel
 from tfvae.networks.counting import num_parameters
@@ -32,7 +32,7 @@ _LEARNING_RATE = 1e-3
 
 
 def main(argv: Sequence[str]) -> int:
-    """Trains what it is told and returns an exit code."""
+    """Runs the worker and returns its exit code."""
     try:
         settings = json.loads(argv[0])
         programs, facts = {}, {}
@@ -44,9 +44,9 @@ def main(argv: Sequence[str]) -> int:
                     model.trainable_variables
                 )
             }
-        _tell({"facts": facts})
+        _print_json({"facts": facts})
         for line in sys.stdin:
-            _tell(programs[line.strip()]())
+            _print_json(programs[line.strip()]())
         return 0
     except Exception as err:
         print("error:", " ".join(str(err).split()), file=sys.stderr)
@@ -60,12 +60,13 @@ def program(
 
     Args:
       settings: "config" (a gin file), "batch_size" and "steps_per_execution".
-      one: "bindings" and "files" of gin; "form": "plain" to compute frozen
-        features in every step, "cached" to compute them once, or "given" to
-        train decoder and prior alone, on given latents.
+      one: "bindings" and "files" of gin; "form": "plain" to compute the
+        features of frozen layers in every step, "cached" to compute them once,
+        or "given" to train only decoder and prior, on given latents.
 
     Returns:
-      Its model, and what trains an epoch, with its "seconds" and "loss".
+      Its model, and a function that trains an epoch and returns its "seconds"
+      and "loss".
     """
     config.load([settings["config"], *one["files"]], one["bindings"])
     parts = experiment()
@@ -99,7 +100,7 @@ def _epoch(
             batches,
             steps_per_epoch=steps,
             epochs=1,
-            shuffle=False,  # The batches come shuffled.
+            shuffle=False,  # The batches are already shuffled.
             verbose=0,
             callbacks=[clock],
         )
@@ -110,7 +111,7 @@ def _epoch(
 
 
 class _Clock(keras.callbacks.Callback):
-    """Times the epoch alone: the call around it is made once in a training."""
+    """Times the epoch only, without the overhead of the call of `fit`."""
 
     seconds = math.nan
 
@@ -124,14 +125,14 @@ class _Clock(keras.callbacks.Callback):
 class WithoutEncoder(keras.Model):
     """Decoder, likelihood and prior of a VAE, trained on given latents.
 
-    No encoder, random or not, can make an epoch of the VAE faster than this.
+    With any encoder, an epoch of the VAE takes at least this time.
     """
 
     def __init__(self, model: LatentModel) -> None:
-        """Takes the parts.
+        """Shares the parts of a VAE.
 
         Args:
-          model: A VAE.
+          model: The VAE.
         """
         super().__init__()
         self.decoder = model.decoder
@@ -161,7 +162,7 @@ class WithoutEncoder(keras.Model):
         return {"loss": self._loss.result()}
 
 
-def _tell(row: Mapping[str, Any]) -> None:
+def _print_json(row: Mapping[str, Any]) -> None:
     print(json.dumps(row), flush=True)
 
 

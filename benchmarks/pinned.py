@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Worker processes pinned to cores, which train one epoch on request."""
+"""Worker processes pinned to processors, which measure on request."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ _ROOT = pathlib.Path(__file__).parents[1]
 
 
 class Epoch(NamedTuple):
-    """What an epoch took."""
+    """The cost of an epoch."""
 
     seconds: float
+    """Time that the process reports."""
     processor_seconds: float
-    """Seconds of all threads, which other programs change the least."""
+    """CPU time of all threads, which depends least on other load."""
     others: float
-    """Share of the processors that other programs had meanwhile."""
+    """Fraction of the processors that other programs used."""
 
 
 class PinnedProcess:
-    """A process that trains an epoch for each request; a context manager."""
+    """A process that runs an epoch on each request; a context manager."""
 
     def __init__(
         self, argv: Sequence[str], cores: Sequence[int], log: pathlib.Path
@@ -35,10 +36,10 @@ class PinnedProcess:
         """Starts the process.
 
         Args:
-          argv: Its command. When it can work it prints a JSON line with
-            "facts", and then for each line that it reads one with "seconds".
-          cores: The processors that it may use.
-          log: File that its standard error goes to.
+          argv: Its command. It must print a JSON line with "facts" when it is
+            ready, and one with "seconds" for each line of its standard input.
+          cores: The processors that it is pinned to.
+          log: File for its standard error.
         """
         self._log, self._cores = log, cores
         paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -57,10 +58,10 @@ class PinnedProcess:
         self._process.end()
 
     def read(self, key: str) -> dict[str, Any]:
-        """Returns the next JSON line with a key.
+        """Returns the next JSON line that has `key`.
 
         Raises:
-          RuntimeError: If the process ends without one.
+          RuntimeError: If the process ends without such a line.
         """
         row: dict[str, Any] | None = {}
         try:
@@ -68,17 +69,17 @@ class PinnedProcess:
                 row = self._process.receive()
         except processes.EndedError as err:
             raise RuntimeError(processes.last_line(self._log)) from err
-        assert row is not None  # There is no time limit.
+        assert row is not None  # As there is no timeout.
         return row
 
     def epoch(self, line: str) -> Epoch:
-        """Has it train an epoch.
+        """Requests an epoch and returns its cost.
 
         Args:
           line: The request.
 
         Raises:
-          RuntimeError: If it ends instead.
+          RuntimeError: If the process ends before it answers.
         """
         started, busy, own = time.perf_counter(), self._busy(), self._own()
         self._process.write_line(line)
@@ -89,7 +90,7 @@ class PinnedProcess:
         return Epoch(seconds, own, max(others, 0.0))
 
     def _busy(self) -> float:
-        """Returns the seconds that the processors have worked."""
+        """Returns the busy time of the processors, seconds."""
         every = psutil.cpu_times(percpu=True)
         return sum(
             one.user + one.nice + one.system + one.irq + one.softirq + one.steal
@@ -97,7 +98,7 @@ class PinnedProcess:
         )
 
     def _own(self) -> float:
-        """Returns the seconds of them that were for this process."""
+        """Returns the CPU time of the process, seconds."""
         try:
             times = psutil.Process(self._process.pid).cpu_times()
         except psutil.NoSuchProcess:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Profile of a training step: time by part, and the roofline limit."""
+"""Profile of a training step: time by operation, and the roofline limit."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from tfvae.tvae import TVAE
 _MATMUL_SIZE = 2048
 _MATMULS = 9
 _WARM_UP = 3
-# `name of the operation:its type`, as the profiler calls what TensorFlow ran.
+# `name:type`, the profiler's format of the names of TensorFlow operations.
 _OPERATION = re.compile(r"[^:\s]+:(_?[A-Z]\w*)")
-# They contain the others.
+# Operations that contain other ones.
 _CONTAINERS = re.compile(r"_?(Stateful|Stateless)?(PartitionedCall|While|If)")
 
 Batch = tuple[tf.Tensor, tf.Tensor]
@@ -33,7 +33,7 @@ Batch = tuple[tf.Tensor, tf.Tensor]
 
 
 class Decoded(NamedTuple):
-    """What goes through the decoder in a step, on average."""
+    """Mean numbers of states that are decoded in a step."""
 
     e_states: float
     """States decoded by the E-step."""
@@ -46,22 +46,22 @@ class Decoded(NamedTuple):
 def profile(
     model: TVAE, points: np.ndarray, batch_size: int, num_steps: int
 ) -> dict[str, Any]:
-    """Takes the training step of a trained, compiled model apart.
+    """Profiles the training step of a trained, compiled model.
 
-    The model is trained on in doing so.
+    The model is trained further by the profiled steps.
 
     Args:
       model: The model.
       points: `[N, D]`, its training data.
       batch_size: Data points of a batch, B.
-      num_steps: Steps to take medians over.
+      num_steps: Number of steps of the medians.
 
     Returns:
-      Milliseconds of a step ("step_ms") and of its E-step ("e_step_ms"), of
-      each type of operation ("operations"); the arithmetic of a step
-      ("flops"), None where the decoder is not made of dense layers, and the
-      share that it has of what the machine's matrix products reach
-      ("roofline_share").
+      Median milliseconds of a step ("step_ms") and of its E-step ("e_step_ms"),
+      milliseconds by type of operation ("operations"), floating-point
+      operations of a step ("flops", None unless the decoder only has dense
+      layers) and their rate as a fraction of the measured rate of matrix
+      products ("roofline_share").
     """
     batches = _batches(points, batch_size, num_steps + _WARM_UP)
     step = tf.function(lambda x, index: model.train_step((x, index)))
@@ -90,7 +90,7 @@ def profile(
 
 
 def measured_matmul_rate(size: int = _MATMUL_SIZE) -> float:
-    """Returns the FLOP/s of float32 matrix products, a median.
+    """Returns the median FLOP/s of float32 matrix products.
 
     Args:
       size: Rows and columns of the matrices.
@@ -103,7 +103,7 @@ def measured_matmul_rate(size: int = _MATMUL_SIZE) -> float:
 
 
 def _batches(points: np.ndarray, batch_size: int, count: int) -> list[Batch]:
-    """Returns so many whole batches, in random order, over and over."""
+    """Returns `count` whole batches of repeatedly shuffled data."""
     rng = np.random.default_rng(0)
     size = min(batch_size, len(points))
     found: list[Batch] = []
@@ -115,7 +115,7 @@ def _batches(points: np.ndarray, batch_size: int, count: int) -> list[Batch]:
 
 
 def _e_step(model: TVAE) -> Callable[..., tf.Tensor]:
-    """Returns the E-step alone, on a batch."""
+    """Returns a function that runs only the E-step, on a batch."""
 
     def e_step(x: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         x, observed = densities.split_missing(x)
@@ -140,9 +140,9 @@ def _median_seconds(
 def _operations(
     step: Callable[..., Any], batches: Sequence[Batch]
 ) -> list[dict[str, Any]]:
-    """Returns milliseconds and calls of a step by type, the longest first.
+    """Returns milliseconds and calls per step by type, the longest first.
 
-    Several threads may be at it, and the sum exceed the time of the step.
+    Threads run in parallel, so the sum may exceed the time of the step.
     """
     with tempfile.TemporaryDirectory() as folder:
         options = tf.profiler.experimental.ProfilerOptions(host_tracer_level=2)
@@ -170,7 +170,7 @@ def _operations(
 
 
 def _events(content: bytes) -> Iterator[tuple[str, float]]:
-    """Yields the type of each operation that was run, and its seconds."""
+    """Yields the type and the seconds of each operation that was run."""
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     space = xplane_pb2.XSpace()
@@ -185,7 +185,7 @@ def _events(content: bytes) -> Iterator[tuple[str, float]]:
 
 
 def _decoded(model: TVAE, batches: Sequence[Batch]) -> Decoded:
-    """Counts what steps decode, running them outside of graphs."""
+    """Counts the decoded states of steps, which it runs eagerly."""
     num_states = {False: 0.0, True: 0.0}
     num_ones = 0.0
     decode = model._joint.decode
@@ -214,8 +214,9 @@ def _arithmetic(
 ) -> dict[str, float] | None:
     """Returns the floating-point operations of a step by purpose.
 
-    A product of an m x k and a k x n matrix has 2 m k n, and its gradient
-    twice as many; a squared error of D entries has 3 D, its gradient as many.
+    A product of an m x k and a k x n matrix takes 2 m k n operations, and its
+    gradient twice as many; a squared error of D entries takes 3 D, and its
+    gradient the same number.
     """
     per_state = _decoder_flops(model, decoded.ones)
     if per_state is None:
@@ -244,7 +245,7 @@ def _decoder_flops(model: TVAE, num_ones: float) -> float | None:
     total = 0.0
     for variable in model.decoder.trainable_variables:
         if len(variable.shape) == 1:
-            continue  # Biases are small, and added in passing.
+            continue  # The cost of adding biases is negligible.
         if len(variable.shape) != 2:
             return None
         total += 2.0 * math.prod(variable.shape)

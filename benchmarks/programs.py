@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs training programs in alternation, and parses their JSON lines.
+"""Runs training programs alternately, and parses their JSON output.
 
-A program prints one JSON line for each epoch, with "per_second" (data points),
-and "bound" or "free_energy" (nats a data point) and "seconds" where it knows
-them. Every program is a process of its own, including ours, so memory and the
-time to start are its own.
+A program prints one JSON line for each epoch, with "per_second" (data points
+per second), and if known with "bound" or "free_energy" (nats per data point)
+and "seconds". Each program, including tfvae, is a separate process, so that its
+memory and its start-up time are measured separately.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ _NAME = re.compile(r"[\w.+-]+")
 
 
 class Program(NamedTuple):
-    """What is measured."""
+    """A program to measure."""
 
     name: str
-    """As it stands in the tables."""
+    """Name in the tables."""
     argv: Sequence[str]
-    """How it is called."""
+    """Command."""
     is_optional: bool = False
-    """Whether the others are measured without it when it fails."""
+    """Whether it is left out, instead of raising an error, if it fails."""
 
 
 class Output(NamedTuple):
-    """What a program printed in one run, and what it took."""
+    """The output and the cost of one run of a program."""
 
     epochs: list[dict[str, float]]
-    """In order, with "per_second" and, where known, "bound" and "seconds"."""
+    """The epochs: "per_second" and, where known, "bound" and "seconds"."""
     facts: dict[str, Any]
-    """What it says of itself in a JSON line {"facts": {...}}."""
+    """Content of its JSON lines {"facts": {...}}."""
     peak_memory_mb: float
-    """The most memory that it had, MB."""
+    """Peak memory, MB."""
     seconds: float
-    """From its start to its end."""
+    """Time from its start to its end."""
 
 
 def parse(commands: Sequence[str]) -> list[Program]:
-    """Returns the programs of flags `name=command`.
+    """Parses programs of the form `name=command`.
 
     Args:
-      commands: The flags; the command is run by a shell.
+      commands: The texts; commands are run by a shell.
 
     Raises:
-      ValueError: If one is not of this form.
+      ValueError: If a text does not have this form.
     """
     programs = []
     for text in commands:
@@ -73,7 +73,7 @@ def run(program: Program, min_epochs: int = 2) -> Output:
 
     Args:
       program: The program.
-      min_epochs: How many epochs it has to print.
+      min_epochs: The minimum number of epochs that it must print.
 
     Raises:
       RuntimeError: If it fails, or prints fewer epochs.
@@ -86,7 +86,7 @@ def run(program: Program, min_epochs: int = 2) -> Output:
                 process.check_started()
             except OSError as err:
                 raise RuntimeError(
-                    f"`{program.name}` must be a program that can be run, got "
+                    f"`{program.name}` must be an executable program, got "
                     f"{program.argv[0]!r}: {err}"
                 ) from err
             process.close_input()
@@ -95,8 +95,8 @@ def run(program: Program, min_epochs: int = 2) -> Output:
         seconds = time.perf_counter() - started
         if ended.code:
             raise RuntimeError(
-                f"`{program.name}` must be a program that succeeds, got exit "
-                f"code {ended.code}: {processes.last_line(log)}"
+                f"`{program.name}` must exit with code 0, got exit code "
+                f"{ended.code}: {processes.last_line(log)}"
             )
     if len(epochs) < min_epochs:
         raise RuntimeError(
@@ -109,15 +109,15 @@ def run(program: Program, min_epochs: int = 2) -> Output:
 def alternate(
     programs: Sequence[Program], repeats: int, min_epochs: int = 2
 ) -> tuple[dict[str, list[Output]], dict[str, str]]:
-    """Runs programs in turn, so that load of the machine hits all alike.
+    """Runs programs alternately, so that other load affects all of them.
 
     Args:
-      programs: The programs, of different names.
-      repeats: How often each one is run.
+      programs: The programs, with different names.
+      repeats: Number of runs of each program.
       min_epochs: See `run`.
 
     Returns:
-      The outputs of each program, and why those that are missing are.
+      The outputs of each program, and the errors of programs that failed.
 
     Raises:
       RuntimeError: If a program fails that is not optional.
@@ -147,7 +147,7 @@ def alternate(
 def _read(
     lines: Iterable[str],
 ) -> tuple[list[dict[str, float]], dict[str, Any]]:
-    """Returns the epochs and the facts among the lines of an output."""
+    """Returns the epochs and the facts in the lines of an output."""
     epochs, facts = [], {}
     for line in lines:
         try:

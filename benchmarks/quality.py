@@ -14,18 +14,18 @@ from benchmarks.tables import cell, print_table
 from tfvae import plots
 
 Curve = list[dict[str, float]]
-"""A row an epoch: "seconds" since training began, and "bound" or "psnr"."""
+"""One row per epoch: "seconds" since the start, and "bound" or "psnr"."""
 
 _LABELS = {"bound": "bound / nats per data point", "psnr": "PSNR / dB"}
-# Two forms of the same training drift apart by rounding; this much is level.
+# Relative tolerance of levels: implementations differ by rounding errors.
 _ROUNDING = 1e-4
 
 
 def curve(outputs: Sequence[Output], num_data: int) -> Curve:
-    """Returns medians over the calls of a program, the seconds summed up.
+    """Returns medians over the runs of a program, with cumulative seconds.
 
     Args:
-      outputs: The calls.
+      outputs: The runs.
       num_data: Data points of an epoch.
     """
     found: Curve = []
@@ -45,22 +45,24 @@ def curve(outputs: Sequence[Output], num_data: int) -> Curve:
 def levels(
     curves: Mapping[str, Curve], reference: str, name: str
 ) -> list[dict[str, float | None]]:
-    """Returns when programs were as good as one after 1, 2, 4, ... epochs.
+    """Returns the times at which programs reach the levels of one of them.
+
+    The levels are those after 1, 2, 4, ... epochs and at the end.
 
     Args:
-      curves: The programs by name.
-      reference: Which of them sets the levels.
+      curves: The curves by program.
+      reference: The program that sets the levels.
       name: "bound" or "psnr".
 
     Returns:
-      Rows with the "level" and the seconds of each program, None where it
-      never gets there.
+      Rows with the "level" and the seconds of each program, None if it does
+      not reach the level.
     """
-    ours = curves[reference]
-    powers = {2**i for i in range(len(ours).bit_length())}
+    own = curves[reference]
+    powers = {2**i for i in range(len(own).bit_length())}
     rows = []
-    for epoch in sorted({n for n in powers if n < len(ours)} | {len(ours)}):
-        level = ours[epoch - 1][name]
+    for epoch in sorted({n for n in powers if n < len(own)} | {len(own)}):
+        level = own[epoch - 1][name]
         row: dict[str, float | None] = {"level": level}
         for program, each in curves.items():
             row[program] = seconds_to_reach(each, name, level)
@@ -69,15 +71,15 @@ def levels(
 
 
 def seconds_to_reach(rows: Curve, name: str, level: float) -> float | None:
-    """Returns when an epoch ended that was at a level or above.
+    """Returns the end of the first epoch that reaches a level.
 
     Args:
       rows: The epochs.
-      name: What has to reach the level.
-      level: The level; what is 1e-4 of it below has reached it.
+      name: "bound" or "psnr".
+      level: The level, with a relative tolerance of 1e-4.
 
     Returns:
-      Seconds since training began, None if no epoch was.
+      Seconds since the start of training, None if no epoch reaches it.
     """
     enough = level - _ROUNDING * abs(level)
     return next(
@@ -86,25 +88,25 @@ def seconds_to_reach(rows: Curve, name: str, level: float) -> float | None:
     )
 
 
-def tell(
+def report(
     curves: Mapping[str, Curve],
     reference: str,
     path: str | os.PathLike[str],
     name: str,
 ) -> dict[str, Any]:
-    """Prints the time to quality, and draws it.
+    """Prints and draws the time to quality.
 
     Args:
-      curves: The programs by name.
-      reference: Which of them sets the levels.
+      curves: The curves by program.
+      reference: The program that sets the levels.
       path: The figure to write.
-      name: Of the data.
+      name: Name of the data.
 
     Returns:
       The "levels" of each measure; see `levels`.
     """
-    ours = curves[reference]
-    measures = [one for one in _LABELS if all(one in row for row in ours)]
+    own = curves[reference]
+    measures = [one for one in _LABELS if all(one in row for row in own)]
     found = {one: levels(curves, reference, one) for one in measures}
     for measure, rows in found.items():
         print(

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Benchmark: throughput of weighted sampling, beside PyTorch's sampler.
+"""Benchmark: throughput of weighted sampling, compared with PyTorch.
 
-Each is a process of its own (`sampling_worker`, and a program for PyTorch), on
-the same processors, with a thread for each. They measure in turn, and wait
-while another one does, so that all see the same moods of the machine.
+tfvae (`sampling_worker`) and PyTorch (`torch_sampler`) run in separate
+processes on the same processors, with one thread per processor. They measure
+alternately, so that fluctuations of the load of the machine affect both.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tfvae.runs.run_directory import RunDirectory, versions
 
 _TORCH = pathlib.Path(__file__).with_name("torch_sampler.py")
 _OURS, _THEIRS = "tfvae", "PyTorch"
-# What is measured of each, by the name that its process knows it by.
+# The measurements of each, by the names of its process.
 _MEASURES = {
     _OURS: ("graph", "python", "draws", "replace", "ready"),
     _THEIRS: ("default", "batched", "single", "draws", "replace", "ready"),
@@ -55,11 +55,11 @@ def sampling(
     num_threads: int = 2,
     torch_python: str | None = None,
 ) -> dict[str, Any]:
-    """Measures weighted sampling with replacement, of rank weights.
+    """Measures weighted sampling with replacement, with rank-based weights.
 
-    PyTorch draws all row numbers of an epoch of N draws at its start, which
-    counts for its data points a second; the rest of a long epoch is told by
-    its first seconds. Ours go on from epoch to epoch.
+    PyTorch draws all indices of an epoch of N draws at its start, which counts
+    for its data points per second; the rest of a long epoch is extrapolated
+    from its first seconds. tfvae draws continuously, without epochs.
 
     Args:
       run_dir: Folder for benchmark_sampling.json.
@@ -67,19 +67,19 @@ def sampling(
       num_observed: D. The largest data set takes 4 N D bytes, in each of two
         processes.
       batch_size: B.
-      k: Of the weights 1 / (k N + rank), in random order.
-      rounds: Measurements of each kind, in turn, after a first one that does
-        not count.
-      limit_seconds: Of batches in one measurement.
-      num_threads: Threads of each process, on processors of their own.
-      torch_python: The Python that has PyTorch; None for ours.
+      k: Parameter of the weights 1 / (k N + rank), which are in random order.
+      rounds: Measurements of each kind, after a warm-up round.
+      limit_seconds: Duration of a measurement of batches.
+      num_threads: Threads of each process, one per processor.
+      torch_python: A Python interpreter with PyTorch; None for this one.
 
     Returns:
       The settings and the measurements, as in the JSON file.
 
     Raises:
       ValueError: If a value is out of range.
-      RuntimeError: If our own process fails; PyTorch is left out then.
+      RuntimeError: If the process of tfvae fails. PyTorch is left out if its
+        process fails.
     """
     counts = (*num_points, num_observed, batch_size, rounds, num_threads)
     if not num_points or min(counts) < 1 or not min(k, limit_seconds) > 0.0:
@@ -89,7 +89,7 @@ def sampling(
             f"positive, got {counts!r}, {k!r} and {limit_seconds!r}."
         )
     cores = sorted(os.sched_getaffinity(0))[:num_threads]
-    told = {
+    arguments = {
         "num_observed": num_observed,
         "batch_size": batch_size,
         "k": k,
@@ -101,7 +101,7 @@ def sampling(
     with run.locked():
         tables = [
             _measured(
-                {**told, "num_points": number},
+                {**arguments, "num_points": number},
                 torch_python or sys.executable,
                 cores,
                 rounds,
@@ -110,7 +110,7 @@ def sampling(
         ]
         result = {
             "tables": tables,
-            **told,
+            **arguments,
             "rounds": rounds,
             "machine": platform.machine(),
             "config": config.text(),
@@ -121,27 +121,30 @@ def sampling(
     return result
 
 
-def ours(told: Mapping[str, Any]) -> list[str]:
-    """Returns the command that starts our process."""
+def ours(arguments: Mapping[str, Any]) -> list[str]:
+    """Returns the command that starts the process of tfvae."""
     module = "benchmarks.sampling_worker"
-    return [sys.executable, "-m", module, json.dumps(told)]
+    return [sys.executable, "-m", module, json.dumps(arguments)]
 
 
-def theirs(told: Mapping[str, Any], torch_python: str) -> list[str]:
-    """Returns the command that starts PyTorch's process."""
-    return [torch_python, str(_TORCH), json.dumps(told)]
+def theirs(arguments: Mapping[str, Any], torch_python: str) -> list[str]:
+    """Returns the command that starts the process of PyTorch."""
+    return [torch_python, str(_TORCH), json.dumps(arguments)]
 
 
 def _measured(
-    told: Mapping[str, Any],
+    arguments: Mapping[str, Any],
     torch_python: str,
     cores: Sequence[int],
     rounds: int,
 ) -> dict[str, Any]:
-    """Measures everything for a number of data points, and prints it."""
+    """Runs and prints all measurements for a number of data points."""
     seconds: dict[str, dict[str, list[float]]] = {}
     others = []
-    commands = {_OURS: ours(told), _THEIRS: theirs(told, torch_python)}
+    commands = {
+        _OURS: ours(arguments),
+        _THEIRS: theirs(arguments, torch_python),
+    }
     with _started(commands, cores) as (processes, left_out):
         for number in range(rounds + 1):
             for name, process in processes.items():
@@ -152,13 +155,13 @@ def _measured(
                         every.setdefault(measure, []).append(one.seconds)
                         others.append(one.others)
             done = f"{number}/{rounds}" if number else "0, warming up"
-            print(f"N = {told['num_points']:,}: round {done}", flush=True)
+            print(f"N = {arguments['num_points']:,}: round {done}", flush=True)
     medians = {
         name: {key: statistics.median(each) for key, each in every.items()}
         for name, every in seconds.items()
     }
     table = {
-        "num_points": told["num_points"],
+        "num_points": arguments["num_points"],
         "medians": medians,
         "rounds": seconds,
         "others": statistics.median(others),
@@ -172,10 +175,10 @@ def _measured(
 def _started(
     commands: Mapping[str, Sequence[str]], cores: Sequence[int]
 ) -> Iterator[tuple[dict[str, PinnedProcess], dict[str, str]]]:
-    """Starts the processes, and ends them.
+    """Starts the processes, and ends them on exit.
 
     Yields:
-      The processes, and why PyTorch's is missing if it is.
+      The processes, and the error of PyTorch's if it is left out.
     """
     processes: dict[str, PinnedProcess] = {}
     left_out = {}
@@ -200,7 +203,7 @@ def _print(table: Mapping[str, Any]) -> None:
     medians = table["medians"]
     print(f"\nN = {table['num_points']:,}; others: {table['others']:.0%}")
     print_table(
-        ["data points a second", ""],
+        ["data points per second", ""],
         [
             [title, f"{1.0 / every[measure]:,.0f}"]
             for measure, title in _POINTS_A_SECOND.items()
@@ -210,9 +213,9 @@ def _print(table: Mapping[str, Any]) -> None:
     )
     print()
     forms = {
-        "draws": ("row numbers a second", lambda value: f"{1 / value:,.0f}"),
+        "draws": ("indices per second", lambda value: f"{1 / value:,.0f}"),
         "replace": ("ms to replace weights", lambda v: f"{1e3 * v:,.2f}"),
-        "ready": ("ms until a first batch", lambda v: f"{1e3 * v:,.2f}"),
+        "ready": ("ms until the first batch", lambda v: f"{1e3 * v:,.2f}"),
     }
     rows = [
         [title, *(form(every[measure]) for every in medians.values())]
@@ -220,5 +223,5 @@ def _print(table: Mapping[str, Any]) -> None:
     ]
     print_table(["", *medians], rows)
     for name, reason in table["left_out"].items():
-        print(f"left out: {name}, as {reason}")
+        print(f"left out: {name} ({reason})")
     print()

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Worker program of `sampling`: draws weighted batches by `WeightedBatches`.
+"""Worker process of `sampling`: draws weighted batches by `WeightedBatches`.
 
-`python -m benchmarks.sampling_worker '{"num_points": ..., ...}'` makes the
-data, says so in a JSON line with "facts", and then measures what each line of
-its standard input names:
+`python -m benchmarks.sampling_worker '{"num_points": ..., ...}'` creates the
+data, prints a JSON line with "facts", and then runs the measurement that each
+line of standard input names:
 
-  graph    seconds a data point, batches taken in a graph, as `fit` does
-  python   seconds a data point, batches taken in Python
-  draws    seconds a row number, without data points
+  graph    seconds per data point, iterating over batches in a graph, as `fit`
+  python   seconds per data point, iterating over batches in Python
+  draws    seconds per drawn index, without data points
   replace  seconds to replace all weights
-  ready    seconds to replace all weights, until the first batch is there
+  ready    seconds to replace all weights and to return the first batch
 
-Draws go on from epoch to epoch without a pause, so that the first batch of an
-iterator counts for "ready" alone.
+Batches are drawn continuously, without epochs, so the time to the first batch
+of an iterator only counts for "ready".
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ _DRAWN_BATCHES = 64
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measures what it is told and returns an exit code."""
+    """Runs the worker and returns its exit code."""
     try:
         settings = json.loads(argv[0])
         tf.config.threading.set_intra_op_parallelism_threads(
             settings["threads"]
         )
         measures = Measures(settings)
-        _tell({"facts": {"tensorflow": tf.__version__}})
+        _print_json({"facts": {"tensorflow": tf.__version__}})
         for line in sys.stdin:
-            _tell({"seconds": measures.named(line.strip())()})
+            _print_json({"seconds": measures.named(line.strip())()})
         return 0
     except Exception as err:
         print("error:", " ".join(str(err).split()), file=sys.stderr)
@@ -50,14 +50,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 class Measures:
-    """What can be measured of one data set."""
+    """The measurements of one data set."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        """Makes data and weights.
+        """Creates data and weights.
 
         Args:
           settings: "num_points", "num_observed", "batch_size", "k" of rank
-            weights, "seed" and "limit" (seconds).
+            weights, "seed" and "limit" (seconds per measurement).
         """
         self._num_points = settings["num_points"]
         self._limit = settings["limit"]
@@ -79,7 +79,7 @@ class Measures:
         )
 
     def named(self, name: str) -> Callable[[], float]:
-        """Returns a measurement, which gives seconds."""
+        """Returns a measurement, a function that returns seconds."""
         measures = {
             "graph": self._graph,
             "python": self._python,
@@ -131,7 +131,12 @@ class Measures:
     def _seconds_a_point(
         self, many: Callable[[], None], num_batches: int
     ) -> float:
-        """Returns the seconds a data point of what takes some batches."""
+        """Returns the seconds per data point.
+
+        Args:
+          many: Takes `num_batches` batches.
+          num_batches: Number of batches of a call of `many`.
+        """
         many()
         started = now = time.perf_counter()
         count = 0
@@ -144,14 +149,14 @@ class Measures:
 
 @tf.function
 def _take(batches: Any, count: tf.Tensor) -> tf.Tensor:
-    """Takes batches as a training loop does; returns something of each."""
+    """Takes batches as a training loop does; returns a value that uses each."""
     total = tf.zeros([])
     for _ in tf.range(count):
         total += next(batches)[0, 0]
     return total
 
 
-def _tell(row: Mapping[str, Any]) -> None:
+def _print_json(row: Mapping[str, Any]) -> None:
     print(json.dumps(row), flush=True)
 
 

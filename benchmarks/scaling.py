@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Benchmark: scaling of cost with the numbers of latents and states."""
+"""Benchmark: scaling of the cost with the numbers of latents and states."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from benchmarks.tables import cell, print_table
 from tfvae import plots
 
 Grid = Sequence[Mapping[str, float]]
-"""Measurements of sizes "latents" and "states", one each of all pairs."""
+"""One measurement for each pair of the sizes "latents" and "states"."""
 
 _SIZES = ("latents", "states")
 
 
 def exponents(grid: Grid, cost: str) -> dict[str, float | None]:
-    """Fits cost = c latents^a states^b by least squares of its logarithm.
+    """Fits cost = c latents^a states^b by least squares in log space.
 
     Args:
-      grid: The measurements, of positive cost.
-      cost: What the cost is called in them.
+      grid: The measurements, with positive costs.
+      cost: Key of the cost.
 
     Returns:
-      a and b by name, None where there is but one size.
+      a as "latents" and b as "states", None for a size that does not vary.
     """
     varied = [one for one in _SIZES if len({row[one] for row in grid}) > 1]
     columns = [[math.log(row[one]) for row in grid] for one in varied]
@@ -40,14 +40,14 @@ def exponents(grid: Grid, cost: str) -> dict[str, float | None]:
 
 
 def steepest(grid: Grid, cost: str) -> dict[str, float | None]:
-    """Returns the largest exponents between neighbours of a grid.
+    """Returns the largest exponents between neighbours in a grid.
 
     Args:
       grid: See `exponents`.
-      cost: What the cost is called.
+      cost: Key of the cost.
 
     Returns:
-      The steepest growth along each size, None where there is but one.
+      The largest exponent along each size, None for one that does not vary.
     """
     found: dict[str, float | None] = {}
     for size, other in (_SIZES, _SIZES[::-1]):
@@ -64,16 +64,17 @@ def steepest(grid: Grid, cost: str) -> dict[str, float | None]:
     return found
 
 
-def tell(
+def report(
     grid: Grid, path: str | os.PathLike[str], name: str
 ) -> dict[str, dict[str, Any]]:
     """Prints a grid and its exponents, and draws it.
 
     Args:
-      grid: Rows with "latents", "states", "per_second", "seconds" a data
-        point, "state_store_bytes", "peak_memory_mb" and "bound".
+      grid: Rows with "latents", "states", "per_second" (data points per
+        second), "seconds" (per data point), "state_store_bytes",
+        "peak_memory_mb" and "bound".
       path: The figure to write.
-      name: Of the data.
+      name: Name of the data.
 
     Returns:
       The exponents of "seconds" and "state_store_bytes".
@@ -104,7 +105,7 @@ def tell(
         if rows
     }
     print_table(
-        ["cost a data point", "in H", "in S", "steepest in H", "steepest in S"],
+        ["cost", "in H", "in S", "steepest in H", "steepest in S"],
         [
             [
                 cost.replace("_", " "),
@@ -123,7 +124,7 @@ def tell(
 
 
 def _draw(grid: Grid, path: str | os.PathLike[str], name: str) -> None:
-    """Draws speed and bytes against the latents, a curve for each S."""
+    """Draws speed and bytes over the number of latents, one curve per S."""
     speed: dict[str, tuple[list[float], list[float]]] = {}
     size: dict[str, tuple[list[float], list[float]]] = {}
     for num_states in sorted({row["states"] for row in grid}):

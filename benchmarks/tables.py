@@ -9,11 +9,11 @@ import tabulate
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table, the first column to the left, the others to the right.
+    """Prints a table, the first column left-aligned, the others right-aligned.
 
     Args:
       head: Names of the columns.
-      rows: As many cells each.
+      rows: Rows with one cell for each column.
     """
     print(
         tabulate.tabulate(
@@ -28,5 +28,5 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def cell(value: float | None, form: str) -> str:
-    """Returns a number as a cell of a table, "-" for None."""
+    """Returns a formatted number for a table, "-" for None."""
     return "-" if value is None else format(value, form)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Draws weighted batches in PyTorch, for the sampling benchmark.
+r"""Measures weighted batches in PyTorch, for the sampling benchmark.
 
-PyTorch is no dependency of tfvae, best give it an environment of its own:
+PyTorch is not a dependency of tfvae; install it in a separate environment:
 
   python3 -m venv torch_env && torch_env/bin/pip install numpy torch==2.13.0
   echo batched | torch_env/bin/python benchmarks/torch_sampler.py \
@@ -9,18 +9,19 @@ PyTorch is no dependency of tfvae, best give it an environment of its own:
         "seed": 0, "limit": 2.0, "threads": 2}'
 
 Prints a JSON line with "facts", and then one with "seconds" for each line of
-standard input, which names what to measure:
+standard input, which names a measurement:
 
-  default  seconds a data point of a DataLoader with a WeightedRandomSampler
-  batched  of the faster form, which indexes a TensorDataset by whole batches
+  default  seconds per data point, DataLoader with WeightedRandomSampler
+  batched  seconds per data point, indexing a TensorDataset by whole batches,
+           which is faster
   single   the same in one thread, which is faster on a busy machine
-  draws    seconds a row number of torch.multinomial, which that sampler calls
-  replace  seconds to make a WeightedRandomSampler of other weights
-  ready    seconds to make it, until the first batch of the faster form
+  draws    seconds per index of torch.multinomial, which the sampler calls
+  replace  seconds to create a WeightedRandomSampler with other weights
+  ready    seconds to create it and to return the first batch of "batched"
 
-A data point's seconds are those of an epoch of N draws, over N. Of a longer
-epoch than the limit, they are told by its start, which draws all indices, and
-its first batches.
+Seconds per data point are the time of an epoch of N draws, divided by N. If an
+epoch takes longer than the limit, its time is extrapolated from its start,
+which draws all indices, and its first batches.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from typing import Any
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures what standard input names and returns an exit code."""
+    """Runs the requested measurements and returns an exit code."""
     settings = json.loads((sys.argv[1:] if argv is None else argv)[0])
     try:
         torch = importlib.import_module("torch")
@@ -48,22 +49,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(settings["seed"])
     measures = Measures(torch, settings)
-    _tell({"facts": {"torch": torch.__version__}})
+    _print_json({"facts": {"torch": torch.__version__}})
     for line in sys.stdin:
-        _tell({"seconds": measures.named(line.strip())()})
+        _print_json({"seconds": measures.named(line.strip())()})
     return 0
 
 
 class Measures:
-    """What can be measured of one data set."""
+    """The measurements of one data set."""
 
     def __init__(self, torch: Any, settings: Mapping[str, Any]) -> None:
-        """Makes data and weights.
+        """Creates data and weights.
 
         Args:
-          torch: The module.
+          torch: The module `torch`.
           settings: "num_points", "num_observed", "batch_size", "k" of rank
-            weights and "limit" (seconds).
+            weights and "limit" (seconds per measurement).
         """
         self._torch = torch
         self._loading = importlib.import_module("torch.utils.data")
@@ -80,7 +81,7 @@ class Measures:
         )
 
     def named(self, name: str) -> Callable[[], float]:
-        """Returns a measurement, which gives seconds."""
+        """Returns a measurement, a function that returns seconds."""
         measures = {
             "default": lambda: self._seconds_a_point(self._default),
             "batched": lambda: self._seconds_a_point(self._batched),
@@ -124,7 +125,7 @@ class Measures:
             self._torch.set_num_threads(num_threads)
 
     def _seconds_a_point(self, begin: Callable[[], Iterator[Any]]) -> float:
-        """Returns the seconds of an epoch a data point."""
+        """Returns the seconds of an epoch, per data point."""
         begun = rest = 0.0
         epochs = count = 0
         while begun + rest < self._limit or not count:
@@ -164,7 +165,7 @@ class Measures:
         return time.perf_counter() - started
 
 
-def _tell(row: Mapping[str, Any]) -> None:
+def _print_json(row: Mapping[str, Any]) -> None:
     print(json.dumps(row), flush=True)
 
 

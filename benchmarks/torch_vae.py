@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Trains the learnable VAEs of the epoch benchmark in PyTorch.
 
-The same layers, objective and optimizer as ours, written for speed: the data
-are a tensor in memory, an epoch is a permutation and a gather a batch.
-PyTorch is no dependency of tfvae, best give it an environment of its own:
+Layers, objective and optimizer are those of the tfvae models. It is written for
+speed: the data are a tensor in memory, an epoch draws a permutation and indexes
+the tensor for each batch. PyTorch is not a dependency of tfvae; install it in a
+separate environment:
 
   python3 -m venv torch_env && torch_env/bin/pip install numpy torch==2.13.0
   torch_env/bin/python benchmarks/torch_vae.py --layer=conv --epochs=5
 
-Prints a JSON line with what is trained, then one an epoch with its seconds,
-data points a second and mean loss. With --epochs=0 an epoch is trained for
-each line "epoch" on standard input; between them the program waits, so that
-another one can be measured in turn with it.
+Prints a JSON line with the settings, then one per epoch with its seconds, data
+points per second and mean loss. With --epochs=0 it trains an epoch for each
+line "epoch" of standard input, and waits in between, so that it can be measured
+alternately with other programs.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ from typing import Any
 
 IMAGE_SIZE = 32
 NUM_LATENTS = 16
-_SLOPE = 0.2  # Of leaky_relu below zero; Keras's.
+_SLOPE = 0.2  # Negative slope of leaky_relu, the default of Keras.
 _FLOWS = {"normal": 0, "flow2": 2, "flow6": 6}
 _FLOW_HIDDEN = {"fc": 64, "conv": 128}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Trains what the flags say and returns an exit code."""
+    """Trains as the flags specify and returns an exit code."""
     flags = _flags(argv)
-    # OMP_WAIT_POLICY is the user's: OpenMP's threads spin for a while when they
-    # wait, which saves time on a machine of their own, and takes ten times as
-    # long on a busy one; PASSIVE keeps them from it.
+    # OMP_WAIT_POLICY is left to the user: waiting threads of OpenMP spin for a
+    # while, which saves time on an idle machine, but takes ten times as long on
+    # a busy one; PASSIVE avoids that.
     try:
         torch = importlib.import_module("torch")
     except ModuleNotFoundError:
@@ -53,12 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     points = _points(torch, flags)
     model = TorchVAE(torch, flags.layer, flags.prior)
     epoch = epochs_of(torch, model, points, flags)
-    _tell({"facts": _facts(torch, model, points, flags)})
+    _print_json({"facts": _facts(torch, model, points, flags)})
     for number in _numbers(flags.epochs):
         started = time.perf_counter()
         loss = epoch()
         seconds = time.perf_counter() - started
-        _tell(
+        _print_json(
             {
                 "epoch": number,
                 "seconds": seconds,
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class TorchVAE:
-    """A VAE whose encoder, decoder and prior all learn.
+    """A VAE with learnable encoder, decoder and prior.
 
     Attributes:
       networks: All layers, a ModuleDict of "encoder" and "decoder" and the
@@ -81,7 +82,7 @@ class TorchVAE:
         """Builds the layers.
 
         Args:
-          torch: The module.
+          torch: The module `torch`.
           layer: "fc" or "conv".
           prior: "normal", "flow2" or "flow6".
         """
@@ -107,7 +108,7 @@ class TorchVAE:
                 nn.init.zeros_(parameter)
 
     def loss(self, points: Any) -> Any:
-        """Returns squared error and KL, sums over dimensions, mean over points.
+        """Returns squared error plus KL, a mean over data points.
 
         Args:
           points: `[B, 1, 32, 32]`.
@@ -123,7 +124,7 @@ class TorchVAE:
         if not len(self.networks["scales"]):
             kl = 0.5 * (mean.square() + variance - 1.0 - log_variance).sum()
         else:
-            # E_q log q in closed form, E_q log p by the sample, where the
+            # E_q log q in closed form, E_q log p from the sample; the
             # constants log(2 pi) cancel.
             base, log_det = self._base(latents.flatten(1))
             kl = 0.5 * (base.square().sum() - (1.0 + log_variance).sum())
@@ -131,7 +132,7 @@ class TorchVAE:
         return (squared + kl) / len(points)
 
     def _base(self, latents: Any) -> tuple[Any, Any]:
-        """Maps latents to the base of the flow, with log|det| of the batch."""
+        """Maps latents to the flow's base; also returns the sum of log|det|."""
         first, second = latents.chunk(2, dim=1)
         log_det = 0.0
         for scale_net, shift_net in zip(
@@ -147,18 +148,18 @@ class TorchVAE:
 def epochs_of(
     torch: Any, model: TorchVAE, points: Any, flags: argparse.Namespace
 ) -> Callable[[], float]:
-    """Returns what trains one epoch and returns the mean loss of its steps."""
+    """Returns a function that trains an epoch and returns its mean loss."""
     if flags.channels_last:
         points = points.to(memory_format=torch.channels_last)
         model.networks.to(memory_format=torch.channels_last)
-    # Of the implementations of Adam the fastest on a CPU.
+    # The fastest of PyTorch's implementations of Adam on a CPU.
     adam = torch.optim.Adam(
         model.networks.parameters(), lr=flags.learning_rate, fused=True
     )
     loss_of = model.loss
     if flags.compile:
-        # A batch size has code of its own: there are two, and code for any
-        # size would be slower.
+        # Compiles once for each of the two batch sizes; code for dynamic sizes
+        # would be slower.
         loss_of = torch.compile(loss_of, dynamic=False)
 
     def epoch() -> float:
@@ -257,7 +258,7 @@ def _facts(
 
 
 def _numbers(epochs: int) -> Iterator[int]:
-    """Yields the number of each epoch that is asked for."""
+    """Yields the number of each requested epoch."""
     if epochs:
         yield from range(1, epochs + 1)
         return
@@ -268,7 +269,7 @@ def _numbers(epochs: int) -> Iterator[int]:
             yield number
 
 
-def _tell(row: dict[str, Any]) -> None:
+def _print_json(row: dict[str, Any]) -> None:
     print(json.dumps(row), flush=True)
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Benchmark: speed, bound, memory, scaling and profile of TVAE training.
 
-Whatever is measured runs in a process of its own (`worker`), in turn with what
-it is measured against: the plain form that the tests keep as the oracle of the
-fast one, and any other program (`programs`).
+tfvae runs in a separate process (`training_worker`), alternately with the
+programs that it is compared with: the reference implementation of the tests,
+which is slow and simple, and any other program (see `programs`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import gin
 
-import tfvae.runs.experiment  # noqa: F401 (configurations name it)
+import tfvae.runs.experiment  # noqa: F401 (registers with gin)
 from benchmarks import programs, quality, scaling
 from benchmarks.programs import Output, Program
 from benchmarks.tables import cell, print_table
@@ -36,7 +36,7 @@ _SHOWN_OPERATIONS = 15
 
 
 class Settings(NamedTuple):
-    """What the modes have in common; see `benchmark`."""
+    """Settings that the modes share; see `benchmark`."""
 
     run: RunDirectory
     num_points: int | None
@@ -63,23 +63,23 @@ def benchmark(
 ) -> dict[str, Any]:
     """Measures the training of the configured experiment.
 
-    Modes: "speed" (data points a second of whole EM epochs, the bound after
-    each, memory), "quality" (seconds to reach a bound and, where the data are
-    all patches of a picture whose original is known, a PSNR), "scaling" (cost
-    against the numbers of latents and of states), and "profile" (where a
-    step's time goes). An epoch is E-step and M-step for every data point,
-    through the same loop as training.
+    Modes: "speed" (data points per second of whole EM epochs, bound after each
+    epoch, memory), "quality" (seconds to reach a bound and, if the data are all
+    patches of an image whose clean version is known, a PSNR), "scaling" (cost
+    over the numbers of latents and of states), and "profile" (time of a
+    training step by operation). An epoch is an E-step and an M-step for every
+    data point, in the same loop as in training.
 
     Args:
       run_dir: Folder for benchmark_<mode>.json and the figures.
-      mode: What to measure.
-      num_points: Train on so many data points, evenly spaced; None for all.
-      epochs: Epochs in each repeat, after a first one, which compiles and
-        counts for "quality" alone.
-      repeats: How often each program is run, in turn with the others.
-      compare: Programs to measure beside ours in "speed" and "quality", each
-        `name=command`; see `programs` for what they have to print.
-      plain: Whether to measure the plain form, too.
+      mode: The mode.
+      num_points: Number of data points, evenly spaced; None for all.
+      epochs: Epochs in each repeat, after a first one, which compiles and only
+        counts for "quality".
+      repeats: Number of runs of each program, alternating between programs.
+      compare: Programs to compare with in "speed" and "quality", each as
+        `name=command`; see `programs` for their output.
+      plain: Whether to also measure the reference implementation.
       latents: Numbers of latents for "scaling".
       states: Numbers of states for "scaling".
 
@@ -88,7 +88,7 @@ def benchmark(
 
     Raises:
       ValueError: If a value is out of range.
-      RuntimeError: If a program fails or does not print what it has to.
+      RuntimeError: If a program fails, or its output lacks epochs.
     """
     if mode not in MODES:
         raise ValueError(f"`mode` must be one of {[*MODES]!r}, got {mode!r}.")
@@ -105,7 +105,7 @@ def benchmark(
     names = [OURS, PLAIN, *(one.name for one in others)]
     if len(set(names)) < len(names):
         raise ValueError(
-            f"`compare` must have names of its own beside {OURS!r} and "
+            f"`compare` must have distinct names other than {OURS!r} and "
             f"{PLAIN!r}, got {names[2:]!r}."
         )
     settings = Settings(
@@ -152,7 +152,7 @@ def _speed(settings: Settings) -> dict[str, Any]:
 
 
 def _summary(outputs: Sequence[Output]) -> dict[str, Any]:
-    """Returns what several calls of a program took; see `benchmark`."""
+    """Returns the cost of a program over several runs; see `benchmark`."""
     rounds = [
         [row["per_second"] for row in output.epochs[1:]] for output in outputs
     ]
@@ -176,7 +176,7 @@ def _summary(outputs: Sequence[Output]) -> dict[str, Any]:
 def _formula_bytes(facts: Mapping[str, Any]) -> int:
     """Returns N S (W + 4), the bytes of packed states and log-joints."""
     if facts["num_states"] == 2 ** facts["num_latents"]:
-        return 0  # All states, which need not be stored.
+        return 0  # All states are used, and none are stored.
     packed_size = bits.packed_size(facts["num_latents"])
     return facts["num_data"] * facts["num_states"] * (packed_size + 4)
 
@@ -186,7 +186,7 @@ def _print_speed(result: Mapping[str, Any]) -> None:
     _print_facts(facts)
     print(
         f"state store: {facts['state_store_bytes']:,} bytes, "
-        f"N S ceil(H/8) + 4 N S = {result['state_store_formula_bytes']:,}; a "
+        f"N S ceil(H/8) + 4 N S = {result['state_store_formula_bytes']:,}; "
         f"checkpoint: {facts['checkpoint_bytes']:,} bytes"
     )
     print()
@@ -204,7 +204,7 @@ def _print_speed(result: Mapping[str, Any]) -> None:
             for name, row in rows.items()
         ],
     )
-    print("\nbound after each epoch, nats a data point")
+    print("\nbound after each epoch, nats per data point")
     bounds = itertools.zip_longest(*(row["bounds"] for row in rows.values()))
     print_table(
         ["epoch", *rows],
@@ -230,12 +230,12 @@ def _quality(settings: Settings) -> dict[str, Any]:
     }
     _print_facts(facts)
     figure = settings.run.path / "quality.png"
-    found = quality.tell(curves, OURS, figure, facts["data"])
+    found = quality.report(curves, OURS, figure, facts["data"])
     _print_left_out(left_out)
     return {"facts": facts, "curves": curves, **found, "left_out": left_out}
 
 
-# Cost against size.
+# Scaling.
 
 
 def _scaling(settings: Settings) -> dict[str, Any]:
@@ -281,11 +281,13 @@ def _scaling(settings: Settings) -> dict[str, Any]:
     return {
         "facts": facts,
         "grid": grid,
-        **scaling.tell(grid, settings.run.path / "scaling.png", facts["data"]),
+        **scaling.report(
+            grid, settings.run.path / "scaling.png", facts["data"]
+        ),
     }
 
 
-# Where the time goes.
+# Profile.
 
 
 def _profile(settings: Settings) -> dict[str, Any]:
@@ -317,7 +319,7 @@ def _print_profile(found: Mapping[str, Any]) -> None:
         f"{step - e_step:.2f} ms"
     )
     print(
-        f"states decoded in a step: {decoded['e_states']:,.0f} by the E-step, "
+        f"states decoded per step: {decoded['e_states']:,.0f} by the E-step, "
         f"{decoded['m_states']:,.0f} by the M-step, {decoded['ones']:.1f} ones "
         "each\n"
     )
@@ -337,7 +339,7 @@ def _print_profile(found: Mapping[str, Any]) -> None:
     )
     print(f"all operations: {total:.2f} ms, summed over threads\n")
     if found["flops"] is None:
-        print("the arithmetic of such a decoder is not counted")
+        print("no FLOP count: the decoder has other layers than dense ones")
         return
     print_table(
         ["arithmetic of a step", "MFLOP"],
@@ -348,18 +350,18 @@ def _print_profile(found: Mapping[str, Any]) -> None:
     )
     print(
         f"matrix products reach {found['matmul_gflops']:,.0f} GFLOP/s here, at "
-        f"which a step would take {found['ideal_ms']:.3f} ms: it has "
+        f"which a step would take {found['ideal_ms']:.3f} ms: it reaches "
         f"{found['roofline_share']:.1%} of the roofline"
     )
 
 
-# What the modes share.
+# Parts that the modes share.
 
 
 def _measure(
     settings: Settings, train: dict[str, Any]
 ) -> tuple[dict[str, list[Output]], dict[str, str]]:
-    """Runs ours, the plain form and the others in turn."""
+    """Runs tfvae, the reference implementation and others alternately."""
     with _worker_config() as path:
         train = {"num_points": settings.num_points, **train}
         found = [_worker(OURS, path, **train)]
@@ -371,7 +373,7 @@ def _measure(
 
 @contextlib.contextmanager
 def _worker_config() -> Iterator[pathlib.Path]:
-    """Writes the configuration for workers to read."""
+    """Writes gin's configuration to a temporary file for workers."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "config.gin"
         path.write_text(config.text(), encoding="utf-8")
@@ -379,7 +381,7 @@ def _worker_config() -> Iterator[pathlib.Path]:
 
 
 def _worker(name: str, path: pathlib.Path, **settings: Any) -> Program:
-    """Returns the program that trains with our code, this very copy of it."""
+    """Returns the program that trains with tfvae, from this clone."""
     root = pathlib.Path(__file__).parents[1]
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
     return Program(
@@ -403,7 +405,7 @@ def _print_facts(facts: Mapping[str, Any]) -> None:
 
 def _print_left_out(left_out: Mapping[str, str]) -> None:
     for name, reason in left_out.items():
-        print(f"left out: {name}, as {reason}")
+        print(f"left out: {name} ({reason})")
 
 
 MODES: dict[str, Callable[[Settings], dict[str, Any]]] = {

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Worker program of `training`: trains, and prints one JSON line per epoch.
+"""Worker process of `training`: trains, and prints one JSON line per epoch.
 
-`python -m benchmarks.training_worker config.gin '{"epochs": 4}'`; the second
-argument holds the arguments of `train` (or, as "profile", those of a profile),
-and "bindings" that override the configuration.
+Usage: `python -m benchmarks.training_worker config.gin '{"epochs": 4}'`. The
+second argument has the arguments of `train` (or, as "profile", those of
+`_profile`), and optionally "bindings" that override the configuration.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
-import benchmarks.training  # noqa: F401 (configurations name it)
+import benchmarks.training  # noqa: F401 (registers with gin)
 import tfvae.checkpoints
 from benchmarks import profiling
 from tfvae.callbacks import Observation
@@ -31,13 +31,13 @@ from tfvae.runs.experiment import Experiment, experiment, fit
 from tfvae.runs.run_directory import RunDirectory, UnexpectedError
 from tfvae.tvae import TVAE
 
-# The slow and obvious form, which the tests compare the fast one with.
+# The slow and simple reference implementation, an oracle of the tests.
 _PLAIN = pathlib.Path(__file__).parents[1] / "tests" / "tvae" / "plain.py"
 _OBSERVING = "observing_seconds"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Does what the two arguments say and returns an exit code."""
+    """Runs the worker and returns its exit code."""
     path, settings = argv
     _limit_memory()
     try:
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     except Exception as err:
         cause = err.__cause__ if isinstance(err, UnexpectedError) else err
         if isinstance(cause, tf.errors.ResourceExhaustedError | MemoryError):
-            cause = MemoryError("it needs more memory than is free")
+            cause = MemoryError("it needs more memory than is available")
         print(f"error: {_one_line(cause)}", file=sys.stderr)
         return 2
 
@@ -62,14 +62,14 @@ def train(
     plain: bool = False,
     observe: bool = False,
 ) -> None:
-    """Trains the configured experiment in a folder that goes away.
+    """Trains the configured experiment in a temporary folder.
 
     Args:
       epochs: Number of epochs.
-      num_points: See `experiment`; None for all.
-      plain: Whether to train in the plain form.
-      observe: Whether to restore the picture after every epoch, where the
-        data are one. The time for that does not count.
+      num_points: `max_points` of `experiment`; None for all.
+      plain: Whether to train the reference implementation.
+      observe: Whether to restore the image after every epoch, if the data are
+        patches of one. This time is not counted.
     """
     parts = _parts(num_points, plain)
     rows = _fit(parts, epochs, _observer(parts) if observe else None)
@@ -81,7 +81,7 @@ def train(
 
 
 def _profile(num_points: int | None, epochs: int, steps: int) -> None:
-    """Trains, then takes the step of the trained model apart."""
+    """Trains a model, then profiles its training step."""
     parts = _parts(num_points, plain=False)
     rows = _fit(parts, epochs, None)
     batch_size = config.value("fit.batch_size") or 32
@@ -115,7 +115,7 @@ def _fit(
 
 
 def _observer(parts: Experiment) -> Callable[[int], Observation] | None:
-    """Returns what scores the picture as restored so far, if there is one."""
+    """Returns an observer that scores the restored image, if there is one."""
     model, points = parts.model, parts.observations.train
     restoration = parts.restoration
     if restoration is None or restoration.clean is None:
@@ -132,14 +132,15 @@ def _observer(parts: Experiment) -> Callable[[int], Observation] | None:
 
 
 def plain_form(model: TVAE) -> TVAE:
-    """Returns a model with the same values that trains in the plain form.
+    """Returns the reference implementation of a model, with its weights.
 
     Raises:
-      FileNotFoundError: If the tests are not there.
+      FileNotFoundError: If the folder of the tests is missing.
     """
     if not _PLAIN.exists():
         raise FileNotFoundError(
-            f"the plain form is part of the tests of a clone, got no {_PLAIN}"
+            "the reference implementation is part of the tests, but "
+            f"{_PLAIN} does not exist"
         )
     spec = importlib.util.spec_from_file_location("tfvae_plain", _PLAIN)
     assert spec is not None and spec.loader is not None
@@ -152,7 +153,7 @@ def plain_form(model: TVAE) -> TVAE:
 
 
 def _facts(parts: Experiment) -> dict[str, Any]:
-    """Returns what is trained on what."""
+    """Returns the properties of model and data, for the output."""
     model, data = parts.model, parts.observations
     states = model.states
     return {
@@ -180,7 +181,7 @@ def _one_line(error: BaseException | None) -> str:
 
 
 def _limit_memory() -> None:
-    """Makes too large an allocation an error, not the end of other programs."""
+    """Limits memory, so that too large an allocation raises an error."""
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     free = psutil.virtual_memory().available
     if most == resource.RLIM_INFINITY or free < most:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Published tables and the reports beside them; part of a clone only."""
+"""Published results, and reports that compare with them; in clones only."""

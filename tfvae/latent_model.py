@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Base class of all models: the interface that callers rely on.
+"""Base class of all models: their common interface.
 
-Everything outside `tfvae.vae` and `tfvae.tvae` trains, evaluates and draws a
-`LatentModel` by the methods below, whatever kind it is of.
+Outside of `tfvae.vae` and `tfvae.tvae`, all code trains, evaluates and draws
+models by the methods of `LatentModel`.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from tfvae.data import WeightedBatches, indexed_batches
 from tfvae.likelihoods import Likelihood
 from tfvae.ops import random
 
-# Generated data points of a figure.
+# Number of generated data points in a figure.
 _NUM_SAMPLES = 64
-# Data points whose posteriors are inferred at a time.
+# Number of data points that `in_batches` processes at a time.
 _BATCH = 1024
 
 
 class Figure(NamedTuple):
-    """What a figure of a model shows, for `tfvae.plots.image_grid`.
+    """Content of a figure of a model, for `tfvae.plots.image_grid`.
 
     Attributes:
       points: `[n, D]`, one tile each.
       title: Title of the figure.
-      per_row: Tiles of a row; None for what fits a page.
+      per_row: Tiles per row; None to fit the page.
     """
 
     points: np.ndarray
@@ -44,12 +44,12 @@ class LatentModel(keras.Model):
     """A Keras model of data `[N, D]` with latents `[N, M]`.
 
     A subclass sets the attributes below, trains in `train_step`, reconstructs
-    in `call`, and has the methods that raise NotImplementedError here. Other
-    methods have a default that suits a model without anything stored for each
-    data point.
+    in `call`, and implements the methods that raise NotImplementedError here.
+    The defaults of other methods suit models that store nothing for each data
+    point.
 
     Attributes:
-      likelihood: The observation model.
+      likelihood: The likelihood p(x | z).
       decoder: The decoder network.
       prior: p(z), with `log_prob(latents)` and `sample(seed, num_samples)`.
       num_latents: M.
@@ -98,18 +98,18 @@ class LatentModel(keras.Model):
 
     @property
     def capacity(self) -> int | None:
-        """Data points that can be trained on; None for any number."""
+        """The maximum number of training points; None for any number."""
         return None
 
     def with_capacity(self, num_data: int) -> Self:
-        """Returns a model of these parameters for `num_data` data points.
+        """Returns a model with these parameters for `num_data` data points.
 
         Args:
-          num_data: How many there are, or may ever be.
+          num_data: The maximum number of training points.
 
         Returns:
-          This model where its capacity is None or `num_data`; else another,
-          which has to be compiled before it is trained.
+          This model if its capacity is None or `num_data`; otherwise a copy,
+          which must be compiled before it is trained.
         """
         return self
 
@@ -137,17 +137,18 @@ class LatentModel(keras.Model):
         weights: np.ndarray | None = None,
         path: Any = None,
     ) -> tf.data.Dataset:
-        """Returns endless, shuffled batches for `fit`.
+        """Returns an infinite dataset of shuffled batches for `fit`.
 
         Args:
           x: `[N, D]`, NaN where missing.
-          batch_size: B; the last batch of an epoch has the rest.
-          seed: Of the order.
-          start_epoch: Epoch to begin with.
-          weights: `[N]`, how often each data point is drawn, with
-            replacement; None for once an epoch each.
-          path: File for what a model computes of the data once and can not
-            hold in memory; None to raise a ValueError then.
+          batch_size: B; the last batch of an epoch may be smaller.
+          seed: Seed of the order.
+          start_epoch: The first epoch.
+          weights: `[N]`, relative frequencies by which data points are drawn,
+            with replacement; None to draw each point once per epoch.
+          path: File for features of the data that a model computes once, if
+            they do not fit into memory; None to raise a ValueError in this
+            case.
         """
         if weights is not None:
             return WeightedBatches(
@@ -159,22 +160,22 @@ class LatentModel(keras.Model):
         return batches.map(lambda data, index: data)
 
     def gradient_steps(self, num_data: int, batch_size: int) -> int:
-        """Returns how many optimizer steps an epoch of training takes.
+        """Returns the number of optimizer steps in an epoch of training.
 
         Args:
           num_data: N.
-          batch_size: B, of `fit`.
+          batch_size: B.
         """
         return math.ceil(num_data / batch_size)
 
     def training_callbacks(self) -> list[keras.callbacks.Callback]:
-        """Returns the callbacks without which `fit` would be incomplete."""
+        """Returns the callbacks that `fit` needs for this model."""
         return []
 
     def calibrate(self, x: np.ndarray) -> None:
-        """Sets what is known in closed form to the best for trained data.
+        """Sets parameters with closed-form optima to these, after training.
 
-        By default training has done so already.
+        By default it does nothing.
 
         Args:
           x: `[N, D]`, the training data, NaN where missing.
@@ -188,10 +189,10 @@ class LatentModel(keras.Model):
         Args:
           prior: The prior to fit.
           x: `[N, D]`, NaN where missing.
-          **settings: Of `tfvae.priors.fit_prior`.
+          **settings: Further arguments of `tfvae.priors.fit_prior`.
 
         Raises:
-          TypeError: If the model has a prior that can not be replaced.
+          TypeError: If the prior of the model can not be replaced.
         """
         raise TypeError(
             f"`prior` must be the one that a {type(self).__name__} fits in "
@@ -199,9 +200,10 @@ class LatentModel(keras.Model):
         )
 
     def make_train_function(self, force: bool = False) -> Any:
-        """Builds the optimizer, which Keras does in the first step.
+        """Builds the optimizer before the training step is traced.
 
-        A step that creates variables would be traced twice.
+        Keras builds it in the first step, which would then be traced twice, as
+        it creates variables.
         """
         inputs.check_compiled(self.get_compile_config())
         if not self.optimizer.built:
@@ -216,7 +218,7 @@ class LatentModel(keras.Model):
         return self(x)
 
     def reconstruct(self, x: np.ndarray | tf.Tensor) -> tf.Tensor:
-        """Validates one batch and reconstructs it by `call`, `[B, D]`."""
+        """Validates a batch and returns its reconstruction, `[B, D]`."""
         return self(self._checked(x))
 
     def stored_reconstruction(
@@ -229,7 +231,7 @@ class LatentModel(keras.Model):
           index: int `[K]`, their indices.
 
         Raises:
-          TypeError: If the model stores none: its capacity is None.
+          TypeError: If the model stores no posteriors (its capacity is None).
         """
         raise TypeError(
             "`model` must store the posteriors of its training data, got a "
@@ -246,29 +248,30 @@ class LatentModel(keras.Model):
 
         Args:
           x: `[B, D]`, NaN where missing.
-          num_samples: Draws of the latents, where the bound is estimated.
-          seed: Of whatever is random; None for the model's.
+          num_samples: Number of samples, if the bound is a Monte Carlo
+            estimate.
+          seed: Seed of random draws; None for that of the model.
         """
         raise NotImplementedError
 
     def bound_terms(
         self, x: np.ndarray, batch_size: int = 256
     ) -> dict[str, float]:
-        """Returns the means over data of all terms that `evaluate` logs.
+        """Returns the means over data of the terms that `evaluate` returns.
 
         Args:
           x: `[N, D]`, NaN where missing.
-          batch_size: Data points at a time.
+          batch_size: Number of data points processed at a time.
 
         Returns:
-          The terms by name; none where the bound has no terms but itself.
+          The terms by name; empty if the bound is not a sum of terms.
         """
         return {}
 
     def infer_points(
         self, x: np.ndarray | tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Infers one batch of unseen data.
+        """Returns bound and reconstruction of a batch of unseen data.
 
         Args:
           x: `[B, D]`, NaN where missing.
@@ -294,7 +297,7 @@ class LatentModel(keras.Model):
         return None
 
     def describe_latents(self) -> str:
-        """Returns how many latents there are, in words."""
+        """Returns a short description of the latents, for messages."""
         return f"{self.num_latents} latents"
 
     def posterior_mode(
@@ -304,8 +307,8 @@ class LatentModel(keras.Model):
 
         Args:
           x: `[n, D]`, NaN where missing.
-          index: int `[n]`, the rows of the training data that they are; None
-            for unseen data.
+          index: int `[n]`, indices of the points in the training data; None for
+            unseen data.
 
         Returns:
           float32 `[n, M]`.
@@ -331,8 +334,8 @@ class LatentModel(keras.Model):
         """Draws observations: z ~ p(z), then x ~ p(x | z).
 
         Args:
-          num_samples: How many.
-          seed: Of the draws.
+          num_samples: Number of samples.
+          seed: Seed of the draws.
           mean: Whether to return E[x | z] instead of drawing x.
 
         Returns:
@@ -341,20 +344,20 @@ class LatentModel(keras.Model):
         raise NotImplementedError
 
     def singleton_means(self) -> tf.Tensor | None:
-        """Returns what each latent generates alone, `[M, D]`.
+        """Returns the decoder means with a single active latent, `[M, D]`.
 
-        None where latents are real numbers, which are never alone.
+        None for models whose latents are not binary.
         """
         return None
 
     def figures(self, seed: int = 0) -> dict[str, Figure]:
-        """Returns what is worth looking at once the model is trained.
+        """Returns the figures of a trained model.
 
         Args:
-          seed: Of what is drawn.
+          seed: Seed of random draws.
 
         Returns:
-          By file names without ending.
+          Figures by file name, without extension.
         """
         samples = self.sample(_NUM_SAMPLES, seed, mean=True)
         return {
@@ -362,7 +365,7 @@ class LatentModel(keras.Model):
         }
 
     def _checked(self, x: Any) -> np.ndarray | tf.Tensor:
-        """Checks data outside of graphs, where errors can be raised well."""
+        """Validates data in eager mode; returns it unchanged in a graph."""
         if not tf.executing_eagerly():
             return x
         x = inputs.check_data(x, self.num_observed)
@@ -376,7 +379,7 @@ class LatentModel(keras.Model):
 def in_batches(
     function: Callable[[np.ndarray], tf.Tensor], rows: np.ndarray
 ) -> np.ndarray:
-    """Applies a function of a batch to any number of rows, one at least.
+    """Applies a function of a batch to any number of rows, at least one.
 
     Args:
       function: From `[b, K]` to `[b, ...]`.

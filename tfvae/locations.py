@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths of the files that come with the package, installed or in a clone."""
+"""Locations of the gin files, `papers` and `benchmarks`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _PACKAGE = pathlib.Path(__file__).parent
 
 
 def gin_folder() -> pathlib.Path:
-    """Returns the folder of the gin files: package data, or of the clone."""
+    """Returns the folder of the gin files, of the package or of the clone."""
     installed = _PACKAGE / "gin"
     return installed if installed.is_dir() else _PACKAGE.parent / "gin"
 
@@ -22,7 +22,7 @@ def clone() -> pathlib.Path | None:
 
 
 def make_clone_importable() -> None:
-    """Lets `papers` and `benchmarks`, which are never installed, be imported.
+    """Makes `papers` and `benchmarks`, which are never installed, importable.
 
     Does nothing outside of a clone.
     """
@@ -32,7 +32,11 @@ def make_clone_importable() -> None:
 
 
 def needs_clone(what: str) -> str:
-    """Returns the error message for what an installed package lacks."""
+    """Returns the error message for a part that is in clones only.
+
+    Args:
+      what: The part, as the subject of the sentence.
+    """
     return (
         f"{what} is not part of the installed package; it needs a clone of the "
         "repository, with `pip install -e .` in it"

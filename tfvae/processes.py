@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Child processes that exchange JSON lines with their parent and end with it.
 
-`Process` starts a program, `Requests` is the other end of it in programs of
-ours. Between us and a program stands a supervisor, which is this file run as
-a script: a small process that pins the program to processors, kills it with
-all its descendants when we end or are killed, and measures its peak memory.
+`Process` starts a program, the child. In a child that is part of the library,
+`Requests` receives the messages of its parent. Between parent and child is a
+supervisor, which is this file run as a script: a small process that pins the
+child to processors, kills it and all its descendants when the parent exits or
+is killed, and measures its peak memory.
 
 This is the only module that starts processes. It imports the standard library
 only, so that a program which loads it by its path loads nothing else.
@@ -28,24 +29,24 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any, NamedTuple
 
-# Where a program whose standard output carries messages may print: the number
-# of a file descriptor.
+# Environment variable: number of the file descriptor that a child prints to,
+# as its standard output carries messages.
 _PRINT_TO = "TFVAE_PRINT_TO"
 _KILL = b"k"
 _CHUNK_BYTES = 2**16
 
 
 class EndedError(Exception):
-    """The program has ended, or has closed its output."""
+    """The child has exited, or has closed its output."""
 
 
 class Ended(NamedTuple):
-    """How a program ended."""
+    """How a child ended."""
 
     code: int
-    """Its exit code; the negative number of the signal if one ended it."""
+    """Its exit code; the negative signal number if a signal ended it."""
     peak_memory_mb: float
-    """The most memory that it or a child it waited for had at a time, MB."""
+    """Peak resident memory of it, or of a process it waited for, MB."""
 
     @property
     def how(self) -> str:
@@ -57,11 +58,11 @@ class Ended(NamedTuple):
 
 
 class Process:
-    """A program that runs in a session of its own.
+    """A child process in a session of its own.
 
-    Its standard input and output carry lines, most of them messages: a JSON
-    object each. An interrupt from the keyboard does not reach it. As a context
-    manager, it is killed on leaving.
+    Its standard input and output carry lines, most of them messages: one JSON
+    object each. Keyboard interrupts do not reach it. Used as a context manager,
+    it is killed on exit.
     """
 
     def __init__(
@@ -73,16 +74,18 @@ class Process:
         cores: Sequence[int] | None = None,
         grace_seconds: float = 0.0,
     ) -> None:
-        """Starts the program.
+        """Starts the child.
 
         Args:
           argv: Its command.
-          log: File to whose end its standard error is written; None for our
-            standard error.
-          environment: Variables that it has in addition to ours.
-          cores: Processors that it is pinned to; None for all of ours.
-          grace_seconds: How long it may go on, when we end or are killed,
-            after its standard input has ended.
+          log: File that its standard error is appended to; None for the
+            standard error of this process.
+          environment: Environment variables to set in addition to those of
+            this process.
+          cores: Processors that it is pinned to; None for those of this
+            process.
+          grace_seconds: How long it may continue after this process has exited
+            or was killed, which closes its standard input.
         """
         self._control, theirs = socket.socketpair()
         self._status = b""
@@ -126,7 +129,7 @@ class Process:
         self.end()
 
     def check_started(self) -> None:
-        """Raises an OSError if the program could not be started."""
+        """Raises an OSError if the child could not be started."""
         while b"\n" not in self._status and not self._is_status_whole:
             self._read_status()
         first = self._status.partition(b"\n")[0]
@@ -137,19 +140,19 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """The number of the program's process, and of its process group."""
+        """Process ID of the child, and of its process group."""
         self.check_started()
         return self._pid
 
     @property
     def has_ended(self) -> bool:
-        """Whether the program has ended, and what it started with it."""
+        """Whether the child and all processes that it started have ended."""
         while not self._is_status_whole and _readable([self._control], 0.0):
             self._read_status()
         return self._is_status_whole
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Writes a message; if the program has ended, `receive` reports it."""
+        """Writes a message; if the child has ended, `receive` raises."""
         self.write_line(json.dumps(message))
 
     def write_line(self, line: str) -> None:
@@ -164,10 +167,10 @@ class Process:
         """Returns the next JSON object of its output; skips other lines.
 
         Args:
-          timeout: Seconds to wait for it; None for as long as it takes.
+          timeout: Seconds to wait for it; None to wait without limit.
 
         Returns:
-          The message, None if there is none in this time.
+          The message, or None after a timeout.
 
         Raises:
           EndedError: If the output has ended.
@@ -186,7 +189,7 @@ class Process:
         while True:
             size = self._buffer.find(b"\n") + 1
             if not size and self._is_output_whole:
-                size = len(self._buffer)  # Its last line may lack an end.
+                size = len(self._buffer)  # The last line may have no newline.
                 if not size:
                     raise EndedError
             if size:
@@ -197,22 +200,23 @@ class Process:
                 return None
 
     def lines(self) -> Iterator[str]:
-        """Yields the lines of its output until that ends."""
+        """Yields the lines of its output until it is closed."""
         with contextlib.suppress(EndedError):
             while (line := self.read_line()) is not None:
                 yield line
 
     def close_input(self) -> None:
-        """Ends its standard input, which asks it to end."""
+        """Closes its standard input, which asks it to exit."""
         assert self._popen.stdin is not None
         self._popen.stdin.close()
 
     def end(self, timeout: float | None = 0.0) -> Ended:
-        """Ends the program with all that it started.
+        """Ends the child and all processes that it started.
 
         Args:
-          timeout: Seconds that it has to end by itself, after its standard
-            input has ended, before it is killed; None for as long as it takes.
+          timeout: Seconds to wait for it to exit by itself, after its standard
+            input has been closed, before it is killed; 0 to kill it at once;
+            None to wait without limit.
 
         Returns:
           How it ended.
@@ -239,7 +243,7 @@ class Process:
         last: dict[str, Any] = json.loads(lines[-1]) if lines else {}
         self._is_status_whole = self._is_output_whole = True
         if "code" not in last:
-            # The supervisor was killed before it could do its duty.
+            # The supervisor was killed before it could kill the child.
             with contextlib.suppress(OSError):
                 os.killpg(self.pid, signal.SIGKILL)
         assert self._popen.stdout is not None
@@ -248,7 +252,7 @@ class Process:
         return Ended(last.get("code", code), last.get("peak_memory_mb", 0.0))
 
     def _files(self) -> list[Any]:
-        """Returns what becomes readable when something happens."""
+        """Returns the files that become readable on output or exit."""
         files: list[Any] = []
         if not self._is_output_whole:
             files.append(self._popen.stdout)
@@ -257,7 +261,7 @@ class Process:
         return files
 
     def _has_news(self) -> bool:
-        """Whether `read_line` need not wait."""
+        """Whether `read_line` would return or raise without waiting."""
         has_ended = self._is_output_whole or self._is_status_whole
         return has_ended or b"\n" in self._buffer
 
@@ -266,25 +270,26 @@ class Process:
             try:
                 data = self._control.recv(_CHUNK_BYTES)
             except ConnectionResetError:
-                data = b""  # It ended without a look at what we sent.
+                data = b""  # It ended without reading what was sent.
             self._status += data
         self._is_status_whole = not data
 
     def _read_more(self, timeout: float | None) -> bool:
-        """Waits for output or the end; returns whether there was either."""
+        """Waits for output or the end; returns False after a timeout."""
         if self._is_status_whole:
             timeout = 0.0
         ready = _readable(self._files(), timeout)
         if self._popen.stdout in ready:
             assert self._popen.stdout is not None
-            with interrupts_held():  # Nothing that was read is to be lost.
+            with interrupts_held():  # So that no data that was read is lost.
                 data = os.read(self._popen.stdout.fileno(), _CHUNK_BYTES)
                 self._buffer += data
             self._is_output_whole = not data
         elif self._control in ready:
             self._read_status()
         elif self._is_status_whole:
-            # All it wrote has been read, even if others hold its output open.
+            # All that it wrote has been read, even if another process still
+            # holds its output open.
             self._is_output_whole = True
         else:
             return False
@@ -294,14 +299,15 @@ class Process:
 def wait(
     processes: Iterable[Process], timeout: float | None = None
 ) -> list[Process]:
-    """Waits until programs have written a whole line or have ended.
+    """Waits until children have written a whole line or have ended.
 
     Args:
-      processes: The programs to wait for.
-      timeout: Seconds to wait; None for as long as it takes.
+      processes: The children to wait for.
+      timeout: Seconds to wait; None to wait without limit.
 
     Returns:
-      Those whose `read_line` returns, or raises `EndedError`, at once.
+      Those whose `read_line` returns, or raises `EndedError`, immediately;
+      none after a timeout.
     """
     processes = [*processes]
     deadline = _deadline(timeout)
@@ -317,7 +323,7 @@ def wait(
 
 
 def last_line(log: pathlib.Path) -> str:
-    """Returns the last line of a log of errors, which says the most."""
+    """Returns the last non-empty line of an error log, the error message."""
     text = log.read_text(errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1].removeprefix("error: ") if lines else "no message"
@@ -325,9 +331,9 @@ def last_line(log: pathlib.Path) -> str:
 
 @contextlib.contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Holds an interrupt from the keyboard back until the block has ended.
+    """Delays keyboard interrupts until the end of the block.
 
-    In other threads than the main one, which get none, it does nothing.
+    Has no effect in other threads than the main one, which receive none.
     """
     came = False
 
@@ -349,35 +355,35 @@ def interrupts_held() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
-# The other end, in the programs.
+# The other end of the messages, in the child.
 
 _finishing = threading.RLock()
 
 
 @contextlib.contextmanager
 def finishing() -> Iterator[None]:
-    """Lets this process go on to the end of the block if its parent ends.
+    """Keeps this process alive to the end of the block if its parent exits.
 
-    For results of finished work that are being written. It helps only in a
-    process with `Requests`, within the grace that its parent gave.
+    For writing the results of finished work. Has an effect only in a process
+    with `Requests`, and within the grace period that its parent set.
     """
     with _finishing:
         yield
 
 
 class Requests:
-    """The messages that a `Process` sends, in the program that it is.
+    """Iterator over the messages of the parent, in the child process.
 
-    When the parent ends them, or is killed, the loop over them ends; but if a
-    request is being worked on then, this process exits at once, save in
-    `finishing`.
+    The iteration ends when the parent closes the standard input of the child,
+    exits or is killed. If a request has not been answered then, this process
+    exits at once, or at the end of a block of `finishing`.
     """
 
     def __init__(self) -> None:
-        """Takes standard input and output for itself.
+        """Takes over standard input and output for messages.
 
-        What is printed from now on goes where the parent prints or, if the
-        parent gave a log, to standard error. Standard input is empty.
+        Further prints go to the standard output of the parent or, if the parent
+        set a log, to standard error. Standard input is empty from now on.
         """
         self._input = os.fdopen(os.dup(0), "rb")
         self._output = os.dup(1)
@@ -398,18 +404,18 @@ class Requests:
             yield message
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Writes a message that answers no request."""
+        """Writes a message that is not the answer to a request."""
         left = json.dumps(message).encode() + b"\n"
         with finishing():
             try:
                 while left:
                     left = left[os.write(self._output, left) :]
             except OSError:
-                # Nobody can be answered: end as the parent would end us.
+                # The parent has gone: end in the way that it would have used.
                 signal.raise_signal(signal.SIGKILL)
 
     def answer(self, message: Mapping[str, Any]) -> None:
-        """Writes the answer to a request; each one has to have one."""
+        """Writes the answer to a request; each request needs exactly one."""
         with finishing():
             self.send(message)
             self._num_open -= 1
@@ -434,7 +440,7 @@ def _left(deadline: float | None) -> float | None:
 
 
 def _readable(files: Iterable[Any], timeout: float | None) -> list[Any]:
-    """Waits until some of `files` can be read; returns them."""
+    """Waits until some of `files` are readable; returns these."""
     with selectors.DefaultSelector() as selector:
         for file in files:
             selector.register(file, selectors.EVENT_READ)
@@ -442,14 +448,14 @@ def _readable(files: Iterable[Any], timeout: float | None) -> list[Any]:
 
 
 def _supervise(control: int, grace: str, cores: str, *argv: str) -> None:
-    """Runs a program, and kills it when the other end of `control` ends."""
+    """Runs a program, and kills it when the peer of `control` closes."""
     if cores:
         os.sched_setaffinity(0, [int(one) for one in cores.split(",")])
     connection = socket.socket(fileno=control)
     connection.set_inheritable(False)
 
     def report(content: Mapping[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # Nobody may be there any more.
+        with contextlib.suppress(OSError):  # The parent may have exited.
             connection.sendall(json.dumps(content).encode() + b"\n")
 
     inherited = [int(os.environ[_PRINT_TO])] if _PRINT_TO in os.environ else []
@@ -478,7 +484,7 @@ def _supervise(control: int, grace: str, cores: str, *argv: str) -> None:
     report({"pid": program.pid})
     _, status, usage = os.wait4(program.pid, 0)
     has_ended.set()
-    _kill_group(program.pid)  # What it has started.
+    _kill_group(program.pid)  # The processes that it has started.
     unit = 1 if sys.platform == "darwin" else 2**10
     report(
         {

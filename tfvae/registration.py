@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registers the library's classes with Keras before their modules are loaded.
+"""Lazy registration of the library's classes for Keras deserialisation.
 
-`import tfvae` loads neither Keras nor the modules of its classes, and yet
-`keras.models.load_model` has to find these by name. So stand-ins are
-registered as soon as Keras is imported, by whomever; each loads the module of
-its class when Keras first makes an object of it.
+`import tfvae` loads neither Keras nor the modules of its classes, but
+`keras.models.load_model` has to find the classes by name. Therefore
+placeholders are registered as soon as any module imports Keras; each loads the
+module of its class when Keras first deserialises an object of it.
 """
 
 from __future__ import annotations
@@ -70,14 +70,14 @@ CLASSES = {
         "Thesis",
     ),
 }
-"""Registered classes by the module that has them."""
+"""Registered classes, by the module that defines them."""
 
 
 def register_stand_ins(keras: ModuleType) -> None:
-    """Registers a stand-in for each class; the class itself replaces it.
+    """Registers a placeholder for each class, which the class replaces.
 
     Args:
-      keras: The module, just imported.
+      keras: The module, as soon as it has been imported.
     """
     registered = keras.saving.get_custom_objects()
     for module, names in CLASSES.items():
@@ -86,7 +86,7 @@ def register_stand_ins(keras: ModuleType) -> None:
 
 
 def _stand_in(module: str, name: str) -> type:
-    """Returns a class whose `from_config` is that of the class itself."""
+    """Returns a placeholder whose `from_config` is that of the named class."""
 
     def from_config(config: dict[str, Any]) -> Any:
         found = getattr(importlib.import_module(module), name)

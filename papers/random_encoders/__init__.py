@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Report of the random-encoder study beside the thesis's tables."""
+"""Report of random encoders, compared with the tables of the thesis."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Analyses of variance, with the design that the thesis has for each metric."""
+"""Analyses of variance (ANOVA), with the designs of the thesis."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ DESIGNS = {
     "gap_regularization": "main",
     "gap_squared_error": "main",
 }
-"""The design of each metric; see `anova`. Others have the full one."""
+"""The design of each metric; see `anova`. Other metrics have the full one."""
 
 NEEDS_REPETITIONS = "needs repetitions"
-# Regularization terms of different priors have different scales, so there a
-# prior is a covariate: it has no interactions.
+# Regularization terms of different priors have different scales, so the prior
+# is a covariate without interactions in their analyses.
 _COVARIATE = "prior"
 
 
 class Term(NamedTuple):
-    """A line of an analysis."""
+    """A term of an analysis."""
 
     name: str
     sum_of_squares: float
@@ -35,7 +35,7 @@ class Term(NamedTuple):
     f: float
     p: float
     eta_squared: float
-    """Partial: its share of what it and the residuals have."""
+    """Partial: its fraction of the sum of squares of itself and residuals."""
 
 
 class Anova(NamedTuple):
@@ -45,20 +45,20 @@ class Anova(NamedTuple):
     terms: list[Term]
     residual_df: float
     note: str
-    """What has to be said, or why there are no terms."""
+    """A remark, such as the reason why there are no terms."""
 
 
 def anova(
     frame: pd.DataFrame, metric: str, factors: list[str], design: str = "full"
 ) -> Anova:
-    """Analyses a metric.
+    """Returns the analysis of variance of a metric.
 
     Args:
-      frame: Results, all of which count.
+      frame: The results to include.
       metric: The column to analyse.
       factors: The factors that may vary.
-      design: "full" has all interactions; in "covariate" the prior has none;
-        "main" has none at all.
+      design: "full" for all interactions, "covariate" for all except those of
+        the prior, "main" for main effects only.
     """
     frame = frame[frame[metric].notna()]
     varied = [name for name in factors if frame[name].nunique() > 1]

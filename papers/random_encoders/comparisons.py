@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Paired tests between levels of a factor, with repetitions as blocks.
 
-Cells of one repetition share its data split and seed. So a repetition is the
-unit: for each one, the difference is averaged over all models that have both
-levels, and the test is a t test of these averages.
+The cells of a repetition share its data split and seed. Therefore repetitions
+are the samples: for each one, the difference is averaged over all models that
+have both levels, and the t test is applied to these averages.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from statsmodels.stats.weightstats import DescrStatsW
 from tfvae.sweeps.results import REPETITION
 
 ALPHA = 0.01
-"""Level of every test, as in the thesis."""
+"""Significance level of all tests, as in the thesis."""
 
 
 def pairs(
@@ -35,11 +35,11 @@ def pairs(
       metric: The column to compare.
       factor: The factor.
       levels: Two of its levels.
-      others: The other factors, whose levels make a model.
+      others: The other factors, whose levels define a model.
 
     Returns:
-      A row for each repetition, a column for each of the levels. Repetitions
-      of which less is finished than of others are left out.
+      A row for each repetition, a column for each of the two levels.
+      Repetitions with fewer finished models than others are left out.
     """
     columns = [*others, REPETITION, factor, metric]
     chosen = frame.loc[frame[factor].isin(levels), columns]
@@ -52,7 +52,7 @@ def pairs(
     counts = table.groupby(level=REPETITION).size()
     kept = counts.index[counts == counts.max()]
     table = table.loc[table.index.isin(kept, level=REPETITION)]
-    if others:  # The same models in all of them.
+    if others:  # Keep the models that all repetitions have.
         models = table.groupby(level=list(others)).size()
         complete = models.index[models == len(kept)]
         own = table.index.droplevel(REPETITION)
@@ -61,17 +61,20 @@ def pairs(
 
 
 def p_less(differences: np.ndarray, limit: float = 0.0) -> float:
-    """Returns the p value for a mean below a limit; NaN without repetitions."""
+    """Returns the one-sided p value of a mean below `limit`.
+
+    NaN for fewer than two repetitions, here and in the tests below.
+    """
     values = _values(differences)
     if len(values) < 2:
         return float("nan")
-    if np.ptp(values) == 0.0:  # Certain; the t statistic is not finite.
+    if np.ptp(values) == 0.0:  # Without variance, t is not finite.
         return 0.0 if values[0] < limit else 1.0
     return float(DescrStatsW(values).ttest_mean(limit, "smaller")[1])
 
 
 def p_different(differences: np.ndarray) -> float:
-    """Returns the two-sided p value for a mean other than zero."""
+    """Returns the two-sided p value of a mean other than zero."""
     values = _values(differences)
     if len(values) < 2:
         return float("nan")
@@ -81,7 +84,7 @@ def p_different(differences: np.ndarray) -> float:
 
 
 def p_within(differences: np.ndarray, low: float, high: float) -> float:
-    """Returns the p value for a mean within limits: two one-sided tests."""
+    """Returns the p value of a mean within limits, by two one-sided tests."""
     values = _values(differences)
     if len(values) < 2:
         return float("nan")
@@ -91,7 +94,7 @@ def p_within(differences: np.ndarray, low: float, high: float) -> float:
 
 
 def p_outside(differences: np.ndarray, low: float, high: float) -> float:
-    """Returns the p value for a mean outside of limits, on either side."""
+    """Returns the p value of a mean outside of limits, on either side."""
     values = _values(differences)
     return min(1.0, 2.0 * min(p_less(values, low), p_less(-values, -high)))
 
@@ -101,7 +104,7 @@ def _values(differences: np.ndarray | Sequence[float]) -> np.ndarray:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Corrects p values for their number, by the method of Holm."""
+    """Returns p values with the Holm correction for multiple tests."""
     values = _values(p_values)
     if np.isnan(values).any():
         return [float("nan")] * len(values)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Statistical tests for kinds of published findings (orders, equivalence).
+"""Statistical tests of published findings: orders, equivalence, savings.
 
-A finding is judged by tests at level `ALPHA` over the repetitions, corrected
-by the method of Holm for their number: it is confirmed if all its tests say
-so, refuted if one says the opposite, else undecided. That nothing changes is
-confirmed by equivalence (two one-sided tests), not by a lack of significance.
+A finding is tested at level `ALPHA` over repetitions, with the Holm correction
+for the number of its tests. It is confirmed if all tests are significant,
+refuted if a test of the opposite is significant, and undecided otherwise. A
+finding of no difference is confirmed by equivalence tests (two one-sided
+tests), not by a lack of significance.
 """
 
 from __future__ import annotations
@@ -39,23 +40,27 @@ _NAMES = {
 
 
 class Verdict(NamedTuple):
-    """What became of a finding."""
+    """The verdict on a published finding."""
 
     finding: str
+    """The statement of the finding."""
     decision: str
+    """Confirmed, refuted, undecided or not in this study."""
     test: str
+    """Description of the tests."""
     numbers: str
+    """The means and p values."""
 
 
 class Finding(Protocol):
-    """Something that was published."""
+    """A published finding that can be tested on the results of a study."""
 
     @property
     def statement(self) -> str:
-        """It, in a line."""
+        """The finding in one line."""
 
     def judge(self, frame: pd.DataFrame, factors: Sequence[str]) -> Verdict:
-        """Tests it.
+        """Tests the finding.
 
         Args:
           frame: Results of one part of a study.
@@ -65,7 +70,7 @@ class Finding(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """Levels of a factor are in an order in a metric, smaller ones first."""
+    """Finding: the levels of a factor have a certain order in a metric."""
 
     statement: str
     metric: str
@@ -94,7 +99,7 @@ class Order:
     def _models(
         self, frame: pd.DataFrame, factors: Sequence[str]
     ) -> tuple[int, int]:
-        """Counts the models whose means have the order, and all."""
+        """Returns the number of models with this order, and of all models."""
         others = [name for name in factors if name != self.factor]
         levels = sorted({level for pair in self.order for level in pair})
         if others:
@@ -112,16 +117,16 @@ class Order:
 
 @dataclasses.dataclass(frozen=True)
 class Unchanged:
-    """The level of a factor does not matter, whatever that of another is."""
+    """Finding: a factor has no effect on a metric, at any level of another."""
 
     statement: str
     metric: str
     factor: str
     levels: tuple[str, ...]
     by: str
-    """Each level of this factor is looked at alone."""
+    """The other factor; each of its levels is tested separately."""
     margin: float
-    """The relative difference that would not matter."""
+    """Equivalence margin, as a relative difference."""
 
     def judge(self, frame: pd.DataFrame, factors: Sequence[str]) -> Verdict:
         cases = []
@@ -155,7 +160,7 @@ class Unchanged:
 
 @dataclasses.dataclass(frozen=True)
 class Equal:
-    """Two levels of a factor have the same metric in one model."""
+    """Finding: two levels of a factor have the same metric in one model."""
 
     statement: str
     metric: str
@@ -163,7 +168,7 @@ class Equal:
     levels: tuple[str, str]
     model: Mapping[str, str]
     margin: float
-    """The relative difference that would not matter."""
+    """Equivalence margin, as a relative difference."""
 
     def judge(self, frame: pd.DataFrame, factors: Sequence[str]) -> Verdict:
         tables = _tables(
@@ -191,15 +196,16 @@ class Equal:
 
 @dataclasses.dataclass(frozen=True)
 class Saving:
-    """One level of a factor takes a share less than another in one model."""
+    """Finding: a level has a metric smaller by a fraction, in one model."""
 
     statement: str
     metric: str
     factor: str
     levels: tuple[str, str]
-    """The one that takes more, the one that takes less."""
+    """The level with the larger metric, and the one with the smaller."""
     model: Mapping[str, str]
     share: float
+    """The fraction that is saved; confirmed from half of it to 1.5 times."""
 
     def judge(self, frame: pd.DataFrame, factors: Sequence[str]) -> Verdict:
         tables = _tables(
@@ -234,7 +240,7 @@ class Saving:
 
 @dataclasses.dataclass(frozen=True)
 class OnlyOne:
-    """One model has the smallest metric, for each of some levels."""
+    """Finding: one model has the smallest metric, at each of some levels."""
 
     statement: str
     metric: str
@@ -265,8 +271,8 @@ class OnlyOne:
         test = (
             f"{_NAMES.get(self.metric, self.metric)} of {best} the smallest "
             f"for {' and '.join(self.levels)}, one-sided paired t "
-            f"tests{_over(tables)}; whether a sample is readable only the "
-            "sheets can show"
+            f"tests{_over(tables)}; see the sheets for the readability of "
+            "samples"
         )
         return Verdict(self.statement, decision, test, numbers)
 
@@ -299,7 +305,7 @@ def _tables(
     order: Sequence[tuple[str, str]],
     factors: Sequence[str],
 ) -> list[pd.DataFrame] | None:
-    """Returns the values of each pair of levels, None if any are missing."""
+    """Returns the values of each pair of levels, None if any is missing."""
     if metric not in frame or factor not in frame:
         return None
     others = [name for name in factors if name != factor]
@@ -310,7 +316,7 @@ def _tables(
 
 
 def _model(frame: pd.DataFrame, model: Mapping[str, str]) -> pd.DataFrame:
-    """Returns the results of a model, none where a factor is missing."""
+    """Returns the results of a model, no rows if a factor is missing."""
     if not set(model) <= set(frame.columns):
         return frame.iloc[:0]
     return where(frame, model)
@@ -321,12 +327,12 @@ def _difference(table: pd.DataFrame) -> np.ndarray:
 
 
 def _relative(table: pd.DataFrame) -> np.ndarray:
-    """Returns the change to the second level, as a share of the mean first."""
+    """Returns the change to the second level, relative to the first's mean."""
     return -_difference(table) / abs(table.iloc[:, 0].mean())
 
 
 def _decide(differences: Sequence[np.ndarray]) -> tuple[str, list[float]]:
-    """Judges whether all differences are negative; corrected p values, too."""
+    """Tests whether all differences are negative; returns p values, too."""
     p_values = comparisons.holm([comparisons.p_less(d) for d in differences])
     opposite = comparisons.holm([comparisons.p_less(-d) for d in differences])
     decision = _decision(
@@ -338,10 +344,11 @@ def _decide(differences: Sequence[np.ndarray]) -> tuple[str, list[float]]:
 def _decide_equal(
     changes: Sequence[np.ndarray], margin: float
 ) -> tuple[str, list[float], list[float]]:
-    """Judges whether all relative changes are within a margin.
+    """Tests whether all relative changes are within a margin.
 
-    For all to be so, each has to be at level `ALPHA`, without a correction;
-    one that is outside of the margin, corrected, refutes it.
+    It is confirmed if each test of equivalence is significant at level `ALPHA`;
+    as all must be, they need no correction. It is refuted if any change is
+    significantly outside of the margin, with the Holm correction.
     """
     p_same = [comparisons.p_within(one, -margin, margin) for one in changes]
     p_other = comparisons.holm([comparisons.p_different(d) for d in changes])

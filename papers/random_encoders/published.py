@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of the thesis that the studies reproduce, as numbers.
+"""Published tables of the thesis on random encoders.
 
 IJzer, "Who Needs an Encoder? Evaluating the Use of Random Latent
 Representations in Variational Autoencoders", Vrije Universiteit Amsterdam,
 2021, tables 5.1 to 5.6 (MNIST) and 5.10 (SVHN): mean and standard deviation
-over five repetitions. Its negative "ELBO" and regularization term are those
-of its own objective, and can be compared with that one's alone.
+over five repetitions. The negative "ELBO" and the regularization term of the
+thesis belong to its own objective, and can only be compared with the same
+objective.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 ENCODERS = ("L", "PNL", "NL", "RKS")
 
-# Rows: layer, prior, then mean and deviation of each encoder.
+# Rows: layer, prior, then mean and standard deviation of each encoder.
 _MNIST = {
     "test_loss": """
         fc normal 9.84 0.05 21.77 0.39 36.67 0.47 33.52 0.91
@@ -87,26 +88,27 @@ TABLES = {
     "seconds_per_epoch": "table 5.5",
     "published_count": "table 5.6",
 }
-"""The table of each metric."""
+"""The table of the thesis for each metric."""
 
 
 class Value(NamedTuple):
-    """A published number."""
+    """A published mean and standard deviation."""
 
     mean: float
     std: float
 
 
 def find(name: str, metric: str, levels: Mapping[str, str]) -> Value | None:
-    """Returns what was published for a metric of a model.
+    """Returns the published value of a metric of a model.
 
     Args:
-      name: The data that the tables are of, "mnist" or "svhn".
+      name: The data set, "mnist" or "svhn".
       metric: The metric.
-      levels: Its "layer", "prior", "encoder" and "objective", if it has them.
+      levels: "layer", "prior", "encoder" and "objective" of the model, as far
+        as these are factors of the study.
 
     Returns:
-      None where nothing that could be compared was published.
+      The value, or None if no comparable value was published.
     """
     if (
         metric in _OF_ITS_OBJECTIVE

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Report of a study of random encoders beside the tables of the thesis.
+"""Report of a study of random encoders, compared with the thesis.
 
-`mnist` and `svhn` are for `study.report`: they add to the report of any study
-the published columns, verdicts on what the thesis found, analyses of variance,
-and in how many models each objective does best.
+`mnist` and `svhn` are values of `study.report`. They extend the report of
+`tfvae.sweeps.report` by published values, verdicts on the findings of the
+thesis, analyses of variance, and the number of models in which each objective
+is best.
 """
 
 from __future__ import annotations
@@ -23,27 +24,27 @@ _DISTANCES = ("frechet_distance", "kernel_distance")
 _VERDICTS = ["finding", "verdict", "test", "numbers"]
 _TESTS = f"All tests are at level {comparisons.ALPHA}."
 _CAVEATS = (
-    'Columns "published" are those of the thesis ({name}, 5 repetitions of its '
-    "own training, data and measures). Its negative ELBO and regularization "
-    "term are shown for its own objective only; its Fréchet distance uses "
-    "another network. Seconds are those of epochs that read features of frozen "
-    "layers from a cache, which the thesis had not, while other cells trained "
-    "beside, with one thread each."
+    'Columns "published" have the values of the thesis ({name}, 5 repetitions '
+    "with its own training, data splits and metrics). Its negative ELBO and "
+    "regularization term are shown for its own objective only; its Fréchet "
+    "distance uses another network. Seconds are those of epochs that read the "
+    "features of frozen layers from a cache, unlike in the thesis, while other "
+    "cells were training in parallel, with one thread each."
 )
 
 
 def mnist(run_dir: str | os.PathLike[str]) -> pathlib.Path:
-    """Writes the report of a study of the 24 models; see `report.write`."""
+    """Writes the report on the 24 models of MNIST; see `report.write`."""
     return _write(run_dir, "mnist")
 
 
 def svhn(run_dir: str | os.PathLike[str]) -> pathlib.Path:
-    """Writes the report of a study of the 4 models; see `report.write`."""
+    """Writes the report on the 4 models of SVHN; see `report.write`."""
     return _write(run_dir, "svhn")
 
 
 def _write(run_dir: str | os.PathLike[str], name: str) -> pathlib.Path:
-    """Writes the report beside the published tables of a name."""
+    """Writes the report, compared with the published tables of a data set."""
     judged: list[pd.DataFrame] = []
     return report.write(
         run_dir,
@@ -113,7 +114,7 @@ def _anovas(found: Results, part: Part, folder: pathlib.Path) -> list[str]:
 def _appendix(
     judged: list[pd.DataFrame], found: Results, folder: pathlib.Path
 ) -> list[str]:
-    """Writes all verdicts, and returns which objective does best where."""
+    """Writes a table of all verdicts; returns the text of `_duels`."""
     head = [*found.layout.separate, *_VERDICTS]
     every = pd.concat([tables.table(head, []), *judged])
     tables.write_csv(folder / "verdicts.csv", every[head])
@@ -121,10 +122,10 @@ def _appendix(
 
 
 def _duels(found: Results, folder: pathlib.Path) -> list[str]:
-    """Returns which level of a separate factor does best where."""
+    """Returns tables of the best level of each separate factor, by model."""
     text: list[str] = []
     frame, factors = found.frame, list(found.layout.factors)
-    if "prior" in frame:  # Without a flow, the objectives differ by a scale.
+    if "prior" in frame:  # Without flows, objectives differ by a scale only.
         flows = frame[frame["prior"].str.startswith("flow")]
         frame = flows if len(flows) else frame
     for factor, metric in itertools.product(found.layout.separate, _DISTANCES):

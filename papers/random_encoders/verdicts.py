@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Published findings, and whether a study confirms them."""
+"""Findings of the thesis, and verdicts of a study on them."""
 
 from __future__ import annotations
 
@@ -144,16 +144,16 @@ FINDINGS: dict[str, tuple[Finding, ...]] = {
         _TIME,
     ),
 }
-"""What was published, by the data that it was found on."""
+"""The published findings, by data set."""
 
 
 def verdicts(
     name: str, frame: pd.DataFrame, factors: Sequence[str]
 ) -> list[Verdict]:
-    """Judges what was published.
+    """Tests all published findings on a data set.
 
     Args:
-      name: The published study, "mnist" or "svhn".
+      name: The data set, "mnist" or "svhn".
       frame: Results of one part of a study.
       factors: The factors that may vary in it.
     """
@@ -161,18 +161,18 @@ def verdicts(
 
 
 class Duel(NamedTuple):
-    """Which levels of a factor do best, model by model."""
+    """Comparison of the levels of a factor, model by model."""
 
     wins: dict[str, int]
     """The number of models in which each level has the smallest mean."""
     lines: list[tuple[dict[str, str], dict[str, float], float]]
-    """Levels of each model, its means, p of a difference of the first two."""
+    """By model: its levels, the compared means, p of the first difference."""
 
 
 def duel(
     frame: pd.DataFrame, metric: str, factor: str, factors: Sequence[str]
 ) -> Duel | None:
-    """Counts in how many models a level of a factor has the smallest metric.
+    """Counts the models in which each level has the smallest metric.
 
     Args:
       frame: Results.
@@ -181,7 +181,7 @@ def duel(
       factors: All factors.
 
     Returns:
-      None where there are not two levels to compare.
+      The comparison, or None if there are fewer than two levels.
     """
     levels = list(dict.fromkeys(frame[factor])) if factor in frame else []
     if metric not in frame or len(levels) < 2:

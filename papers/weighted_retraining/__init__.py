@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Report of weighted retraining beside the published curves."""
+"""Report of weighted retraining, compared with the published curves."""

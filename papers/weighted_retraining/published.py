@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Published results of weighted retraining, to compare optimisations with.
+"""Published results of weighted retraining.
 
 Tripp, Daxberger, Hernandez-Lobato, "Sample-Efficient Optimization in the
 Latent Space of Deep Generative Models via Weighted Retraining", NeurIPS 2020:
-mean and population standard deviation of top-1, 10 and 50 over the seeds of
-the files that the authors published (5 for shapes and molecules, 3 for
-expressions). Scores are larger-is-better: those of expressions are negative.
-The runs of shapes with a low r are read off the figures. The baselines of
-expressions are left out: their files are all the same.
+mean and population standard deviation of top-1, top-10 and top-50 over the
+seeds of the files that the authors published (5 for shapes and molecules, 3 for
+expressions). For all scores larger is better; those of expressions are
+negative. The runs of shapes with a low r are read off the figures. The
+baselines of expressions are left out, as their published files are identical.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import re
 from typing import NamedTuple
 
 QUERIES = (1, 50, 100, 250, 500)
-"""After how many queries there are numbers of the study of k and r."""
+"""Numbers of queries after which there are values of the study of k and r."""
 BASELINE_QUERIES = 5000
-"""After how many there are numbers of the methods compared with."""
+"""Number of queries after which there are values of the baselines."""
 
-# Setting, K of top-K, then mean and deviation after each of `QUERIES`.
+# Setting, K of top-K, then mean and std after each of `QUERIES`.
 _SHAPES = """
 k_low_r_low 1 498.6 5.2 816.4 69.7 961.0 88.9 1204.0 122.9 1401.6 80.9
 k_low_r_low 10 498.6 5.2 787.4 67.2 946.2 85.7 1195.4 121.7 1397.8 81.1
@@ -85,8 +85,8 @@ _SETTINGS = {
     "expressions": _EXPRESSIONS,
     "molecules": _MOLECULES,
 }
-# Method, K of top-K, mean and deviation at the end of the run. Quantile 0.95,
-# 200 queries a round; alpha 1e-3 (shapes) or 1e-1 (molecules) of RWR.
+# Method, K of top-K, mean and std at the end of the run. Quantile 0.95, 200
+# queries per round; RWR with alpha 1e-3 (shapes) or 1e-1 (molecules).
 _BASELINES = {
     "shapes": """
         cem_pi 1 621.0 10.4
@@ -128,7 +128,7 @@ TITLES = {
     "fb": "FB-VAE",
     "rwr": "RWR",
 }
-"""What the settings are, by name."""
+"""Descriptions of the settings, by name."""
 
 _OTHER_NAMES = {
     "weighted_retraining": "k_low_r_low",
@@ -145,14 +145,14 @@ _OTHER_NAMES = {
 
 
 class Value(NamedTuple):
-    """A published number."""
+    """A published mean and population standard deviation."""
 
     mean: float
     spread: float
 
 
 def setting_of(name: str) -> str | None:
-    """Returns the published setting that a name is of, None for another."""
+    """Returns the published setting that a name refers to, or None."""
     plain = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
     plain = _OTHER_NAMES.get(plain, plain)
     return plain if plain in TITLES else None
@@ -161,17 +161,18 @@ def setting_of(name: str) -> str | None:
 def find(
     task: str, setting: str, k: int, maximise: bool = True
 ) -> dict[int, Value]:
-    """Returns what was published of a setting.
+    """Returns the published values of a setting.
 
     Args:
-      task: "shapes", "expressions" or "molecules"; of others nothing was.
-      setting: Its name; see `setting_of`.
-      k: Of top-K.
-      maximise: Whether the caller's scores are larger-is-better; otherwise
-        the means change their sign.
+      task: "shapes", "expressions" or "molecules"; there are no values of
+        other tasks.
+      setting: Name of the setting; see `setting_of`.
+      k: K of top-K.
+      maximise: Whether larger scores of the caller are better; otherwise the
+        signs of the means are changed.
 
     Returns:
-      Values by the number of queries, in ascending order.
+      Values by number of queries, in ascending order; empty if there are none.
     """
     known = _parsed(task).get((setting_of(setting), k), {})
     sign = 1.0 if maximise else -1.0

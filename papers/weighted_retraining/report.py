@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Report of optimisations beside the published results of weighted retraining.
+"""Report of optimisations, compared with published weighted retraining.
 
-`write` is for `study.report`: it adds to the report of any optimisations the
-published values, and whether settings are in the published order.
+`write` is a value of `study.report`. It extends the report of
+`tfvae.sweeps.optimization_report` by published values, and by a comparison of
+the order of settings with the published order.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from tfvae.sweeps.optimization_report import Comparison
 AGREES, DIFFERS, WITHIN = "agrees", "differs", "within the spread"
 
 _NOTE = (
-    "Published values are those of the files of Tripp, Daxberger and "
-    "Hernandez-Lobato, 2020, after as many queries or as q says."
+    "Published values are from the files of Tripp, Daxberger and "
+    "Hernandez-Lobato, 2020, after the same number of queries, or after q."
 )
 
 
@@ -50,21 +51,21 @@ def _section(one: Comparison, folder: pathlib.Path) -> list[str]:
 
 
 def _titles(one: Comparison) -> list[str]:
-    """Returns what the published settings are, by their labels here."""
+    """Returns descriptions of the settings that have published values."""
     known = [(label, setting_of(label)) for label in one.groups]
     return [f"{label}: {TITLES[name]}." for label, name in known if name]
 
 
 def _points(run: Run, label: str, k: int) -> list[tuple[float, float, float]]:
-    """Returns what was published as points of a curve."""
+    """Returns the published points of a curve: (query, mean, std)."""
     found = published.find(run.task, label, k, run.maximise)
     return [(queries, *value) for queries, value in found.items()]
 
 
 def final_table(one: Comparison) -> pd.DataFrame:
-    """Returns top-1, 10 and 50 at the end, beside the published ones.
+    """Returns top-1, top-10 and top-50 at the end, and the published values.
 
-    Published settings that have no run are below, in brackets.
+    Published settings without runs are at the end, in brackets.
     """
     table = optimization_report.final_table(one)
     for k in TOP:
@@ -79,12 +80,12 @@ def final_table(one: Comparison) -> pd.DataFrame:
 
 
 def _rows_without_runs(one: Comparison) -> list[list[str]]:
-    ours = {setting_of(label) for label in one.groups}
-    if ours == {None}:
-        return []  # A comparison of other things.
+    present = {setting_of(label) for label in one.groups}
+    if present == {None}:
+        return []  # None of the settings has been published.
     length = max(one.run.budget, len(one.run.scores))
     rows = []
-    for label in [name for name in TITLES if name not in ours]:
+    for label in [name for name in TITLES if name not in present]:
         found = [_published_cell(one.run, label, k, length) for k in TOP]
         if found != ["-"] * len(TOP):
             values = [text for value in found for text in ("-", value)]
@@ -93,7 +94,7 @@ def _rows_without_runs(one: Comparison) -> list[list[str]]:
 
 
 def _published_cell(run: Run, label: str, k: int, num_queries: int) -> str:
-    """The published value, and after how many queries if not as many."""
+    """Returns the published value, with its number of queries if different."""
     found = _comparable(run, label, k, num_queries)
     if found is None:
         return "-"
@@ -105,9 +106,9 @@ def _published_cell(run: Run, label: str, k: int, num_queries: int) -> str:
 def _comparable(
     run: Run, label: str, k: int, num_queries: int
 ) -> tuple[int, published.Value] | None:
-    """Returns what was published after as many queries, or else after fewer.
+    """Returns the last published value after at most `num_queries` queries.
 
-    If there is nothing after fewer, what comes first.
+    If all published values are after more queries, returns the first one.
     """
     found = published.find(run.task, label, k, run.maximise)
     if not found:
@@ -132,15 +133,15 @@ def _orders(one: Comparison) -> list[str]:
     return [
         "### Order of the settings by top-1\n",
         f"Of {len(table)} pairs, {', '.join(counts)}. Within the spread "
-        "are those whose means, here or as published, are no farther apart "
-        "than the root of the sum of their variances. One seed has no "
+        "are pairs whose means, here or as published, differ by at most the "
+        "square root of the sum of their variances. A single seed has no "
         "spread.\n",
         tables.markdown(table),
     ]
 
 
 def order_table(one: Comparison) -> pd.DataFrame:
-    """Returns for each pair of settings whether its order is as published."""
+    """Returns for each pair of settings whether it has the published order."""
     ours, theirs = {}, {}
     for label, runs in one.groups.items():
         mean, spread = curves.mean_and_spread(figures.top_k(runs, 1))
@@ -171,6 +172,6 @@ def order_table(one: Comparison) -> pd.DataFrame:
 def _apart(
     values: Mapping[str, tuple[float, float]], first: str, second: str
 ) -> tuple[float, float]:
-    """Returns a difference of means, and the spread of the difference."""
+    """Returns a difference of means and its standard deviation."""
     (mean, spread), (other, other_spread) = values[first], values[second]
     return mean - other, float(np.hypot(spread, other_spread))

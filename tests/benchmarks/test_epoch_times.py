@@ -142,9 +142,9 @@ class EpochTimesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertLen(table["rows"], 8)
         self.assertLen(table["left_out"], 4)
         self.assertEqual(set(table["left_out"].values()), {"no torch"})
-        self.assertIn("left out: PyTorch, as no torch\n", out)
+        self.assertIn("left out: PyTorch (no torch)\n", out)
         text = (self.folder / "benchmark_epochs.md").read_text()
-        self.assertIn("\nLeft out: PyTorch, compiled, as no torch.\n", text)
+        self.assertIn("\nLeft out: PyTorch, compiled (no torch).\n", text)
 
     def test_published_ratios(self):
         found = [

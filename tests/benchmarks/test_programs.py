@@ -86,7 +86,9 @@ class RunTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_program_that_is_not_there_is_reported(self):
         program = programs.Program("other", ["/nowhere/run"])
-        with self.assertRaisesRegex(RuntimeError, "can be run.*/nowhere/run"):
+        with self.assertRaisesRegex(
+            RuntimeError, "executable program.*/nowhere/run"
+        ):
             programs.run(program)
 
 

@@ -46,7 +46,7 @@ class SamplingTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(table["rounds"]["tfvae"]["python"], [6.0, 6.0])
         self.assertEqual(table["medians"]["PyTorch"]["default"], 7.0)
         self.assertContainsInOrder(
-            ["N = 20;", "PyTorch, whole batches", "ms until a first batch"],
+            ["N = 20;", "PyTorch, whole batches", "ms until the first batch"],
             out,
         )
 
@@ -54,7 +54,7 @@ class SamplingTest(tf.test.TestCase, parameterized.TestCase):
         code = "raise SystemExit('error: torch is not installed')"
         result, out = self._run([sys.executable, "-c", code], num_points=(10,))
         self.assertEqual([*result["tables"][0]["medians"]], ["tfvae"])
-        self.assertIn("left out: PyTorch, as torch is not installed", out)
+        self.assertIn("left out: PyTorch (torch is not installed", out)
 
     @parameterized.parameters(
         {"num_points": ()}, {"num_points": (0,)}, {"k": 0.0}, {"batch_size": 0}

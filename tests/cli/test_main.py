@@ -231,7 +231,7 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         ("train", [], "`--gin_file` must be given, such as"),
         ("train", [_BARS, "--gin_param=fitt.epochs=1"], "matching 'fitt'"),
         ("train", [_BARS, "--gin_param=fit.epoch=1"], "named 'epoch'"),
-        ("train", [_BARS, "--gin_param=fit.epochs=x"], "text needs quotes"),
+        ("train", [_BARS, "--gin_param=fit.epochs=x"], "strings need quotes"),
         ("train", ["--gin_file=data/array_file.gin"], "`DATA` must be given"),
         ("evaluate", ["--run_dir=/nowhere"], "`run_dir` must be the folder"),
         ("export", ["--run_dir=/nowhere"], "`run_dir` must be the folder"),
@@ -254,7 +254,7 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
             [*_SHAPES, "--gin_param=optimize.task=@shapes"],
             "`optimize.task` must be an object.*got the function shapes",
         ),
-        ([*_SHAPES, "--tell=0=1.5"], "asked for, got query 0 and no run"),
+        ([*_SHAPES, "--tell=0=1.5"], "has printed, got query 0 but no run"),
         (["--task=no.txt", "--run_dir=new"], "`task` must be a Python file"),
     )
     def test_optimisation_is_refused_before_it_begins(self, argv, message):
@@ -412,7 +412,7 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         again = [*argv, "--gin_param=train.export=False"]
         code, out, err = _call("train", *again)
         self.assertEqual(code, 0, err)
-        self.assertIn("finished before", out)
+        self.assertIn("already finished", out)
         self._assert_told(
             "train",
             [*again, "--seed=4"],

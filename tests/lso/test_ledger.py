@@ -290,9 +290,9 @@ class LedgerTest(parameterized.TestCase):
         with self.assertRaises(ValueError) as caught:
             Ledger(self.path, other)
         for text in (
-            "`data` is '7f3a' there, missing here",
-            "`k` is missing there, 'inf' here",
-            "`seed` is 3 there, 4 here",
+            "`data` is '7f3a' in the file, missing here",
+            "`k` is missing in the file, 'inf' here",
+            "`seed` is 3 in the file, 4 here",
         ):
             self.assertIn(text, str(caught.exception))
         self.assertNotIn("task", str(caught.exception))
@@ -305,7 +305,7 @@ class LedgerTest(parameterized.TestCase):
         self.assertEqual(header, HEADER | {"budget": 20})
         self.assertEqual(entries, [_entry(0), _entry(1)])
         with self.assertRaisesRegex(
-            ValueError, "`budget` is 20 there, 10 here"
+            ValueError, "`budget` is 20 in the file, 10 here"
         ):
             self._open()
         with self.assertRaisesRegex(ValueError, "`budget` is 20 .*, 30 here"):
@@ -327,14 +327,18 @@ class LedgerTest(parameterized.TestCase):
         header = {"sizes": (1, 2), "k": np.float32(0.5), "limit": math.inf}
         self._write(_entry(0), header=header)
         self._write(_entry(1), header=header)
-        with self.assertRaisesRegex(ValueError, "`limit` is 'inf' there, None"):
+        with self.assertRaisesRegex(
+            ValueError, "`limit` is 'inf' in the file, None"
+        ):
             self._open(header | {"limit": None})
-        with self.assertRaisesRegex(TypeError, "`header` must have values"):
+        with self.assertRaisesRegex(TypeError, "`header` must be serialisable"):
             self._open({"task": object()})
 
     def test_one_process_writes_at_a_time(self):
         ledger = self._open()
-        with self.assertRaisesRegex(RuntimeError, "must be open once only"):
+        with self.assertRaisesRegex(
+            RuntimeError, "is in use by another process"
+        ):
             Ledger(self.path, HEADER)
         code = _OPEN_FROM_ELSEWHERE.format(str(self.path))
         found = subprocess.run(
@@ -349,7 +353,9 @@ class LedgerTest(parameterized.TestCase):
     def test_a_refused_opening_leaves_the_room_of_the_other(self):
         ledger = self._open()
         ledger.reserve(1000)
-        with self.assertRaisesRegex(RuntimeError, "must be open once only"):
+        with self.assertRaisesRegex(
+            RuntimeError, "is in use by another process"
+        ):
             Ledger(self.path, HEADER)
         self.assertTrue(self.path.with_name("ledger.reserve").exists())
 
@@ -364,7 +370,9 @@ class LedgerTest(parameterized.TestCase):
         ) as parent:
             child = int(parent.stdout.readline())
             self.addCleanup(os.kill, child, signal.SIGKILL)
-            with self.assertRaisesRegex(RuntimeError, "must be open once only"):
+            with self.assertRaisesRegex(
+                RuntimeError, "is in use by another process"
+            ):
                 self._open()
             if how == "kill":
                 parent.kill()

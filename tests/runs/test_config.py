@@ -42,7 +42,11 @@ class ConfigTest(parameterized.TestCase):
         ("fitt.epochs = 1", ValueError, "No configurable matching 'fitt'"),
         ("fit.epoch = 1", ValueError, "doesn't have a parameter named 'epoch'"),
         ("fit.optimizer = @nope", ValueError, "matching reference '@nope'"),
-        ("fit.optimizer = nope", SyntaxError, "text needs quotes of its own"),
+        (
+            "fit.optimizer = nope",
+            SyntaxError,
+            "strings need quotes of their own",
+        ),
         ("IMAEG = 'a.png'", ValueError, "`IMAEG` must be a macro"),
         ("fit.epochs 3", SyntaxError, "expected ':' or '='"),
     )
@@ -98,7 +102,7 @@ class ConfigTest(parameterized.TestCase):
         installed.hide_clone(self)
         path = self._file(f"import {package}.any\n")
         with self.assertRaisesRegex(
-            ImportError, f"`{package}` is in clones of the repository only"
+            ImportError, f"`{package}` is not part of the installed package"
         ):
             config.load([path])
         with self.assertRaisesRegex(ModuleNotFoundError, "'no_such_module'"):

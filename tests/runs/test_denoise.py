@@ -142,7 +142,7 @@ class DenoiseTest(tf.test.TestCase):
 
     def test_data_points_are_refused_with_the_tool_to_use(self):
         small.load_bars("fit.epochs = 1")
-        with self.assertRaisesRegex(ValueError, "use tools/train.py"):
+        with self.assertRaisesRegex(ValueError, "use `tfvae train`"):
             denoise(self.folder / "run")
 
     def test_output_is_checked_before_training(self):

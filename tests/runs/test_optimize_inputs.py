@@ -99,7 +99,8 @@ class PartsTest(Case, parameterized.TestCase):
     @parameterized.parameters(
         (
             "0=1.5",
-            "`--tell` must be of a query that was asked for, got query 0",
+            "`--tell` must refer to a query that --ask has printed, got "
+            "query 0",
         ),
         ("0", "`--tell` must be NUMBER=SCORE or NUMBER=failed, got '0'"),
     )
@@ -179,7 +180,7 @@ class OwnTaskTest(Case, parameterized.TestCase):
         path = self.write(TASK, "my_task.txt")
         with self.assertRaisesRegex(ValueError, "ends in .py, got .*my_task.t"):
             task_files.own_task(path)
-        with self.assertRaisesRegex(FileNotFoundError, "which is no file"):
+        with self.assertRaisesRegex(FileNotFoundError, "which is not a file"):
             task_files.own_task(self.folder)
         with self.assertRaisesRegex(FileNotFoundError, "does not exist"):
             task_files.own_task(self.folder / "no.py")

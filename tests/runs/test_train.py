@@ -250,7 +250,7 @@ class TrainTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_picture_is_refused_with_the_tool_to_use(self):
         small.load_picture("fit.epochs = 1")
-        with self.assertRaisesRegex(ValueError, "use tools/denoise.py"):
+        with self.assertRaisesRegex(ValueError, "use `tfvae denoise`"):
             train(self.folder / "run")
 
     @parameterized.parameters(

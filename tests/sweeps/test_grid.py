@@ -49,7 +49,7 @@ class CellsTest(parameterized.TestCase):
         ({"a": {"b": "c.gin"}}, 1, (), TypeError, "a list.*got 'c.gin'"),
         (_FACTORS, 0, (), ValueError, "repetitions.*at least 1, got 0"),
         (_FACTORS, 1, ({"layer": "x"},), ValueError, "got 'layer': 'x'"),
-        (_FACTORS, 1, ({},), ValueError, "must leave something"),
+        (_FACTORS, 1, ({},), ValueError, "must leave at least one"),
     )
     def test_what_makes_no_grid_is_refused(
         self, factors, repetitions, exclude, error, message

@@ -207,7 +207,7 @@ class ReportTest(absltest.TestCase):
         self._study()
         text = self._write()
         for data in _DATA:
-            self.assertIn(f"### Pictures\n\n![samples](sheets/{data}_s", text)
+            self.assertIn(f"### Images\n\n![samples](sheets/{data}_s", text)
             sheet = self.folder / f"report/sheets/{data}_samples.png"
             self.assertGreater(sheet.stat().st_size, 0)
 

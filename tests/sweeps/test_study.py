@@ -89,7 +89,7 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
     def test_progress_reports_the_time_that_is_left(self):
         lines = self._study().splitlines()
         self.assertEqual(
-            lines[0], "8 cells, 0 of them finished before, 2 at a time"
+            lines[0], "8 cells, 0 of them already finished, 2 at a time"
         )
         for line in lines[1:-1]:
             self.assertRegex(line, r"^\d/8  [a-z-]+\d  0\.\d s; \d+ s left$")
@@ -110,7 +110,7 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_failures_are_recorded_and_tried_again(self):
         with self.assertRaisesRegex(
-            UnexpectedError, "2 of 8 cells failed: .*same command"
+            UnexpectedError, "2 of 8 cells failed: .*repeat the command"
         ):
             self._study(**{"small-low-0": "fail", "large-low-1": "die"})
         self.assertLen(self._counts(), 6)
@@ -260,7 +260,7 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
         installed.hide_clone(self)
         reporter = "papers.random_encoders.report:mnist"
         with self.assertRaisesRegex(
-            ImportError, "`papers` is in clones of the repository only"
+            ImportError, "`papers` is not part of the installed package"
         ):
             self._study(f"study.report = '{reporter}'")
         self.assertFalse(self.run.exists())
@@ -282,10 +282,10 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
             study.write_report(self.folder)
 
     def test_interrupt_leaves_what_is_finished(self):
-        told = mock.patch.object(
-            study._Progress, "tell", side_effect=[None, KeyboardInterrupt]
+        update = mock.patch.object(
+            study._Progress, "update", side_effect=[None, KeyboardInterrupt]
         )
-        with told, self.assertRaises(KeyboardInterrupt):
+        with update, self.assertRaises(KeyboardInterrupt):
             self._study()
         self.assertLess(len(self._counts()), 8)
         self._study()
@@ -293,7 +293,7 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
         self.assertLen(self._counts(), 8)
 
     def test_interrupt_lets_results_be_written_that_have_been_computed(self):
-        def tell(_):
+        def interrupt(_):
             # The one that has given its result has begun another cell.
             if len(self._counts()) > 2:
                 raise KeyboardInterrupt
@@ -305,8 +305,10 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
             for rate in ("low", "high")
             for seed in (0, 1)
         ]
-        told = mock.patch.object(study._Progress, "tell", side_effect=tell)
-        with told, self.assertRaises(KeyboardInterrupt):
+        update = mock.patch.object(
+            study._Progress, "update", side_effect=interrupt
+        )
+        with update, self.assertRaises(KeyboardInterrupt):
             self._study(**dict.fromkeys(names, "write slowly"))
         self.assertLess(len(self._counts()), 8)
         self._study()
@@ -321,7 +323,7 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
 
     @parameterized.parameters(
         ("study.workers = 0", "`study.workers` must be a positive.*got 0"),
-        ("study.columns = 'a'", "of size, rate, got 'a'"),
+        ("study.columns = 'a'", "among size, rate, got 'a'"),
         ("study.separate = ['size', 'rate']", "must leave a factor"),
         ("study.cell = 'os:no_such'", "`study.cell` must be the name of a f"),
         ("study.cell = ''", "`study.cell` must .* got ''"),

@@ -120,7 +120,9 @@ class VAERunTest(tf.test.TestCase):
             "vae.prior = @StandardNormalPrior",
             "vae.num_latents = 2",
         )
-        with self.assertRaisesRegex(TypeError, "must be @TVAE for a picture"):
+        with self.assertRaisesRegex(
+            TypeError, "must be @TVAE to restore an image"
+        ):
             denoise(self.create_tempdir().full_path)
 
     def test_run_is_trained_resumed_evaluated_and_exported(self):

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `tfvae`: flags, help and error messages of its subcommands."""
+"""Command-line interface: the command `tfvae` and its subcommands."""

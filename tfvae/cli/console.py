@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command-line plumbing: flags, help, quiet TensorFlow, one-line errors.
+"""Shared parts of the subcommands: flags, help, one-line error messages.
 
-Nothing here imports TensorFlow until a subcommand has work to do, so `--help`,
-wrong flags and missing ones are answered at once.
+TensorFlow is not imported until a subcommand has work to do, so that `--help`
+and the errors of wrong or missing flags appear at once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from absl import flags
 
 from tfvae import locations
 
-# What tfvae raises for a value, a file or an order of calls that is wrong.
+# Exceptions that tfvae raises for wrong values, files or orders of calls.
 _USER_ERRORS = (
     ImportError,
     OSError,
@@ -38,12 +38,12 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
     """Runs a subcommand and returns its exit code.
 
     Args:
-      command: Its module; see `tfvae.cli.main`.
-      argv: What stands behind its name.
+      command: Module of the subcommand; see `tfvae.cli.main`.
+      argv: Arguments after the name of the subcommand.
 
     Returns:
-      0; 1 for an error of ours, with a traceback in error.log of the run
-      folder; 2 for an error of the user; 130 when interrupted.
+      0 on success; 1 for an internal error, with a traceback in error.log of
+      the run folder; 2 for a user error; 130 when interrupted.
     """
     values = common_flags()
     if hasattr(command, "define"):
@@ -63,7 +63,7 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
             import tensorflow as tf
 
             tf.config.list_physical_devices()
-        import tfvae.runs.config  # noqa: F401 (needs all that is needed)
+        import tfvae.runs.config  # noqa: F401 (imports all dependencies)
     except ModuleNotFoundError as err:
         return print_error(
             f"{err.name} is not installed; run: pip install tfvae"
@@ -74,7 +74,7 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
 
 
 def common_flags() -> flags.FlagValues:
-    """Returns the flags that every tool has, of a set of their own."""
+    """Returns the flags of all subcommands, as a new `FlagValues`."""
     values = flags.FlagValues()
     flags.DEFINE_multi_string(
         "gin_file", [], "Configuration to read. Repeatable.", flag_values=values
@@ -100,11 +100,11 @@ def common_flags() -> flags.FlagValues:
 
 
 def check(command: ModuleType, values: flags.FlagValues) -> None:
-    """Refuses what needs no TensorFlow to be found wrong.
+    """Validates the flags, as far as that does not need TensorFlow.
 
     Args:
       command: The module of the subcommand.
-      values: Its flags, parsed.
+      values: Its parsed flags.
 
     Raises:
       ValueError: If a flag is missing, or a file does not exist.
@@ -143,11 +143,11 @@ def check_gin_file(values: flags.FlagValues) -> None:
 def bindings(
     values: flags.FlagValues, parameters: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Returns the gin bindings that the flags ask for.
+    """Returns the gin bindings of the flags.
 
     Args:
       values: The flags.
-      parameters: The parameter that each flag of the tool binds.
+      parameters: The gin parameter that each flag of the subcommand binds.
 
     Raises:
       ValueError: If a number is not finite.
@@ -169,7 +169,7 @@ def help_text(doc: str, values: flags.FlagValues) -> str:
     lines = [doc.strip(), "", "Flags:"]
     for name in sorted(values):
         flag = values[name]
-        text = flag.help.partition(";\n")[0]  # absl adds that
+        text = flag.help.partition(";\n")[0]  # absl appends ";\n" and a hint.
         lines.append(f"  --{name}")
         lines += textwrap.wrap(
             text, 78, initial_indent=" " * 6, subsequent_indent=" " * 6
@@ -179,7 +179,10 @@ def help_text(doc: str, values: flags.FlagValues) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silences what TensorFlow writes to standard error as it wakes up."""
+    """Silences what TensorFlow writes to standard error when it is imported.
+
+    Afterwards, only warnings of tfvae itself are shown.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     saved = os.dup(2)
@@ -190,15 +193,14 @@ def quiet() -> Iterator[None]:
     finally:
         os.dup2(saved, 2)
         os.close(saved)
-    # From here on only our own words.
     logging.getLogger().setLevel(logging.CRITICAL)
-    ours = logging.getLogger("tfvae")
-    ours.setLevel(logging.INFO)
-    ours.propagate = False
-    if not ours.handlers:
+    logger = logging.getLogger("tfvae")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    if not logger.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("warning: %(message)s"))
-        ours.addHandler(handler)
+        logger.addHandler(handler)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
 
@@ -206,7 +208,7 @@ def quiet() -> Iterator[None]:
 def _guarded(
     main: Callable[[flags.FlagValues], None], values: flags.FlagValues
 ) -> int:
-    """Calls `main` and turns what it raises into an exit code."""
+    """Calls `main` and converts exceptions to exit codes."""
     from tfvae.runs.run_directory import UnexpectedError
 
     try:

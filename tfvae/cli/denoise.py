@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Denoises or in-paints one picture, without any other training data.
+r"""Denoises or in-paints a single image, without any other training data.
 
 Usage:
   tfvae denoise --image=photo.png --output=restored.png \
@@ -10,11 +10,12 @@ Usage:
       --gin_file=papers/ecml2022_tvae/house_noise25.gin \
       --run_dir=runs/house25
 
-The second example fills in where the mask is not black. The last one adds
-noise to a clean picture and measures how much of it is removed. Files that do
-not say what to restore override parts of runs/denoise.gin. Watch
-figures/restored_latest.png in the run folder. The same command again resumes
-a run that was interrupted.
+The second example fills in the pixels where the mask is not black. The last
+one adds noise to a clean image and measures PSNR and SSIM of the result. Gin
+files that do not bind `experiment.data` are read after runs/denoise.gin, and
+override parts of it. During training, figures/restored_latest.png in the run
+folder shows the image as restored so far. Repeat the command to resume an
+interrupted run.
 """
 
 from __future__ import annotations
@@ -39,22 +40,24 @@ _PARAMETERS = {
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this subcommand."""
     for name, text in {
-        "image": "Picture to restore.",
-        "clean": "The same picture without noise, to measure PSNR and SSIM.",
-        "mask": "Picture of the same size, not black where pixels are missing.",
-        "output": "Where to write the restored picture.",
+        "image": "Image to restore.",
+        "clean": "The same image without noise, to measure PSNR and SSIM.",
+        "mask": "Image of the same size, not black where pixels are missing.",
+        "output": "File to write the restored image to.",
     }.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
     for name, text in {
-        "noise_std": "Standard deviation of noise to add, on 0..255.",
-        "missing": "Share of the values to drop at random, 0 to 1.",
+        "noise_std": "Standard deviation of Gaussian noise to add, for values"
+        " from 0 to 255.",
+        "missing": "Fraction of the values to remove at random, 0 to 1.",
     }.items():
         flags.DEFINE_float(name, None, text, flag_values=values)
     for name, text in {
-        "stride": "Pixels between patches; 2 is 4 times as fast, for large"
-        " pictures.",
-        "epochs": "Passes over the patches; more are better and slower. The"
-        " learning rate of a new run rises for half of them, then falls.",
+        "stride": "Pixels between neighbouring patches; 2 is 4 times as fast,"
+        " for large images.",
+        "epochs": "Passes over the patches; more give better results and take"
+        " longer. The learning rate of a new run rises for half of them, then"
+        " falls.",
     }.items():
         flags.DEFINE_integer(name, None, text, flag_values=values)
 

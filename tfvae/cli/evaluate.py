@@ -7,7 +7,7 @@ Usage:
       --gin_param=bars.num_test=1000
 
 Reads config.gin of the run folder; --gin_file and --gin_param override it.
-Prints the figures and writes them to evaluation.json of the run folder.
+Prints the metrics and writes them to evaluation.json in the run folder.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Exports the model of a run for TensorFlow Serving.
+r"""Exports the model of a run as a SavedModel, for TensorFlow Serving.
 
 Usage:
   tfvae export --run_dir=runs/bars
@@ -7,7 +7,7 @@ Usage:
   saved_model_cli show --all --dir models/bars/1
 
 The SavedModel has the signatures encode, decode, reconstruct, sample and
-log_likelihood_bound, and needs nothing of this library to be loaded.
+log_likelihood_bound, and can be loaded without tfvae.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "output",
         None,
-        "Folder of the SavedModel; saved_model/ of the run unless set.",
+        "Folder of the SavedModel (saved_model/ in the run folder unless set).",
         flag_values=values,
     )
 

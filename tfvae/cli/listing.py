@@ -5,8 +5,9 @@ Usage:
   tfvae list
   tfvae list mixins
 
-Prints each file with the first line of it; a word lists those whose path has
-it. `--gin_file=runs/bars.gin` finds a listed file from any folder.
+Prints the path and the first line of each file, or of those whose path
+contains all given words. A listed path can be passed to --gin_file from any
+folder, as in --gin_file=runs/bars.gin.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from tfvae.cli import console
 
 
 def main(words: Sequence[str]) -> int:
-    """Prints the files whose path has each of the words.
+    """Prints the files whose path contains all of `words`.
 
     Returns:
-      The exit code: 2 where there is none.
+      The exit code, 2 if there is no such file.
     """
     if {"--help", "-h"} & set(words):
         print((__doc__ or "").strip())
@@ -41,7 +42,7 @@ def main(words: Sequence[str]) -> int:
     if not shown:
         return console.print_error(
             f"no gin file has {' and '.join(map(repr, words))} in its path; "
-            "`tfvae list` prints all of them"
+            "`tfvae list` prints all gin files"
         )
     width = max(map(len, shown))
     columns = shutil.get_terminal_size((120, 24)).columns
@@ -51,6 +52,6 @@ def main(words: Sequence[str]) -> int:
 
 
 def first_line(path: pathlib.Path) -> str:
-    """Returns the first line of a gin file, without the comment's mark."""
+    """Returns the first line of a gin file, without the comment sign."""
     with path.open(encoding="utf-8") as file:
         return file.readline().lstrip("#").strip()

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Entry point of the command `tfvae`: dispatches to its subcommands.
 
-A subcommand is a module with a docstring (its `--help`), a `main` that is given
-the flags, and where it needs them `define`, which defines flags of its own, and
-`check`, which refuses values before TensorFlow is imported.
+A subcommand is a module with a docstring (the text of its `--help`) and a
+function `main` that takes the flags. Optional functions are `define`, which
+defines further flags, and `check`, which validates them before TensorFlow is
+imported.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from tfvae.cli import console, listing
 
 COMMANDS = {
     "train": ("tfvae.cli.train", "train a model on data points"),
-    "denoise": ("tfvae.cli.denoise", "denoise or in-paint one picture"),
+    "denoise": ("tfvae.cli.denoise", "denoise or in-paint a single image"),
     "evaluate": ("tfvae.cli.evaluate", "evaluate a run on held-out data"),
     "export": ("tfvae.cli.export", "export a run for TensorFlow Serving"),
     "optimize": (
         "tfvae.cli.optimize",
-        "optimise a black box in a model's latent space",
+        "optimise a black-box objective in a latent space",
     ),
-    "study": ("tfvae.cli.study", "run a grid of models and report on it"),
+    "study": ("tfvae.cli.study", "run a sweep over a grid of configurations"),
     "benchmark": (
         "benchmarks.command",
         "measure speed, quality and memory (in a clone)",
@@ -40,12 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code.
 
     Args:
-      argv: What stands behind `tfvae`; that of the process when None.
+      argv: Arguments after `tfvae`; None for those of the process.
     """
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
-    except BrokenPipeError:  # Such as that of `tfvae list | head`.
+    except BrokenPipeError:  # As in `tfvae list | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code
@@ -91,7 +92,7 @@ def _help() -> str:
     width = max(map(len, summaries))
     return "\n".join(
         [
-            "Variational autoencoders whose usual parts have been replaced.",
+            "Trains, evaluates and exports variational autoencoders.",
             "",
             "Usage:",
             "  tfvae COMMAND --run_dir=FOLDER [--gin_file=FILE ...]",

@@ -8,13 +8,13 @@ Usage:
   tfvae optimize --run_dir=runs/mine --task=my_task.py --ask
   tfvae optimize --run_dir=runs/mine --task=my_task.py --tell=3=0.71
 
-The run folder gets ledger.jsonl (one line per evaluation, flushed to disk
-before the next one starts), result.json, rounds.csv and figures/. The same
-command again resumes where it stopped and repeats no evaluation.
+Writes ledger.jsonl (one line per evaluation, flushed to disk before the next
+one starts), result.json, rounds.csv and figures/ to the run folder. Repeat the
+command to resume an interrupted run; no evaluation is repeated.
 
-A task of your own is a Python file that defines `task`; see the README. For
-evaluations that are made elsewhere, --ask prints the pending queries and --tell
-records a score.
+To optimise an objective of your own, write a Python file that defines `task`;
+see the README. To evaluate the objective outside of this command, use --ask,
+which prints the pending queries, and --tell, which records a score.
 """
 
 from __future__ import annotations
@@ -41,25 +41,26 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "warm_start",
         None,
-        "Folder of a run of `tfvae train` with the model to begin with.",
+        "Folder of a run of `tfvae train` whose model is used at the start.",
         flag_values=values,
     )
     flags.DEFINE_integer(
         "budget",
         None,
-        "Number of queries of the whole run.",
+        "Total number of queries of the run.",
         flag_values=values,
     )
     flags.DEFINE_boolean(
         "ask",
         False,
-        "Print the pending queries as JSON lines, and stop.",
+        "Print the pending queries as JSON lines, and exit.",
         flag_values=values,
     )
     flags.DEFINE_multi_string(
         "tell",
         [],
-        "NUMBER=SCORE of a query, or NUMBER=failed. Repeatable.",
+        "Record the score of a query, as NUMBER=SCORE or NUMBER=failed."
+        " Repeatable.",
         flag_values=values,
     )
 

@@ -6,17 +6,18 @@ Usage:
       --gin_file=papers/thesis2021_random_encoders/digits.gin
   tfvae study --run_dir=runs/study --report_only
 
-What is done with a model is what `study.cell` names, such as its training or
-an optimisation in its latent space. Each cell of the grid (a level of each
-factor of `study.factors`, and a repetition) is run in a folder of its own,
-run_dir/cells/<name>, so many at a time as --workers says, one thread each.
-The same command goes on with what is not finished, and tries again what
-failed (exit code 1). The report, run_dir/report/report.md, is written by what
-`study.report` names; it has tables beside the published ones, tests of what
-was found there, and figures.
+A cell of the grid is a combination of levels of the factors in
+`study.factors`, and a repetition. The function that `study.cell` names runs
+it, for example a training or an optimisation in a latent space, in a folder of
+its own, run_dir/cells/<name>. --workers cells run at a time, in processes of
+one thread each. Repeat the command to run what is not finished and to retry
+cells that failed (exit code 1). The function that `study.report` names writes
+the report, run_dir/report/report.md, with tables and figures, and for the
+studies of published papers the published values beside them.
 
-Bindings of --gin_param that do not begin with `study.` override those of all
-cells: --gin_param=fit.epochs=15. --smoke only tries whether all of it runs.
+Bindings of --gin_param that do not begin with `study.` apply to all cells, and
+override theirs: --gin_param=fit.epochs=15. --smoke only checks that everything
+runs.
 """
 
 from __future__ import annotations
@@ -33,20 +34,20 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "workers",
         None,
-        "Processes at a time; one for each processor.",
+        "Number of worker processes (one per processor unless set).",
         lower_bound=1,
         flag_values=values,
     )
     flags.DEFINE_boolean(
         "smoke",
         None,
-        "One epoch and one repetition, to see that all runs; false.",
+        "Run one epoch and one repetition, to check that everything runs.",
         flag_values=values,
     )
     flags.DEFINE_boolean(
         "report_only",
         False,
-        "Only write the report of what is finished.",
+        "Only write the report, of the finished cells.",
         flag_values=values,
     )
 
@@ -66,12 +67,12 @@ def main(values: flags.FlagValues) -> None:
     if values.report_only:
         study.write_report(run_dir)
         return
-    ours = [
+    flag_bindings = [
         f"study.{name} = {values[name].value!r}"
         for name in _PARAMETERS
         if values[name].value is not None
     ]
-    config.load(values.gin_file, values.gin_param + ours)
+    config.load(values.gin_file, values.gin_param + flag_bindings)
     overrides = [
         one for one in values.gin_param if not one.lstrip().startswith("study.")
     ]

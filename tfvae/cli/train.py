@@ -7,9 +7,9 @@ Usage:
       --gin_param="DATA='digits.npy'" --gin_param=fit.epochs=40 \
       --run_dir=runs/digits
 
-The run folder gets config.gin, metrics.csv, summary.json, checkpoints/,
-figures/, tensorboard/ and saved_model/. The same command again resumes a run
-that was interrupted; more epochs extend one that is finished.
+Writes config.gin, metrics.csv, summary.json, checkpoints/, figures/,
+tensorboard/ and saved_model/ to the run folder. Repeat the command to resume an
+interrupted run, or with more epochs to extend a finished one.
 """
 
 from __future__ import annotations

@@ -20,26 +20,31 @@ if TYPE_CHECKING:
 class Collection:
     """Data points and their scores, larger is better.
 
-    Rows are never moved or taken away, as models may keep something for each
-    of them: points that a weighting drops stay, with a weight of 0.
+    Rows are never moved or removed, as models may store values for each of
+    them: points that a weighting drops remain, with a weight of 0.
 
     Attributes:
       points: `[N, D]` float32.
       scores: `[N]` float64, larger is better.
-      is_kept: `[N]` bool, False where dropped.
-      invalid_score: What an input without a score counts as, larger is
-        better.
-      keys: Of the inputs of the first data, empty where the task does not
-        give them; and of what was added, where duplicates are not.
+      is_kept: `[N]` bool, False for dropped points.
+      invalid_score: The score that an input without a score counts as, larger
+        is better.
+      keys: Keys of the inputs of the initial data, if the task has them, and,
+        if the task does not keep duplicates, of the added points.
     """
 
     def __init__(self, task: Task, data: ScoredData) -> None:
-        """Begins with the data of a task.
+        """Starts with the initial data of a task.
+
+        Args:
+          task: The task.
+          data: Its initial data.
 
         Raises:
-          TypeError: If they are no `ScoredData`.
-          ValueError: If inputs are needed and not there, or an invalid decode
-            would count for more than the best of them.
+          TypeError: If `data` is not `ScoredData`.
+          ValueError: If `data` lack the inputs that are needed to detect
+            duplicates, or an invalid decode would score better than the best
+            of them.
         """
         if not isinstance(data, ScoredData):
             raise TypeError(
@@ -69,12 +74,12 @@ class Collection:
 
     @staticmethod
     def key(one_input: Any) -> str:
-        """Returns the text by which inputs, as JSON has them, are compared."""
+        """Returns the text by which inputs in JSON form are compared."""
         return json.dumps(one_input, sort_keys=True)
 
     @property
     def num_kept(self) -> int:
-        """The number of points without those that were dropped."""
+        """The number of points that have not been dropped."""
         return int(self.is_kept.sum())
 
     def score_of(self, entry: Entry) -> float:
@@ -90,11 +95,12 @@ class Collection:
         return weights
 
     def add(self, entries: Sequence[Entry], weighting: Weighting) -> None:
-        """Adds what a round has found, as far as it has scores.
+        """Adds the queries of a round that have scores.
 
         Args:
-          entries: Those of one round, in the order of their numbers.
-          weighting: Says which are kept, and how many old ones go.
+          entries: Entries of one round, in the order of their numbers.
+          weighting: Decides which are added, and how many of the oldest points
+            are dropped.
         """
         found = [entry for entry in entries if entry.score is not None]
         if not self._task.keep_duplicates:

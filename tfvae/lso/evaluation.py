@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluators of objectives: in this process, or in a pool of processes.
 
-An evaluator is called with an objective, its inputs and a function `done`,
-which it calls with the place of each input and its `Result` as soon as that is
+An evaluator is called with an objective, its inputs and a callback `done`,
+which it calls with the index of each input and its `Result` as soon as that is
 known.
 """
 
@@ -46,11 +46,11 @@ __all__ = [
 Objective = Callable[[Any], Any]
 Done = Callable[[int, Result], None]
 
-# How long idle processes may take to end, and how long a finished evaluation
-# may take to be reported when there is no time to wait for the others.
+# Seconds that idle processes have to end, and that finished evaluations have
+# to be reported when the others are aborted.
 _GRACE_SECONDS = 3.0
 _LAST_SECONDS = 1.0
-# Where Python and what is installed for it have their modules.
+# Folders of the standard library and of installed packages.
 _INSTALLED = tuple(
     os.path.join(sysconfig.get_path(name), "")
     for name in ("stdlib", "platstdlib", "purelib", "platlib")
@@ -58,12 +58,12 @@ _INSTALLED = tuple(
 
 
 class Evaluator(Protocol):
-    """Evaluates inputs; whatever an objective does is a `Result`."""
+    """Protocol of evaluators; any failure of an objective is a `Result`."""
 
     def __call__(
         self, objective: Objective, inputs: Sequence[Any], done: Done
     ) -> None:
-        """Calls `done(i, result)` for each of `inputs` as soon as it can."""
+        """Calls `done(i, result)` for each of `inputs` once it is evaluated."""
 
 
 @gin.register
@@ -75,44 +75,44 @@ class InProcess:
     ) -> None:
         for i, one_input in enumerate(inputs):
             result = evaluate_one(objective, one_input)
-            # What has been evaluated is recorded, whatever comes now.
+            # So that a finished evaluation is recorded despite an interrupt.
             with processes.interrupts_held():
                 done(i, result)
 
 
 class _Loaded(NamedTuple):
-    """What a process needs to evaluate inputs."""
+    """The objective and the imports that a process needs for evaluations."""
 
     objective: str
-    """Pickled, as `_pickled` returns it."""
+    """The pickled objective, as returned by `_pickled`."""
     path: list[str]
-    """Where modules are looked for."""
+    """The import path."""
     modules: dict[str, str]
-    """Files of modules that an import would not find, by their names."""
+    """Files of modules that an import would not find, by module name."""
 
 
 def _pickled(what: str, value: Any) -> str:
-    """Returns the base 64 of a pickle."""
+    """Returns a pickle in base 64; `what` is its name in error messages."""
     try:
         data = cloudpickle.dumps(value)
     except Exception as error:
         raise TypeError(
-            f"`{what}` must be something that cloudpickle can hand to another "
-            f"process, got {value!r}: {error}"
+            f"`{what}` must be an object that cloudpickle can pickle, got "
+            f"{value!r}: {error}"
         ) from error
     return base64.b64encode(data).decode()
 
 
 def _modules_not_found() -> dict[str, str]:
-    """Returns the files of modules that an import elsewhere does not find."""
+    """Returns files of modules that imports in new processes do not find."""
     files = {}
     for name, module in [*sys.modules.items()]:
         if name == "__main__" or not isinstance(module, types.ModuleType):
             continue
-        # Not `getattr`, which makes modules load that do so when first used.
+        # Not `getattr`, which would load lazily imported modules.
         content = object.__getattribute__(module, "__dict__")
         path = content.get("__file__")
-        # Libraries have modules of several names, and find them themselves.
+        # Libraries register modules by several names, and import these.
         is_alias = content.get("__name__") != name
         if is_alias or not path or path.startswith(_INSTALLED):
             continue
@@ -123,8 +123,8 @@ def _modules_not_found() -> dict[str, str]:
 
 
 def _is_found(name: str, path: str) -> bool:
-    """Returns whether an import of `name` elsewhere will load `path`."""
-    # Most are where their names say; only the others are looked for.
+    """Returns whether a new process would import `name` from `path`."""
+    # Most are where their names imply, which is faster to check.
     stem = path.removesuffix(".py").removesuffix(os.sep + "__init__")
     end = os.sep + name.replace(".", os.sep)
     if stem.endswith(end) and stem.removesuffix(end) in sys.path:
@@ -145,7 +145,7 @@ def _is_found(name: str, path: str) -> bool:
 
 
 def _specification(name: str, locations: Any) -> Any:
-    """Asks what an import does, but for the modules that there are already."""
+    """Returns the module spec of an import, ignoring `sys.modules`."""
     for finder in sys.meta_path:
         # A package without a file may need its parent, which is not imported.
         with contextlib.suppress(KeyError):
@@ -156,7 +156,7 @@ def _specification(name: str, locations: Any) -> Any:
 
 
 class _Worker:
-    """A process that evaluates, and the input that it has."""
+    """A worker process, and the input that it evaluates."""
 
     def __init__(self) -> None:
         self.process = processes.Process(
@@ -166,15 +166,15 @@ class _Worker:
             ]
         )
         self.index: int | None = None
-        """Where the input that it has is among them."""
+        """Index of its current input; None if it is idle."""
         self.started = math.inf
         self._input = ""
         self._loaded: _Loaded | None = None
         self.is_loading = False
-        """Whether it loads the objective before that input."""
+        """Whether it is loading the objective, before the input."""
 
     def give(self, index: int, one_input: str, loaded: _Loaded) -> None:
-        """Hands an input over, after the objective if that is another."""
+        """Sends it an input, after the objective if that has changed."""
         self.index, self._input = index, one_input
         before, self._loaded = self._loaded, loaded
         self.is_loading = not before or before.objective != loaded.objective
@@ -185,7 +185,7 @@ class _Worker:
             self._begin()
 
     def look(self, limit: float = math.inf) -> Result | None:
-        """Returns what became of its input, None if that is not known yet.
+        """Returns the result of its input, or None if it is not known yet.
 
         Args:
           limit: Seconds that an evaluation may take.
@@ -212,7 +212,7 @@ class _Worker:
         return None
 
     def _lost(self, seconds: float, failure: str | None = None) -> Result:
-        """Ends it, and returns the failure of the input that it has."""
+        """Ends it, and returns the failure of its current input."""
         how = f"process {self.process.end().how}"
         if self.is_loading:
             raise _not_loaded(how)
@@ -229,33 +229,33 @@ class _Worker:
 
 def _not_loaded(why: str) -> RuntimeError:
     return RuntimeError(
-        f"`objective` must be one that a new process can load, but there: {why}"
+        f"`objective` must be one that a new process can load, got: {why}"
     )
 
 
 @gin.register
 class ProcessPool:
-    """Evaluates inputs in other processes, several at a time.
+    """Evaluates inputs in parallel, in a pool of worker processes.
 
-    An objective that crashes takes its process with it, no more: the input
-    has failed, another process does the rest. The processes stay from call to
-    call; they end with this one, however it ends.
+    If an objective crashes its process, the input is recorded as failed, and a
+    new process evaluates the remaining ones. The processes persist between
+    calls, and end with this process, even if it is killed.
 
-    Objectives and inputs are pickled by `cloudpickle`: functions of modules,
-    and also lambdas, functions inside others and those of the script that is
-    run. Modules are imported there anew; one that was loaded from a file by
-    its path is loaded from there again.
+    Objectives and inputs are pickled by `cloudpickle`, which supports functions
+    of modules as well as lambdas, nested functions and those of the main
+    script. Processes import modules anew; a module that was loaded from a file
+    by its path is loaded from this file again.
     """
 
     def __init__(
         self, workers: int = 1, timeout_seconds: float | None = None
     ) -> None:
-        """Initialises it; processes start when they are needed.
+        """Creates the pool; processes are started when needed.
 
         Args:
-          workers: The most processes at a time.
-          timeout_seconds: How long an evaluation may take. The process of one
-            that takes longer is killed, and the input has failed.
+          workers: The maximum number of processes.
+          timeout_seconds: Time limit of an evaluation; None for no limit. The
+            process of one that takes longer is killed, and the input fails.
         """
         if type(workers) is not int or workers < 1:
             raise ValueError(
@@ -287,13 +287,13 @@ class ProcessPool:
             while waiting or any(self._busy()):
                 self._hand_out(loaded, waiting)
                 self._wait()
-                # An interrupt must not come between a result and its record.
+                # So that an interrupt does not lose a result.
                 with processes.interrupts_held():
                     for index, result in self._collect():
                         done(index, result)
         except BaseException:
             with processes.interrupts_held():
-                # What has been evaluated meanwhile is not to be lost.
+                # Record what has been evaluated in the meantime.
                 with contextlib.suppress(Exception):
                     for index, result in self._collect_last():
                         done(index, result)
@@ -301,7 +301,7 @@ class ProcessPool:
             raise
 
     def close(self) -> None:
-        """Ends the processes; a later call starts others."""
+        """Ends the processes; a later call starts new ones."""
         _end_all(self._workers)
 
     def __enter__(self) -> ProcessPool:
@@ -316,7 +316,7 @@ class ProcessPool:
     def _hand_out(
         self, loaded: _Loaded, waiting: collections.deque[tuple[int, str]]
     ) -> None:
-        """Gives inputs to idle processes, and starts those there may be."""
+        """Sends inputs to idle processes, and starts new ones if needed."""
         self._remove_ended()
         idle = [one for one in self._workers if one.index is None]
         num_new = min(
@@ -329,14 +329,14 @@ class ProcessPool:
             worker.give(*waiting.popleft(), loaded)
 
     def _remove_ended(self) -> None:
-        """Forgets processes that ended while they had nothing to do."""
+        """Removes processes that have ended while idle."""
         for worker in [*self._workers]:
             if worker.index is None and worker.process.has_ended:
                 worker.process.end()
                 self._workers.remove(worker)
 
     def _wait(self) -> None:
-        """Waits until something may have happened to an input."""
+        """Waits for output of any process, or the next timeout."""
         busy = self._busy()
         if self.timeout_seconds is None:
             left = None
@@ -347,7 +347,7 @@ class ProcessPool:
         processes.wait([one.process for one in busy], left)
 
     def _collect(self) -> Iterator[tuple[int, Result]]:
-        """Yields what is known of the inputs now."""
+        """Yields the indices and results of finished inputs."""
         limit = self.timeout_seconds or math.inf
         for worker in self._busy():
             index, result = worker.index, worker.look(limit)
@@ -356,11 +356,11 @@ class ProcessPool:
         self._remove_ended()
 
     def _collect_last(self) -> Iterator[tuple[int, Result]]:
-        """Yields what has been evaluated already, and ends the rest."""
+        """Yields results that are already known, and aborts the others."""
         end = time.monotonic() + _LAST_SECONDS
         busy = self._busy()
         for worker in busy:
-            # One that is evaluating exits, one that is answering ends that.
+            # A process exits now, or after sending a finished result.
             worker.process.close_input()
         while busy and (left := end - time.monotonic()) > 0.0:
             processes.wait([one.process for one in busy], left)
@@ -379,7 +379,7 @@ class ProcessPool:
 
 
 def _end_all(workers: list[_Worker]) -> None:
-    # Those with nothing to do may leave in order, all at a time.
+    # Idle processes may exit by themselves, all at the same time.
     for worker in workers:
         if worker.index is None:
             worker.process.close_input()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluation of a single input, and the worker program of `ProcessPool`.
+"""Evaluation of a single input, and the worker process of `ProcessPool`.
 
-`ProcessPool` runs this file by its path. It imports the standard library only:
-a process has TensorFlow in it if unpickling the objective imports it.
+`ProcessPool` runs this file by its path. It only imports the standard library,
+so that a worker loads TensorFlow only if unpickling the objective imports it.
 """
 
 from __future__ import annotations
@@ -27,19 +27,20 @@ _MAX_SIZE = 1e100
 
 
 class Result(NamedTuple):
-    """What became of an evaluation."""
+    """The result of an evaluation."""
 
     score: float | None
-    """In the direction of the task; None for a failure."""
+    """The score, in the direction of the task; None for a failure."""
     failure: str | None
-    """Why there is no score, in one line; None if there is one."""
+    """Reason for a missing score, in one line; None if there is a score."""
     seconds: float
+    """Duration of the evaluation."""
 
 
 def evaluate_one(objective: Callable[[Any], Any], one_input: Any) -> Result:
-    """Calls `objective`, and makes a failure of whatever goes wrong there.
+    """Calls `objective`; any error in it is returned as a failure.
 
-    An interrupt from the keyboard is the user's, and passes through.
+    KeyboardInterrupt is not caught.
     """
     start = time.perf_counter()
     try:
@@ -60,19 +61,19 @@ def one_line(error: BaseException) -> str:
 
 
 def checked_score(result: Any, who: str) -> float:
-    """Returns a score as a number.
+    """Returns a score as a float.
 
     Args:
-      result: What should be one: a number, or an array or tensor of one.
-      who: What an error begins with, such as "the objective must return".
+      result: A number, or an array or tensor of one element.
+      who: Start of error messages, such as "the objective must return".
 
     Raises:
-      TypeError: If it is none.
-      ValueError: If it is not finite, or so large that its square is not.
+      TypeError: If `result` is not a number.
+      ValueError: If it is not finite, or of more than 1e100 in size.
     """
     value = result
     if callable(getattr(value, "filled", None)):
-        value = value.filled(math.nan)  # Masked arrays have a number below.
+        value = value.filled(math.nan)  # Else `item` ignores the mask.
     if not hasattr(value, "item") and callable(getattr(value, "numpy", None)):
         value = value.numpy()
     if callable(getattr(value, "item", None)) and _size(value) == 1:
@@ -105,10 +106,10 @@ def _shown(value: Any) -> str:
 
 
 class _Files(importlib.abc.MetaPathFinder):
-    """Finds modules that the parent loaded from files of other names.
+    """Finds modules that the parent loaded from files by their paths.
 
     Attributes:
-      paths: The files by the names of their modules.
+      paths: Files by module name.
     """
 
     def __init__(self) -> None:
@@ -144,14 +145,14 @@ def _answers(
 ) -> Iterator[dict[str, Any]]:
     """Yields the answer to each request.
 
-    The first one, and any later one, may have an "objective": that is loaded,
-    and the answer has the "error" that kept it from being loaded, or None. The
-    others have an "input", and get the fields of its `Result`. Both have the
-    "modules" that importing does not find by their names.
+    A request with an "objective", such as the first one, loads it; the answer
+    has the "error" message if that failed, or None. A request with an "input"
+    evaluates it; the answer has the fields of its `Result`. Both have
+    "modules", the files of modules that an import would not find, by name.
     """
     objective: Any = None
     files = _Files()
-    # First, as a module may have the name of one that is installed.
+    # At the front, as a module may have the name of an installed one.
     sys.meta_path.insert(0, files)
     for request in requests:
         files.paths = request["modules"]
@@ -168,7 +169,7 @@ def _answers(
 
 
 def _main() -> None:
-    # By its path: to import it from the package would import the package.
+    # Loaded by its path, as importing it would import the whole package.
     path = pathlib.Path(__file__).parents[1] / "processes.py"
     specification = importlib.util.spec_from_file_location("processes", path)
     assert specification is not None and specification.loader is not None

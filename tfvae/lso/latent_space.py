@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Latent space of a model: encodes, decodes and samples latents."""
+"""Latent space of a model: encoding, decoding, sampling from the prior."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tfvae.latent_model import LatentModel, in_batches
 
 
 class LatentSpace:
-    """What an optimisation needs of a model; see `latent_space`.
+    """Latent space of a model, as optimisations use it; see `latent_space`.
 
     Attributes:
       num_latents: M.
@@ -21,7 +21,7 @@ class LatentSpace:
         """Wraps a model.
 
         Args:
-          model: A built model; what is found is as of its present weights.
+          model: A built model; its current weights are used in each call.
         """
         self.num_latents = model.num_latents
         self.is_binary = model.has_binary_latents
@@ -40,8 +40,8 @@ class LatentSpace:
 
         Args:
           points: `[n, D]`, NaN where missing.
-          rows: int `[n]`, the rows of the training data that they are; None
-            for others.
+          rows: int `[n]`, indices of the points in the training data; None for
+            unseen data.
 
         Returns:
           float32 `[n, M]`: the mode of q(z | x), which is its mean for a
@@ -62,7 +62,7 @@ def latent_space(model: LatentModel) -> LatentSpace:
     """Returns the latent space of a model.
 
     Raises:
-      TypeError: If it is no model of the library.
+      TypeError: If it is not a VAE or TVAE of this library.
     """
     if not isinstance(model, LatentModel):
         raise TypeError(

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Append-only, checksummed log of evaluations; rejects duplicates.
 
-It has one JSON object a line: first a header, which says of what run it is,
-then an entry for each evaluation. Each line ends with a checksum of itself,
-and is on the disk before `Ledger.append` returns. A crash can only cut the
-last line; opening the ledger again drops what is left of it.
+A ledger has one JSON object per line: first a header, which identifies the run,
+then an entry for each evaluation. Each line ends with its checksum, and is on
+disk before `Ledger.append` returns. A crash can only truncate the last line;
+opening the ledger again removes the rest of this line.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import filelock
 from tfvae import files
 
 LEDGER = "ledger.jsonl"
-"""The file, in the folder of a run."""
+"""Name of the file in the folder of a run."""
 
 _logger = logging.getLogger(__name__)
 _HEADER_START = b'{"header": '
@@ -36,38 +36,42 @@ _CHECKSUM_LENGTH = len(b', "crc32": "01234567"}')
 
 
 class Entry(NamedTuple):
-    """What is recorded of one evaluation."""
+    """The record of one evaluation."""
 
     round: int
+    """The round, from 0."""
     query: int
-    """Its number in the whole run, from 0."""
+    """Number of the query in the whole run, from 0."""
     latent: list[float]
+    """The proposed latents, M numbers."""
     input: Any
-    """What was evaluated, as JSON has it; None for an invalid decode."""
+    """The evaluated input in its JSON form; None for an invalid decode."""
     score: float | None
-    """In the direction of the task; None for a failure."""
+    """The score, in the direction of the task; None for a failure."""
     failure: str | None
-    """Why there is no score, in one line."""
+    """Reason for a missing score, in one line; None if there is a score."""
     seconds: float
+    """Duration of the evaluation."""
     seed: int
+    """Seed of the conversion of decoder means to the input."""
     time: str
-    """When it was recorded: ISO 8601, UTC."""
+    """Time of recording: ISO 8601, UTC."""
 
 
 class _Records:
-    """What the lines of a ledger say, checked line by line."""
+    """The contents of a ledger, validated line by line."""
 
     def __init__(self, path: pathlib.Path, in_order: bool) -> None:
         self.path = path
         self.in_order = in_order
         self.header: dict[str, Any] | None = None
         self.entries: list[Entry] = []
-        """By their numbers."""
+        """Sorted by number."""
         self._queries: set[int] = set()
         self._round = 0
 
     def add_line(self, line: bytes, number: int) -> None:
-        """Takes a line, without its end; `number` counts from 1."""
+        """Adds a line without its newline; `number` counts from 1."""
         content = _verified(line)
         if content is None:
             raise ValueError(
@@ -84,8 +88,8 @@ class _Records:
             self.check(entry)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"line {number} of {self.path} is no entry that can follow "
-                f"those before it: {error}"
+                f"line {number} of {self.path} is not a valid next entry: "
+                f"{error}"
             ) from error
         self.add(entry)
 
@@ -116,18 +120,18 @@ class _Records:
             )
 
     def add(self, entry: Entry) -> None:
-        """Takes an entry that has been checked."""
+        """Adds an entry that has been checked."""
         self._round = entry.round
         self._queries.add(entry.query)
         bisect.insort(self.entries, entry, key=lambda one: one.query)
 
 
 class Ledger:
-    """A ledger that is open for writing, by this process only.
+    """A ledger that is open for writing, locked by this process.
 
     Attributes:
       path: The file.
-      header: What the header says, with the values that grew.
+      header: The header, with the new values of extendable keys.
     """
 
     def __init__(
@@ -138,18 +142,19 @@ class Ledger:
         extendable: Collection[str] = ("budget",),
         in_order: bool = True,
     ) -> None:
-        """Opens the file at `path`, or makes it.
+        """Opens the file at `path`, or creates it.
 
         Args:
           path: The file; its folder must exist.
-          header: What the run is: its task, seed, settings. The file of
-            another run is refused.
+          header: Identifies the run: its task, seed and settings. A file with
+            another header is rejected.
           extendable: The keys of `header` whose numbers may be larger than
-            those on file; the file then gets a second header.
-          in_order: Whether each entry must have the number after the last.
-            If not, those of one round may come in any order, as evaluations
-            at the same time end. A round still must have all its entries
-            before another begins.
+            those in the file; a further header is appended to the file in this
+            case.
+          in_order: Whether entries must be appended in the order of their
+            numbers. If not, those of one round may be in any order, as parallel
+            evaluations end; but a round must have all its entries before the
+            next one begins.
 
         Raises:
           RuntimeError: If another process has it open.
@@ -170,39 +175,39 @@ class Ledger:
 
     @property
     def entries(self) -> list[Entry]:
-        """All entries, by their numbers."""
+        """All entries, sorted by number."""
         return [*self._records.entries]
 
     def append(self, entry: Entry) -> Entry:
-        """Writes an entry; when this returns, it is on the disk.
+        """Appends an entry; it is on disk when this returns.
 
-        Numbers that are not finite become null in the file, and a score that
-        is not finite a failure.
+        Numbers that are not finite are written as null, and a score that is not
+        finite as a failure.
 
         Returns:
           The entry as it will be read.
 
         Raises:
-          ValueError: If its number is not one that may come next.
-          OSError: If it can not be written. If the disk is full, the file
-            stays as it was, and the same entry can be appended again.
+          ValueError: If its round or its number is not a valid next one.
+          OSError: If it can not be written. If the disk is full, the file is
+            unchanged, and the same entry can be appended again.
         """
         content = _content(entry)
         entry = _entry(content)
         self._records.check(entry)
         self._write(content)
         self._records.add(entry)
-        # Only now: an interrupt before must not let it be written twice.
+        # Only now, so that it is not written twice after an interrupt.
         self._is_uncertain = False
         return entry
 
     def reserve(self, num_bytes: int) -> None:
-        """Holds room on the disk for entries whose evaluation is to begin.
+        """Reserves disk space for entries before their evaluation starts.
 
-        Should the disk fill up meanwhile, they are written in this room.
+        It is used if the disk is full when they are appended.
 
         Raises:
-          OSError: If there is not so much.
+          OSError: If there is not enough disk space.
         """
         with self._reserve.open("wb") as file:
             try:
@@ -215,13 +220,13 @@ class Ledger:
                 self._reserve.unlink()
                 raise OSError(
                     error.errno,
-                    f"there must be {num_bytes:,} bytes of room for the next "
-                    "evaluations, before they are made",
+                    f"not enough disk space to record the next evaluations, "
+                    f"which need {num_bytes:,} bytes",
                     str(self.path),
                 ) from error
 
     def close(self) -> None:
-        """Lets others open it."""
+        """Unlocks and closes the file."""
         if self._file is not None:
             self._reserve.unlink(missing_ok=True)
             filelock.unlock_descriptor(self._file)
@@ -234,14 +239,14 @@ class Ledger:
         self.close()
 
     def _lock(self) -> None:
-        # Of the file itself: it is there anyway, and a lock file beside it
-        # would not be seen by programs that lock this one.
+        # Lock the file itself rather than a separate lock file, which programs
+        # that lock the ledger would not notice.
         assert self._file is not None
         if not filelock.lock_descriptor(self._file, blocking=False):
             self._close_file()
             raise RuntimeError(
-                f"{self.path} must be open once only, and another process "
-                "writes it now; wait for its end, or end it"
+                f"{self.path} is in use by another process; wait for its end, "
+                "or end it"
             )
         _locked.add(self)
 
@@ -252,7 +257,7 @@ class Ledger:
         _locked.discard(self)
 
     def _open(self, extendable: Collection[str], in_order: bool) -> None:
-        """Reads the file, and leaves it with whole lines and our header."""
+        """Reads the file, repairs its last line, and writes the header."""
         assert self._file is not None
         data = self.path.read_bytes()
         self._records, self._size, rest = _parse(self.path, data, in_order)
@@ -266,7 +271,7 @@ class Ledger:
         elif data and not data.endswith(b"\n"):
             os.write(self._file, b"\n")
             self._size += 1
-        # A program that was killed may have left lines in memory only.
+        # A killed program may have written lines that are not on disk yet.
         os.fsync(self._file)
         self._is_uncertain = False
         if old is None or has_grown:
@@ -276,10 +281,13 @@ class Ledger:
             files.sync_folder(self.path.parent)
 
     def _write(self, content: dict[str, Any]) -> None:
-        """Writes a line; the file is uncertain until that is taken note of."""
+        """Appends a line to the file.
+
+        The caller sets `_is_uncertain` to False once it has noted the line.
+        """
         if self._file is None or self._is_uncertain:
             raise RuntimeError(
-                f"{self.path} must be opened again before more is written"
+                f"{self.path} must be opened again before further writing"
             )
         line = _line(content)
         try:
@@ -294,7 +302,7 @@ class Ledger:
         self._size += len(line)
 
     def _write_line(self, line: bytes) -> None:
-        """Writes all of a line, or leaves the file as it was."""
+        """Writes the whole line, or leaves the file unchanged."""
         assert self._file is not None
         self._is_uncertain = True
         try:
@@ -310,7 +318,7 @@ _locked: weakref.WeakSet[Ledger] = weakref.WeakSet()
 
 
 def _close_in_fork() -> None:
-    """Keeps a forked process from holding the locks of its parent."""
+    """Closes ledgers in a forked process, which would share their locks."""
     for ledger in [*_locked]:
         ledger._close_file()
 
@@ -322,10 +330,10 @@ if hasattr(os, "register_at_fork"):
 def read_ledger(
     path: str | os.PathLike[str],
 ) -> tuple[dict[str, Any], list[Entry]]:
-    """Reads a ledger without writing to it; another process may meanwhile.
+    """Reads a ledger, which another process may be writing to.
 
     Returns:
-      Its header, and its entries by their numbers.
+      Its header, and its entries sorted by number.
 
     Raises:
       ValueError: If it is damaged elsewhere than at its end, or has no header.
@@ -342,10 +350,10 @@ def read_ledger(
 def _parse(
     path: pathlib.Path, data: bytes, in_order: bool
 ) -> tuple[_Records, int, bytes]:
-    """Returns the records, how many bytes they take, and the cut rest."""
+    """Returns the records, their size in bytes, and a truncated last line."""
     records = _Records(path, in_order)
     *lines, last = data.split(b"\n")
-    # Some file systems put zeros where a crash came before the data.
+    # After a crash, some file systems have zeros in place of the data.
     if not last and lines and b"\0" in lines[-1]:
         last = lines.pop() + b"\n"
     for number, line in enumerate(lines, 1):
@@ -363,13 +371,13 @@ def _parse(
 
 
 def _line(content: dict[str, Any]) -> bytes:
-    """Returns a line, its end too: JSON whose last key is a checksum."""
+    """Returns a line with newline: JSON whose last key is the checksum."""
     body = json.dumps(content, allow_nan=False).encode()
     return body[:-1] + b', "crc32": "%08x"}\n' % zlib.crc32(body)
 
 
 def _verified(line: bytes) -> dict[str, Any] | None:
-    """Returns what a line says, None if its checksum does not match."""
+    """Returns the content of a line, None if its checksum does not match."""
     body = line[:-_CHECKSUM_LENGTH] + b"}"
     checksum = _CHECKSUM.fullmatch(line[-_CHECKSUM_LENGTH:])
     if checksum is None or zlib.crc32(body) != int(checksum[1], 16):
@@ -378,7 +386,7 @@ def _verified(line: bytes) -> dict[str, Any] | None:
 
 
 def _content(entry: Entry) -> dict[str, Any]:
-    """Returns what JSON can hold of an entry."""
+    """Returns the fields of an entry, in a form that JSON can represent."""
     score, failure = entry.score, entry.failure
     content = {key: _plain(value) for key, value in entry._asdict().items()}
     if score is not None and content["score"] is None:
@@ -394,7 +402,13 @@ def _entry(content: dict[str, Any]) -> Entry:
 
 
 def _plain(value: Any, other: Callable[[float], Any] | None = None) -> Any:
-    """Returns `value` with lists for arrays, and no NaN or infinity."""
+    """Returns `value` with lists for arrays, and without NaN and infinity.
+
+    Args:
+      value: Any nested structure of values.
+      other: Replaces numbers that are not finite; None to replace them by
+        None.
+    """
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, float):
@@ -412,7 +426,7 @@ def _plain_header(header: Mapping[str, Any]) -> dict[str, Any]:
         return json.loads(json.dumps(_plain(header, str), allow_nan=False))
     except TypeError as error:
         raise TypeError(
-            f"`header` must have values that JSON can hold, got {header!r}"
+            f"`header` must be serialisable as JSON, got {header!r}"
         ) from error
 
 
@@ -422,20 +436,21 @@ def _has_grown(
     new: dict[str, Any],
     extendable: Collection[str],
 ) -> bool:
-    """Returns whether `new` extends `old`; raises if it is another."""
+    """Returns whether `new` extends `old`; raises if they do not match."""
     differing = [
         key
         for key in sorted({*old, *new})
         if (key in old, old.get(key)) != (key in new, new.get(key))
     ]
     wrong = [
-        f"`{key}` is {_shown(old, key)} there, {_shown(new, key)} here"
+        f"`{key}` is {_shown(old, key)} in the file, {_shown(new, key)} here"
         for key in differing
         if key not in extendable or not _grows(old.get(key), new.get(key))
     ]
     if wrong:
         raise ValueError(
-            f"`header` must be that of {path}, got another: {'; '.join(wrong)}"
+            f"`header` must match that of {path}, got other values: "
+            f"{'; '.join(wrong)}"
         )
     return bool(differing)
 
@@ -449,7 +464,7 @@ def _grows(old: Any, new: Any) -> bool:
 
 
 def _warn(path: pathlib.Path, rest: bytes) -> None:
-    message = "The last line of %s was cut, and is not read: %s"
+    message = "ignoring the last line of %s, which is truncated: %s"
     _logger.warning(message, path, _shortened(rest))
 
 

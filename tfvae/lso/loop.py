@@ -6,17 +6,17 @@ optimization in the latent space of deep generative models via weighted
 retraining":
 
     1  for each of ceil(budget / r) rounds:
-    2      weights of all data by their scores          `Collection.weights`
-    3      train the model on them, from where it was   `RoundRetrainer.retrain`
+    2      weight all data by their scores              `Collection.weights`
+    3      train the model further on weighted data     `RoundRetrainer.retrain`
     4      r times:
     5          fit the surrogate to latents and scores  `Proposer.propose`
     6          choose a latent, decode it               `Proposer.propose`
-    7          evaluate it, write it down               `ask`, `tell`
-    8      add what was found to the data               `Collection.add`
+    7          evaluate it, record the score            `ask`, `tell`
+    8      add the queries of the round to the data     `Collection.add`
 
-Everything random depends on the seed and on what is asked for, and everything
-that is known is on the disk before the next evaluation: a run that is killed
-goes on as if it had not been.
+Random numbers depend only on the seed, the round and the query, and all results
+are on disk before the next evaluation. A run that is killed and resumed
+therefore gives the same results as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from tfvae.lso.scoring import Scorer
 from tfvae.lso.strategies import Strategy
 from tfvae.lso.tasks.base import Task
 
-if TYPE_CHECKING:  # The loop itself does without TensorFlow.
+if TYPE_CHECKING:  # These import TensorFlow, which the loop does not need.
     from tfvae.lso.latent_space import LatentSpace
     from tfvae.lso.retraining import Retraining
     from tfvae.lso.surrogates import Surrogate
@@ -53,7 +53,7 @@ if TYPE_CHECKING:  # The loop itself does without TensorFlow.
 class LatentSpaceOptimizer:
     """Optimises the objective of a task in the latent space of a model.
 
-    With the objective at hand, `run` does it all:
+    `run` evaluates the objective until the budget is spent:
 
         optimizer = LatentSpaceOptimizer.of_model(
             "runs/one", task, model, Plan(budget=500, queries_per_round=50),
@@ -63,23 +63,23 @@ class LatentSpaceOptimizer:
         )
         optimizer.run()
 
-    Where evaluations take place elsewhere, ask for queries and tell their
-    scores, in any order, today or next week:
+    If evaluations are made elsewhere, ask for queries and tell their scores, in
+    any order and also in later processes:
 
         for query in optimizer.ask():
             print(query.number, task.from_json(query.input))
         optimizer.tell(0, 3.7)
         optimizer.tell(1, failure="the synthesis failed")
 
-    A folder that has a run already goes on with it; it has to be made with the
-    same arguments, but `budget` may have grown.
+    If the folder already has a run, this run is resumed. The arguments must be
+    the same, except that `budget` may be larger.
 
     Attributes:
-      task: What is optimised.
-      plan: How.
-      ledger: All evaluations.
-      collection: The data, with what has been found until this round.
-      rounds: What each round took.
+      task: The task.
+      plan: Query budget and rounds.
+      ledger: Log of all evaluations.
+      collection: The data, including the queries of previous rounds.
+      rounds: Table of the rounds and the time of their stages.
     """
 
     def __init__(
@@ -94,22 +94,22 @@ class LatentSpaceOptimizer:
         weighting: Weighting,
         surrogate: Surrogate | None = None,
     ):
-        """Opens a run, and makes it where there is none; see `of_model`, too.
+        """Creates or resumes a run; `of_model` is simpler for VAEs and TVAEs.
 
         Args:
           run_dir: Folder of the run.
-          task: What is optimised.
-          space: Latents of the model that `retrainer` trains.
-          retrainer: Trains it before each round.
-          plan: How many queries, in which rounds.
+          task: The task to optimise.
+          space: Latent space of the model that `retrainer` trains.
+          retrainer: Trains the model before each round.
+          plan: Query budget and rounds.
           strategy: Chooses the queries.
-          weighting: The weights of data.
-          surrogate: What the strategy goes by; None where it needs none.
+          weighting: Weights of the data in retraining.
+          surrogate: The surrogate of the strategy; None if it needs none.
 
         Raises:
-          ValueError: If values do not fit each other, or the folder has a run
-            of other ones.
-          RuntimeError: If another process is at it.
+          ValueError: If values are inconsistent, or the folder has a run with
+            other values.
+          RuntimeError: If another process has opened the run.
         """
         if strategy.uses_surrogate and surrogate is None:
             raise ValueError(
@@ -168,23 +168,24 @@ class LatentSpaceOptimizer:
         weighting: Weighting | None = None,
         retraining: Retraining | None = None,
     ) -> LatentSpaceOptimizer:
-        """Opens a run in the latent space of a VAE or TVAE.
+        """Creates or resumes a run in the latent space of a VAE or TVAE.
 
         Args:
           run_dir: Folder of the run.
-          task: What is optimised.
+          task: The task to optimise.
           model: A built and trained `VAE` or `TVAE`; it is trained further.
-          plan: How many queries, in which rounds.
+          plan: Query budget and rounds.
           strategy: Chooses the queries.
-          surrogate: What the strategy goes by; None where it needs none.
-          weighting: The weights of data; None for `Unweighted()`.
-          retraining: How the model is trained; None for `Retraining()`.
+          surrogate: The surrogate of the strategy; None if it needs none.
+          weighting: Weights of the data in retraining; None for
+            `Unweighted()`.
+          retraining: Settings of retraining; None for `Retraining()`.
 
         Raises:
-          TypeError: If the model is neither.
-          ValueError: If values do not fit each other, or the folder has a run
-            of other ones.
-          RuntimeError: If another process is at it.
+          TypeError: If the model is neither a VAE nor a TVAE.
+          ValueError: If values are inconsistent, or the folder has a run with
+            other values.
+          RuntimeError: If another process has opened the run.
         """
         # These import TensorFlow.
         from tfvae.lso.latent_space import latent_space
@@ -209,7 +210,7 @@ class LatentSpaceOptimizer:
             surrogate=surrogate,
         )
 
-    # Where the run is.
+    # State of the run.
 
     @property
     def num_done(self) -> int:
@@ -234,10 +235,10 @@ class LatentSpaceOptimizer:
         return self._folder / "pending.npz"
 
     def _restore(self) -> None:
-        """Takes up what the folder has."""
+        """Restores the state of the run from its folder."""
         now = min(self.plan.round_of(self.num_done), self.plan.num_rounds - 1)
         self._round = self._restored_round(now)
-        # What this round has found is added when the next one begins.
+        # The queries of this round are added when the next one begins.
         for done in range(self._round):
             self._add(done)
         if self._round == now:
@@ -245,7 +246,7 @@ class LatentSpaceOptimizer:
         last = pending.load(self._pending_path)
         if last is None:
             return
-        # They were proposed once all before them had been told.
+        # They were proposed after all earlier queries had been recorded.
         first = min(query.number for query in last.queries)
         recorded = {entry.query for entry in self.ledger.entries}
         if not recorded.issuperset(range(first)):
@@ -258,7 +259,11 @@ class LatentSpaceOptimizer:
             self._proposer.resume(last.surrogate)
 
     def _restored_round(self, now: int) -> int:
-        """Restores the model of round `now` or the one before, -1 for none."""
+        """Restores the model of round `now` or `now` - 1.
+
+        Returns:
+          The round of the model, -1 if there is none.
+        """
         found = self._retrainer.restore(self._models)
         trained = -1 if found is None else found
         if trained > now:
@@ -278,10 +283,11 @@ class LatentSpaceOptimizer:
     # The rounds.
 
     def ask(self) -> list[Query]:
-        """Returns the queries that want a score.
+        """Returns the pending queries, the ones without a score.
 
-        The same ones until all of them have been told; none where the budget
-        is spent. Invalid decodes are recorded here, without being asked.
+        Proposes new queries only if none are pending, and returns an empty list
+        once the budget is spent. Queries that decode to an invalid input are
+        recorded as failures here, and not returned.
         """
         while True:
             waiting = self._waiting()
@@ -295,7 +301,7 @@ class LatentSpaceOptimizer:
             self._propose()
 
     def _waiting(self) -> list[Query]:
-        """Records queries without input, and returns those without score."""
+        """Records invalid decodes as failures; returns the pending queries."""
         done = {entry.query for entry in entries_of(self.ledger, self._round)}
         waiting = [one for one in self._pending if one.number not in done]
         for query in waiting:
@@ -304,7 +310,7 @@ class LatentSpaceOptimizer:
         return [query for query in waiting if query.input is not None]
 
     def _leave(self) -> None:
-        """Adds what a round has found to the data."""
+        """Ends the current round: adds its queries to the data."""
         if self._round >= 0:
             self._add(self._round)
             self.rounds.end(self._round, self.best())
@@ -328,7 +334,7 @@ class LatentSpaceOptimizer:
         self.rounds.begin(now, collection.num_kept, loss)
 
     def _enter(self, now: int) -> None:
-        """Takes up a round whose model is trained."""
+        """Begins a round whose model has been trained."""
         self._round = now
         self._pending = []
         score = Scorer(self.task, self._space, self.collection).of_means
@@ -338,7 +344,7 @@ class LatentSpaceOptimizer:
         self._proposer.enter(now)
 
     def _propose(self) -> None:
-        """Chooses the next queries, and puts them on the disk."""
+        """Proposes the next queries and writes them to disk."""
         done = {entry.query for entry in entries_of(self.ledger, self._round)}
         left = [n for n in self.plan.queries_of(self._round) if n not in done]
         proposed = self._proposer.propose(self._round, left)
@@ -346,7 +352,7 @@ class LatentSpaceOptimizer:
         self._pending = proposed.queries
         self.rounds.update(self._round)
 
-    # Their scores.
+    # Recording of scores.
 
     def tell(
         self,
@@ -356,22 +362,23 @@ class LatentSpaceOptimizer:
         failure: str | None = None,
         seconds: float = 0.0,
     ) -> Entry:
-        """Records what became of a query; it is on the disk on return.
+        """Records the result of a query; it is on disk when this returns.
 
         Args:
-          number: Of the query.
-          score: In the direction of the task. A number that is not finite is
-            recorded as a failure.
-          failure: Why there is no score, in one line.
-          seconds: How long it took.
+          number: Number of the query.
+          score: Its score, in the direction of the task. A number that is not
+            finite is recorded as a failure.
+          failure: The reason if there is no score, in one line.
+          seconds: Duration of the evaluation.
 
         Returns:
           The entry of the ledger.
 
         Raises:
-          ValueError: If nobody asked, it was told before, or neither or both
-            of `score` and `failure` are given.
-          TypeError: If `score` is no number. Nothing is recorded then.
+          ValueError: If the query is not pending, as it has not been asked for
+            or already been told, or neither or both of `score` and `failure`
+            are given. Nothing is recorded.
+          TypeError: If `score` is not a number. Nothing is recorded.
         """
         if (score is None) == (failure is None):
             raise ValueError(
@@ -381,8 +388,8 @@ class LatentSpaceOptimizer:
         waiting = {query.number: query for query in self._waiting()}
         if number not in waiting:
             raise ValueError(
-                "`number` must be that of a query which waits for its score "
-                f"({', '.join(map(str, waiting)) or 'none does'}), got "
+                "`number` must be that of a pending query "
+                f"({', '.join(map(str, waiting)) or 'there are none'}), got "
                 f"{number!r}"
             )
         result = evaluation.Result(None, failure, seconds)
@@ -416,21 +423,21 @@ class LatentSpaceOptimizer:
             outcome = result.failure if result.score is None else result.score
             raise OSError(
                 error.errno,
-                f"{error.strerror}; query {query.number} has been evaluated, "
-                f"and can be told: {outcome}",
+                f"{error.strerror}; query {query.number} has been evaluated; "
+                f"use `tell` to record its result: {outcome}",
                 str(self.ledger.path),
             ) from error
 
     def _fail(self, query: Query, failure: str) -> None:
         self._record(query, evaluation.Result(None, failure, 0.0))
 
-    # The whole.
+    # The whole loop.
 
     def run(self, evaluator: evaluation.Evaluator | None = None) -> None:
-        """Goes on until the budget is spent.
+        """Proposes and evaluates queries until the budget is spent.
 
         Args:
-          evaluator: Evaluates the objective; None for in this process.
+          evaluator: Evaluates the objective; None to evaluate in this process.
         """
         for _ in self.steps(evaluator):
             pass
@@ -438,7 +445,7 @@ class LatentSpaceOptimizer:
     def steps(
         self, evaluator: evaluation.Evaluator | None = None
     ) -> Iterator[None]:
-        """Goes on as `run` does, and yields after each proposal's queries."""
+        """Same as `run`, but yields after the queries of each proposal."""
         evaluator = evaluator or evaluation.InProcess()
         while queries := self.ask():
             given, inputs = self._inputs(queries)
@@ -454,7 +461,10 @@ class LatentSpaceOptimizer:
     def _inputs(
         self, queries: Sequence[Query]
     ) -> tuple[list[Query], list[Any]]:
-        """Returns the queries whose inputs can be made of JSON, and these."""
+        """Returns the queries whose inputs `from_json` restores, and these.
+
+        The other queries are recorded as failures.
+        """
         given, inputs = [], []
         for query in queries:
             try:
@@ -466,7 +476,7 @@ class LatentSpaceOptimizer:
         return given, inputs
 
     def _num_bytes(self, queries: Sequence[Query]) -> int:
-        """Returns more than what the entries of queries will take."""
+        """Returns an upper bound of the size of the entries of queries."""
         latents = 32 * self._space.num_latents
         return sum(
             len(json.dumps(query.input)) + latents + 4096 for query in queries
@@ -479,7 +489,7 @@ class LatentSpaceOptimizer:
         return done
 
     def close(self) -> None:
-        """Lets other processes open the run."""
+        """Closes the run, so that other processes can open it."""
         self.ledger.close()
 
     def __enter__(self) -> LatentSpaceOptimizer:

@@ -14,12 +14,12 @@ from tfvae.tvae import STATE_NAMES
 
 
 class ModelRetrainer:
-    """A VAE or TVAE that an optimisation retrains; see `RoundRetrainer`.
+    """Retrains a VAE or TVAE in each round; see `RoundRetrainer`.
 
     Attributes:
       num_observed: D of the model.
-      capacity: How many data points it can be trained on; None for any number.
-      settings: What has to be the same when a run is resumed.
+      capacity: The maximum number of data points; None for any number.
+      settings: Settings that must match to resume a run.
     """
 
     def __init__(self, model: Any, retraining: Retraining, seed: int) -> None:
@@ -27,8 +27,8 @@ class ModelRetrainer:
 
         Args:
           model: A VAE or a TVAE; it is trained further.
-          retraining: How.
-          seed: Of the draws of data points.
+          retraining: Settings of retraining.
+          seed: Seed of the draws of data points.
         """
         self._model = model
         self._retrainer = Retrainer(model, retraining, seed)
@@ -52,7 +52,7 @@ class ModelRetrainer:
         checkpoints.save(folder, self._model, now)
 
     def restore(self, folder: pathlib.Path) -> int | None:
-        # States of data that a TVAE had no room for yet are fresh ones.
+        # A TVAE may have more capacity now; it initialises the new states.
         found = checkpoints.restore_latest(
             folder, self._model, grows=STATE_NAMES
         )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Proposal of queries: fits the surrogate, asks the strategy, decodes.
 
-Lines 5 and 6 of the loop (see `tfvae.lso.loop`) without evaluations and files.
+Implements lines 5 and 6 of the algorithm in `tfvae.lso.loop`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Proposer:
-    """A strategy, its surrogate, and what they know in a round."""
+    """A strategy, its surrogate, and their data in the current round."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Proposer:
         ledger: Ledger,
         rounds: RoundTable,
     ) -> None:
-        """Keeps the parts of a run; `enter` has to follow."""
+        """Stores the parts of a run; call `enter` before `propose`."""
         self._task = task
         self._space = space
         self._plan = plan
@@ -55,7 +55,11 @@ class Proposer:
         self._scores = np.zeros(0)
 
     def enter(self, now: int) -> None:
-        """Encodes the data that a round, whose model is trained, goes by."""
+        """Encodes the data that the surrogate is fitted to in a round.
+
+        Args:
+          now: The round; its model must have been trained.
+        """
         self._is_warm = False
         if not self._strategy.uses_data:
             return
@@ -70,14 +74,14 @@ class Proposer:
             )
             rows = kept[chosen]
             self._latents = self._space.encode(collection.points[rows], rows)
-            # No point counts for less than an invalid one, lest outliers be
-            # what the surrogate is fitted to.
+            # Clip at the score of invalid inputs, so that outliers do not
+            # dominate the fit of the surrogate.
             self._scores = np.maximum(
                 collection.scores[rows], collection.invalid_score
             )
 
     def resume(self, state: dict[str, np.ndarray]) -> None:
-        """Goes on with the surrogate of the round's last proposal."""
+        """Restores the surrogate of the last proposal in this round."""
         if self._strategy.uses_surrogate and self._surrogate is not None:
             self._surrogate.restore(state)
             self._is_warm = True
@@ -87,11 +91,11 @@ class Proposer:
 
         Args:
           now: The round.
-          numbers: Those of its queries that have not been proposed.
+          numbers: Numbers of its queries that have not been proposed yet.
 
         Returns:
-          Queries of the first of `numbers`, as many as the strategy wants to
-          have at a time, and the state of the surrogate behind them.
+          Queries with the first of `numbers`, as many as the strategy proposes
+          at a time, and the state of the surrogate that they are based on.
         """
         first, plan = numbers[0], self._plan
         count = min(self._strategy.num_at_a_time(len(numbers)), len(numbers))
@@ -115,14 +119,14 @@ class Proposer:
                 seed,
                 found[place].failure,
             )
-            # A strategy may return fewer than it was asked for.
+            # A strategy may return fewer latents than requested.
             for number, place in zip(numbers, places, strict=False)
         ]
         surrogate = self._surrogate
         return Pending(queries, {} if surrogate is None else surrogate.state())
 
     def _fitted(self, now: int, first: int) -> Context:
-        """Returns what the strategy goes by, its surrogate fitted."""
+        """Fits the surrogate; returns the context of the strategy."""
         latents, scores = self._known(now)
         if self._strategy.uses_surrogate and self._surrogate is not None:
             seed = self._plan.seed_of(Use.FITTING, first)
@@ -151,7 +155,10 @@ class Proposer:
         )
 
     def _new_ones_first(self, found: Sequence[Reading]) -> list[int]:
-        """Returns the places of readings, those of unknown score first."""
+        """Returns the indices of readings, those without known score first.
+
+        Readings with a known score follow, then invalid ones.
+        """
         if self._plan.num_proposals == 1:
             return list(range(len(found)))
         key = self._collection.key
@@ -167,5 +174,5 @@ class Proposer:
 
 
 def entries_of(ledger: Ledger, now: int) -> list[Entry]:
-    """Returns what a ledger has of a round."""
+    """Returns the entries of a ledger that belong to a round."""
     return [one for one in ledger.entries if one.round == now]

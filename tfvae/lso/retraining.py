@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Retraining of a model in each round, on reweighted data."""
+"""Retraining of a model on weighted data, once per round."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from tfvae.optimizers import FusedAdam
 from tfvae.settings import Settings, saved_settings
 
 USES = ("sampling", "loss", "replication")
-"""What weights may be used for, see `Retraining.use`."""
+"""The uses of weights, see `Retraining.use`."""
 
 
 class DivergedError(RuntimeError):
-    """Retraining has left the finite numbers."""
+    """The loss of retraining is not finite."""
 
 
 @saved_settings
 class Retraining(Settings):
-    """How a model is trained at the beginning of each round.
+    """Settings of the training at the beginning of each round.
 
-    It goes on from the weights of the round before. An epoch is as many draws
-    as there are data points, whatever is drawn.
+    Training continues from the weights of the previous round. An epoch has as
+    many draws as there are data points, also if points are drawn repeatedly.
 
     Attributes:
-      first_epochs: Epochs before the first queries; less than one is a share
-        of an epoch's batches, rounded down, but one at least. 0 for none.
+      first_epochs: Epochs before the first queries. A fraction of an epoch is
+        rounded down to whole batches, but at least one. 0 for no training.
       epochs: Epochs before each later round.
       batch_size: Data points of a batch.
-      learning_rate: Of Adam.
-      epsilon: Of Adam; the published runs have PyTorch's.
-      use: What weights are used for: "sampling" draws points in proportion
-        to them, with replacement; "loss" visits each point once an epoch and
-        multiplies its whole loss with its weight; "replication" repeats
-        points and weighs the loss by what is left over (the published way
-        with expressions).
-      keeps_optimizer: Whether the moments of the optimizer outlast a round,
-        and a model that is compiled keeps its own. The published runs start
-        with none in each.
+      learning_rate: Learning rate of Adam.
+      epsilon: Epsilon of Adam; the published runs use PyTorch's default.
+      use: How weights are used. "sampling" draws points in proportion to them,
+        with replacement; "loss" visits each point once per epoch and
+        multiplies its whole loss by its weight; "replication" repeats points
+        and multiplies the loss by the remaining part of the weight (as in the
+        published runs on expressions).
+      keeps_optimizer: Whether to keep the moments of the optimizer between
+        rounds, and the optimizer of a model that is already compiled. The
+        published runs use a new optimizer in each round.
     """
 
     first_epochs: float = 1.0
@@ -72,7 +72,12 @@ class Retraining(Settings):
             )
 
     def num_steps(self, num_data: int, is_first: bool) -> int:
-        """Returns the steps before a round, given the number of points."""
+        """Returns the number of training steps before a round.
+
+        Args:
+          num_data: Number of data points.
+          is_first: Whether it is the first round.
+        """
         epochs = self.first_epochs if is_first else self.epochs
         if not epochs:
             return 0
@@ -80,9 +85,9 @@ class Retraining(Settings):
 
 
 class Retrainer:
-    """A model, and the batches it is trained on again.
+    """Retrains a model in each round.
 
-    Nothing is traced anew as data and weights change.
+    New data and weights do not retrace the training step.
     """
 
     def __init__(
@@ -91,9 +96,9 @@ class Retrainer:
         """Prepares a built model.
 
         Args:
-          model: A built model, with capacity for all data there will ever be.
-          settings: How it is trained.
-          seed: Of the draws.
+          model: A built model, with capacity for the data of all rounds.
+          settings: Settings of the training.
+          seed: Seed of the draws of data points.
         """
         self._model = model
         self._settings = settings
@@ -118,16 +123,16 @@ class Retrainer:
         Args:
           points: `[N, D]`.
           weights: `[N]`, sum 1.
-          num_data: How many points make an epoch: N without those that have
-            been dropped, whose weight is 0.
+          num_data: Number of draws of an epoch: N without the dropped points,
+            whose weight is 0.
           is_first: Whether it is the first round.
 
         Returns:
-          The mean loss (of a TVAE: minus the bound), nats; None if there is
-          nothing to do.
+          The mean loss (for a TVAE, minus the bound), nats; None if there are
+          no training steps.
 
         Raises:
-          DivergedError: If it is not finite.
+          DivergedError: If the loss is not finite.
         """
         if self._settings.use == "replication":
             rows, weights = replicate(weights)
@@ -148,23 +153,23 @@ class Retrainer:
         loss = logs["loss"][0] if "loss" in logs else -logs["bound"][0]
         if not math.isfinite(loss):
             raise DivergedError(
-                f"retraining diverged (the loss is {loss}); lower "
-                "`learning_rate` of Retraining, in another folder"
+                f"retraining diverged (the loss is {loss}); start a new run "
+                "with a smaller `learning_rate` of Retraining"
             )
         return float(loss)
 
     def _weighted(
         self, points: np.ndarray, weights: np.ndarray
     ) -> tf.data.Dataset:
-        """Returns endless batches that begin where the model's steps are.
+        """Returns infinite batches, starting at the model's current step.
 
-        Draws depend on the seed and the step alone, so a model that is
-        restored goes on with those that it would have had.
+        Draws depend only on the seed and the step, so a restored model gets
+        the same batches as one that was not interrupted.
         """
         step = int(self._model.iteration)
         batch_size = self._settings.batch_size
         if self._settings.use != "sampling":
-            # An epoch of its own for each round, whatever their lengths.
+            # A new epoch in each round, of any length.
             return loss_weighted_batches(
                 points,
                 weights,
@@ -189,7 +194,7 @@ class Retrainer:
 
 
 def _reset(optimizer: Any) -> None:
-    """Forgets the moments and the steps, but not the learning rate."""
+    """Resets the moments and the step counter, but not the learning rate."""
     for variable in optimizer.variables:
         if not variable.path.endswith("learning_rate"):
             variable.assign(tf.zeros_like(variable))

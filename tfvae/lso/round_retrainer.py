@@ -11,9 +11,9 @@ import numpy as np
 
 
 class RoundRetrainer(Protocol):
-    """Trains a model before each round, and keeps it on the disk.
+    """Trains a model before each round, and saves it to disk.
 
-    `ModelRetrainer` does so with a VAE or a TVAE.
+    `ModelRetrainer` implements it for VAEs and TVAEs.
     """
 
     @property
@@ -22,11 +22,11 @@ class RoundRetrainer(Protocol):
 
     @property
     def capacity(self) -> int | None:
-        """How many data points there may be; None for any number."""
+        """The maximum number of data points; None for any number."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What has to be the same when a run is resumed, by their `repr`."""
+        """Settings, compared by `repr`, that must match to resume a run."""
 
     def retrain(
         self,
@@ -35,23 +35,36 @@ class RoundRetrainer(Protocol):
         num_data: int,
         is_first: bool,
     ) -> float | None:
-        """Trains the model on `points` `[N, D]`, drawn by `weights` `[N]`.
+        """Trains the model for one round.
 
-        Returns the loss, nats, or None if nothing was trained. `num_data` of
-        the points have not been dropped; an epoch is as long as they are.
+        Args:
+          points: `[N, D]`.
+          weights: `[N]`, sum 1, 0 for dropped points.
+          num_data: Number of points that have not been dropped, which is the
+            length of an epoch.
+          is_first: Whether it is the first round.
+
+        Returns:
+          The mean loss, nats; None if there was nothing to train.
         """
 
     def save(self, folder: pathlib.Path, now: int) -> None:
-        """Writes the model of a round, and is on the disk on return."""
+        """Saves the model of round `now`; it is on disk when this returns."""
 
     def restore(self, folder: pathlib.Path) -> int | None:
-        """Takes up the newest model and returns its round; None without."""
+        """Restores the newest saved model; returns its round, None if none."""
 
 
 def check_size(
     retrainer: RoundRetrainer, points: np.ndarray, budget: int
 ) -> None:
-    """Raises a ValueError if a model is not one of data that may grow."""
+    """Raises a ValueError if a model does not fit the data of all rounds.
+
+    Args:
+      retrainer: The retrainer of the model.
+      points: Initial data points, `[N, D]`.
+      budget: Number of queries, each of which may become a data point.
+    """
     if points.shape[1] != retrainer.num_observed:
         raise ValueError(
             f"`model` must observe the {points.shape[1]} dimensions of the "
@@ -60,6 +73,7 @@ def check_size(
     most, capacity = len(points) + budget, retrainer.capacity
     if capacity is not None and capacity < most:
         raise ValueError(
-            f"`model` must have room for {most} data points, all there may "
-            f"ever be, got {capacity}; use model.with_capacity({most})"
+            f"`model` must have capacity for {most} data points, the initial "
+            f"ones and all queries, got {capacity}; use "
+            f"model.with_capacity({most})"
         )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Oracle scores of latents, evaluated outside the query budget.
+"""Scores of latents that do not count for the query budget.
 
-Oracles and figures use them; they are not recorded.
+They are used by oracle strategies and figures, and are not recorded.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 class Scorer:
-    """Decodes and evaluates; what has no score counts as an invalid decode."""
+    """Decodes and evaluates latents; failures score as invalid decodes."""
 
     def __init__(
         self, task: Task, space: LatentSpace, collection: Collection
     ) -> None:
-        """Keeps what it scores by."""
+        """Stores the parts of a run."""
         self._task = task
         self._space = space
         self._collection = collection
@@ -48,8 +48,8 @@ class Scorer:
         """Returns scores `[n]` in the direction of the task, and the inputs.
 
         Args:
-          means: Of the decoder, `[n, D]`.
-          seed: Of reading them.
+          means: Decoder means, `[n, D]`.
+          seed: Seed of their conversion to inputs.
         """
         found = read(self._task, means, seed)
         return self._scores(found), [one.input for one in found]

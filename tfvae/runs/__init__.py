@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs that train, denoise, evaluate, export and optimise, set up by gin."""
+"""Runs configured by gin: train, denoise, evaluate, export, optimise."""

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads, queries and writes gin configurations.
 
-This is the only module that touches the state of gin. Everything else is
-configured by being called.
+This is the only module that accesses the global state of gin. All other code
+receives its configuration as arguments.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import importlib.util  # noqa: F401 (gin needs it, and forgets to import it)
+import importlib.util  # noqa: F401 (gin uses it without importing it)
 import os
 import pathlib
 import re
@@ -27,25 +27,25 @@ import tfvae.priors
 import tfvae.restoration
 import tfvae.schedules
 import tfvae.tvae
-import tfvae.vae  # noqa: F401 (these register their names with gin)
+import tfvae.vae  # noqa: F401 (their imports register names with gin)
 from tfvae import data, locations, lso
 
-# Packages that an installed tfvae may lack, by how to get them.
+# Packages that may be missing: those of clones, and those of an extra.
 _OF_A_CLONE = ("benchmarks", "papers")
 _OF_STUDIES = ("pandas", "statsmodels", "tabulate")
 
 _Value = TypeVar("_Value")
 
-# Those of the lazy packages register when they are looked up.
+# The names of lazily imported packages register with gin when accessed.
 for _package in (data, lso):
     for _name in _package.__all__:
         getattr(_package, _name)
 
 locations.make_clone_importable()
 gin.add_config_file_search_path(os.fspath(locations.gin_folder()))
-# Files only: gin also takes `runs/bars.gin` for a file of a package `runs`, and
-# fails where the current folder has a folder of that name, as it does after
-# the first --run_dir=runs/one.
+# Read from the file system only: gin would also look for `runs/bars.gin` in a
+# Python package `runs`, and fails if the current folder has a folder of that
+# name, which the first --run_dir=runs/one creates.
 gin.config._FILE_READERS[:] = [(open, os.path.isfile)]
 
 for _optimizer in (
@@ -60,17 +60,17 @@ def load(
     gin_files: Sequence[str | os.PathLike[str]] = (),
     gin_params: Sequence[str] = (),
 ) -> None:
-    """Replaces gin's configuration, strictly.
+    """Replaces gin's configuration; unknown names are errors.
 
     Args:
-      gin_files: Files to read, later ones override. A path that does not
-        exist is looked for in the `gin` folder of the project.
+      gin_files: Files to read; later ones override earlier ones. A path that
+        does not exist is looked up in the `gin` folder of tfvae.
       gin_params: Bindings like `fit.epochs = 3`, which override the files.
 
     Raises:
       OSError: If a file does not exist.
-      ImportError: If a file imports what is not installed.
-      SyntaxError: If a value is not Python.
+      ImportError: If a file imports a module that is not installed.
+      SyntaxError: If a value is not a Python literal or gin reference.
       ValueError: If a name is unknown to gin, or a required value is missing.
     """
     gin.clear_config()
@@ -88,7 +88,7 @@ def load(
         if "Failed to parse token" not in str(err):
             raise
         raise SyntaxError(
-            f"{err} (text needs quotes of its own: "
+            f"{err} (strings need quotes of their own: "
             "--gin_param=\"IMAGE='house.png'\")"
         ) from err
     except ValueError as err:
@@ -104,11 +104,11 @@ def load(
 
 @contextlib.contextmanager
 def explaining_imports() -> Iterator[None]:
-    """Says how to get a module that is missing, where we know.
+    """Adds to the error of a missing package how to install it.
 
     Raises:
       ImportError: From a ModuleNotFoundError of a package that is not
-        installed with tfvae. Those of others pass as they are.
+        installed with tfvae. Other errors pass unchanged.
     """
     try:
         yield
@@ -116,8 +116,8 @@ def explaining_imports() -> Iterator[None]:
         name = _name_of_missing(err)
         if name in _OF_A_CLONE:
             raise ImportError(
-                f"`{name}` is in clones of the repository only, not in the "
-                "installed package: clone it, and run the same command there."
+                f"`{name}` is not part of the installed package: clone the "
+                "repository, and run the same command there."
             ) from err
         if name in _OF_STUDIES:
             raise ImportError(
@@ -128,7 +128,7 @@ def explaining_imports() -> Iterator[None]:
 
 
 def _name_of_missing(err: BaseException | None) -> str | None:
-    """Returns the module that is missing; gin's copy of an error has none."""
+    """Returns the missing module; gin re-raises errors without its name."""
     while err is not None and getattr(err, "name", None) is None:
         err = err.__context__
     return getattr(err, "name", None)
@@ -138,13 +138,13 @@ def with_data(
     gin_files: Sequence[str | os.PathLike[str]],
     default: str | os.PathLike[str],
 ) -> list[str | os.PathLike[str]]:
-    """Puts a file first where none binds `experiment.data`.
+    """Prepends a default file if no other file binds `experiment.data`.
 
-    Replaces the configuration.
+    Replaces gin's configuration.
 
     Args:
       gin_files: See `load`.
-      default: The file that binds it then.
+      default: The file that binds it in this case.
 
     Returns:
       The files to load.
@@ -166,7 +166,7 @@ def load_run(
     gin_files: Sequence[str | os.PathLike[str]] = (),
     gin_params: Sequence[str] = (),
 ) -> None:
-    """Loads the configuration of a run, then what overrides it.
+    """Loads the configuration of a run, then files and bindings over it.
 
     Args:
       run_dir: Folder of the run.
@@ -186,36 +186,37 @@ def load_run(
 
 
 def text() -> str:
-    """Returns the whole configuration; parsing it gives the same again."""
+    """Returns the whole configuration as text that gin can parse."""
     return gin.config_str()
 
 
 def value(name: str) -> Any:
-    """Returns the value of a parameter, None where nothing binds it."""
+    """Returns the value of a parameter, or None if it is not bound."""
     try:
         found = gin.query_parameter(name)
     except ValueError:
         return None
-    # A copy of a reference to a macro is the value of the macro.
+    # gin evaluates a reference to a macro when it is copied.
     return copy.deepcopy(found) if str(found).startswith("%") else found
 
 
 def once(key: Hashable, make: Callable[[], _Value]) -> _Value:
-    """Returns one object to all that the configuration hands it to.
+    """Returns the same object for all references in a configuration.
 
-    gin calls what a value refers to, such as `@own_task()`, for each parameter
-    that has the value. A function that returns `once(key, make)` makes its
-    object in the first call after `load`, and returns the same one in others.
+    gin calls the function of a reference, such as `@own_task()`, once for each
+    parameter that is bound to it. A function that returns `once(key, make)`
+    creates its object in the first call after `load`, and returns the same
+    object in later calls.
 
     Args:
-      key: Of the object.
-      make: Makes it.
+      key: Identifies the object.
+      make: Creates the object.
     """
     return gin.config.singleton_value(key, make)
 
 
 def operative_text() -> str:
-    """Returns what has been used of the configuration, defaults included."""
+    """Returns the bindings used so far, defaults included, as text."""
     return gin.operative_config_str()
 
 
@@ -223,19 +224,19 @@ def bindings(config_text: str) -> dict[str, str]:
     """Returns the values of a configuration by name.
 
     Args:
-      config_text: Such as `text` returns.
+      config_text: A configuration in the format of `text`.
 
     Returns:
-      Each value as Python writes it, references as gin does.
+      The `repr` of each value; references in the syntax of gin.
 
     Raises:
-      SyntaxError: If it is not the text of a configuration.
+      SyntaxError: If the text is not a valid gin configuration.
     """
     return _parsed(config_text)[0]
 
 
 class _Reference:
-    """A reference to a macro or a function, written as gin does."""
+    """A reference to a macro or a function, whose `repr` is gin syntax."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -245,7 +246,7 @@ class _Reference:
 
 
 class _References(config_parser.ParserDelegate):
-    """Makes references that need no such function; collects the macros."""
+    """Parses references to functions that may not exist; collects macros."""
 
     def __init__(self) -> None:
         self.macros: set[str] = set()
@@ -277,11 +278,11 @@ def _macros() -> set[str]:
 
 
 def _check_macros(gin_params: Sequence[str], known: set[str]) -> None:
-    """Raises a ValueError for a macro on the command line that nothing uses.
+    """Raises a ValueError if `gin_params` define a macro that is not used.
 
     Args:
-      gin_params: The command line's.
-      known: Those of the gin files.
+      gin_params: Bindings of the command line.
+      known: Macros of the gin files.
     """
     defined = [
         match.group(1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Zero-shot denoising and in-painting run on one picture."""
+"""Run that denoises or in-paints a single image (zero-shot)."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _HALF_CYCLE = "cyclical_adam.half_cycle_epochs"
 def schedule_bindings(
     run_dir: str | os.PathLike[str] | None, epochs: int | None
 ) -> list[str]:
-    """Returns the bindings that make a run end at a low learning rate.
+    """Returns bindings for one learning rate cycle over all epochs of a run.
 
     Args:
-      run_dir: Folder of the run. One that has checkpoints keeps the cycle it
-        was started with, so that more epochs extend it.
-      epochs: Number of epochs, one cycle of the learning rate; None where
-        the configuration says.
+      run_dir: Folder of the run. A run that has checkpoints keeps the cycle
+        that it was started with, so that more epochs extend it.
+      epochs: Number of epochs, which are one cycle of the learning rate; None
+        for the cycle of the configuration, without any binding.
     """
     if epochs is None:
         return []
@@ -51,16 +51,16 @@ def denoise(
     output: str | None = None,
     export: bool = True,
 ) -> dict[str, Any]:
-    """Trains on the patches of a picture and writes the restored picture.
+    """Trains on the patches of an image and writes the restored image.
 
-    The picture as restored so far is in figures/restored_latest.png while
-    the training goes on. Call it again with the same configuration to go on
-    with a run that was interrupted; a finished run is left as it is, and its
-    picture is written to `output`.
+    During training, figures/restored_latest.png has the image as restored so
+    far. Call it again with the same configuration to resume an interrupted
+    run; a finished run is not changed, and its image is written to `output`.
 
     Args:
       run_dir: Folder of the run, see `RunDirectory`.
-      output: Where to write the restored picture, beside the run folder.
+      output: File to write the restored image to, in addition to the run
+        folder; None for none.
       export: Whether to write a SavedModel at the end.
 
     Returns:
@@ -69,7 +69,7 @@ def denoise(
     Raises:
       ValueError: If a value of the configuration is out of range, or
         `run_dir` has a run of another configuration.
-      RuntimeError: If another process is at `run_dir`.
+      RuntimeError: If another process is using `run_dir`.
     """
     run = RunDirectory(run_dir)
     with run.locked_for_training() as is_finished:
@@ -82,9 +82,9 @@ def denoise(
         parts = experiment()
         if parts.restoration is None:
             raise ValueError(
-                "`experiment.data` must be a picture to restore, such as "
-                "@corrupted_image(), got data points; use tools/train.py "
-                "for them."
+                "`experiment.data` must be an image to restore, such as "
+                "@corrupted_image(), got data points; use `tfvae train` for "
+                "them."
             )
         observer = _Observer(run, parts, parts.restoration)
         rows = fit(run, parts, observer)
@@ -105,7 +105,7 @@ def denoise(
 
 
 class _Observer:
-    """Restores the picture during training and writes it down."""
+    """Restores the image during training and writes it to the run folder."""
 
     def __init__(
         self, run: RunDirectory, parts: Experiment, restoration: Restoration
@@ -129,7 +129,7 @@ class _Observer:
         return Observation(scores, {"restored": restored / images.WHITE})
 
     def restored(self, epoch: int) -> np.ndarray:
-        """Returns the picture as restored after `epoch` epochs."""
+        """Returns the image as restored after `epoch` epochs."""
         if self._last is None or self._last[0] != epoch:
             points = self._parts.observations.train
             estimates = self._parts.model.stored_reconstruction(
@@ -140,13 +140,13 @@ class _Observer:
 
 
 def _write(path: str | os.PathLike[str], image: np.ndarray, bits: int) -> None:
-    """Writes a picture as deep as the original, where the format can."""
+    """Writes an image with `bits` per channel if the format supports it."""
     can_be_deep = pathlib.Path(path).suffix.lower() in (".png", ".tif", ".tiff")
     images.write_image(path, image, bits=bits if can_be_deep else 8)
 
 
 def _check_output(output: str) -> None:
-    """Raises a ValueError where the picture could not be written."""
+    """Raises an error if the image could not be written to `output`."""
     path = pathlib.Path(output)
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".tif", ".tiff"):
         raise ValueError(
@@ -160,11 +160,12 @@ def _check_output(output: str) -> None:
 
 
 def _copy_restored(run: RunDirectory, output: str) -> None:
-    """Writes the picture that a finished run has restored once more."""
+    """Copies the restored image of a finished run to `output`."""
     path = run.figures / _RESTORED
     if not path.exists():
         raise FileNotFoundError(
-            f"`output` needs the picture of the finished run, got no {path}."
+            f"`output` needs the restored image of the finished run, but {path}"
+            " does not exist."
         )
     _write(output, *images.read_image(path))
     print(f"wrote {output}, a copy of {path}")
@@ -173,7 +174,7 @@ def _copy_restored(run: RunDirectory, output: str) -> None:
 def _draw(
     run: RunDirectory, restoration: Restoration, restored: np.ndarray
 ) -> None:
-    """Writes the restored picture, alone and beside what it was made from."""
+    """Writes the restored image, alone and beside the corrupted image."""
     _write(run.figures / _RESTORED, restored, restoration.bits)
     plots.restoration_panel(
         restoration.clean,
@@ -184,7 +185,7 @@ def _draw(
 
 
 def _scores(restoration: Restoration, restored: np.ndarray) -> dict[str, float]:
-    """Returns PSNR and SSIM before and after, where a clean picture is."""
+    """Returns PSNR and SSIM before and after, if there is a clean image."""
     if restoration.clean is None:
         return {}
     after = restoration.score(restored)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluates a trained model."""
+"""Evaluation of the model of a run on held-out data."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from tfvae.runs.run_directory import RunDirectory
 def evaluate(
     run_dir: str | os.PathLike[str], *, num_points: int | None = 1000
 ) -> dict[str, Any]:
-    """Infers data points that the model has not seen, at fixed parameters.
+    """Computes the metrics of a trained model on held-out data points.
 
     The bound of a `VAE` is the importance-weighted one of 128 draws.
 
     Args:
       run_dir: Folder of a run that has a checkpoint.
-      num_points: How many points to infer at most, evenly spaced, as it
-        takes up to `TVAE.inference_steps` E-steps for each; None for all.
+      num_points: The maximum number of points, evenly spaced, as a TVAE takes
+        up to `TVAE.inference_steps` E-steps to infer them; None for all.
 
     Returns:
-      The figures, which are also written to evaluation.json: the bound on
-      the log-likelihood of held-out points (of the training points, inferred
-      afresh, where there are none), the exact log-likelihood where points
-      x 2**latents x dimensions are at most 2**34, the error of
-      reconstructions, and the scores of the restored picture where there is
-      a clean one.
+      The metrics, which are also written to evaluation.json: the mean bound
+      on the log-likelihood of held-out points in nats (of the training
+      points, inferred anew, if there are none), the exact log-likelihood if
+      points x 2**latents x dimensions are at most 2**34, the RMSE of
+      reconstructions, and PSNR and SSIM of the restored image if there is a
+      clean one.
 
     Raises:
       FileNotFoundError: If the run has no checkpoint.

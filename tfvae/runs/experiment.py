@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds a model for its data, and trains it: shared by all training tools."""
+"""Construction and training of a configured model, shared by all runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tfvae.vae import VAE, Elbo, Encoder, learnable
 from tfvae.vae.objectives import Objective
 
 Observer = Callable[[int], tfvae.callbacks.Observation]
-"""Given the number of complete epochs, returns what it saw of the run."""
+"""From the number of completed epochs to the observed scalars and images."""
 
 
 class Experiment(NamedTuple):
@@ -40,7 +40,7 @@ class Experiment(NamedTuple):
     model: LatentModel
     observations: Observations
     restoration: Restoration | None
-    """The picture whose patches the observations are, if there is one."""
+    """The restoration of the image whose patches are the data, or None."""
     seed: int
 
 
@@ -54,25 +54,25 @@ def experiment(
     seed: int = 0,
     max_points: int | None = None,
 ) -> Experiment:
-    """Builds the model of a configuration for its data.
+    """Builds the configured model for the configured data.
 
     Args:
-      data: Data points, or the restoration of a picture that provides them.
+      data: Data points, or the restoration of an image that provides them.
       model: Called with the decoder, the likelihood, the number of data
         points and the seed.
       decoder: Called with the number of outputs.
       likelihood: Called without arguments.
-      seed: Of the decoder's weights, of the model's random draws and of the
-        order of the data.
-      max_points: Train on so many data points at most, evenly spaced; a
-        picture can not be restored then. None for all.
+      seed: Seed of the decoder's initial weights, of the model's random draws
+        and of the order of the data.
+      max_points: The maximum number of training points, evenly spaced; with a
+        limit, an image can not be restored. None for all.
 
     Returns:
-      The parts.
+      The experiment.
 
     Raises:
-      TypeError: If `data` is neither, or a picture is to be restored by
-        another model than a TVAE.
+      TypeError: If `data` is neither, or an image is to be restored by a model
+        other than a TVAE.
       ValueError: If `max_points` is less than 1, `seed` is not an integer
         from 0 to 2**32 - 1, or data are outside the likelihood's support.
     """
@@ -101,7 +101,7 @@ def experiment(
     )
     if restoration is not None and built.capacity is None:
         raise TypeError(
-            "`experiment.model` must be @TVAE for a picture to restore, got "
+            "`experiment.model` must be @TVAE to restore an image, got "
             f"{type(built).__name__}."
         )
     built.adapt(observations.train)
@@ -126,22 +126,22 @@ def vae(
     encoder: Callable[..., Encoder] = learnable,
     objective: Objective | None = None,
 ) -> VAE:
-    """Builds an amortised VAE, for `experiment.model`.
+    """Builds an amortised VAE, as a value of `experiment.model`.
 
     Args:
       decoder: The decoder.
-      likelihood: The observation model.
-      num_data: Not used; TVAEs need it.
-      seed: Of the model's random draws.
-      network: Called with the number of the encoder's outputs.
-      prior: Called with the number of latents.
+      likelihood: The likelihood.
+      num_data: Not used; only a TVAE needs it.
+      seed: Seed of the model's random draws.
+      network: Returns the encoder network; called with the number of outputs.
+      prior: Returns the prior; called with the number of latents.
       num_latents: M.
-      encoder: Policy that says how much of the network trains, called with
-        the network and the number of latents.
-      objective: What training minimises; None for the bound.
+      encoder: Returns the encoder, with all, some or none of the network's
+        layers trainable; called with `network` and the number of latents.
+      objective: The training objective; None for the negative ELBO.
 
     Raises:
-      TypeError: If a part is not a function that makes one.
+      TypeError: If `network`, `prior` or `encoder` is not callable.
     """
     for name, part in (
         ("encoder", encoder),
@@ -150,7 +150,7 @@ def vae(
     ):
         if not callable(part):
             raise TypeError(
-                f"`vae.{name}` must be a function that makes one, such as "
+                f"`vae.{name}` must be a function that returns it, such as "
                 f"@learnable, @conv_encoder or @RealNVPPrior, got {part!r}."
             )
     return VAE(
@@ -191,12 +191,13 @@ def cyclical_adam(
 
     Args:
       steps_per_epoch: Optimizer steps of an epoch.
-      min_learning_rate: At the beginning of a cycle.
-      max_learning_rate: In the middle of a cycle.
-      half_cycle_epochs: Epochs from the one to the other.
+      min_learning_rate: Learning rate at the beginning of a cycle.
+      max_learning_rate: Learning rate in the middle of a cycle.
+      half_cycle_epochs: Epochs from the minimum to the maximum.
     """
-    # Keras's own form, which the figures on record were made with: rounding
-    # alone sends hard runs, such as bars, to other optima.
+    # Not the fused form: the recorded results were obtained with Keras's, and
+    # rounding differences suffice to move hard runs, such as bars, to other
+    # local optima.
     return keras.optimizers.Adam(
         tfvae.schedules.TriangularCyclical(
             min_learning_rate,
@@ -213,12 +214,12 @@ def constant_adam(
     learning_rate: float = 1e-3,
     epsilon: float = 1e-7,
 ) -> keras.optimizers.Optimizer:
-    """Returns Adam with a constant learning rate, in its fused form.
+    """Returns Adam with a constant learning rate and fused updates.
 
     Args:
       steps_per_epoch: Not used.
       learning_rate: The learning rate.
-      epsilon: Of Adam; Keras's, where PyTorch has 1e-8.
+      epsilon: Adam's epsilon; the default is that of Keras (PyTorch: 1e-8).
     """
     return FusedAdam(learning_rate, epsilon=epsilon)
 
@@ -239,33 +240,36 @@ def fit(
 ) -> list[dict[str, float]]:
     """Trains a model, from the last checkpoint of the run if there is one.
 
-    Data order, learning rate and random numbers depend on the seed and the
-    epoch alone, so a run that was killed and resumed ends like an unbroken one.
+    Data order, learning rate and random numbers depend only on the seed and
+    the epoch, so an interrupted and resumed run gives the same results as an
+    uninterrupted one.
 
     Args:
       run: Folder of the run, locked.
-      parts: What to train on what.
+      parts: The model and its data.
       observer: Called every `observe_every` epochs.
-      epochs: Number of epochs of the whole run.
+      epochs: Total number of epochs of the run.
       batch_size: Data points of a batch, B.
-      optimizer: Called with the gradient steps of an epoch.
+      optimizer: Returns the optimizer; called with the number of gradient
+        steps of an epoch.
       observe_every: Epochs between two calls of `observer`.
       checkpoint_every: Epochs between two checkpoints.
       keep_checkpoints: Number of checkpoints that remain on disk.
-      steps_per_execution: The most steps that Keras runs in one go, of those
-        that divide an epoch (across its end, a resumed run would differ);
-        more save time where a step takes less than a few milliseconds.
+      steps_per_execution: The maximum of `steps_per_execution` of Keras. The
+        largest number is used that divides the steps of an epoch, as a resumed
+        run would differ otherwise. Larger values save time if a step takes
+        less than a few milliseconds.
 
     Returns:
       The metrics of each epoch.
 
     Raises:
       TypeError: If `optimizer` is not a function that returns an optimizer.
-      ValueError: If a value is out of range, fewer epochs are asked for than
-        the run already has, or it was trained on other data.
-      OSError: If the disk has no room for the checkpoints.
+      ValueError: If a value is out of range, `epochs` is less than the number
+        of epochs already trained, or the run was trained on other data.
+      OSError: If there is not enough disk space for the checkpoints.
       DivergedError: If the bound is not finite; the checkpoint of the epoch
-        before stays.
+        before is kept.
     """
     _check_positive(
         epochs=epochs,
@@ -294,7 +298,7 @@ def fit(
 
 
 def _check_positive(**values: Any) -> None:
-    """Raises a ValueError for what is not a positive integer."""
+    """Raises a ValueError if a value is not a positive integer."""
     for name, value in values.items():
         is_integer = isinstance(value, numbers.Integral)
         if not is_integer or isinstance(value, bool) or value < 1:
@@ -322,14 +326,17 @@ def _compile(
 def _made_optimizer(
     optimizer: Callable[[int], keras.optimizers.Optimizer], steps: int
 ) -> keras.optimizers.Optimizer:
-    """Calls `optimizer`; a class would take the steps for a learning rate."""
+    """Calls `optimizer`, unless it is a class.
+
+    An optimizer class would take the number of steps for its learning rate.
+    """
     made = None
     if callable(optimizer) and not inspect.isclass(optimizer):
         made = optimizer(steps)
     if not isinstance(made, keras.optimizers.Optimizer):
         raise TypeError(
-            "`fit.optimizer` must be a function that makes an optimizer, given "
-            "the gradient steps of an epoch, such as @cyclical_adam, got "
+            "`fit.optimizer` must be a function from the number of gradient "
+            "steps of an epoch to an optimizer, such as @cyclical_adam, got "
             f"{optimizer!r}."
         )
     return made
@@ -343,16 +350,16 @@ def _largest_divisor(number: int, limit: int) -> int:
 def _resume(
     run: RunDirectory, parts: Experiment, epochs: int, checksum: int
 ) -> tuple[int, list[dict[str, float]]]:
-    """Gives the model the last checkpoint of the run, if there is one.
+    """Restores the model from the last checkpoint of the run, if there is one.
 
     Args:
       run: Folder of the run.
       parts: The experiment, its model compiled.
-      epochs: Number of epochs of the whole run.
-      checksum: Of the training data.
+      epochs: Total number of epochs of the run.
+      checksum: CRC-32 of the training data.
 
     Returns:
-      The epochs that the run has already, and their metrics.
+      The number of epochs already trained, and their metrics.
 
     Raises:
       ValueError: If it was trained on other data, or for more epochs.
@@ -368,8 +375,8 @@ def _resume(
     )
     if restored.epoch > epochs:
         raise ValueError(
-            f"`fit.epochs` must be at least {restored.epoch}, the epochs that "
-            f"{run.path} has already, got {epochs!r}."
+            f"`fit.epochs` must be at least {restored.epoch}, the number of "
+            f"epochs already trained in {run.path}, got {epochs!r}."
         )
     return restored.epoch, restored.extra["rows"]
 
@@ -377,7 +384,7 @@ def _resume(
 def _check_room(
     run: RunDirectory, model: LatentModel, num_checkpoints: int
 ) -> None:
-    """Raises an OSError where the disk can not hold so many checkpoints."""
+    """Raises an OSError if the checkpoints do not fit on the disk."""
     check_disk_space(
         run.path,
         num_checkpoints * tfvae.checkpoints.checkpoint_bytes(model),
@@ -392,7 +399,7 @@ def _saver(
     every: int,
     keep: int,
 ) -> tfvae.checkpoints.SaveCheckpoints:
-    """Returns the callback that saves what `_resume` wants to find."""
+    """Returns the callback that saves the checkpoints `_resume` reads."""
     return tfvae.checkpoints.SaveCheckpoints(
         run.checkpoints,
         every,
@@ -408,7 +415,7 @@ def _callbacks(
     table: tfvae.callbacks.MetricsTable,
     saver: tfvae.checkpoints.SaveCheckpoints,
 ) -> list[keras.callbacks.Callback]:
-    """Returns all callbacks of a run, in the order that they rely on."""
+    """Returns all callbacks of a run, in the order that they depend on."""
     return [
         tfvae.callbacks.StopWhenDiverged(),
         *model.training_callbacks(),
@@ -445,14 +452,14 @@ def _train(
         steps_per_epoch=math.ceil(data.num_data / batch_size),
         initial_epoch=start,
         epochs=epochs,
-        shuffle=False,  # The batches come shuffled.
+        shuffle=False,  # The batches are already shuffled.
         verbose=0,
         callbacks=callbacks,
     )
 
 
 def _announce(parts: Experiment, start: int, epochs: int, steps: int) -> None:
-    """Prints what is about to be trained."""
+    """Prints a summary of the data and the model before training."""
     data, model = parts.observations, parts.model
     action = f"resuming after epoch {start}" if start else "training"
     print(

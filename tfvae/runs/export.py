@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exports a trained model for serving."""
+"""Export of the model of a run as a SavedModel."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def export(
 
     Args:
       run_dir: Folder of a run that has a checkpoint.
-      output: Folder of the SavedModel; saved_model/ of the run when None.
+      output: Folder of the SavedModel; None for saved_model/ in the run folder.
 
     Returns:
-      The folder.
+      The folder of the SavedModel.
 
     Raises:
       FileNotFoundError: If the run has no checkpoint.
@@ -39,5 +39,5 @@ def export(
             serving.export_saved_model(
                 parts.model, path, event_shape=parts.observations.event_shape
             )
-    print(f"wrote {path}, as trained for {checkpoint.epoch} epochs")
+    print(f"wrote {path}, the model after {checkpoint.epoch} epochs")
     return path

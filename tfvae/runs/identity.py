@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compares the configuration of a run folder with the current one.
+"""Comparison of the configuration of a run folder with the current one.
 
-Training, denoising, optimisations and cells of sweeps all ask here, before
-they go on with what a folder has.
+Training, denoising, optimisations and cells of sweeps check it before they
+resume the run of a folder.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import NamedTuple
 from tfvae.runs import config
 
 EPOCHS = "fit.epochs"
-"""More epochs extend a training; they do not make it another one."""
+"""The number of epochs, which may be raised to extend a training run."""
 
-# What is written or kept of a run, without an influence on any figure.
+# Parameters of what is written or kept, without influence on any result.
 _WITHOUT_INFLUENCE = frozenset(
     {
         "denoise.export",
@@ -28,17 +28,17 @@ _WITHOUT_INFLUENCE = frozenset(
         "train.export",
     }
 )
-# Their values are paths, which can be written in several ways.
+# Parameters whose values are paths, compared after resolving them.
 _PATHS = frozenset({"optimize.warm_start", "own_task.path"})
 
 
 class Rules(NamedTuple):
-    """What may differ between two configurations of the same run."""
+    """The parameters that may differ between configurations of the same run."""
 
     extendable: str | None
-    """The parameter that may be raised, for the error; None for none."""
+    """The parameter that the error message says may be raised, or None."""
     free: tuple[str, ...] = ()
-    """Parameters that may differ; with a dot at the end, all of a function."""
+    """Parameters that may differ; `name.` stands for all of a function."""
 
 
 TRAINING = Rules(EPOCHS, (EPOCHS,))
@@ -49,7 +49,7 @@ OPTIMIZATION = Rules(
         "optimize.evaluator",
         "optimize.num_samples",
         "ProcessPool.",
-        EPOCHS,  # The model has been trained by then.
+        EPOCHS,  # Only used before the first query.
     ),
 )
 CELL = Rules(None)
@@ -62,17 +62,17 @@ def check(
     rules: Rules,
     what: str | None = None,
 ) -> None:
-    """Refuses a configuration that is not the one of a folder.
+    """Checks that a configuration is compatible with that of a run folder.
 
     Args:
       run_dir: The folder.
-      saved: Text of the configuration that it has.
-      current: Text of the one that it shall go on with.
-      rules: What may differ.
-      what: The part of the folder that it is of, for the error.
+      saved: The configuration in the folder, as text.
+      current: The configuration to resume with, as text.
+      rules: The parameters that may differ.
+      what: The part of the folder that is configured, for the error message.
 
     Raises:
-      ValueError: If a value differs that makes it another run.
+      ValueError: If a parameter differs that must not.
     """
     different = differences(saved, current, rules)
     if not different:
@@ -90,13 +90,13 @@ def check(
 def check_data(
     run_dir: pathlib.Path, saved: int, current: int, name: str
 ) -> None:
-    """Refuses training data that are not those of a folder.
+    """Checks that training data are those of a run folder.
 
     Args:
       run_dir: The folder.
-      saved: CRC-32 of the data that it was trained on.
-      current: Of the data that it shall go on with.
-      name: What these are called.
+      saved: CRC-32 of the data that the run was trained on.
+      current: CRC-32 of the data to resume with.
+      name: Name of the latter, for the error message.
 
     Raises:
       ValueError: If they differ.
@@ -112,12 +112,13 @@ def differences(saved: str, current: str, rules: Rules) -> list[str]:
     """Compares two configurations.
 
     Args:
-      saved: Text of the one that a run was started with.
-      current: Text of the one that it shall go on with.
-      rules: What may differ, beside what has no influence on the figures.
+      saved: The configuration that a run was started with, as text.
+      current: The configuration to resume with, as text.
+      rules: The parameters that may differ, in addition to those without
+        influence on the results.
 
     Returns:
-      A line for each value that differs, with both values in it.
+      For each parameter that differs, a text with both values.
     """
     before, after = _values(saved), _values(current)
     return [
@@ -130,7 +131,7 @@ def differences(saved: str, current: str, rules: Rules) -> list[str]:
 
 
 def _values(text: str) -> dict[str, str]:
-    """Returns values by name, that of a macro for epochs in its place."""
+    """Returns values by name, with a macro for the epochs resolved."""
     values = config.bindings(text)
     epochs = values.get(EPOCHS, "")
     if epochs.startswith("%"):
@@ -146,7 +147,7 @@ def _may_differ(name: str, rules: Rules) -> bool:
 
 
 def _compared(name: str, values: dict[str, str]) -> str | None:
-    """Returns the text by which values of a parameter are told apart."""
+    """Returns the text by which values of a parameter are compared."""
     text = values.get(name)
     if text is None or name not in _PATHS:
         return text

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of one optimisation, or of several for comparison."""
+"""Figures of a single optimisation, and of several in comparison."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from tfvae.runs import optimization_results
 from tfvae.runs.optimization_results import NUM_BEST, Run
 
 Groups = Mapping[str, Sequence[Run]]
-"""Runs that differ in nothing but their seed, by label."""
+"""By label, runs that differ in their seed only."""
 Points = Callable[[str, int], Sequence[tuple[float, float, float]]]
-"""From label and K to queries, means and spreads of published points."""
+"""From label and K to published points: (query, mean, standard deviation)."""
 
 FIGURES = "figures"
 TOP = (1, 10, 50)
 _START = "best of the data"
-_FRAME = 3  # pixels around pictures, to be seen on white paper
+_FRAME = 3  # Grey border around images in pixels, visible on white paper.
 
 
 def write_run_figures(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
-    """Draws what there is to draw of an optimisation, in its own folder.
+    """Draws all available figures of an optimisation into its folder.
 
     Args:
       run_dir: Folder of the optimisation.
 
     Returns:
-      The files.
+      The files written.
 
     Raises:
-      FileNotFoundError: If there is none.
-      ValueError: If it has no query yet.
+      FileNotFoundError: If there is no optimisation in the folder.
+      ValueError: If it has no queries yet.
     """
     run = optimization_results.read(run_dir)
     folder = run.path / FIGURES
@@ -55,14 +55,14 @@ def write_run_figures(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
 
 
 def score_label(run: Run) -> str:
-    """Returns what the scores are, with their unit and direction."""
+    """Returns a label of the scores, with their unit and direction."""
     if run.maximise:
         return run.score_label
     return f"{run.score_label} (smaller is better)"
 
 
 def top_k(runs: Sequence[Run], k: int) -> np.ndarray:
-    """Returns the curves of several runs, `[runs, queries]`."""
+    """Returns the top-K curves of several runs, `[runs, queries]`."""
     found = [run.top_k(k) for run in runs]
     length = max(map(len, found))
     return np.stack(
@@ -77,16 +77,16 @@ def draw_curves(
     published: Points | None = None,
     title: str | None = None,
 ) -> bool:
-    """Draws top-1, 10 and 50 over queries; mean and deviation over runs.
+    """Draws top-1, top-10 and top-50 over queries, mean and std over runs.
 
     Args:
       groups: The runs.
       path: File to write.
-      published: What to compare with.
+      published: Published points to draw beside the curves, or None.
       title: Title of the figure, or None.
 
     Returns:
-      Whether there was something to draw.
+      Whether a figure was drawn.
     """
     content: dict[str, dict[str, plots.Band]] = {}
     for k in TOP:
@@ -112,7 +112,11 @@ def _first(groups: Groups) -> Run:
 
 
 def _references(groups: Groups) -> dict[str, float]:
-    """The best of the data, and the optimum unless it is out of reach."""
+    """Returns reference lines: best of the data, optimum unless far away.
+
+    The optimum is left out if it is farther from the best score of all runs
+    than the best score is from the worst initial or final score.
+    """
     every = [run for runs in groups.values() for run in runs]
     known = [run.best_in_data for run in every if run.best_in_data is not None]
     if not known:
@@ -132,7 +136,7 @@ def _references(groups: Groups) -> dict[str, float]:
 def draw_weights(
     groups: Groups, path: pathlib.Path, *, title: str | None = None
 ) -> bool:
-    """Draws the first weights of the first run of each group.
+    """Draws the first-round weights of data, of one run of each group.
 
     Args:
       groups: The runs.
@@ -140,7 +144,7 @@ def draw_weights(
       title: Title of the figure, or None.
 
     Returns:
-      Whether there was something to draw.
+      Whether a figure was drawn; not if no run has saved weights.
     """
     known: dict[bytes, tuple[list[str], plots.Weighted]] = {}
     for label, runs in groups.items():
@@ -175,12 +179,12 @@ def draw_samples(
     """Draws the scores of prior samples in the first and the last round.
 
     Args:
-      groups: The runs; samples of all seeds are taken together.
+      groups: The runs; the samples of all seeds are pooled.
       path: File to write.
       title: Title of the figure, or None.
 
     Returns:
-      Whether there was something to draw.
+      Whether a figure was drawn; not if no run has scored samples.
     """
     content = {}
     for label, runs in groups.items():
@@ -200,7 +204,7 @@ def draw_samples(
     if not content:
         return False
     run = _first(groups)
-    # The labels of the legend are those of the first panel.
+    # The legend takes its labels from the first panel.
     content = dict(sorted(content.items(), key=lambda item: -len(item[1])))
     plots.sample_scores(
         content,
@@ -220,15 +224,16 @@ def draw_samples(
 def draw_manifold(
     run: Run, path: pathlib.Path, *, title: str | None = None
 ) -> bool:
-    """Draws the plane of two latents before, midway and after.
+    """Draws the decoded grid of two latents at several rounds of a run.
 
     Args:
-      run: The run; without scores, the sum of an image is its score.
+      run: The run. If it has no scores of the grid, images are coloured by the
+        sum of their pixels.
       path: File to write.
       title: Title of the figure, or None.
 
     Returns:
-      Whether there was something to draw.
+      Whether a figure was drawn; not if the run has no saved grid.
     """
     found = run.arrays(MANIFOLD)
     if found is None:
@@ -250,7 +255,7 @@ def draw_manifold(
 
 
 def best(runs: Sequence[Run], count: int = NUM_BEST) -> list[tuple[float, Any]]:
-    """Returns scores and inputs of the best different inputs of all runs."""
+    """Returns (score, input) of the best distinct inputs of all runs."""
     sign = runs[0].sign
     every = [pair for run in runs for pair in run.best(count)]
     found: dict[str, tuple[float, Any]] = {}
@@ -262,7 +267,7 @@ def best(runs: Sequence[Run], count: int = NUM_BEST) -> list[tuple[float, Any]]:
 def draw_best(
     groups: Groups, path: pathlib.Path, *, title: str | None = None
 ) -> bool:
-    """Draws the best inputs, where there are pictures of them.
+    """Draws the best inputs, if they have images.
 
     Args:
       groups: The runs.
@@ -270,7 +275,7 @@ def draw_best(
       title: Title of the figure, or None.
 
     Returns:
-      Whether there was something to draw.
+      Whether a figure was drawn.
     """
     strips = {}
     for label, runs in groups.items():

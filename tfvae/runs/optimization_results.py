@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the results of an optimisation from its folder.
+"""Results of an optimisation, read from its run folder.
 
-ledger.jsonl has the queries, result.json what the run as a whole was like.
-Optional are weights.npz (`scores` and `weights` of the data of the first
-round), samples.npz (`scores` of prior samples, a row for each of `rounds`),
-manifold.npz (`images` of a grid of a plane of latents up to `bound`, at each
-of `rounds`, their `scores`) and pictures.npz (`pictures` of the best inputs,
-and their `keys`). All scores are in the direction of the task.
+ledger.jsonl has the queries, result.json a summary of the run. Optional are
+weights.npz (`scores` and `weights` of the data of the first round),
+samples.npz (`scores` of prior samples, a row for each of `rounds`),
+manifold.npz (`images` of a grid of two latents from -`bound` to `bound`, at
+each of `rounds`, and their `scores`) and pictures.npz (`pictures` of the best
+inputs, and their `keys`). All scores are in the direction of the task.
 
-Folders of former versions have no pictures.npz, and no `score_label` in
-result.json: their inputs are shown as they are, their scores are labelled
-"score". Another call of tools/optimize.py adds both to a run that is finished.
+Folders of earlier versions have no pictures.npz, and no `score_label` in
+result.json: their inputs are shown as text, their scores are labelled "score".
+Running `tfvae optimize` again on a finished run adds both.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ from tfvae.lso.tasks.base import Task
 
 RESULT, PICTURES = "result.json", "pictures.npz"
 NUM_BEST = 10
-"""How many of the best inputs are shown."""
+"""Number of best inputs that are shown."""
 
 
 class Run(NamedTuple):
-    """An optimisation, as far as it has come."""
+    """The results of an optimisation, finished or not."""
 
     path: pathlib.Path
     task: str
     score_label: str
-    """What a score is, with its unit."""
+    """Label of the scores, with their unit."""
     setting: str
     maximise: bool
     budget: int
     optimum: float | None
     best_in_data: float | None
     scores: np.ndarray
-    """`[n]` of the queries; what has none counts as an invalid decode."""
+    """`[n]` of the queries; one without a score counts as an invalid decode."""
     inputs: list[Any]
-    """n of them as JSON has them, None for an invalid decode."""
+    """The n inputs in their JSON form, None for an invalid decode."""
     keys: list[Hashable]
-    """Of the inputs, equal for equal ones."""
+    """Keys of the n inputs; equal inputs have equal keys."""
     num_invalid: int
     """Queries without an input."""
     num_failed: int
@@ -61,17 +61,17 @@ class Run(NamedTuple):
 
     @property
     def sign(self) -> float:
-        """What a score is multiplied by so that larger is better."""
+        """Factor of the scores, 1 or -1, that makes larger ones better."""
         return 1.0 if self.maximise else -1.0
 
     def top_k(self, k: int) -> np.ndarray:
-        """Returns the curve of the K-th best query, `[budget]`."""
+        """Returns the K-th best score after each query, `[budget]`."""
         budget = max(self.budget, len(self.scores))
         larger = curves.top_k(self.sign * self.scores, self.keys, k, budget)
         return self.sign * larger
 
     def best(self, count: int) -> list[tuple[float, Any]]:
-        """Returns scores and inputs of the best different inputs."""
+        """Returns (score, input) of the best distinct inputs."""
         found: dict[Hashable, tuple[float, Any]] = {}
         for score, key, one in zip(
             self.scores.tolist(), self.keys, self.inputs, strict=True
@@ -82,7 +82,7 @@ class Run(NamedTuple):
         return ranked[:count]
 
     def pictures(self) -> dict[Hashable, np.ndarray]:
-        """Returns pictures `[height, width]` of the best inputs, by keys."""
+        """Returns images `[height, width]` of the best inputs, by key."""
         found = self.arrays(PICTURES)
         if found is None:
             return {}
@@ -90,19 +90,19 @@ class Run(NamedTuple):
         return dict(zip(keys, found["pictures"], strict=True))
 
     def arrays(self, name: str) -> dict[str, np.ndarray] | None:
-        """Returns what a file of arrays holds, None where there is none."""
+        """Returns the arrays of an .npz file, or None if it does not exist."""
         return _arrays(self.path / name)
 
 
 def read(run_dir: str | os.PathLike[str]) -> Run:
-    """Reads an optimisation; it may still go on.
+    """Reads the results of an optimisation, which may still be running.
 
     Args:
-      run_dir: Its folder.
+      run_dir: Folder of the optimisation.
 
     Raises:
-      FileNotFoundError: If there is none.
-      ValueError: If its ledger is damaged, or has no query.
+      FileNotFoundError: If there is no optimisation in the folder.
+      ValueError: If its ledger is damaged, or has no queries.
     """
     path = pathlib.Path(run_dir)
     if not (path / LEDGER).exists():
@@ -149,7 +149,7 @@ def read(run_dir: str | os.PathLike[str]) -> Run:
 def _worst(
     entries: list[Entry], data_scores: np.ndarray, maximise: bool
 ) -> float:
-    """Returns the worst score of the data, or else of the queries."""
+    """Returns the worst score of the data, or of the queries without data."""
     scores = data_scores
     if not scores.size:
         known = [one.score for one in entries if one.score is not None]
@@ -158,11 +158,11 @@ def _worst(
 
 
 def write_pictures(run_dir: str | os.PathLike[str], task: Task) -> None:
-    """Keeps the best inputs as pictures, if that is what they are.
+    """Writes images of the best inputs, if the task has any.
 
     Args:
       run_dir: Folder of the optimisation.
-      task: Of the optimisation; its `to_picture` makes them.
+      task: Task of the optimisation; its `to_picture` returns the images.
     """
     if task.to_picture is None:
         return
@@ -180,7 +180,7 @@ def write_pictures(run_dir: str | os.PathLike[str], task: Task) -> None:
 
 
 def key(one: Any) -> Hashable:
-    """Returns the text by which inputs, as JSON has them, are compared."""
+    """Returns the text by which inputs, in their JSON form, are compared."""
     return None if one is None else json.dumps(one, sort_keys=True)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Optimises the objective of a task in the latent space of a model."""
+"""Run that optimises a task in the latent space of a model."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from tfvae.runs.run_directory import RunDirectory
 from tfvae.runs.train import train
 
 MODEL = "model"
-"""The folder, in that of a run, of the model that it begins with."""
+"""Folder, within a run folder, of the training run of the initial model."""
 
 _SECONDS_BETWEEN_LINES = 5.0
-# What `optimize` is made of: whether something is of the kind, and an example.
+# Parts of `optimize`: a check of their kind, and an example for messages.
 _PARTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "task": (lambda part: isinstance(part, Task), "@shapes()"),
     "strategy": (lambda part: hasattr(part, "propose"), "@ThompsonSampling()"),
@@ -55,25 +55,25 @@ _OPTIONAL = ("surrogate", "weighting", "retraining", "evaluator")
 
 
 class Asked(NamedTuple):
-    """What people whose evaluations take place elsewhere want."""
+    """The ask/tell requests of a user who evaluates the objective elsewhere."""
 
     wants_queries: bool
-    """Whether to print the queries that want a score, as JSON lines."""
+    """Whether to print the pending queries, as JSON lines."""
     told: Sequence[str]
-    """NUMBER=SCORE or NUMBER=failed of queries that were asked before."""
+    """NUMBER=SCORE or NUMBER=failed of queries that were printed before."""
 
 
 @gin.register
 def scored_data(
     task: Task, seed: int = 0, weighting: Weighting | None = None
 ) -> Observations:
-    """Returns the data of a task to train a model on, for `experiment.data`.
+    """Returns the data of a task, as a value of `experiment.data`.
 
     Args:
       task: The task.
-      seed: Its data are those that a run of this seed begins with.
-      weighting: How often points are drawn by their scores; None for once an
-        epoch each.
+      seed: Seed of the data, as `optimize.seed`.
+      weighting: Weights by which points are drawn, from their scores; None to
+        draw each point once per epoch.
     """
     data = task.data(seed)
     weights = None
@@ -85,7 +85,7 @@ def scored_data(
 @gin.register
 def num_dimensions(task: Task) -> int:
     """Returns D, the size of a data point of a task."""
-    # All have the same, so take those that `scored_data` makes anyway.
+    # The same for all seeds, so use the data that `scored_data` needs anyway.
     seed = config.value("scored_data.seed") or 0
     return task.data(seed).points.shape[1]
 
@@ -96,17 +96,17 @@ def load(
     task: str | None = None,
     seed: int | None = None,
 ) -> None:
-    """Loads a configuration of an optimisation.
+    """Loads the configuration of an optimisation.
 
     Args:
       gin_files: See `config.load`.
       gin_params: See `config.load`.
-      task: File of the task, which the configuration has to use; None for
-        that of the gin files.
-      seed: Of the run and its data; None for those of the gin files.
+      task: File of the task, which the gin files must refer to by
+        `@own_task()`; None for the task of the gin files.
+      seed: Seed of the run and its data; None for those of the gin files.
 
     Raises:
-      ValueError: If nothing uses the task.
+      ValueError: If the gin files do not use the task of the file.
     """
     seeds = [f"{name}.seed = {seed}" for name in ("optimize", "scored_data")]
     config.load(gin_files, [*gin_params, *(seeds if seed is not None else ())])
@@ -137,41 +137,44 @@ def optimize(
     seed: int = 0,
     warm_start: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
-    """Runs an optimisation, or goes on with it, and writes what it found.
+    """Runs or resumes an optimisation, and writes its results.
 
     Args:
-      run_dir: Folder of the run: ledger.jsonl (every evaluation), result.json,
-        rounds.csv, rounds/ (the model of the last rounds), model/ (its first
-        training) and figures/.
-      asked: What is asked for and told from outside, where evaluations take
-        place elsewhere; None to evaluate the objective here until the budget
-        is spent.
-      task: What is optimised.
+      run_dir: Folder of the run: ledger.jsonl (all evaluations), result.json,
+        rounds.csv, rounds/ (models of the last rounds), model/ (training run of
+        the initial model) and figures/.
+      asked: Requests of the ask/tell interface, for evaluations that are made
+        elsewhere; None to evaluate the objective here until the budget is
+        spent.
+      task: The task to optimise.
       strategy: Chooses the queries.
-      surrogate: What the strategy goes by, if it needs that.
-      weighting: The weights of data in retraining; None for all the same.
-      retraining: How the model is trained; None for `Retraining()`.
-      evaluator: Evaluates the objective; None for in this process.
-      budget: Queries of the whole run; it may be raised later.
-      queries_per_round: Queries between two retrainings; None for all.
-      num_best: The surrogate's points: so many of the best,
-      num_random: and so many others.
+      surrogate: The surrogate of the strategy; None if it needs none.
+      weighting: Weights of the data in retraining; None for equal weights.
+      retraining: Settings of retraining; None for `Retraining()`.
+      evaluator: Evaluates the objective; None to evaluate in this process.
+      budget: Total number of queries; it may be raised later.
+      queries_per_round: Queries between two retrainings; None for a single
+        round.
+      num_best: Number of best data points that the surrogate is fitted to.
+      num_random: Number of random other points that it is fitted to.
       num_proposals: Latents proposed for each query, of which the first that
-        decodes to an input without a known score is queried; 1 for the
-        published way.
-      num_samples: Draws from the prior that are scored beside the budget (and
-        with two latents a grid of them); for objectives that cost nothing.
-      seed: Of the run.
-      warm_start: Folder of a run of tools/train.py with the model to begin
-        with; None to train what `experiment` and `fit` say first.
+        decodes to an input without a known score is queried; 1 as in the
+        published method.
+      num_samples: Number of prior samples that are scored in addition to the
+        budget (and, with two latents, a grid of latents); for objectives that
+        are cheap to evaluate.
+      seed: Seed of the run.
+      warm_start: Folder of a run of `tfvae train` whose model is used at the
+        start; None to train a model as configured by `experiment` and `fit`.
 
     Returns:
-      The result, as result.json has it.
+      The content of result.json.
 
     Raises:
-      TypeError: If a part is not of its kind.
-      ValueError: If values do not fit, or the folder has another run.
-      RuntimeError: If another process is at it.
+      TypeError: If a part has a wrong type.
+      ValueError: If values are inconsistent, or the folder has a run of
+        another configuration.
+      RuntimeError: If another process is using the folder.
     """
     plan = Plan(
         budget=budget,
@@ -193,7 +196,7 @@ def optimize(
     run = RunDirectory(os.path.abspath(run_dir))
     told = _told(asked, run)
     with run.locked():
-        # What is asked for goes to standard output, and nothing else then.
+        # With ask/tell, only the queries go to standard output.
         aside = sys.stdout if asked is None else sys.stderr
         with contextlib.redirect_stdout(aside):
             optimizer = opened(run, task, plan, warm_start, parts)
@@ -217,7 +220,7 @@ def optimize(
 def _run(
     optimizer: LatentSpaceOptimizer, evaluator: evaluation.Evaluator | None
 ) -> None:
-    """Evaluates here until the budget is spent."""
+    """Evaluates the objective until the budget is spent."""
     _announce(optimizer)
     progress = _Progress(optimizer)
     for _ in optimizer.steps(evaluator):
@@ -225,7 +228,7 @@ def _run(
 
 
 def _check_parts(parts: dict[str, Any]) -> None:
-    """Raises an error if a part of `optimize` is not of its kind."""
+    """Raises an error if a part of `optimize` has a wrong type."""
     for name, part in parts.items():
         is_kind, example = _PARTS[name]
         if part is None and name in _OPTIONAL:
@@ -244,7 +247,7 @@ def _check_parts(parts: dict[str, Any]) -> None:
 
 
 def _shown(part: Any) -> str:
-    """Returns what a part is, where its `repr` would not help."""
+    """Returns a readable form of a value for error messages."""
     if isinstance(part, type):
         return f"the class {part.__name__}"
     if inspect.isfunction(part):
@@ -255,7 +258,7 @@ def _shown(part: Any) -> str:
 def _told(
     asked: Asked | None, run: RunDirectory
 ) -> list[tuple[int, float | None]]:
-    """Returns numbers and scores that are told; None for what has failed."""
+    """Parses --tell: returns numbers and scores, None for failures."""
     told = []
     for one in () if asked is None else asked.told:
         number, _, score = one.partition("=")
@@ -268,8 +271,8 @@ def _told(
             ) from err
     if told and not (run.path / LEDGER).exists():
         raise ValueError(
-            "`--tell` must be of a query that was asked for, got query "
-            f"{told[0][0]} and no run in {run.path}; use --ask first."
+            "`--tell` must refer to a query that --ask has printed, got query "
+            f"{told[0][0]} but no run in {run.path}; use --ask first."
         )
     return told
 
@@ -277,14 +280,14 @@ def _told(
 def _record(
     optimizer: LatentSpaceOptimizer, told: Sequence[tuple[int, float | None]]
 ) -> None:
-    """Records what is told."""
+    """Records the results that the user has told."""
     for number, score in told:
         failure = "told to have failed" if score is None else None
         optimizer.tell(number, score, failure=failure)
 
 
 def _print_queries(optimizer: LatentSpaceOptimizer) -> None:
-    """Prints the queries that want a score."""
+    """Prints the pending queries."""
     for query in optimizer.ask():
         print(json.dumps({"query": query.number, "input": query.input}))
 
@@ -296,7 +299,7 @@ def opened(
     warm_start: str | os.PathLike[str] | None,
     parts: dict[str, Any],
 ) -> LatentSpaceOptimizer:
-    """Returns the optimizer of a run folder that is locked; see `optimize`."""
+    """Returns the optimiser of a locked run folder; see `optimize`."""
     if (run.path / LEDGER).exists():
         _check_config(run)
     started = _trained(run, warm_start)
@@ -307,10 +310,11 @@ def opened(
         if not np.array_equal(started.observations.train, points):
             raise ValueError(
                 "`experiment.data` must be the data of `optimize.task` for a "
-                "TVAE, whose states are those of data points, got others."
+                "TVAE, which stores latent states of each data point, got "
+                "other data."
             )
         model = model.with_capacity(len(points) + plan.budget)
-    # Whether it was trained just now or loaded, its optimizer is a new one.
+    # A new optimizer in any case, whether just trained or loaded.
     model.compile(
         FusedAdam(retraining.learning_rate, epsilon=retraining.epsilon)
     )
@@ -323,9 +327,9 @@ def opened(
 
 
 def _check_config(run: RunDirectory) -> None:
-    """Raises a ValueError if the folder has a run of other values."""
+    """Raises a ValueError if the folder has a run of another configuration."""
     rules = identity.OPTIMIZATION
-    if task_files.is_of(run):  # Whatever its path is relative to.
+    if task_files.is_of(run):  # The same file, by its absolute path.
         rules = rules._replace(free=(*rules.free, task_files.PATH))
     run.refuse_others(rules)
 
@@ -333,13 +337,13 @@ def _check_config(run: RunDirectory) -> None:
 def _trained(
     run: RunDirectory, warm_start: str | os.PathLike[str] | None
 ) -> Experiment:
-    """Returns the model that the optimisation begins with, and its data."""
+    """Returns the initial model, trained first if necessary, and its data."""
     folder = RunDirectory(warm_start or run.path / MODEL)
     parts = experiment()
     if warm_start is None and folder.read_summary() is None:
         print(f"training the model first, in {folder.path}", flush=True)
         train(folder.path, parts)
-    # After training, too: figures may have drawn some of its random numbers.
+    # Even if just trained, as drawing figures may change its random state.
     found = tfvae.checkpoints.restore_latest(folder.checkpoints, parts.model)
     if found is None:
         raise FileNotFoundError(
@@ -350,7 +354,7 @@ def _trained(
 
 
 def summary(optimizer: LatentSpaceOptimizer) -> dict[str, Any]:
-    """Returns the figures of a run so far."""
+    """Returns a summary of a run so far, the content of result.json."""
     task, entries = optimizer.task, optimizer.ledger.entries
     header, seconds = optimizer.ledger.header, optimizer.rounds.seconds()
     scores = np.array([optimizer.collection.score_of(one) for one in entries])
@@ -360,7 +364,7 @@ def summary(optimizer: LatentSpaceOptimizer) -> dict[str, Any]:
         key=optimizer.collection.score_of,
         default=None,
     )
-    # Without a score they would be those of invalid inputs.
+    # Left out without any score, when they would be that of invalid inputs.
     top = {
         str(k): task.sign * float(top_k(scores, keys, k)[-1])
         for k in TOP
@@ -387,7 +391,7 @@ def summary(optimizer: LatentSpaceOptimizer) -> dict[str, Any]:
 def _announce(optimizer: LatentSpaceOptimizer) -> None:
     plan, task = optimizer.plan, optimizer.task
     done = optimizer.num_done
-    action = f"going on after {done} of" if done else "budget of"
+    action = f"resuming after {done} of" if done else "budget of"
     best = optimizer.ledger.header["best_in_data"]
     print(
         f"{task.name}: {optimizer.collection.num_kept:,} data points, the best "
@@ -398,7 +402,7 @@ def _announce(optimizer: LatentSpaceOptimizer) -> None:
 
 
 class _Progress:
-    """Prints how many queries are done, with the time that is left."""
+    """Prints the number of evaluated queries and the remaining time."""
 
     def __init__(self, optimizer: LatentSpaceOptimizer) -> None:
         self._optimizer = optimizer
@@ -407,7 +411,7 @@ class _Progress:
         self._printed = 0.0
 
     def print(self) -> None:
-        """Prints a line, if the last one was a while ago."""
+        """Prints a line, but at most one every few seconds."""
         plan, done = self._optimizer.plan, self._optimizer.num_done
         now = time.perf_counter()
         is_last = done >= plan.budget
@@ -437,7 +441,7 @@ def _number(value: float | None) -> str:
 
 
 def _print_result(run: RunDirectory, result: dict[str, Any]) -> None:
-    """Prints the end of a run."""
+    """Prints the result of a run."""
     top = ", ".join(f"top-{k} {_number(v)}" for k, v in result["top"].items())
     print(
         f"{result['num_queries']} queries ({result['num_failures']} without a "

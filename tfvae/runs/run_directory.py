@@ -33,20 +33,20 @@ _PACKAGES = (
 
 
 class UnexpectedError(Exception):
-    """Something went wrong that the user of a tool did not cause."""
+    """An error that the user has not caused."""
 
 
 class RunDirectory:
-    """Names the parts of a run folder and writes the small ones.
+    """Paths, lock, configuration and JSON files of a run folder.
 
-    Layout: config.gin (what was asked for, replayable), operative_config.gin
-    (what was used, defaults included), metrics.csv (a row per epoch),
-    summary.json (final figures; it marks a finished run), checkpoints/,
-    figures/, tensorboard/ and saved_model/.
+    Layout: config.gin (the configuration, can be passed as --gin_file),
+    operative_config.gin (the parameters used, defaults included), metrics.csv
+    (a row per epoch), summary.json (final metrics; exists once the run is
+    finished), checkpoints/, figures/, tensorboard/ and saved_model/.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Names the parts; nothing is made yet.
+        """Sets the paths; nothing is created on disk.
 
         Args:
           path: The folder.
@@ -61,16 +61,16 @@ class RunDirectory:
         self.tensorboard = self.path / "tensorboard"
         self.saved_model = self.path / "saved_model"
         self.error_log = self.path / "error.log"
-        # While it trains, where they are too large for memory.
+        # Only exists during training, if features do not fit into memory.
         self.features = self.path / "features.npy"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Makes the folder and keeps other processes from writing to it.
+        """Creates and locks the folder, so that no other process writes to it.
 
         Raises:
-          RuntimeError: If another process is at it.
-          OSError: If the folder can not be made.
+          RuntimeError: If another process has locked it.
+          OSError: If the folder can not be created.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(self.path / "lock", blocking=False)
@@ -88,15 +88,15 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def locked_for_training(self) -> Iterator[bool]:
-        """Locks the folder for a run of gin's configuration to start or go on.
+        """Locks the folder, to start or resume the run that gin configures.
 
         Yields:
-          Whether that run is finished, with nothing left to train.
+          Whether the run is already finished.
 
         Raises:
-          RuntimeError: If another process is at it.
+          RuntimeError: If another process has locked it.
           ValueError: If it has a run of another configuration.
-          OSError: If the folder can not be made.
+          OSError: If the folder can not be created.
         """
         with self.locked():
             self.check_config()
@@ -104,13 +104,13 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def our_errors(self) -> Iterator[None]:
-        """Marks errors in it as ours: what the user gave was checked before.
+        """Converts errors in the block, after user input has been validated.
 
-        The whole traceback goes to error.log of the folder.
+        The whole traceback is written to error.log of the folder.
 
         Raises:
-          UnexpectedError: From any error but one of the operating system
-            and a training that diverged.
+          UnexpectedError: From any error other than OSError and
+            DivergedError.
         """
         try:
             yield
@@ -125,7 +125,7 @@ class RunDirectory:
             ) from err
 
     def is_finished(self) -> bool:
-        """Whether the run has a summary of as many epochs as asked for."""
+        """Whether the run has a summary with the configured epochs."""
         summary = self.read_summary()
         return summary is not None and (
             summary.get("epochs") == config.value(identity.EPOCHS)
@@ -133,34 +133,35 @@ class RunDirectory:
 
     @property
     def has_checkpoints(self) -> bool:
-        """Whether there is anything to resume from."""
+        """Whether there is a checkpoint to resume from."""
         return any(self.checkpoints.glob("*.npz"))
 
     def check_config(self) -> None:
-        """Compares gin's configuration with the one the run started with.
+        """Compares gin's configuration with that of the run in the folder.
+
+        A folder without checkpoints may have any configuration.
 
         Raises:
-          ValueError: If a value differs that makes it another run. A folder
-            without checkpoints has no run to protect.
+          ValueError: If a parameter differs that must not.
         """
         if self.has_checkpoints:
             self.refuse_others(identity.TRAINING)
 
     def refuse_others(self, rules: identity.Rules) -> None:
-        """Refuses configurations that are not the one of the folder.
+        """Checks gin's configuration against that of the folder.
 
         Args:
-          rules: Which values may differ.
+          rules: The parameters that may differ.
 
         Raises:
-          ValueError: If a value differs that makes it another run.
+          ValueError: If a parameter differs that must not.
         """
         saved = self.read_config()
         if saved is not None:
             identity.check(self.path, saved, config.text(), rules)
 
     def read_config(self) -> str | None:
-        """Returns the configuration; None where there is none, or nothing."""
+        """Returns the configuration, or None if it is missing or empty."""
         try:
             saved = self.config.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -168,11 +169,11 @@ class RunDirectory:
         return saved if saved.strip() else None
 
     def write_config(self) -> None:
-        """Writes the configuration, replayable as a gin file."""
+        """Writes gin's configuration to config.gin."""
         _write(self.config, config.text())
 
     def write_json(self, name: str, content: dict[str, Any]) -> pathlib.Path:
-        """Writes a JSON file, whole or not at all, and returns its path."""
+        """Writes a JSON file atomically and returns its path."""
         path = self.path / name
         _write(path, json.dumps(content, indent=2, default=float) + "\n")
         return path
@@ -184,8 +185,8 @@ class RunDirectory:
 
         Args:
           rows: The metrics of each epoch.
-          final: Figures that are not in the last row.
-          seed: Of the run.
+          final: Metrics in addition to those of the last epoch.
+          seed: Seed of the run.
 
         Returns:
           The summary.
@@ -206,21 +207,21 @@ class RunDirectory:
             "versions": versions(),
         }
         self.write_json(self.summary.name, summary)
-        self.error_log.unlink(missing_ok=True)  # Of an attempt before.
+        self.error_log.unlink(missing_ok=True)  # Of an earlier attempt.
         return summary
 
     def read_summary(self) -> dict[str, Any] | None:
-        """Returns the summary of a finished run, None before that."""
+        """Returns the summary, or None if the run is not finished."""
         try:
             return json.loads(self.summary.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
 
     def restore(self, model: Any) -> tfvae.checkpoints.Checkpoint:
-        """Gives a model the newest checkpoint of the run.
+        """Restores a model from the newest checkpoint of the run.
 
         Raises:
-          FileNotFoundError: If there is no whole checkpoint.
+          FileNotFoundError: If there is no intact checkpoint.
         """
         found = tfvae.checkpoints.restore_latest(self.checkpoints, model)
         if found is None:
@@ -232,7 +233,7 @@ class RunDirectory:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions that figures depend on."""
+    """Returns the versions of the packages that results depend on."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -243,6 +244,6 @@ def versions() -> dict[str, str]:
 
 
 def _write(path: pathlib.Path, text: str) -> None:
-    """Writes a file that is whole or not there, whenever the power fails."""
+    """Writes a file atomically and syncs it to disk."""
     with files.replacing(path, is_synced=True) as file:
         file.write(text)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Final report of a run: metrics on the console, figures and the SavedModel."""
+"""Metrics, figures and SavedModel at the end of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tfvae.tvae.prior import BernoulliPrior
 
 _BATCH_SIZE = 256
 _NUM_PAIRS = 12
-# Entries of the decoded states of all points: minutes on one core.
+# Maximum of points x states x dimensions; takes minutes on one core.
 _MAX_ENUMERATED_ENTRIES = 2**34
 
 
@@ -35,7 +35,7 @@ def mean_bound(
     Args:
       model: The model.
       points: `[N, D]`, NaN where missing.
-      **settings: Of the model's `log_likelihood_bound`.
+      **settings: Arguments of the model's `log_likelihood_bound`.
     """
     bounds = [
         model.log_likelihood_bound(
@@ -59,7 +59,7 @@ def reconstructions(model: LatentModel, points: np.ndarray) -> np.ndarray:
 def inferred(
     model: LatentModel, points: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Infers unseen points once, with a progress bar on a terminal.
+    """Infers unseen points, with a progress bar on a terminal.
 
     Args:
       model: The model.
@@ -73,7 +73,7 @@ def inferred(
     with tqdm.tqdm(
         total=len(points),
         desc="inference",
-        disable=None,  # Unless on a terminal.
+        disable=None,  # tqdm: disable unless on a terminal.
         leave=False,
         unit="point",
     ) as bar:
@@ -87,7 +87,7 @@ def inferred(
 
 
 def can_enumerate(model: LatentModel, points: np.ndarray) -> bool:
-    """Whether to enumerate all binary states takes minutes at most."""
+    """Whether all binary states can be enumerated, within minutes."""
     if not isinstance(model.prior, BernoulliPrior | IndependentBernoulliPrior):
         return False
     return (
@@ -146,7 +146,7 @@ def mean_active(model: LatentModel, points: np.ndarray) -> float:
 def draw(
     run: RunDirectory, parts: Experiment, rows: list[dict[str, float]]
 ) -> None:
-    """Draws what every finished run has: curves, and what the model learnt."""
+    """Draws the figures of a finished run: curves and those of the model."""
     data = parts.observations
     draw_model(run, parts)
     references = None
@@ -171,7 +171,7 @@ def draw(
 
 
 def draw_model(run: RunDirectory, parts: Experiment) -> list[str]:
-    """Draws the figures of a model; returns the names of those of tiles."""
+    """Draws the figures of a model; returns the names of its tiled images."""
     model, shape = parts.model, parts.observations.event_shape
     run.figures.mkdir(exist_ok=True)
     found = model.figures(parts.seed)
@@ -190,7 +190,7 @@ def draw_model(run: RunDirectory, parts: Experiment) -> list[str]:
 
 
 def read_figures(run: RunDirectory, *names: str) -> dict[str, np.ndarray]:
-    """Returns drawn figures as TensorBoard takes them, `[h, w, c]` on 0..1."""
+    """Returns drawn figures for TensorBoard, `[h, w, c]` from 0 to 1."""
     return {
         name: images.read_image(run.figures / f"{name}.png").pixels
         / images.WHITE
@@ -199,7 +199,7 @@ def read_figures(run: RunDirectory, *names: str) -> dict[str, np.ndarray]:
 
 
 def announce_end(export: bool) -> None:
-    """Prints what comes after the last epoch, and takes a while."""
+    """Prints what is written after the last epoch, as it takes a while."""
     what = "figures and SavedModel" if export else "figures"
     print(f"writing {what}", flush=True)
 
@@ -214,24 +214,24 @@ def export(run: RunDirectory, parts: Experiment) -> None:
 
 
 def report(run: RunDirectory, summary: Mapping[str, Any]) -> None:
-    """Prints the figures of a run that has just ended."""
+    """Prints the metrics of a run that has just finished."""
     print_figures(summary)
     print(f"done: {run.path} holds the figures, the metrics and the model")
 
 
 def report_finished(run: RunDirectory) -> dict[str, Any]:
-    """Prints that there is nothing to do, and returns the summary."""
+    """Prints that the run is already finished, and returns its summary."""
     summary = run.read_summary() or {}
     print_figures(summary)
     print(
-        f"finished before: {run.path} has all {summary['epochs']} epochs; "
-        "raise fit.epochs to go on"
+        f"already finished: {run.path} has all {summary['epochs']} epochs; "
+        "raise fit.epochs to continue"
     )
     return summary
 
 
 def print_figures(figures: Mapping[str, Any]) -> None:
-    """Prints the numbers of a summary as a table."""
+    """Prints the numbers and texts of a summary as a table."""
     shown = {
         name: value
         for name, value in figures.items()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loads a task from a Python file, and records which file a run used."""
+"""Tasks from Python files, with a record of the file that a run uses."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from tfvae.runs import config
 from tfvae.runs.run_directory import RunDirectory
 
 PATH = "own_task.path"
-"""The parameter that has the file."""
+"""The gin parameter of the path."""
 RECORD = "task.json"
-"""The file of a run folder that says which task file a run began with."""
+"""File of a run folder that records the task file the run started with."""
 
 _logger = logging.getLogger(__name__)
 
 
 class TaskFile(NamedTuple):
-    """A task, and the file that it is from."""
+    """A task, and the file that it was loaded from."""
 
     task: Task
     path: pathlib.Path
-    """Absolute."""
+    """Absolute path of the file."""
     crc32: int
-    """Of the file when it was loaded."""
+    """CRC-32 of the file when it was loaded."""
 
 
 @gin.register
 def own_task(path: str | os.PathLike[str]) -> Task:
-    """Returns the `task` of a Python file, the same in a whole configuration.
+    """Returns the `task` of a Python file, one object per configuration.
 
     Args:
       path: See `load_task`.
@@ -50,28 +50,28 @@ def own_task(path: str | os.PathLike[str]) -> Task:
 
 
 def _configured(path: str | os.PathLike[str]) -> TaskFile:
-    """Loads a file once, whatever the current folder is later."""
+    """Loads a file once, so that the current folder may change later."""
     return config.once(("task file", os.fspath(path)), lambda: load_task(path))
 
 
 def load_task(path: str | os.PathLike[str]) -> TaskFile:
     """Loads the `task` of a Python file.
 
-    Modules beside the file can be imported by it. Data of the task are made
-    once for each seed.
+    The file can import modules in its own folder. The data of the task are
+    cached by seed.
 
     Args:
-      path: The file; it has a `Task` of that name, or a function that makes
-        one.
+      path: The file; it must define `task`, a `Task` or a function that
+        returns one.
 
     Raises:
       FileNotFoundError: If there is no such file.
-      TypeError: If it has no `task`.
-      ValueError: If it is no Python file, or fails.
+      TypeError: If it does not define a `Task`.
+      ValueError: If it is not a Python file, or running it fails.
     """
     resolved = pathlib.Path(path).resolve()
     if not resolved.is_file():
-        what = "is no file" if resolved.exists() else "does not exist"
+        what = "is not a file" if resolved.exists() else "does not exist"
         raise FileNotFoundError(
             f"`task` must be a Python file, got {resolved}, which {what}."
         )
@@ -90,7 +90,7 @@ def _executed(path: pathlib.Path) -> Task:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # Objectives are found there by processes that evaluate them.
+    # So that processes which evaluate objectives can unpickle them.
     sys.modules[name] = module
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
@@ -106,7 +106,7 @@ def _executed(path: pathlib.Path) -> Task:
         raise TypeError(
             f"{path} must have a `task` that is a tfvae.lso.Task, got {task!r}."
         )
-    # The model and the optimiser ask for the same data.
+    # The training of the model and the optimisation use the same data.
     data = functools.cache(_checked(path, task.data))
     return dataclasses.replace(task, data=data)
 
@@ -114,7 +114,7 @@ def _executed(path: pathlib.Path) -> Task:
 def _checked(
     path: pathlib.Path, data: Callable[[int], ScoredData]
 ) -> Callable[[int], ScoredData]:
-    """Returns the `data` of a task, with errors that name its file."""
+    """Wraps the `data` of a task so that errors name its file."""
 
     def checked(seed: int) -> ScoredData:
         try:
@@ -136,7 +136,7 @@ def _checked(
 
 
 def configured() -> TaskFile | None:
-    """Returns the file of the configured task; None if it has none."""
+    """Returns the configured task file, or None if the task has none."""
     path = config.value(PATH)
     if path is None or "@own_task" not in config.text():
         return None
@@ -144,17 +144,17 @@ def configured() -> TaskFile | None:
 
 
 def is_of(run: RunDirectory) -> bool:
-    """Returns whether a run began with the file that is configured now."""
+    """Returns whether a run started with the task file configured now."""
     record, file = _read(run), configured()
     return file is not None and record.get("path") == str(file.path)
 
 
 def note(run: RunDirectory, num_done: int) -> None:
-    """Records the file of the task, or warns if it has changed since then.
+    """Records the task file, or warns if it has changed since the run started.
 
     Args:
-      run: The folder.
-      num_done: Queries that have been evaluated.
+      run: The run folder.
+      num_done: Number of queries evaluated so far.
     """
     file = configured()
     if file is None:
@@ -171,7 +171,7 @@ def note(run: RunDirectory, num_done: int) -> None:
 
 
 def _read(run: RunDirectory) -> dict[str, str | int]:
-    """Returns what `note` has written, nothing where it has not."""
+    """Returns the record that `note` has written, empty if there is none."""
     try:
         return json.loads((run.path / RECORD).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

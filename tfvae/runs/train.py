@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains a model on data points."""
+"""Run that trains a model on data points."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tfvae.runs import summaries
 from tfvae.runs.experiment import Experiment, experiment, fit
 from tfvae.runs.run_directory import RunDirectory
 
-# A singleton mean is a generating feature when no entry is further from it,
-# as a share of the feature's own range.
+# Maximum deviation of a singleton mean from a generating feature in any entry
+# to count as found, as a fraction of the range of the features.
 _FEATURE_TOLERANCE = 0.25
 
 
@@ -28,18 +28,18 @@ def train(
     num_test_points: int = 256,
     export: bool = True,
 ) -> dict[str, Any]:
-    """Trains the configured experiment and writes everything about it.
+    """Trains the configured experiment and writes metrics, figures and model.
 
-    Call it again with the same configuration to go on with a run that was
-    interrupted; a finished run is left as it is.
+    Call it again with the same configuration to resume an interrupted run; a
+    finished run is not changed.
 
     Args:
       run_dir: Folder of the run, see `RunDirectory`.
-      parts: What to train on what; None to build the configured `experiment`.
-      num_test_points: How many held-out points to infer when the run is
-        observed, for the column "test_bound" ("validation_bound" where the data
-        have points for that); inference takes long, and
-        tools/evaluate.py does more of it.
+      parts: The model and its data; None for the configured `experiment`.
+      num_test_points: Number of held-out points for the bound in the column
+        "test_bound" of the metrics ("validation_bound" if the data have
+        validation points). Inference is slow; `tfvae evaluate` uses more
+        points.
       export: Whether to write a SavedModel at the end.
 
     Returns:
@@ -48,7 +48,7 @@ def train(
     Raises:
       ValueError: If a value of the configuration is out of range, or
         `run_dir` has a run of another configuration.
-      RuntimeError: If another process is at `run_dir`.
+      RuntimeError: If another process is using `run_dir`.
     """
     run = RunDirectory(run_dir)
     with run.locked_for_training() as is_finished:
@@ -57,8 +57,8 @@ def train(
         parts = experiment() if parts is None else parts
         if parts.restoration is not None:
             raise ValueError(
-                "`experiment.data` must be data points, got a picture to "
-                "restore; use tools/denoise.py for it."
+                "`experiment.data` must be data points, got an image to "
+                "restore; use `tfvae denoise` for it."
             )
         rows = fit(run, parts, _Observer(run, parts, num_test_points))
         summaries.announce_end(export)
@@ -73,7 +73,7 @@ def train(
 
 
 class _Observer:
-    """Infers held-out points and looks at features during training."""
+    """Computes the bound of held-out points and draws figures in training."""
 
     def __init__(
         self, run: RunDirectory, parts: Experiment, num_test_points: int
@@ -98,7 +98,7 @@ class _Observer:
 
 
 def _final_figures(parts: Experiment) -> dict[str, Any]:
-    """Returns what only the end of a run is worth computing."""
+    """Returns the metrics that are computed only at the end of a run."""
     model, data = parts.model, parts.observations
     final: dict[str, Any] = {"data": data.name}
     if data.log_likelihood is not None:
@@ -111,15 +111,16 @@ def _final_figures(parts: Experiment) -> dict[str, Any]:
 
 
 def features_found(means: np.ndarray, features: np.ndarray) -> int:
-    """Counts the generating features that are some latent's singleton mean.
+    """Counts the generating features that a model has recovered.
 
     Args:
       means: Singleton means, `[H, D]`.
       features: Generating features, `[K, D]`.
 
     Returns:
-      The most features that can each have a latent of their own whose mean
-      differs in no entry by more than a quarter of the features' range.
+      The maximum number of features in a one-to-one matching with latents,
+      where the mean of the latent differs from the feature in no entry by more
+      than a quarter of the features' range.
     """
     distances = np.abs(features[:, None] - means[None]).max(-1)  # [K, H]
     is_close = distances <= _FEATURE_TOLERANCE * np.ptp(features)

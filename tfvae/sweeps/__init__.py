@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sweeps: grids of configurations, run by a pool of processes, and reports."""
+"""Sweeps over grids of configurations, run in parallel, and their reports."""

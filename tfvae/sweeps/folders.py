@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layout of the folder of a study, and its JSON and text files.
 
-A study has study.json (its cells, and how its report is laid out), base.gin
-(what its cells share), cells/<name>/ and report/. A cell has config.gin
-(replayable), log.txt (what it printed), result.json once it is finished,
-error.txt if it failed, and what the training left there.
+A study has study.json (its cells, and the layout of its report), base.gin (the
+configuration that its cells share), cells/<name>/ and report/. A cell has
+config.gin (its whole configuration), log.txt (its output), result.json once it
+is finished, error.txt if it failed, and the files of its training.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ FIGURES = "figures"
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file, whole or not at all."""
+    """Writes a file atomically."""
     with files.replacing(path) as file:
         file.write(text)
 
 
 def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON file, whole or not at all."""
+    """Writes a JSON file atomically."""
     write_text(path, json.dumps(content, indent=2, default=float) + "\n")
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any] | None:
-    """Returns what a JSON file holds, None where there is no whole one."""
+    """Returns the content of a JSON file, None if missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -57,7 +57,7 @@ def read_study(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
       FileNotFoundError: If there is no study.
-      ValueError: If an earlier version wrote it in another form.
+      ValueError: If an earlier version wrote it in an older format.
     """
     path = pathlib.Path(run_dir)
     content = read_json(path / STUDY)
@@ -68,12 +68,12 @@ def read_study(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
         )
     layout = content.get("layout", {})
     if layout.pop("published", None) is not None:
-        raise ValueError(outdated(path, "it has `published` in its layout"))
+        raise ValueError(outdated(path, "its layout has `published`"))
     return content
 
 
 def outdated(run_dir: pathlib.Path, why: str) -> str:
-    """Returns what to do about a study.json of an earlier version.
+    """Returns an error message for a study.json of an earlier version.
 
     Args:
       run_dir: Folder of the study.
@@ -105,5 +105,5 @@ def read_errors(
 
 
 def file_stem(*parts: str) -> str:
-    """Returns texts, those that are not empty, as the stem of a file name."""
+    """Returns a file name stem of the non-empty texts."""
     return re.sub(r"\W+", "_", "_".join(filter(None, parts)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Grid of a study: its factors, its cells, and which factors are columns."""
+"""Grid of a study: factors, cells, and the layout of its tables."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import NamedTuple
 Factors = Mapping[str, Mapping[str, Sequence[str]]]
 """Factor -> level -> gin files, and bindings like `fit.epochs = 3`."""
 
-# No hyphen: it stands between the levels in the name of a cell.
+# No hyphen, which separates the levels in the name of a cell.
 _LEVEL = re.compile(r"[A-Za-z0-9_.+]+")
 
 
 class Cell(NamedTuple):
-    """One training of a study."""
+    """One run of a study."""
 
     levels: dict[str, str]
     """The level of each factor."""
     repetition: int
-    """From 0; repetitions of the same levels differ in their seed."""
+    """Counted from 0; repetitions of the same levels differ in their seed."""
     seed: int
 
     @property
     def name(self) -> str:
-        """As its folder is called, such as `conv-large-0`."""
+        """The name of its folder, such as `conv-large-0`."""
         return "-".join([*self.levels.values(), str(self.repetition)])
 
 
@@ -38,22 +38,23 @@ class Layout(NamedTuple):
     columns: str
     """The factor whose levels are the columns of a table."""
     separate: list[str]
-    """The factors whose levels have tables of their own."""
+    """The factors that have separate tables for each level."""
 
     @classmethod
     def of(
         cls, factors: Factors, columns: str | None, separate: Sequence[str]
     ) -> Layout:
-        """Checks the settings of a study; see `study`.
+        """Returns the layout of validated settings; see `study.study`.
 
         Raises:
-          ValueError: If one of them is not there.
+          ValueError: If one of them is not a factor, or none is left for the
+            columns.
         """
         names = list(factors)
         for name in [*separate, *([columns] if columns is not None else [])]:
             if name not in names:
                 raise ValueError(
-                    "`study.columns` and `study.separate` must be of "
+                    "`study.columns` and `study.separate` must be among "
                     f"{', '.join(names)}, got {name!r}."
                 )
         rest = [name for name in names if name not in separate]
@@ -91,19 +92,19 @@ def cells(
     exclude: Sequence[Mapping[str, str]] = (),
     once: Sequence[Mapping[str, str]] = (),
 ) -> list[Cell]:
-    """Lists the cells of a study, one whole repetition after the other.
+    """Returns the cells of a study, ordered by repetition.
 
     Args:
-      factors: What is varied.
-      repetitions: How often each combination of levels is trained.
-      seed: Of the first repetition; the others count on from it.
-      exclude: Combinations to leave out, such as `{"layer": "fc"}`: what
-        agrees with all levels of one of them.
-      once: Combinations that have the first repetition alone.
+      factors: The factors that are varied.
+      repetitions: Number of runs of each combination of levels.
+      seed: Seed of the first repetition, increased by one in each further one.
+      exclude: Combinations to leave out, such as `{"layer": "fc"}`; a
+        combination is left out if it has all levels of one of these.
+      once: Combinations that are run in the first repetition only.
 
     Raises:
       TypeError: If `factors` is not a mapping of mappings of lists of text.
-      ValueError: If there is no cell, or a name is not allowed.
+      ValueError: If there are no cells, or a name is not allowed.
     """
     _check(factors, repetitions, seed, [*exclude, *once])
     combinations = [
@@ -113,7 +114,7 @@ def cells(
     kept = [one for one in combinations if not _agrees(one, exclude)]
     if not kept:
         raise ValueError(
-            "`study.exclude` must leave something to train, got "
+            "`study.exclude` must leave at least one combination, got "
             f"{list(exclude)!r}."
         )
     return [
@@ -127,7 +128,7 @@ def cells(
 def _agrees(
     levels: Mapping[str, str], rules: Sequence[Mapping[str, str]]
 ) -> bool:
-    """Returns whether levels have all that some rule names."""
+    """Returns whether `levels` contain all levels of any rule."""
     return any(rule.items() <= levels.items() for rule in rules)
 
 

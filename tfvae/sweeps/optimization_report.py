@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Report of a study whose cells are optimisations: curves, tables, best inputs.
+"""Report of a study of optimisations: top-K curves, tables, best inputs.
 
-Cells are compared that differ in their "setting" and seed only; what else is
-varied, the task above all, has a section of its own. `write` is the whole
-report. A report that has more, such as published values beside ours, gives it
-a section of its own, made of the parts that are here.
+The report compares cells that differ in their factor "setting" and seed only.
+Each combination of levels of other factors, such as the task, has a separate
+section. `write` writes the whole report. To extend it, for example by
+published values, pass a `section` that is composed of the functions below.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SETTING = "setting"
 _LONGEST_INPUT = 120
 
 Published = Callable[[Run, str, int], Sequence[tuple[float, float, float]]]
-"""From a run, a setting and K to queries, means and spreads of top-K."""
+"""From a run, a setting and K to published top-K: (query, mean, std)."""
 
 
 class Comparison(NamedTuple):
@@ -46,7 +46,7 @@ class Comparison(NamedTuple):
 
     @property
     def slug(self) -> str:
-        """The title as a part of names of files."""
+        """The title, for use in file names."""
         return folders.file_stem(self.title)
 
     @property
@@ -60,7 +60,7 @@ Section = Callable[[Comparison, pathlib.Path], list[str]]
 
 
 def section(one: Comparison, folder: pathlib.Path) -> list[str]:
-    """Returns what the report has of a comparison; see `Section`."""
+    """Returns the default section of a comparison; see `Section`."""
     return [
         f"## {one.title}\n",
         f"{facts(one)}\n",
@@ -77,19 +77,20 @@ def write(
     notes: Sequence[str] = (),
     section: Section = section,
 ) -> pathlib.Path:
-    """Writes the report of what is finished of a study, and prints where.
+    """Writes the report of the finished cells of a study, and prints its path.
 
     Args:
       run_dir: Folder of the study.
-      notes: Paragraphs below the first one.
-      section: Writes what there is to say of each comparison.
+      notes: Paragraphs after the introduction.
+      section: Returns the section of a comparison.
 
     Returns:
-      The report, a Markdown file; tables are beside it as CSV files.
+      Path of the report, a Markdown file; tables are written beside it as CSV
+      files.
 
     Raises:
       FileNotFoundError: If there is no study.
-      ValueError: If an earlier version wrote study.json in another form.
+      ValueError: If an earlier version wrote study.json in an older format.
     """
     path = pathlib.Path(run_dir)
     cells = folders.read_study(path)["cells"]
@@ -100,9 +101,9 @@ def write(
     text = [
         "# Report of optimisations\n",
         f"{count} of {len(cells)} cells are finished. Only queries count, not "
-        "the data that a run begins with. Top-1 is the best query so far; "
-        "top-10 and top-50 are the 10th and 50th best of different inputs, "
-        "the worst as long as there are fewer. Invalid decodes count as one "
+        "the initial data of a run. Top-1 is the best query so far; "
+        "top-10 and top-50 are the 10th and 50th best distinct inputs, or "
+        "the worst while there are fewer. Invalid decodes count as one "
         "input. A run that ended early keeps its last value. Numbers are "
         "means and population standard deviations over seeds.\n",
         *(f"{note}\n" for note in notes),
@@ -135,7 +136,7 @@ def comparisons(
         run = optimization_results.read(folder)
         levels = dict(cell["levels"])
         others = [value for name, value in levels.items() if name != SETTING]
-        if SETTING not in levels:  # Then all that is varied is compared.
+        if SETTING not in levels:  # Then all factors are compared.
             levels[SETTING], others = " ".join(others), []
         parts = [run.task, *(one for one in others if one != run.task)]
         groups = found.setdefault(" ".join(parts), {})
@@ -144,7 +145,7 @@ def comparisons(
 
 
 def facts(one: Comparison) -> str:
-    """Returns what the scores are, and how good the data and the optimum."""
+    """Returns a text on the scores, the best of the data and the optimum."""
     run = one.run
     parts = [
         f"Scores: {figures.score_label(run)}, "
@@ -160,12 +161,12 @@ def facts(one: Comparison) -> str:
 def curves_figure(
     one: Comparison, folder: pathlib.Path, published: Published | None = None
 ) -> list[str]:
-    """Draws the best queries so far; returns the text that shows them.
+    """Draws the top-K curves; returns Markdown that shows the figure.
 
     Args:
       one: The runs.
-      folder: Of the report.
-      published: Points to draw beside the curves.
+      folder: Folder of the report.
+      published: Published points to draw beside the curves, or None.
     """
     caption = (
         "Best queries; lines and bands are means and deviations over seeds"
@@ -185,7 +186,7 @@ def curves_figure(
 
 
 def final_table(one: Comparison) -> pd.DataFrame:
-    """Returns top-1, 10 and 50 after the last query of each setting."""
+    """Returns top-1, top-10 and top-50 after the last query, by setting."""
     rows = []
     for label, runs in one.groups.items():
         num_queries = max(len(run.scores) for run in runs)
@@ -199,7 +200,7 @@ def final_table(one: Comparison) -> pd.DataFrame:
 
 
 def costs_and_inputs(one: Comparison, folder: pathlib.Path) -> list[str]:
-    """Returns the rest of a section: costs, other figures and best inputs."""
+    """Returns the section's parts on costs, other figures and best inputs."""
     return [
         "### Queries and time\n",
         tables.markdown(cost_table(one)),
@@ -209,7 +210,7 @@ def costs_and_inputs(one: Comparison, folder: pathlib.Path) -> list[str]:
 
 
 def cost_table(one: Comparison) -> pd.DataFrame:
-    """Returns what the queries were, and what the time was spent on."""
+    """Returns counts of queries, and the time of each stage, by setting."""
     head = [
         "setting",
         "distinct inputs",
@@ -304,7 +305,7 @@ def _figure(
     caption: str,
     draw: Callable[[pathlib.Path], bool],
 ) -> list[str]:
-    """Draws a figure; returns the text that shows it, if there is one."""
+    """Draws a figure; returns Markdown that shows it, if there is one."""
     path = folder / folders.FIGURES / name
     if not draw(path):
         return []
@@ -315,8 +316,8 @@ def _other_figures(one: Comparison, folder: pathlib.Path) -> list[str]:
     text = _figure(
         folder,
         f"{one.slug}_weights.png",
-        "What the first round trains on: scores of the data by weight, and "
-        "the weight that the best of the data have together",
+        "Training data of the first round: scores by weight, and the total "
+        "weight of the best data",
         lambda path: figures.draw_weights(one.groups, path, title=one.title),
     )
     text += _figure(
@@ -330,7 +331,7 @@ def _other_figures(one: Comparison, folder: pathlib.Path) -> list[str]:
         text += _figure(
             folder,
             f"{one.slug}_{folders.file_stem(label)}_manifold.png",
-            f"What the latents decode to over the rounds of {label}",
+            f"Decoded grid of latents over the rounds of {label}",
             functools.partial(figures.draw_manifold, runs[0], title=label),
         )
     return ["### Weights, samples and latents\n", *text] if text else []
@@ -341,7 +342,7 @@ def _best_inputs(one: Comparison, folder: pathlib.Path) -> list[str]:
     shown = _figure(
         folder,
         f"{one.slug}_best.png",
-        "Best inputs of all seeds, best first; their scores are to the left",
+        "Best inputs of all seeds, best first, with the range of their scores",
         lambda path: figures.draw_best(one.groups, path),
     )
     if shown:

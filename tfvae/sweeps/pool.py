@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pool of worker processes, which do one job at a time each.
+"""Pool of worker processes that run one job at a time each.
 
-A process sends `{"ready": true}` when it can work. Then it receives the "name"
-and the "path" of a job, and answers each with an "error" of one line, or null.
-When its standard input ends it exits; a result that it is writing just then
-is finished first.
+A worker sends `{"ready": true}` when it has started. Then it receives jobs, of
+"name" and "path", and answers each with an "error" of one line, or null. It
+exits when its standard input is closed, after writing any result that it is
+writing at this moment.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from typing import Any, NamedTuple
 
 from tfvae import processes
 
-# How long a process may take to finish writing a result and to exit.
+# Seconds that a worker has to finish writing a result and to exit.
 _GRACE_SECONDS = 10.0
 
 
 class Job(NamedTuple):
-    """Something to do."""
+    """A job of the pool."""
 
     name: str
     path: pathlib.Path
-    """A folder of its own."""
+    """Its folder, used by no other job."""
 
 
 class Outcome(NamedTuple):
-    """What became of a job."""
+    """The outcome of a job."""
 
     job: Job
     seconds: float
     error: str | None
-    """Why it failed, in one line; None if it did not."""
+    """Error message of one line; None if the job succeeded."""
     is_lost: bool = False
-    """Whether its process ended without an answer."""
+    """Whether its worker ended without an answer."""
 
 
 class _Worker:
-    """A process of the pool, and the job that it has."""
+    """A worker process, and its current job."""
 
     def __init__(
         self,
@@ -62,18 +62,18 @@ class _Worker:
         self.started = 0.0
 
     def give(self, job: Job) -> None:
-        """Hands a job over."""
+        """Sends it a job."""
         self.job, self.started = job, time.perf_counter()
         self.process.send({"name": job.name, "path": str(job.path)})
 
     def answer(self) -> dict[str, Any] | None:
-        """Returns the next answer, None if it has ended instead."""
+        """Returns its next message, or None if it has ended."""
         with contextlib.suppress(processes.EndedError):
             return self.process.receive()
         return None
 
     def outcome(self, error: str | None, is_lost: bool = False) -> Outcome:
-        """Takes the job back."""
+        """Returns the outcome of its job, and marks it as idle."""
         assert self.job is not None
         job, self.job = self.job, None
         self.num_done += 1
@@ -89,22 +89,23 @@ def run(
     *,
     jobs_per_process: int = 16,
 ) -> Iterator[Outcome]:
-    """Yields what becomes of each job, in the order that they end.
+    """Yields the outcome of each job, in the order in which they end.
 
-    A process that dies takes its job with it; another one does the rest.
-    Close the iterator, or let an exception end it, and all processes end.
+    If a worker dies, its job has failed, and a new worker runs the remaining
+    jobs. All workers end when the iterator is closed or raises.
 
     Args:
-      jobs: What to do, begun in this order.
-      command: Starts a process.
-      num_workers: The most processes at a time.
-      log: File that gets what processes write to standard error.
-      environment: Variables that they have in addition to ours.
-      jobs_per_process: After so many jobs another process takes the place of
-        one: TensorFlow keeps some 50 MB of each model that was trained.
+      jobs: The jobs, started in this order.
+      command: Command of a worker.
+      num_workers: The maximum number of workers at a time.
+      log: File that the standard error of workers is appended to.
+      environment: Environment variables to set in addition to those of this
+        process.
+      jobs_per_process: Number of jobs after which a worker is replaced, as
+        TensorFlow keeps about 50 MB of each model that was trained.
 
     Raises:
-      RuntimeError: If a process ends before it can work.
+      RuntimeError: If a worker ends before it has started to work.
     """
     waiting = collections.deque(jobs)
     workers: dict[processes.Process, _Worker] = {}
@@ -114,14 +115,14 @@ def run(
         workers[worker.process] = worker
 
     def follow(worker: _Worker) -> Outcome | None:
-        """Takes what a process says, and hands it the next job."""
+        """Reads a message of a worker, and sends it the next job."""
         answer = worker.answer()
         if answer is None:
             del workers[worker.process]
             how = f"its process {_how(worker.process.end(_GRACE_SECONDS))}"
             if worker.job is None:
                 raise RuntimeError(
-                    f"the study must be able to start processes, but {how}: "
+                    f"the study must be able to start workers, but {how}: "
                     f"{processes.last_line(log)}"
                 )
             if waiting:
@@ -157,5 +158,5 @@ def run(
 
 def _how(ended: processes.Ended) -> str:
     if ended.code == -signal.SIGKILL:
-        return "was killed, as the system does when memory runs out"
+        return "was killed, probably because memory ran out"
     return ended.how if ended.code >= 0 else f"was {ended.how}"

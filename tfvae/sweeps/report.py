@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Report of any grid of models: tables over repetitions, sheets of pictures.
+"""Report of a grid of models: tables over repetitions, sheets of images.
 
-`write` is the whole report. A report that has more, such as published values
-beside ours or tests of hypotheses, gives it sections of its own, made of the
-parts that are here.
+`write` writes the whole report. To extend it, for example by published values
+or tests of hypotheses, pass a `section` or an `appendix` that is composed of
+the functions below.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tfvae.sweeps.results import REPETITION, Metric, Part, Results
 _PICTURES = ("reconstructions", "samples", "interpolations")
 
 Published = Callable[[str, Mapping[str, str]], tuple[float, float] | None]
-"""From a metric's name and a model's levels to a mean and a deviation."""
+"""From a metric's name and a model's levels to a published (mean, std)."""
 Section = Callable[[Results, Part, pathlib.Path], list[str]]
 """From results, one part and the folder of the report to Markdown texts."""
 Appendix = Callable[[Results, pathlib.Path], list[str]]
@@ -33,7 +33,7 @@ Appendix = Callable[[Results, pathlib.Path], list[str]]
 
 
 def section(found: Results, part: Part, folder: pathlib.Path) -> list[str]:
-    """Returns tables and pictures of a part; see `Section`."""
+    """Returns the default section of a part; see `Section`."""
     return [*metric_tables(found, part, folder), *sheets(found, part, folder)]
 
 
@@ -49,20 +49,21 @@ def write(
     section: Section = section,
     appendix: Appendix = _no_appendix,
 ) -> pathlib.Path:
-    """Writes the report of what is finished of a study, and prints where.
+    """Writes the report of the finished cells of a study, and prints its path.
 
     Args:
       run_dir: Folder of the study.
-      notes: Paragraphs below the first one.
-      section: Writes what there is to say of each part.
-      appendix: Writes what there is to say of all parts together.
+      notes: Paragraphs after the introduction.
+      section: Returns the section of a part.
+      appendix: Returns the text at the end, on all parts together.
 
     Returns:
-      The report, a Markdown file; its tables are beside it as CSV files.
+      Path of the report, a Markdown file; its tables are written beside it as
+      CSV files.
 
     Raises:
       FileNotFoundError: If there is no study.
-      ValueError: If an earlier version wrote study.json in another form.
+      ValueError: If an earlier version wrote study.json in an older format.
     """
     found = results.read(run_dir)
     folder = found.path / folders.REPORT
@@ -98,7 +99,7 @@ def _summary_text(found: Results) -> str:
 
 
 def failures(errors: Mapping[str, str]) -> list[str]:
-    """Returns the list of cells that failed, empty where none did."""
+    """Returns a list of the failed cells; empty if there are none."""
     if not errors:
         return []
     lines = [f"* {name}: {why}" for name, why in errors.items()]
@@ -113,14 +114,14 @@ def metric_tables(
     published: Published | None = None,
     captions: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Returns a table of each metric, and writes them as files, too.
+    """Returns a table of each metric, and writes it to files.
 
     Args:
       found: Results of the study.
       part: The part to report.
-      folder: Of the report.
-      published: Values to put beside ours, in columns of their own.
-      captions: What stands behind the title of a metric, by its name.
+      folder: Folder of the report.
+      published: Published values, shown in additional columns.
+      captions: By metric name, a text in brackets after its title.
     """
     planned, layout = found.num_repetitions, found.layout
     chosen = [m for m in found.metrics if part.frame[m.name].notna().any()]
@@ -155,17 +156,17 @@ def summary(
     part: Part,
     published: Published | None = None,
 ) -> pd.DataFrame:
-    """Returns count, mean and deviation of a metric of each model.
+    """Returns count, mean and standard deviation of a metric of each model.
 
     Args:
-      layout: Of the study.
-      metric: Which.
-      part: One part of its results.
-      published: Values to put beside them.
+      layout: Layout of the study.
+      metric: The metric.
+      part: One part of the results.
+      published: Published values, for additional columns.
 
     Returns:
       A row for each model; columns are its levels, n, mean and std, and with
-      `published` published_mean and published_std, NaN where there is none.
+      `published` also published_mean and published_std, NaN if missing.
     """
     names = [*layout.rows, layout.columns]
     models = pd.DataFrame(_models(layout, part.frame))
@@ -192,10 +193,11 @@ def _by_model(
     """Returns a metric with a row for each combination of `layout.rows`.
 
     Args:
-      layout: Of the study.
-      metric: Which.
-      summary: Of the metric.
-      planned: The number of repetitions; other numbers are shown.
+      layout: Layout of the study.
+      metric: The metric.
+      summary: Summary of the metric; see `summary`.
+      planned: Number of planned repetitions; cells with another number of
+        repetitions show it.
     """
     is_published = (
         "published_mean" in summary and summary["published_mean"].notna().any()
@@ -216,14 +218,14 @@ def _by_metric(
     summaries: Sequence[tuple[Metric, pd.DataFrame]],
     planned: int,
 ) -> pd.DataFrame:
-    """Returns all metrics, a row for each; see `_by_model`."""
+    """Returns a table with a row for each metric; see `_by_model`."""
     rows = []
     for metric, one in summaries:
         row = _by_model(layout, metric, one, planned)
         row = row.drop(columns=layout.rows)
         row.insert(0, "metric", metric.title)
         rows.append(row)
-    # Where one has published values and another has not: the longest order.
+    # Some metrics have columns of published values: use the longest list.
     columns = max((row.columns for row in rows), key=len, default=["metric"])
     if not rows:
         return tables.table(columns, [])
@@ -246,7 +248,7 @@ def _present(layout: Layout, factor: str, frame: pd.DataFrame) -> list[str]:
 
 
 def _cell(record: Mapping[str, Any], metric: Metric, planned: int) -> str:
-    """Returns mean and deviation, and how many there are if not all."""
+    """Returns mean and standard deviation, and n unless it is complete."""
     if not record["n"]:
         return "-"
     text = format(record["mean"], metric.form)
@@ -266,15 +268,15 @@ def _published_cell(record: Mapping[str, Any], metric: Metric) -> str:
 
 
 def sheets(found: Results, part: Part, folder: pathlib.Path) -> list[str]:
-    """Puts the pictures of all models of a part into one sheet of a kind.
+    """Combines the images of all models of a part, one sheet for each kind.
 
     Args:
       found: Results of the study.
       part: The part to report.
-      folder: Of the report.
+      folder: Folder of the report.
 
     Returns:
-      Texts that show the sheets, none where there are no pictures.
+      Markdown that shows the sheets; empty if there are no images.
     """
     text: list[str] = []
     layout = found.layout
@@ -295,7 +297,7 @@ def sheets(found: Results, part: Part, folder: pathlib.Path) -> list[str]:
                 pictures, list(dict.fromkeys(rows)), columns, target
             )
             text.append(f"![{kind}](sheets/{target.name})\n")
-    return ["### Pictures\n", *text] if text else []
+    return ["### Images\n", *text] if text else []
 
 
 def _picture(
@@ -304,7 +306,7 @@ def _picture(
     model: Mapping[str, str],
     kind: str,
 ) -> pathlib.Path | None:
-    """Returns a model's picture of the first repetition that has one."""
+    """Returns the image of a model, of the first repetition that has one."""
     cells = results.where(frame, model).sort_values(REPETITION)
     for name in cells[results.NAME]:
         figures = run_dir / folders.CELLS / name / folders.FIGURES

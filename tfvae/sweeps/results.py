@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results of the finished cells of a study, as one table."""
+"""Table of the results of the finished cells of a study."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Metric(NamedTuple):
     name: str
     title: str
     form: str = ".2f"
-    """How a number of it is written."""
+    """Format specification of its numbers."""
     is_fixed: bool = False
     """Whether all repetitions of a model have the same value."""
 
@@ -53,7 +53,7 @@ METRICS = (
     Metric("gap_regularization", "Regularization term, test less training"),
     Metric("gap_squared_error", "Reconstruction error, test less training"),
 )
-"""What is reported first; other numbers of the results follow."""
+"""The metrics that are reported first, before other numbers of the results."""
 
 _NOT_REPORTED = frozenset({"cell_seconds", "epochs", "num_generated", "seed"})
 
@@ -62,13 +62,13 @@ class Part(NamedTuple):
     """The results of one combination of levels of the separate factors."""
 
     levels: dict[str, str]
-    """The levels, by factor; none where no factor is kept separate."""
+    """The levels, by factor; empty if there are no separate factors."""
     frame: pd.DataFrame
     """Its rows of `Results.frame`."""
 
     @property
     def name(self) -> str:
-        """The levels as a part of the names of files."""
+        """The levels, for use in file names."""
         return "-".join(self.levels.values())
 
 
@@ -87,12 +87,12 @@ class Results(NamedTuple):
 
     @property
     def num_repetitions(self) -> int:
-        """The repetitions that are planned."""
+        """The number of planned repetitions."""
         return 1 + max(cell["repetition"] for cell in self.cells)
 
     @property
     def metrics(self) -> list[Metric]:
-        """The metrics that there are, in the order to report them."""
+        """The metrics that have values, in the order of the report."""
         known = {metric.name for metric in METRICS}
         ids = {NAME, REPETITION, *self.layout.factors}
         others = [
@@ -110,7 +110,7 @@ class Results(NamedTuple):
         ]
 
     def parts(self) -> list[Part]:
-        """Splits the results at the factors that are kept separate."""
+        """Splits the results by the levels of the separate factors."""
         found = [Part({}, self.frame)]
         for factor in self.layout.separate:
             found = [
@@ -122,14 +122,14 @@ class Results(NamedTuple):
 
 
 def read(run_dir: str | os.PathLike[str]) -> Results:
-    """Reads what is finished of a study.
+    """Reads the results of the finished cells of a study.
 
     Args:
       run_dir: Folder of the study.
 
     Raises:
       FileNotFoundError: If there is no study.
-      ValueError: If an earlier version wrote study.json in another form.
+      ValueError: If an earlier version wrote study.json in an older format.
     """
     path = pathlib.Path(run_dir)
     content = folders.read_study(path)
@@ -161,7 +161,7 @@ def where(frame: pd.DataFrame, levels: Mapping[str, str]) -> pd.DataFrame:
 
 
 def _gaps(result: dict[str, Any]) -> dict[str, float]:
-    """Returns how much larger the errors are on test than on training data."""
+    """Returns the differences of the losses on test and on training data."""
     gaps = {}
     for name in ("loss", "regularization", "squared_error"):
         test, train = result.get(f"test_{name}"), result.get(f"train_{name}")

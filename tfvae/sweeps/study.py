@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Study: runs every cell of a grid of configurations, then writes a report."""
+"""Study: runs all cells of a grid of configurations and writes a report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import gin
 
 import tfvae.runs.optimize
-import tfvae.sweeps.training_cell  # noqa: F401 (gin files name these)
+import tfvae.sweeps.training_cell  # noqa: F401 (registers with gin)
 from tfvae.runs import config, identity
 from tfvae.runs.run_directory import RunDirectory, UnexpectedError
 from tfvae.sweeps import folders, pool
@@ -27,7 +27,7 @@ from tfvae.sweeps.grid import (
     files_and_bindings,
 )
 
-# Runs cells; see `worker`.
+# Command of the processes that run cells; see `worker`.
 _WORKER = [sys.executable, "-m", "tfvae.sweeps.worker"]
 _REPORT = "tfvae.sweeps.report:write"
 _ONE_THREAD = {
@@ -61,42 +61,44 @@ def study(
     cell: str = "tfvae.sweeps.training_cell:run_cell",
     report: str = _REPORT,
 ) -> None:
-    """Runs the cells of a study that are not yet finished, then reports.
+    """Runs the unfinished cells of a study, and writes its report.
 
-    The configuration of a cell is gin's present one without that of the
-    study, then the files of its levels, their bindings, those of its seed,
-    and `overrides`. What fails is written to error.txt of the cell, and does
-    not keep the others from being trained; the next call tries it again.
+    The configuration of a cell consists of gin's current configuration without
+    the bindings of `study`, then the gin files of its levels, the bindings of
+    its levels, those of its seed, and `overrides`. The error of a cell that
+    fails is written to its error.txt; the other cells are run nevertheless, and
+    the next call retries the failed ones.
 
     Args:
       run_dir: Folder of the study, see `folders`.
       overrides: Bindings for all cells that override all others.
-      factors: What is varied: factor -> level -> gin files and bindings.
-      repetitions: How often each combination of levels is trained.
-      seed: Of the first repetition; the others count on from it.
-      seed_bindings: Bindings with `{seed}` where the seed of a cell goes.
+      factors: The factors to vary: factor -> level -> gin files and bindings.
+      repetitions: Number of runs of each combination of levels.
+      seed: Seed of the first repetition, increased by one in each further one.
+      seed_bindings: Bindings in which `{seed}` stands for the seed of a cell.
       exclude: Combinations of levels to leave out.
-      once: Combinations of levels that have the first repetition alone.
-      columns: The factor whose levels are the columns of the tables; the
-        last one by default.
-      separate: Factors whose levels have tables and tests of their own.
-      smoke: Whether to see only that everything runs: one repetition, with
+      once: Combinations of levels that are run in the first repetition only.
+      columns: The factor whose levels are the columns of the tables; by default
+        the last one that is not separate.
+      separate: Factors that have separate tables and tests for each level.
+      smoke: Whether to only check that everything runs: one repetition, with
         `smoke_bindings`.
-      smoke_bindings: Bindings that make a cell as small as can be.
-      workers: Processes at a time, of one thread each; as many as there are
-        processors by default.
-      cell: What runs a cell, `module:function`; see `worker`.
-      report: What writes the report, `module:function` of the folder of the
-        study.
+      smoke_bindings: Bindings that make a cell as small as possible.
+      workers: Number of processes, of one thread each; by default the number
+        of processors.
+      cell: Name of the function that runs a cell, as `module:function`; see
+        `worker`.
+      report: Name of the function that writes the report, as
+        `module:function`; it takes the folder of the study.
 
     Raises:
       TypeError: If `factors` is not of that form.
-      ValueError: If a value is out of range, two combinations of levels are
-        the same, or `run_dir` has cells of another configuration.
-      ImportError: If what runs cells or reports needs what is not installed.
+      ValueError: If a value is out of range, two cells have the same
+        configuration, or `run_dir` has cells of another configuration.
+      ImportError: If `cell` or `report` need a package that is not installed.
       OSError: If a gin file does not exist.
-      RuntimeError: If another process is at `run_dir`.
-      UnexpectedError: If cells failed, after all others were trained.
+      RuntimeError: If another process is using `run_dir`.
+      UnexpectedError: If cells failed, after all others have been run.
     """
     num_workers = _checked_workers(workers)
     _function("cell", cell)
@@ -125,16 +127,16 @@ def study(
 
 
 def write_report(run_dir: str | os.PathLike[str]) -> None:
-    """Writes the report of what is finished of a study.
+    """Writes the report of the finished cells of a study.
 
     Args:
       run_dir: Folder of the study.
 
     Raises:
       FileNotFoundError: If there is no study.
-      ImportError: If the report needs what is not installed.
-      ValueError: If an earlier version wrote study.json, so that it names no
-        report of this one.
+      ImportError: If the report needs a package that is not installed.
+      ValueError: If study.json names a report that does not exist, as one of
+        an earlier version may.
     """
     path = pathlib.Path(run_dir)
     name = folders.read_study(path).get("report", _REPORT)
@@ -147,7 +149,7 @@ def write_report(run_dir: str | os.PathLike[str]) -> None:
 
 
 def _function(argument: str, name: str) -> Callable[..., Any]:
-    """Returns the function that `module:function` is the name of."""
+    """Returns the function of a name in the form `module:function`."""
     module, _, function = name.partition(":")
     try:
         with config.explaining_imports():
@@ -170,12 +172,12 @@ def _checked_workers(workers: int | None) -> int:
 
 
 def _without_study(text: str) -> str:
-    """Returns a configuration without what is bound to `study`."""
-    kept, is_ours = [], False
+    """Returns a configuration without the bindings of `study`."""
+    kept, is_of_study = [], False
     for line in text.splitlines():
         if line and not line[0].isspace():
-            is_ours = line.startswith("study.")
-        if not is_ours:
+            is_of_study = line.startswith("study.")
+        if not is_of_study:
             kept.append(line)
     return "\n".join(kept) + "\n"
 
@@ -187,7 +189,7 @@ def _texts(
     seed_bindings: Sequence[str],
     overrides: Sequence[str],
 ) -> dict[str, str]:
-    """Returns the whole configuration of each cell by its name."""
+    """Returns the whole configuration of each cell, by its name."""
     found = {}
     for cell in grid:
         files, bindings = files_and_bindings(factors, cell.levels)
@@ -198,15 +200,15 @@ def _texts(
 
 
 def _check_distinct(grid: Sequence[Cell], texts: Mapping[str, str]) -> None:
-    """Raises a ValueError if two cells would be the same training."""
+    """Raises a ValueError if two cells have the same configuration."""
     owners: dict[str, str] = {}
     for cell in grid:
         other = owners.setdefault(texts[cell.name], cell.name)
         if other != cell.name:
             raise ValueError(
-                "`study.factors` and `study.seed_bindings` must give every "
-                f"cell another configuration, got the same for {other} and "
-                f"{cell.name}."
+                "`study.factors` and `study.seed_bindings` must give each "
+                "cell a different configuration, got the same for "
+                f"{other} and {cell.name}."
             )
 
 
@@ -243,7 +245,7 @@ def _write_study(
 def _run(
     run_dir: pathlib.Path, grid: Sequence[Cell], num_workers: int, cell: str
 ) -> dict[str, str]:
-    """Runs the cells that are left; returns what failed, and why."""
+    """Runs the unfinished cells; returns the errors of failed ones, by name."""
     progress = _Progress(run_dir, grid, num_workers)
     jobs = [
         pool.Job(one.name, run_dir / folders.CELLS / one.name)
@@ -265,7 +267,7 @@ def _run(
         for outcome in outcomes:
             result = outcome.job.path / folders.RESULT
             if outcome.is_lost and folders.read_json(result) is not None:
-                # Its process died between the result and the answer.
+                # Its process died after writing the result.
                 outcome = outcome._replace(error=None)
             if outcome.error is not None:
                 failed[outcome.job.name] = outcome.error
@@ -273,17 +275,17 @@ def _run(
                     folders.write_text(
                         outcome.job.path / folders.ERROR, outcome.error + "\n"
                     )
-            progress.tell(outcome)
+            progress.update(outcome)
     return failed
 
 
 def _python_path() -> str:
-    """Returns where this process imports from, for processes it starts."""
+    """Returns the import path of this process, for its child processes."""
     return os.pathsep.join(map(os.path.abspath, sys.path))
 
 
 class _Progress:
-    """What is done, and how long the rest will take."""
+    """Prints finished cells and the estimated remaining time."""
 
     def __init__(
         self, run_dir: pathlib.Path, grid: Sequence[Cell], num_workers: int
@@ -307,16 +309,16 @@ class _Progress:
             self._seconds.setdefault(self._levels[name], []).append(seconds)
 
     def announce(self) -> None:
-        """Prints what is about to be run."""
+        """Prints the numbers of cells and of workers."""
         total = len(self._levels)
         print(
-            f"{total} cells, {total - len(self.left)} of them finished before, "
-            f"{min(self._num_workers, len(self.left))} at a time",
+            f"{total} cells, {total - len(self.left)} of them already "
+            f"finished, {min(self._num_workers, len(self.left))} at a time",
             flush=True,
         )
 
-    def tell(self, outcome: pool.Outcome) -> None:
-        """Prints what became of a cell, and the time that is left."""
+    def update(self, outcome: pool.Outcome) -> None:
+        """Counts a cell, and prints its outcome and the remaining time."""
         name, error = outcome.job.name, outcome.error
         self._count(name, outcome.seconds if error is None else None)
         done = len(self._levels) - len(self.left)
@@ -352,6 +354,6 @@ def _failures(
         shown[_SHOWN_FAILURES:] = [f"and {more} more"]
     return (
         f"{len(failed)} of {total} cells failed: {'; '.join(shown)}; see "
-        f"{folders.ERROR} in {run_dir / folders.CELLS}; the same command tries "
-        "them again"
+        f"{folders.ERROR} in {run_dir / folders.CELLS}; repeat the command to "
+        "retry them"
     )

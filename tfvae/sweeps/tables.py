@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text tables as Markdown and CSV."""
+"""Tables of text as Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tfvae import files
 def table(
     columns: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> pd.DataFrame:
-    """Returns a table of text; names of columns may repeat."""
+    """Returns a table of text; column names may repeat."""
     return pd.DataFrame([*rows], columns=[*columns], dtype=object)
 
 
@@ -23,7 +23,7 @@ def markdown(frame: pd.DataFrame) -> str:
     """Returns a table of text as Markdown."""
     escaped = frame.map(_escaped)
     escaped.columns = [_escaped(name) for name in frame.columns]
-    # Text that looks like a number stays as it is.
+    # `disable_numparse` keeps text that looks like a number as it is.
     return escaped.to_markdown(index=False, disable_numparse=True) + "\n"
 
 
@@ -32,6 +32,6 @@ def _escaped(cell: str) -> str:
 
 
 def write_csv(path: pathlib.Path, frame: pd.DataFrame) -> None:
-    """Writes a table as a file, whole or not at all."""
+    """Writes a table as a CSV file, atomically."""
     with files.replacing(path, newline="") as file:
         frame.to_csv(file, index=False, lineterminator="\r\n")

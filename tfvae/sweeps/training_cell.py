@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cell of a study: trains a model, evaluates it and draws its figures."""
+"""Cell of a study that trains and evaluates a model and draws its figures."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from tfvae.runs.run_directory import RunDirectory
 
 _BATCH_SIZE = 256
 _NUM_RECONSTRUCTIONS = 8
-# Those of the model's figures that sheets of a study put together.
+# The figures of a model that the sheets of a study show.
 _FIGURES = ("samples", "interpolations")
 _GENERATED_AT_ONCE = 1000
 _NUM_KERNEL_SUBSETS = 20
-# Of this process, by images and settings of what computes features.
+# Cached in this process, by images and settings of the feature extractor.
 _references: dict[tuple[object, ...], Reference] = {}
 
 
@@ -49,27 +49,29 @@ def run_cell(
     num_bound_points: int = 250,
     num_importance_samples: int = 32,
 ) -> dict[str, Any]:
-    """Trains the configured experiment, or goes on with it, and measures it.
+    """Trains the configured experiment, or resumes it, and evaluates it.
 
     Args:
-      path: Folder of the cell. What cells have in common, such as the
-        features of the reference images, goes to its parent's parent.
-      fitted_prior: Prior that takes the place of the trained one, fitted after
-        training; called with the number of latents.
-      reference: Gives the images that generated ones are compared with, the
-        same for all cells; None for no comparison.
-      features: Makes what computes the features that they are compared by,
-        given `reference`'s data and a folder for what is worth keeping.
-      num_generated: Images to compare at most, generated and real ones alike;
-        those are the first training images of the reference.
-      num_bound_points: Test points of the importance-weighted bound, and of
-        the enumerated log-likelihood where latents are binary.
-      num_importance_samples: Draws for each of them.
+      path: Folder of the cell. Files that cells share, such as the features of
+        the reference images, are written to its parent's parent.
+      fitted_prior: Returns a prior that replaces the trained one, and is fitted
+        after training; called with the number of latents. None to keep the
+        trained prior.
+      reference: Returns the data whose training images are compared with
+        generated images, the same for all cells; None for no comparison.
+      features: Returns the feature extractor of the comparison; called with
+        the data of `reference` and a folder for its cache.
+      num_generated: The maximum number of images to compare, of generated
+        ones and of real ones (the first training images of the reference).
+      num_bound_points: Number of test points for the importance-weighted
+        bound, and for the enumerated log-likelihood of binary latents.
+      num_importance_samples: Importance samples for each point.
 
     Returns:
-      Figures by name: train_ and test_ with each term of the bound,
-      test_tight_bound (importance-weighted, or evolved), frechet_distance and
-      kernel_distance, seconds_per_epoch, numbers of weights, epochs.
+      Metrics by name: train_ and test_ with each term of the bound,
+      test_tight_bound (importance-weighted; of a TVAE, with evolved
+      posteriors), frechet_distance and kernel_distance, seconds_per_epoch,
+      numbers of parameters, epochs.
     """
     run = RunDirectory(path)
     with run.locked():
@@ -103,7 +105,7 @@ def _finished(
     data: Observations,
     fitted_prior: Callable[[int], Prior] | None,
 ) -> LatentModel:
-    """Returns the model with its noise, and maybe another prior, fitted."""
+    """Returns the calibrated model, with `fitted_prior` if there is one."""
     model.calibrate(data.train)
     if fitted_prior is None:
         return model
@@ -114,12 +116,12 @@ def _finished(
 
 
 def _typical_seconds(rows: list[dict[str, float]]) -> float:
-    """Returns the seconds of the median epoch after the first."""
+    """Returns the median duration of epochs, in seconds, without the first."""
     return float(np.median([row["seconds"] for row in rows[1:] or rows]))
 
 
 def _train_figures(rows: list[dict[str, float]]) -> dict[str, float]:
-    """Returns what the last epoch logged."""
+    """Returns the metrics of the last epoch."""
     others = ("epoch", "seconds", "learning_rate")
     return {
         f"train_{name}": value
@@ -131,7 +133,7 @@ def _train_figures(rows: list[dict[str, float]]) -> dict[str, float]:
 def _test_figures(
     parts: Experiment, num_points: int, num_samples: int
 ) -> dict[str, float]:
-    """Returns the terms of the bound, and tighter bounds, of test data."""
+    """Returns the terms of the bound on test data, and tighter bounds."""
     model, test = parts.model, parts.observations.test
     if test is None:
         return {}
@@ -154,7 +156,7 @@ def _generative_figures(
     value_range: tuple[float, float],
     seed: int,
 ) -> dict[str, float]:
-    """Compares as many generated images as the reference has with it."""
+    """Compares the reference with as many generated images."""
     samples = np.concatenate(
         [
             model.sample(_GENERATED_AT_ONCE, _first_seed(seed) + i, mean=True)
@@ -175,7 +177,7 @@ def _generative_figures(
 
 
 def _first_seed(seed: int) -> int:
-    """Returns a seed whose followers are no other seed's."""
+    """Returns the first of 2**20 consecutive seeds that are used only here."""
     return seed << 20
 
 
@@ -185,7 +187,7 @@ def _reference(
     folder: pathlib.Path,
     num_images: int,
 ) -> Reference:
-    """Returns the features of real images, computed once in a process."""
+    """Returns the features of real images, computed once per process."""
     data = make()
     images = data.train[:num_images]
     settings = [
@@ -200,7 +202,7 @@ def _reference(
 
 
 def _draw(run: RunDirectory, parts: Experiment) -> None:
-    """Draws plain tiles, which a study puts together to sheets."""
+    """Draws plain tiles, which the report of a study combines to sheets."""
     model, data = parts.model, parts.observations
     run.figures.mkdir(exist_ok=True)
     pictures = {

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Worker program of a study: runs one cell after the other.
+"""Worker process of a study, which runs cells one after the other.
 
-`python -m tfvae.sweeps.worker module:function`: the function gets the folder
-of a cell, with gin's configuration loaded, and returns its result. `pool`
-documents the messages.
+Usage: `python -m tfvae.sweeps.worker module:function`. The function takes the
+folder of a cell, with gin's configuration loaded, and returns its result. See
+`tfvae.sweeps.pool` for the messages.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from tfvae.runs import config
 from tfvae.sweeps import folders
 
 RunCell = Callable[[pathlib.Path], Mapping[str, Any]]
-"""Trains and measures what is configured, in a folder."""
+"""From the folder of a cell to its result; runs the configured experiment."""
 
 
 def main(argv: list[str]) -> int:
-    """Answers jobs until there are no more."""
+    """Runs jobs until there are no more."""
     jobs = processes.Requests()
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     module, _, function = argv[0].partition(":")
     run_cell: RunCell = getattr(importlib.import_module(module), function)
-    # What is here now stays; to look through it after each cell takes long.
+    # Present objects stay; scanning them in each later collection is slow.
     gc.collect()
     gc.freeze()
     jobs.send({"ready": True})
@@ -47,22 +47,21 @@ def main(argv: list[str]) -> int:
 
 
 def answer(run_cell: RunCell, folder: pathlib.Path) -> str | None:
-    """Trains a cell and writes its result, or else its error.
+    """Runs a cell and writes its result, or its error.
 
     Args:
-      run_cell: Does it.
-      folder: Of the cell; its configuration is there.
+      run_cell: Runs the cell.
+      folder: Folder of the cell, with its configuration.
 
     Returns:
-      Why it failed, in one line; None if it did not.
+      Error message of one line; None if the cell succeeded.
     """
     started = time.perf_counter()
     saved = _write_to(folder / folders.LOG)
     try:
         config.load([folder / folders.CONFIG])
         result = dict(run_cell(folder))
-        # A cell that is trained is not to be trained again, even if the study
-        # is interrupted now.
+        # So that a finished cell is recorded even if the study is interrupted.
         with processes.finishing():
             result["cell_seconds"] = time.perf_counter() - started
             folders.write_json(folder / folders.RESULT, result)
@@ -74,13 +73,13 @@ def answer(run_cell: RunCell, folder: pathlib.Path) -> str | None:
         _write_back(saved)
         keras.backend.clear_session()
         gc.collect()
-    (folder / folders.ERROR).unlink(missing_ok=True)  # Of an attempt before.
+    (folder / folders.ERROR).unlink(missing_ok=True)  # Of an earlier attempt.
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return None
 
 
 def _write_to(path: pathlib.Path) -> tuple[int, int]:
-    """Sends all output to the end of a file; returns where it went before."""
+    """Appends all output to a file; returns the previous descriptors."""
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
