@@ -189,8 +189,7 @@ class LatentSpaceOptimizer:
         """
         # These import TensorFlow.
         from tfvae.lso.latent_space import latent_space
-        from tfvae.lso.model_retrainer import ModelRetrainer
-        from tfvae.lso.retraining import Retraining
+        from tfvae.lso.retraining import ModelRetrainer, Retraining
         from tfvae.lso.weighting import Unweighted
 
         space = latent_space(model)

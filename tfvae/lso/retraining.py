@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Retraining of a model on weighted data, once per round."""
+"""Retraining and checkpoints of a model, once per round, on weighted data."""
 
 from __future__ import annotations
 
 import math
+import pathlib
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tfvae import checkpoints
 from tfvae.data import WeightedBatches, loss_weighted_batches
 from tfvae.latent_model import LatentModel
 from tfvae.lso.weighting import replicate
 from tfvae.optimizers import FusedAdam
 from tfvae.settings import Settings, saved_settings
+from tfvae.tvae import STATE_NAMES
 
 USES = ("sampling", "loss", "replication")
 """The uses of weights, see `Retraining.use`."""
@@ -84,30 +87,44 @@ class Retraining(Settings):
         return max(1, int(epochs * max(1, num_data // self.batch_size)))
 
 
-class Retrainer:
-    """Retrains a model in each round.
+class ModelRetrainer:
+    """Retrains a VAE or TVAE in each round; see `RoundRetrainer`.
 
     New data and weights do not retrace the training step.
+
+    Attributes:
+      num_observed: D of the model.
+      capacity: The maximum number of data points; None for any number.
+      settings: Settings that must match to resume a run.
     """
 
     def __init__(
-        self, model: LatentModel, settings: Retraining, seed: int
+        self, model: LatentModel, retraining: Retraining, seed: int
     ) -> None:
         """Prepares a built model.
 
         Args:
-          model: A built model, with capacity for the data of all rounds.
-          settings: Settings of the training.
+          model: A built model, with capacity for the data of all rounds; it is
+            trained further.
+          retraining: Settings of the training.
           seed: Seed of the draws of data points.
         """
+        self.num_observed: int = model.num_observed
+        self.capacity: int | None = model.capacity
+        self.settings = {
+            "model": type(model).__name__,
+            "retraining": retraining,
+        }
         self._model = model
-        self._settings = settings
+        self._retraining = retraining
         self._seed = seed
         self._batches: WeightedBatches | None = None
         self._dataset: tf.data.Dataset | None = None
-        if not settings.keeps_optimizer or model.optimizer is None:
+        # A model that has not been compiled has no such attribute.
+        optimizer = getattr(model, "optimizer", None)
+        if not retraining.keeps_optimizer or optimizer is None:
             model.compile(
-                FusedAdam(settings.learning_rate, epsilon=settings.epsilon)
+                FusedAdam(retraining.learning_rate, epsilon=retraining.epsilon)
             )
         model.optimizer.build(model.trainable_variables)
 
@@ -134,16 +151,16 @@ class Retrainer:
         Raises:
           DivergedError: If the loss is not finite.
         """
-        if self._settings.use == "replication":
+        if self._retraining.use == "replication":
             rows, weights = replicate(weights)
             points, num_data = points[rows], len(rows)
-        num_steps = self._settings.num_steps(num_data, is_first)
+        num_steps = self._retraining.num_steps(num_data, is_first)
         if not num_steps:
             return None
-        if not self._settings.keeps_optimizer:
+        if not self._retraining.keeps_optimizer:
             _reset(self._model.optimizer)
         batches = self._weighted(points, weights)
-        if self._settings.use == "replication" and self._model.needs_index:
+        if self._retraining.use == "replication" and self._model.needs_index:
             batches = batches.map(
                 lambda x, place, weight: (x, tf.gather(rows, place), weight)
             )
@@ -158,6 +175,16 @@ class Retrainer:
             )
         return float(loss)
 
+    def save(self, folder: pathlib.Path, now: int) -> None:
+        checkpoints.save(folder, self._model, now)
+
+    def restore(self, folder: pathlib.Path) -> int | None:
+        # A TVAE may have more capacity now; it initialises the new states.
+        found = checkpoints.restore_latest(
+            folder, self._model, grows=STATE_NAMES
+        )
+        return None if found is None else found.epoch
+
     def _weighted(
         self, points: np.ndarray, weights: np.ndarray
     ) -> tf.data.Dataset:
@@ -167,8 +194,8 @@ class Retrainer:
         the same batches as one that was not interrupted.
         """
         step = int(self._model.iteration)
-        batch_size = self._settings.batch_size
-        if self._settings.use != "sampling":
+        batch_size = self._retraining.batch_size
+        if self._retraining.use != "sampling":
             # A new epoch in each round, of any length.
             return loss_weighted_batches(
                 points,
