@@ -221,6 +221,7 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         ("train", ["nope"], "unexpected argument 'nope'"),
         ("train", ["--seed=x"], "invalid literal"),
         ("train", [_BARS], "`--run_dir` must be given"),
+        ("train", [_BARS, f"--run_dir={__file__}"], "a folder, got the file"),
         ("train", ["--gin_file=no.gin"], "existing file, got 'no.gin'"),
         (
             "train",

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import contextlib
 import pathlib
 
 from absl.testing import absltest, parameterized
@@ -118,6 +119,26 @@ class ConfigTest(parameterized.TestCase):
         config.load_run(folder, [], ["fit.batch_size = 8"])
         self.assertEqual(config.value("fit.epochs"), 3)
         self.assertEqual(config.value("fit.batch_size"), 8)
+
+    def test_packaged_files_include_packaged_files(self):
+        folder = pathlib.Path(self.create_tempdir().full_path)
+        (folder / "models").mkdir()
+        (folder / "models" / "fc.gin").write_text(
+            "FullyConnectedDecoder.hidden = (3,)\n"
+        )
+        (folder / "own.gin").write_text("include 'models/fc.gin'\n")
+        with contextlib.chdir(folder):
+            config.load(["runs/denoise.gin"], ["IMAGE = 'camera'"])
+            packaged = config.value("FullyConnectedDecoder.hidden")
+            config.load(["own.gin"])
+            own = config.value("FullyConnectedDecoder.hidden")
+        self.assertNotEqual(packaged, (3,))
+        self.assertEqual(own, (3,))
+
+    def test_missing_modules_of_a_clone_are_named(self):
+        with self.assertRaisesRegex(ImportError, "`papers` is not part of"):
+            with config.explaining_imports():
+                raise ModuleNotFoundError("no", name="papers.random_encoders")
 
 
 if __name__ == "__main__":

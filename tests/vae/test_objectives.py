@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 from absl.testing import parameterized
 
+from tests.vae import tiny
 from tfvae import data, networks, priors, vae
 
 M = 16
@@ -160,6 +161,17 @@ class PublishedTermsTest(tf.test.TestCase, parameterized.TestCase):
         # From the two, log |det|: 2 flows x 8 latents x 1 would be its most.
         log_det = (found["regularization"] * M + found["kl"]) / (M - 1)
         self.assertBetween(log_det, 15.7, 16.0)
+
+
+class InterfaceTest(tf.test.TestCase):
+    def test_model_refuses_what_is_no_objective(self):
+        def difference(terms, num_latents, step):
+            return -terms.log_likelihood, -terms.kl
+
+        with self.assertRaisesRegex(
+            TypeError, "`objective` must be a tfvae.vae.Objective.*difference"
+        ):
+            tiny.make(objective=difference)
 
 
 if __name__ == "__main__":

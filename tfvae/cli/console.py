@@ -111,6 +111,10 @@ def check(command: ModuleType, values: flags.FlagValues) -> None:
     """
     if not values.run_dir:
         raise ValueError("`--run_dir` must be given, as in --run_dir=runs/one")
+    if os.path.exists(values.run_dir) and not os.path.isdir(values.run_dir):
+        raise ValueError(
+            f"`--run_dir` must be a folder, got the file {values.run_dir!r}"
+        )
     _check_gin_files(values)
     if hasattr(command, "check"):
         command.check(values)
@@ -209,10 +213,12 @@ def _guarded(
     main: Callable[[flags.FlagValues], None], values: flags.FlagValues
 ) -> int:
     """Calls `main` and converts exceptions to exit codes."""
+    from tfvae.runs import config
     from tfvae.runs.run_directory import UnexpectedError
 
     try:
-        main(values)
+        with config.explaining_imports():
+            main(values)
         return 0
     except KeyboardInterrupt:
         print("interrupted; the same command resumes", file=sys.stderr)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import pathlib
 import shutil
+import sys
 from collections.abc import Sequence
 
 from tfvae import locations
@@ -45,7 +46,10 @@ def main(words: Sequence[str]) -> int:
             "`tfvae list` prints all gin files"
         )
     width = max(map(len, shown))
-    columns = shutil.get_terminal_size((120, 24)).columns
+    # Whole lines for other programs.
+    columns = sys.maxsize
+    if sys.stdout.isatty():
+        columns = shutil.get_terminal_size((120, 24)).columns
     for name, text in sorted(shown.items()):
         print(f"{name:{width}}  {text}"[: max(columns, width + 20)])
     return 0

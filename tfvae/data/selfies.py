@@ -36,7 +36,7 @@ def import_chemistry(name: str) -> Any:
     except ImportError as error:
         raise ImportError(
             f"Molecules need {name}, which is not installed; "
-            'pip install -e ".[molecules]"'
+            "pip install 'tfvae[molecules]'"
         ) from error
 
 

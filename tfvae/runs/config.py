@@ -42,7 +42,6 @@ for _package in (data, lso):
         getattr(_package, _name)
 
 locations.make_clone_importable()
-gin.add_config_file_search_path(os.fspath(locations.gin_folder()))
 # Read from the file system only: gin would also look for `runs/bars.gin` in a
 # Python package `runs`, and fails if the current folder has a folder of that
 # name, which the first --run_dir=runs/one creates.
@@ -75,12 +74,7 @@ def load(
     """
     gin.clear_config()
     try:
-        with explaining_imports():
-            gin.parse_config_files_and_bindings(
-                [os.fspath(path) for path in gin_files],
-                [],
-                finalize_config=False,
-            )
+        _parse_files(gin_files)
         known = _macros()
         gin.parse_config(list(gin_params))
         gin.finalize()
@@ -102,6 +96,23 @@ def load(
     _check_macros(gin_params, known)
 
 
+def _parse_files(gin_files: Sequence[str | os.PathLike[str]]) -> None:
+    """Parses files one after the other, without finalizing.
+
+    What a packaged file includes are packaged files, whatever files of these
+    names are in the current folder; what a user's file includes are the user's
+    files first.
+    """
+    folder = os.fspath(locations.gin_folder())
+    for path in gin_files:
+        is_own = os.path.isfile(path)
+        gin.config._LOCATION_PREFIXES[:] = (
+            ["", folder] if is_own else [folder, ""]
+        )
+        with explaining_imports():
+            gin.parse_config_file(os.fspath(path))
+
+
 @contextlib.contextmanager
 def explaining_imports() -> Iterator[None]:
     """Adds to the error of a missing package how to install it.
@@ -113,7 +124,7 @@ def explaining_imports() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as err:
-        name = _name_of_missing(err)
+        name = (_name_of_missing(err) or "").partition(".")[0]
         if name in _OF_A_CLONE:
             raise ImportError(
                 f"`{name}` is not part of the installed package: clone the "
@@ -154,9 +165,7 @@ def with_data(
       ValueError: If a name is unknown to gin.
     """
     gin.clear_config()
-    gin.parse_config_files_and_bindings(
-        [os.fspath(path) for path in gin_files], [], finalize_config=False
-    )
+    _parse_files(gin_files)
     is_bound = value("experiment.data") is not None
     return [*gin_files] if is_bound else [default, *gin_files]
 

@@ -41,7 +41,7 @@ MODEL = "model"
 _SECONDS_BETWEEN_LINES = 5.0
 # Parts of `optimize`: a check of their kind, and an example for messages.
 _PARTS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "task": (lambda part: isinstance(part, Task), "@shapes()"),
+    "task": (lambda part: isinstance(part, Task), "@own_task()"),
     "strategy": (lambda part: hasattr(part, "propose"), "@ThompsonSampling()"),
     "surrogate": (
         lambda part: hasattr(part, "predict"),
@@ -113,7 +113,7 @@ def load(
     if task and "@own_task" not in config.text():
         raise ValueError(
             "`--task` must come with gin files that use @own_task(), such as "
-            f"gin/runs/optimize.gin, got {', '.join(map(str, gin_files))}"
+            f"runs/optimize.gin, got {', '.join(map(str, gin_files))}"
         )
 
 

@@ -103,14 +103,23 @@ class VAE(LatentModel):
           **kwargs: Keyword arguments of `keras.Model`.
 
         Raises:
+          TypeError: If `objective` is not an `Objective`.
           ValueError: If the shapes of the parts do not fit.
         """
         super().__init__(**kwargs)
+        objective = objective or objectives.Elbo()
+        if not isinstance(objective, objectives.Objective):
+            # Another callable may return summands of other signs.
+            raise TypeError(
+                "`objective` must be a tfvae.vae.Objective, such as Elbo(), "
+                "whose call returns the distortion and the weighted rate, "
+                f"which add up to the loss, got {objective!r}"
+            )
         self.encoder = encoder
         self.decoder = decoder
         self.prior = prior
         self.likelihood = likelihood or likelihoods.GaussianLikelihood()
-        self.objective = objective or objectives.Elbo()
+        self.objective = objective
         self.seed = seed
         self.num_latents = encoder.num_latents
         self.num_observed = encoder.num_observed

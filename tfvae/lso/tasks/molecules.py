@@ -76,7 +76,7 @@ def _difficulty_scorer() -> Any:
         raise FileNotFoundError(
             f"RDKit's scorer of synthetic accessibility must be at {path}; "
             "the packages of some distributions leave it out, that of PyPI "
-            'does not: pip install -e ".[molecules]"'
+            "does not: pip install 'tfvae[molecules]'"
         )
     spec = importlib.util.spec_from_file_location("tfvae_sascorer", path)
     assert spec is not None and spec.loader is not None
