@@ -207,8 +207,8 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
         for outputs in grid:
             mass, mean, _ = _moments(likelihood, outputs)
             self.assertAllClose(mass, 1.0, rtol=1e-4)
-            told = likelihood.mean(tf.constant([outputs]))
-            self.assertAllClose(told, [[mean]], rtol=1e-4, atol=1e-4)
+            found = likelihood.mean(tf.constant([outputs]))
+            self.assertAllClose(found, [[mean]], rtol=1e-4, atol=1e-4)
 
     @parameterized.named_parameters(*EVERY_CASE)
     def test_samples_have_the_moments_of_the_density(self, make, _, grid):

@@ -151,9 +151,9 @@ ON_THE_COMMAND_LINE = {
 
 def _python_message(mistake) -> str:
     try:
-        told = mistake()
-        if isinstance(told, str):
-            return told
+        answer = mistake()
+        if isinstance(answer, str):
+            return answer
     except Exception as err:
         return f"{type(err).__name__}: {err}".strip().partition("\n")[0]
     return "NO ERROR"
@@ -168,8 +168,8 @@ def _command_message(command: str, **folders) -> str:
         cwd=ROOT,
         check=False,
     )
-    told = ended.stderr.strip() or "NO ERROR"
-    return f"{told} (exit code {ended.returncode})"
+    answer = ended.stderr.strip() or "NO ERROR"
+    return f"{answer} (exit code {ended.returncode})"
 
 
 def main() -> None:
@@ -204,8 +204,8 @@ def main() -> None:
             print(f"| {name} | not tried: needs the right to mount |")
             continue
         own = run if name == "another configuration" else folder / "new"
-        told = _command_message(command, run=own, folder=folder, full=full)
-        print(f"| {name} | {told} |".replace(str(folder), "..."), flush=True)
+        answer = _command_message(command, run=own, folder=folder, full=full)
+        print(f"| {name} | {answer} |".replace(str(folder), "..."), flush=True)
     if has_full:
         subprocess.run(["umount", str(full)], check=True)
 

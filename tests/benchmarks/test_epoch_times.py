@@ -52,15 +52,15 @@ class PinnedProcessTest(tf.test.TestCase):
         code = (
             "import json, os, time\n"
             "cores = [*os.sched_getaffinity(0)]\n"
-            "told = {'cores': cores, 'pid': os.getpid()}\n"
-            "print(json.dumps(told), flush=True)\n"
+            "facts = {'cores': cores, 'pid': os.getpid()}\n"
+            "print(json.dumps(facts), flush=True)\n"
             "time.sleep(99)"
         )
         with self._started(code, cores) as process:
-            told = process.read("cores")
-            self.assertTrue(psutil.pid_exists(told["pid"]))
-        self.assertEqual(told["cores"], cores)
-        self.assertFalse(psutil.pid_exists(told["pid"]))
+            facts = process.read("cores")
+            self.assertTrue(psutil.pid_exists(facts["pid"]))
+        self.assertEqual(facts["cores"], cores)
+        self.assertFalse(psutil.pid_exists(facts["pid"]))
 
     def test_reports_how_long_an_epoch_took(self):
         code = "input(); print('{\"seconds\": 2.5}')"
@@ -176,7 +176,7 @@ class WorkerTest(tf.test.TestCase):
         points = np.random.default_rng(0).random((40, 1024), np.float32)
         np.save(self.folder / "points.npy", points)
 
-    def _told(self, encoders, lines, overrides=()):
+    def _answers(self, encoders, lines, overrides=()):
         """Runs a worker in this process; returns its rows, code and errors."""
         settings = epoch_times.Settings(
             ["FullyConnectedDecoder.hidden = (8,)", *overrides],
@@ -194,7 +194,7 @@ class WorkerTest(tf.test.TestCase):
         return rows, code, err.getvalue()
 
     def test_cache_changes_nothing_but_the_time(self):
-        rows, code, err = self._told(
+        rows, code, err = self._answers(
             ["PNL"], ["PNL", "PNL, cached", "no encoder", "no encoder"]
         )
         self.assertEqual(code, 0, err)
@@ -212,7 +212,7 @@ class WorkerTest(tf.test.TestCase):
         self.assertEqual(sizes["PNL"], decoder + 64 * 32 + 32)
 
     def test_error_is_one_line(self):
-        _, code, err = self._told(["NL"], [], ["vae.num_latents = 0"])
+        _, code, err = self._answers(["NL"], [], ["vae.num_latents = 0"])
         self.assertEqual(code, 2)
         self.assertRegex(err, "^error: [^\n]*got 0[^\n]*\n$")
 

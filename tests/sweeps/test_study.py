@@ -126,12 +126,14 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
         ("fit.epochs = 4", "fit.epochs was 3, is now 4"),
         ("fit.observe_every = 4", "fit.observe_every was not set, is now 4"),
     )
-    def test_folder_of_another_configuration_is_refused(self, override, told):
+    def test_folder_of_another_configuration_is_refused(
+        self, override, message
+    ):
         self._study(
             "study.factors = {'size': {'small': ['fit.batch_size = 8']}}"
         )
         factors = {"size": {"small": ["fit.batch_size = 8", override]}}
-        with self.assertRaisesRegex(ValueError, f"cell small-0: {told}"):
+        with self.assertRaisesRegex(ValueError, f"cell small-0: {message}"):
             self._study(f"study.factors = {factors}")
         self.assertEqual(set(self._counts().values()), {1})
 
@@ -158,7 +160,7 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_what_runs_cells_and_reports_may_be_given(self):
         (self.folder / "stub_report.py").write_text(
-            "def write(run_dir):\n    (run_dir / 'told').write_text('all')\n"
+            "def write(run_dir):\n    (run_dir / 'reported').write_text('all')\n"
         )
         self.enter_context(mock.patch.object(sys, "path", [str(self.folder)]))
         run = self.enter_context(
@@ -169,11 +171,11 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
             "study.cell = 'os:getcwd'",
         )
         self.assertEqual(run.call_args[0][1][-1], "os:getcwd")
-        self.assertEqual((self.run / "told").read_text(), "all")
+        self.assertEqual((self.run / "reported").read_text(), "all")
         report.write.assert_not_called()
-        (self.run / "told").unlink()
+        (self.run / "reported").unlink()
         study.write_report(self.run)
-        self.assertEqual((self.run / "told").read_text(), "all")
+        self.assertEqual((self.run / "reported").read_text(), "all")
 
     def test_study_from_before_reports_could_be_given_has_the_first(self):
         self._study()
@@ -359,8 +361,8 @@ class WorkerTest(tf.test.TestCase):
         def run_cell(folder):
             raise ValueError("no luck\nat all")
 
-        told = worker.answer(run_cell, self.folder)
-        self.assertEqual(told, "ValueError: no luck")
+        message = worker.answer(run_cell, self.folder)
+        self.assertEqual(message, "ValueError: no luck")
         self.assertFalse((self.folder / folders.RESULT).exists())
         text = (self.folder / folders.ERROR).read_text()
         self.assertStartsWith(text, "Traceback")
