@@ -160,7 +160,7 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_what_runs_cells_and_reports_may_be_given(self):
         (self.folder / "stub_report.py").write_text(
-            "def write(run_dir):\n    (run_dir / 'reported').write_text('all')\n"
+            "def write(run_dir):\n    (run_dir / 'done').write_text('all')\n"
         )
         self.enter_context(mock.patch.object(sys, "path", [str(self.folder)]))
         run = self.enter_context(
@@ -171,11 +171,11 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
             "study.cell = 'os:getcwd'",
         )
         self.assertEqual(run.call_args[0][1][-1], "os:getcwd")
-        self.assertEqual((self.run / "reported").read_text(), "all")
+        self.assertEqual((self.run / "done").read_text(), "all")
         report.write.assert_not_called()
-        (self.run / "reported").unlink()
+        (self.run / "done").unlink()
         study.write_report(self.run)
-        self.assertEqual((self.run / "reported").read_text(), "all")
+        self.assertEqual((self.run / "done").read_text(), "all")
 
     def test_study_from_before_reports_could_be_given_has_the_first(self):
         self._study()
