@@ -333,6 +333,35 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
         with self.assertRaisesRegex(ValueError, message):
             self._study(param)
 
+    @parameterized.parameters(
+        (
+            "study.cell = 'tfvae.runners.optimization_cell:run_cell'",
+            "such as 'tfvae.sweeps.training_cell:run_cell' or .*moved in 0.2.0:"
+            " it is now 'tfvae.runs.optimize:optimize'",
+        ),
+        (
+            "study.cell = 'tfvae.runners.cell:run_cell'",
+            "it is now 'tfvae.sweeps.training_cell:run_cell'",
+        ),
+        (
+            "study.report = 'tfvae.runners.studies.report:write'",
+            "such as 'tfvae.sweeps.report:write' or .*"
+            "it is now 'tfvae.sweeps.report:write'; gin/papers/ names",
+        ),
+        (
+            "study.report = 'tfvae.runners.studies.optimization_report:write'",
+            "it is now 'tfvae.sweeps.optimization_report:write'; gin/papers/",
+        ),
+    )
+    def test_names_of_an_earlier_version_say_what_they_are_now(
+        self, param, message
+    ):
+        self.enter_context(
+            mock.patch.dict(sys.modules, {"tfvae.runners": None})
+        )
+        with self.assertRaisesRegex(ValueError, message):
+            self._study(param)
+
 
 class WorkerTest(tf.test.TestCase):
     def setUp(self):
