@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import os
 import pathlib
+import subprocess
+import sys
 
 from absl.testing import absltest, parameterized
 
@@ -118,6 +121,29 @@ class ConfigTest(parameterized.TestCase):
         config.load_run(folder, [], ["fit.batch_size = 8"])
         self.assertEqual(config.value("fit.epochs"), 3)
         self.assertEqual(config.value("fit.batch_size"), 8)
+
+    def test_run_is_loaded_whatever_kind_has_configured_it(self):
+        folder = pathlib.Path(self.create_tempdir().full_path)
+        text = (
+            "denoise.export = False\n"
+            "experiment.data = @scored_data()\n"
+            "optimize.task = @own_task()\n"
+            "own_task.path = 'mine.py'\n"
+            "scored_data.task = @own_task()\n"
+        )
+        (folder / "config.gin").write_text(text)
+        # A process that has not imported these functions yet.
+        script = (
+            "import sys; from tfvae.runs import config;"
+            "config.load_run(sys.argv[1]); print(config.value('own_task.path'))"
+        )
+        ended = subprocess.run(
+            [sys.executable, "-c", script, str(folder)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual(ended.stdout, "mine.py\n", ended.stderr)
 
 
 if __name__ == "__main__":

@@ -168,6 +168,9 @@ def load_run(
 ) -> None:
     """Loads the configuration of a run, then files and bindings over it.
 
+    The functions that runs of any kind configure are registered first: the
+    model of an optimisation, for example, has the bindings of `optimize`.
+
     Args:
       run_dir: Folder of the run.
       gin_files: See `load`.
@@ -182,6 +185,9 @@ def load_run(
             f"`run_dir` must be the folder of a run, got {os.fspath(run_dir)} "
             "without config.gin."
         )
+    # Imported here, as these modules import this one.
+    from tfvae.runs import denoise, evaluate, export, optimize  # noqa: F401
+
     load([path, *gin_files], gin_params)
 
 
