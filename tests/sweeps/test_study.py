@@ -277,6 +277,13 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(found[-2:], [os.getcwd(), str(self.folder)])
         self.assertTrue(all(map(os.path.isabs, found)))
 
+    def test_folder_of_a_run_that_is_no_study_is_refused(self):
+        self.run.mkdir()
+        (self.run / "ledger.jsonl").touch()
+        with self.assertRaisesRegex(ValueError, "which holds an optimisation"):
+            self._study()
+        self.assertFalse((self.run / folders.BASE).exists())
+
     def test_report_of_no_study_is_refused(self):
         with self.assertRaisesRegex(FileNotFoundError, "folder of a study"):
             study.write_report(self.folder)

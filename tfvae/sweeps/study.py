@@ -17,7 +17,7 @@ import gin
 import tfvae.runs.optimize
 import tfvae.sweeps.training_cell  # noqa: F401 (registers with gin)
 from tfvae.runs import config, identity
-from tfvae.runs.run_directory import RunDirectory, UnexpectedError
+from tfvae.runs.run_directory import Kind, RunDirectory, UnexpectedError
 from tfvae.sweeps import folders, pool
 from tfvae.sweeps.grid import (
     Cell,
@@ -109,7 +109,8 @@ def study(
     Raises:
       TypeError: If `factors` is not of that form.
       ValueError: If a value is out of range, two cells have the same
-        configuration, or `run_dir` has cells of another configuration.
+        configuration, or `run_dir` has cells of another configuration, or
+        a run that is no study.
       ImportError: If `cell` or `report` need a package that is not installed.
       OSError: If a gin file does not exist.
       RuntimeError: If another process is using `run_dir`.
@@ -128,7 +129,7 @@ def study(
     )
     last = [*overrides, *(smoke_bindings if smoke else ())]
     run = RunDirectory(run_dir)
-    with run.locked():
+    with run.locked(Kind.STUDY):
         base = run.path / folders.BASE
         folders.write_text(base, _without_study(config.text()))
         texts = _texts(base, grid, factors, seed_bindings, last)
