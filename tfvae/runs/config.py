@@ -206,6 +206,19 @@ def value(name: str) -> Any:
     return copy.deepcopy(found) if str(found).startswith("%") else found
 
 
+def evaluated(name: str) -> Any:
+    """Returns the value of a parameter, the result of `@function()` for one.
+
+    Args:
+      name: Name of the parameter, such as `optimize.task`.
+
+    Raises:
+      ValueError: If it is not bound, or what its function raises.
+    """
+    # gin calls the function of a reference when it is copied.
+    return copy.deepcopy(gin.query_parameter(name))
+
+
 def once(key: Hashable, make: Callable[[], _Value]) -> _Value:
     """Returns the same object for all references in a configuration.
 

@@ -217,6 +217,29 @@ def optimize(
     return result
 
 
+def complete(run_dir: str | os.PathLike[str]) -> None:
+    """Adds what a finished run of an earlier version lacks.
+
+    These are the label of the scores, in result.json, and the pictures of the
+    best inputs. Nothing is evaluated or drawn. Replaces gin's configuration by
+    that of the run.
+
+    Args:
+      run_dir: Folder of the run.
+
+    Raises:
+      FileNotFoundError: If there is no run in the folder.
+      ValueError: If its configuration names what does not exist any more.
+    """
+    run = RunDirectory(run_dir)
+    config.load_run(run.path)
+    task = config.evaluated("optimize.task")
+    with run.locked():
+        optimization_results.write_pictures(run.path, task)
+        result = optimization_results.read(run.path).result
+        run.write_json(RESULT, {**result, "score_label": task.score_label})
+
+
 def _run(
     optimizer: LatentSpaceOptimizer, evaluator: evaluation.Evaluator | None
 ) -> None:
