@@ -134,7 +134,7 @@ class ConfigTest(parameterized.TestCase):
         (folder / "config.gin").write_text(text)
         # A process that has not imported these functions yet.
         script = (
-            "import sys; from tfvae.runs import config;"
+            "import sys; from tfvae.runs import config; config.load();"
             "config.load_run(sys.argv[1]); print(config.value('own_task.path'))"
         )
         ended = subprocess.run(

@@ -185,8 +185,10 @@ def load_run(
             f"`run_dir` must be the folder of a run, got {os.fspath(run_dir)} "
             "without config.gin."
         )
-    # Imported here, as these modules import this one.
-    from tfvae.runs import denoise, evaluate, export, optimize  # noqa: F401
+    # Imported here, as these modules import this one; a configuration that was
+    # loaded before has locked gin.
+    with gin.unlock_config():
+        from tfvae.runs import denoise, evaluate, export, optimize  # noqa: F401
 
     load([path, *gin_files], gin_params)
 
