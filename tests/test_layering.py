@@ -59,7 +59,7 @@ FENCED_IMPORTS = {
         "tfvae/lso/gaussian_fit.py",
         "tfvae/lso/surrogates.py",
     ),
-    "statsmodels": ("papers/",),
+    "statsmodels": ("tfvae/sweeps/",),
     "subprocess": ("tfvae/processes.py",),
     "tabulate": ("tfvae/sweeps/tables.py", "benchmarks/tables.py"),
     "tensorflow_datasets": ("tfvae/data/tfds.py",),

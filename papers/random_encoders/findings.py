@@ -19,9 +19,12 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import pandas as pd
 
-from papers.random_encoders import comparisons
-from papers.random_encoders.comparisons import ALPHA, p_text
+from tfvae.sweeps import comparisons
+from tfvae.sweeps.comparisons import p_text
 from tfvae.sweeps.results import where
+
+ALPHA = 0.01
+"""Significance level of all tests, as in the thesis."""
 
 CONFIRMED = "confirmed"
 REFUTED = "refuted"

@@ -10,19 +10,31 @@ is best.
 from __future__ import annotations
 
 import functools
-import itertools
 import os
 import pathlib
 
 import pandas as pd
 
-from papers.random_encoders import anova, comparisons, published, verdicts
-from tfvae.sweeps import folders, report, tables
+from papers.random_encoders import findings, published, verdicts
+from tfvae.sweeps import report, tables
+from tfvae.sweeps.anova import MAIN_EFFECTS, Design
 from tfvae.sweeps.results import Part, Results
 
-_DISTANCES = ("frechet_distance", "kernel_distance")
+# Regularization terms of different priors have different scales, so the prior
+# is a covariate in their analyses.
+_COVARIATE = Design(covariates=("prior",))
+DESIGNS = {
+    "test_loss": _COVARIATE,
+    "test_regularization": _COVARIATE,
+    "seconds_per_epoch": MAIN_EFFECTS,
+    "gap_loss": MAIN_EFFECTS,
+    "gap_regularization": MAIN_EFFECTS,
+    "gap_squared_error": MAIN_EFFECTS,
+}
+"""The designs of analyses of variance by metric; others have the full one."""
+
 _VERDICTS = ["finding", "verdict", "test", "numbers"]
-_TESTS = f"All tests are at level {comparisons.ALPHA}."
+_TESTS = f"All tests are at level {findings.ALPHA}."
 _CAVEATS = (
     'Columns "published" have the values of the thesis ({name}, 5 repetitions '
     "with its own training, data splits and metrics). Its negative ELBO and "
@@ -76,82 +88,20 @@ def _section(
             published=functools.partial(published.find, name),
             captions=published.TABLES,
         ),
-        *_anovas(found, part, folder),
+        *report.anovas(found, part, folder, DESIGNS),
         *report.sheets(found, part, folder),
     ]
-
-
-def _anovas(found: Results, part: Part, folder: pathlib.Path) -> list[str]:
-    head = ["metric", "design", "term", "F", "df", "p", "partial eta²"]
-    rows: list[list[str]] = []
-    for metric in found.metrics:
-        if metric.is_fixed or not part.frame[metric.name].notna().any():
-            continue
-        design = anova.DESIGNS.get(metric.name, "full")
-        one = anova.anova(part.frame, metric.name, found.layout.within, design)
-        if one.note:
-            rows.append([metric.title, one.formula, one.note, *[""] * 4])
-        rows += [
-            [
-                metric.title,
-                one.formula,
-                term.name,
-                f"{term.f:.2f}",
-                f"{term.df:.0f}, {one.residual_df:.0f}",
-                comparisons.p_text(term.p)
-                .removeprefix("p ")
-                .removeprefix("= "),
-                f"{term.eta_squared:.3f}",
-            ]
-            for term in one.terms
-        ]
-    table = tables.table(head, rows)
-    name = folders.file_stem(part.name, "anova")
-    tables.write_csv(folder / "tables" / f"{name}.csv", table)
-    return ["### Analyses of variance\n", tables.markdown(table)]
 
 
 def _appendix(
     judged: list[pd.DataFrame], found: Results, folder: pathlib.Path
 ) -> list[str]:
-    """Writes a table of all verdicts; returns the text of `_duels`."""
+    """Writes a table of all verdicts; returns the text of `report.duels`."""
     head = [*found.layout.separate, *_VERDICTS]
     every = pd.concat([tables.table(head, []), *judged])
     tables.write_csv(folder / "verdicts.csv", every[head])
-    return _duels(found, folder)
-
-
-def _duels(found: Results, folder: pathlib.Path) -> list[str]:
-    """Returns tables of the best level of each separate factor, by model."""
-    text: list[str] = []
-    frame, factors = found.frame, list(found.layout.factors)
+    frame, qualifier = found.frame, ""
     if "prior" in frame:  # Without flows, objectives differ by a scale only.
         flows = frame[frame["prior"].str.startswith("flow")]
-        frame = flows if len(flows) else frame
-    for factor, metric in itertools.product(found.layout.separate, _DISTANCES):
-        one = verdicts.duel(frame, metric, factor, factors)
-        if one is None:
-            continue
-        others = [name for name in factors if name != factor]
-        rows = [
-            [
-                *model.values(),
-                *(f"{means[level]:.4g}" for level in one.wins),
-                comparisons.p_text(p_value),
-            ]
-            for model, means, p_value in one.lines
-        ]
-        table = tables.table([*others, *one.wins, "difference"], rows)
-        tables.write_csv(folder / "tables" / f"{factor}_{metric}.csv", table)
-        count = ", ".join(
-            f"{level} in {wins} of {len(one.lines)}"
-            for level, wins in one.wins.items()
-        )
-        title = metric.replace("_", " ").replace("frechet", "Fréchet")
-        flows_only = " with a flow" if "prior" in frame else ""
-        text += [
-            f"## Which {factor} has the smaller {title}\n",
-            f"{count} models{flows_only}.\n",
-            tables.markdown(table),
-        ]
-    return text
+        frame, qualifier = flows if len(flows) else frame, " with a flow"
+    return report.duels(found, folder, frame=frame, qualifier=qualifier)

@@ -5,12 +5,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
-from papers.random_encoders import comparisons
 from papers.random_encoders.findings import (
     Equal,
     Finding,
@@ -158,46 +155,3 @@ def verdicts(
       factors: The factors that may vary in it.
     """
     return [finding.judge(frame, factors) for finding in FINDINGS[name]]
-
-
-class Duel(NamedTuple):
-    """Comparison of the levels of a factor, model by model."""
-
-    wins: dict[str, int]
-    """The number of models in which each level has the smallest mean."""
-    lines: list[tuple[dict[str, str], dict[str, float], float]]
-    """By model: its levels, the compared means, p of the first difference."""
-
-
-def duel(
-    frame: pd.DataFrame, metric: str, factor: str, factors: Sequence[str]
-) -> Duel | None:
-    """Counts the models in which each level has the smallest metric.
-
-    Args:
-      frame: Results.
-      metric: The metric.
-      factor: The factor, such as the objective.
-      factors: All factors.
-
-    Returns:
-      The comparison, or None if there are fewer than two levels.
-    """
-    levels = list(dict.fromkeys(frame[factor])) if factor in frame else []
-    if metric not in frame or len(levels) < 2:
-        return None
-    others = [name for name in factors if name != factor]
-    wins = dict.fromkeys(levels, 0)
-    lines = []
-    for key, part in frame.groupby(others, sort=False):
-        means = part.groupby(factor)[metric].mean().to_dict()
-        if len(means) < len(levels) or np.isnan(list(means.values())).any():
-            continue
-        wins[min(means, key=means.__getitem__)] += 1
-        first, second = levels[:2]
-        table = comparisons.pairs(part, metric, factor, (first, second), others)
-        p_value = comparisons.p_different(
-            (table[first] - table[second]).to_numpy()
-        )
-        lines.append((dict(zip(others, key, strict=True)), means, p_value))
-    return Duel(wins, lines)

@@ -147,15 +147,25 @@ class Study:
         self.folder = folder
         self.cells = {}
 
-    def add(self, setting, ends, task="expressions", **levels):
+    def add(
+        self,
+        setting,
+        ends,
+        task="expressions",
+        *,
+        inputs=None,
+        score_label="score",
+        **levels,
+    ):
         """Adds a cell for each end; a run rises to it in three queries."""
         for seed, end in enumerate(ends):
             name = "-".join([setting, *levels.values(), str(seed)])
             write(
                 self.folder / "cells" / name,
                 [end - 2.0, None, end],
-                [f"{setting}{seed}", None, "x"],
+                inputs or [f"{setting}{seed}", None, "x"],
                 task=task,
+                score_label=score_label,
                 setting=setting,
                 seed=seed,
                 best_in_data=-5.0,

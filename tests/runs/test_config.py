@@ -2,7 +2,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
+import subprocess
+import sys
 
 from absl.testing import absltest, parameterized
 
@@ -139,6 +142,29 @@ class ConfigTest(parameterized.TestCase):
         with self.assertRaisesRegex(ImportError, "`papers` is not part of"):
             with config.explaining_imports():
                 raise ModuleNotFoundError("no", name="papers.random_encoders")
+
+    def test_run_is_loaded_whatever_kind_has_configured_it(self):
+        folder = pathlib.Path(self.create_tempdir().full_path)
+        text = (
+            "denoise.export = False\n"
+            "experiment.data = @scored_data()\n"
+            "optimize.task = @own_task()\n"
+            "own_task.path = 'mine.py'\n"
+            "scored_data.task = @own_task()\n"
+        )
+        (folder / "config.gin").write_text(text)
+        # A process that has not imported these functions yet.
+        script = (
+            "import sys; from tfvae.runs import config; config.load();"
+            "config.load_run(sys.argv[1]); print(config.value('own_task.path'))"
+        )
+        ended = subprocess.run(
+            [sys.executable, "-c", script, str(folder)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual(ended.stdout, "mine.py\n", ended.stderr)
 
 
 if __name__ == "__main__":

@@ -68,6 +68,15 @@ class Case(tf.test.TestCase):
         config.load([], bindings)
 
 
+class FolderTest(Case):
+    def test_folder_of_a_training_run_is_refused(self):
+        self.run_dir.mkdir()
+        (self.run_dir / "metrics.csv").touch()
+        with self.assertRaisesRegex(ValueError, "which holds a training run"):
+            self.optimize()
+        self.assertFalse((self.run_dir / "ledger.jsonl").exists())
+
+
 class PartsTest(Case, parameterized.TestCase):
     @parameterized.parameters(
         ("task", lso.Task, "the class Task"),

@@ -8,17 +8,18 @@ import subprocess
 import sys
 from unittest import mock
 
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 
 from tfvae.runs import config, experiment  # noqa: F401 (registers `fit`)
 from tfvae.runs.run_directory import (
+    Kind,
     RunDirectory,
     UnexpectedError,
     versions,
 )
 
 
-class RunDirectoryTest(absltest.TestCase):
+class RunDirectoryTest(parameterized.TestCase):
     def setUp(self):
         super().setUp()
         self.run_dir = RunDirectory(
@@ -148,6 +149,37 @@ class RunDirectoryTest(absltest.TestCase):
             with self.run_dir.locked_for_training():
                 self.fail("The folder is of another run.")
         with self.run_dir.locked():  # It was released.
+            pass
+
+    @parameterized.parameters(
+        (Kind.TRAINING, "ledger.jsonl", "a training run.*an optimisation"),
+        (Kind.TRAINING, "study.json", "a training run, got .*a study"),
+        (Kind.OPTIMIZATION, "metrics.csv", "an optimisation.*a training run"),
+        (Kind.OPTIMIZATION, "study.json", "an optimisation, got .*a study"),
+        (Kind.STUDY, "checkpoints", "hold a study, got .*a training run"),
+        (Kind.STUDY, "ledger.jsonl", "hold a study, got .*an optimisation"),
+    )
+    def test_run_of_another_kind_is_refused_and_kept(self, kind, name, message):
+        self.run_dir.path.mkdir()
+        (self.run_dir.path / name).touch()
+        with self.assertRaisesRegex(ValueError, rf"{message} \({name}\)"):
+            with self.run_dir.locked(kind):
+                self.fail("The folder is of another kind.")
+        with self.run_dir.locked():  # It was released; anything may read it.
+            pass
+
+    def test_training_does_not_replace_the_configuration_of_others(self):
+        self._start("fit.batch_size = 8")
+        (self.run_dir.checkpoints / "checkpoint-000001.npz").unlink()
+        self.run_dir.checkpoints.rmdir()
+        (self.run_dir.path / "ledger.jsonl").touch()
+        with self.assertRaisesRegex(ValueError, "holds an optimisation"):
+            with self.run_dir.locked_for_training():
+                self.fail("The folder has an optimisation.")
+
+    def test_run_of_the_same_kind_may_go_on(self):
+        self._start("fit.epochs = 3")
+        with self.run_dir.locked(Kind.TRAINING):
             pass
 
     def test_broken_summary_is_no_summary(self):

@@ -2,12 +2,16 @@
 from __future__ import annotations
 
 import csv
+import json
 import pathlib
+from unittest import mock
 
 import numpy as np
 from absl.testing import absltest
 
 from tests.runs import optimizations
+from tfvae.lso import shapes
+from tfvae.runs import optimize
 from tfvae.sweeps import optimization_report
 
 
@@ -71,6 +75,48 @@ class OptimizationReportTest(absltest.TestCase):
         text = self._write()
         self.assertIn("1 of 2 cells are finished", text)
         self.assertIn("* k_low_r_low-1: ValueError: no luck", text)
+
+    def _add_old_cell(self, configuration):
+        """Adds a cell as an earlier version left it; returns its folder."""
+        inputs = [optimizations.square(4), None, optimizations.square(9)]
+        self.study.add("old", [9.0], "shapes", inputs=inputs, score_label=None)
+        folder = self.folder / "cells/old-0"
+        (folder / "config.gin").write_text(configuration)
+        return folder
+
+    def test_finished_cells_of_an_earlier_version_are_completed(self):
+        folder = self._add_old_cell("optimize.task = @shapes()\n")
+        before = json.loads((folder / "result.json").read_text())
+        text = self._write(draws=True)
+        label = shapes().score_label
+        self.assertNotEqual(label, "score")
+        self.assertIn(f"Scores: {label}, larger", text)
+        self.assertIn("](figures/shapes_best.png)", text)
+        self.assertNotIn("earlier version", text)
+        after = json.loads((folder / "result.json").read_text())
+        self.assertEqual(after, {**before, "score_label": label})
+        with mock.patch.object(optimize, "complete") as complete:
+            self._write()
+        complete.assert_not_called()
+
+    def test_cells_that_can_not_be_completed_are_reported(self):
+        gone = self.folder / "gone.py"
+        configuration = (
+            f"optimize.task = @own_task()\nown_task.path = {str(gone)!r}\n"
+        )
+        folder = self._add_old_cell(configuration)
+        before = (folder / "result.json").read_text()
+        text = self._write()
+        self.assertRegex(
+            text,
+            "1 finished cells of an earlier version lack the label .* loaded "
+            f"from config.gin .old-0: FileNotFoundError: .*{gone}, which does "
+            f"not exist.*`tfvae study --run_dir={self.folder} --report_only`",
+        )
+        self.assertIn("| 9 | `", text)
+        self.assertEqual((folder / "result.json").read_text(), before)
+        gone.write_text("from tfvae import lso\ntask = lso.shapes()\n")
+        self.assertNotIn("earlier version", self._write())
 
     def test_report_of_nothing_says_so(self):
         self.assertIn("0 of 0 cells are finished", self._write())

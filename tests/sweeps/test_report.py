@@ -148,6 +148,36 @@ class ReportTest(absltest.TestCase):
         )
         self.assertEqual({row["published_mean"] for row in rest}, {""})
 
+    def test_any_study_has_analyses_of_variance(self):
+        self._study()
+        text = self._write()
+        self.assertEqual(text.count("### Analyses of variance\n"), 2)
+        # Of bars: sizes differ by 4.875, so their sum of squares is
+        # 8 * 2.4375**2 = 47.53; that of residuals is 4.5, with 4 df.
+        self.assertIn(
+            "| Negative ELBO | size * rate | size | 42.25 | 1, 4 | 0.0029 |",
+            text,
+        )
+        rows = self._csv("tables/bars_anova.csv")
+        terms = [r["term"] for r in rows if r["metric"] == "Own figure"]
+        self.assertEqual(terms, ["size", "rate", "size x rate"])
+
+    def test_levels_of_a_separate_factor_are_compared_by_model(self):
+        frame = _frame()
+        self._study(frame.assign(frechet_distance=frame["test_loss"]))
+        text = self._write()
+        self.assertIn("## Which data has the smaller Fréchet distance\n", text)
+        self.assertIn("bars in 4 of 4, digits in 0 of 4 models.\n", text)
+        self.assertNotIn("kernel distance", text)
+        rows = self._csv("tables/data_frechet_distance.csv")
+        self.assertEqual(
+            [(row["size"], row["rate"], row["digits"]) for row in rows],
+            [
+                *(("small", "low", "20"), ("small", "high", "20")),
+                *(("large", "low", "55"), ("large", "high", "80")),
+            ],
+        )
+
     def test_notes_sections_and_appendix_have_their_places(self):
         self._study()
         text = self._write(

@@ -279,6 +279,13 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(found[-2:], [os.getcwd(), str(self.folder)])
         self.assertTrue(all(map(os.path.isabs, found)))
 
+    def test_folder_of_a_run_that_is_no_study_is_refused(self):
+        self.run.mkdir()
+        (self.run / "ledger.jsonl").touch()
+        with self.assertRaisesRegex(ValueError, "which holds an optimisation"):
+            self._study()
+        self.assertFalse((self.run / folders.BASE).exists())
+
     def test_report_of_no_study_is_refused(self):
         with self.assertRaisesRegex(FileNotFoundError, "folder of a study"):
             study.write_report(self.folder)
@@ -332,6 +339,35 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
         ("study.report = 'no.such:write'", "`study.report` must be the name"),
     )
     def test_wrong_settings_are_refused(self, param, message):
+        with self.assertRaisesRegex(ValueError, message):
+            self._study(param)
+
+    @parameterized.parameters(
+        (
+            "study.cell = 'tfvae.runners.optimization_cell:run_cell'",
+            "such as 'tfvae.sweeps.training_cell:run_cell' or .*moved in 0.2.0:"
+            " it is now 'tfvae.runs.optimize:optimize'",
+        ),
+        (
+            "study.cell = 'tfvae.runners.cell:run_cell'",
+            "it is now 'tfvae.sweeps.training_cell:run_cell'",
+        ),
+        (
+            "study.report = 'tfvae.runners.studies.report:write'",
+            "such as 'tfvae.sweeps.report:write' or .*"
+            "it is now 'tfvae.sweeps.report:write'; gin/papers/ names",
+        ),
+        (
+            "study.report = 'tfvae.runners.studies.optimization_report:write'",
+            "it is now 'tfvae.sweeps.optimization_report:write'; gin/papers/",
+        ),
+    )
+    def test_names_of_an_earlier_version_say_what_they_are_now(
+        self, param, message
+    ):
+        self.enter_context(
+            mock.patch.dict(sys.modules, {"tfvae.runners": None})
+        )
         with self.assertRaisesRegex(ValueError, message):
             self._study(param)
 

@@ -177,6 +177,9 @@ def load_run(
 ) -> None:
     """Loads the configuration of a run, then files and bindings over it.
 
+    The functions that runs of any kind configure are registered first: the
+    model of an optimisation, for example, has the bindings of `optimize`.
+
     Args:
       run_dir: Folder of the run.
       gin_files: See `load`.
@@ -191,6 +194,11 @@ def load_run(
             f"`run_dir` must be the folder of a run, got {os.fspath(run_dir)} "
             "without config.gin."
         )
+    # Imported here, as these modules import this one; a configuration that was
+    # loaded before has locked gin.
+    with gin.unlock_config():
+        from tfvae.runs import denoise, evaluate, export, optimize  # noqa: F401
+
     load([path, *gin_files], gin_params)
 
 
@@ -207,6 +215,19 @@ def value(name: str) -> Any:
         return None
     # gin evaluates a reference to a macro when it is copied.
     return copy.deepcopy(found) if str(found).startswith("%") else found
+
+
+def evaluated(name: str) -> Any:
+    """Returns the value of a parameter, the result of `@function()` for one.
+
+    Args:
+      name: Name of the parameter, such as `optimize.task`.
+
+    Raises:
+      ValueError: If it is not bound, or what its function raises.
+    """
+    # gin calls the function of a reference when it is copied.
+    return copy.deepcopy(gin.query_parameter(name))
 
 
 def once(key: Hashable, make: Callable[[], _Value]) -> _Value:

@@ -10,7 +10,8 @@ inputs, and their `keys`). All scores are in the direction of the task.
 
 Folders of earlier versions have no pictures.npz, and no `score_label` in
 result.json: their inputs are shown as text, their scores are labelled "score".
-Running `tfvae optimize` again on a finished run adds both.
+Running `tfvae optimize` again on a finished run adds both, and so does the
+report of a study for its cells.
 """
 
 from __future__ import annotations

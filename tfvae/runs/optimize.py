@@ -32,7 +32,7 @@ from tfvae.runs import config, identity, optimization_results, task_files
 from tfvae.runs.experiment import Experiment, experiment
 from tfvae.runs.optimization_figures import TOP, write_run_figures
 from tfvae.runs.optimization_results import RESULT
-from tfvae.runs.run_directory import RunDirectory
+from tfvae.runs.run_directory import Kind, RunDirectory
 from tfvae.runs.train import train
 
 MODEL = "model"
@@ -173,7 +173,7 @@ def optimize(
     Raises:
       TypeError: If a part has a wrong type.
       ValueError: If values are inconsistent, or the folder has a run of
-        another configuration.
+        another kind or configuration.
       RuntimeError: If another process is using the folder.
     """
     plan = Plan(
@@ -195,7 +195,7 @@ def optimize(
     # An objective may change the current folder.
     run = RunDirectory(os.path.abspath(run_dir))
     told = _told(asked, run)
-    with run.locked():
+    with run.locked(Kind.OPTIMIZATION):
         # With ask/tell, only the queries go to standard output.
         aside = sys.stdout if asked is None else sys.stderr
         with contextlib.redirect_stdout(aside):
@@ -215,6 +215,29 @@ def optimize(
         if asked is None:
             _print_result(run, result)
     return result
+
+
+def complete(run_dir: str | os.PathLike[str]) -> None:
+    """Adds what a finished run of an earlier version lacks.
+
+    These are the label of the scores, in result.json, and the pictures of the
+    best inputs. Nothing is evaluated or drawn. Replaces gin's configuration by
+    that of the run.
+
+    Args:
+      run_dir: Folder of the run.
+
+    Raises:
+      FileNotFoundError: If there is no run in the folder.
+      ValueError: If its configuration names what does not exist any more.
+    """
+    run = RunDirectory(run_dir)
+    config.load_run(run.path)
+    task = config.evaluated("optimize.task")
+    with run.locked():
+        optimization_results.write_pictures(run.path, task)
+        result = optimization_results.read(run.path).result
+        run.write_json(RESULT, {**result, "score_label": task.score_label})
 
 
 def _run(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import importlib.metadata
 import json
 import os
@@ -20,7 +21,11 @@ import filelock
 import tfvae.checkpoints
 from tfvae import files
 from tfvae.callbacks import DivergedError
+from tfvae.lso.ledger import LEDGER
 from tfvae.runs import config, identity
+
+STUDY = "study.json"
+"""File of a study folder that lists its cells."""
 
 _PACKAGES = (
     "tfvae",
@@ -30,6 +35,14 @@ _PACKAGES = (
     "numpy",
     "gin-config",
 )
+
+
+class Kind(enum.Enum):
+    """What a folder holds: a description, and the files that show it."""
+
+    TRAINING = "a training run", ("metrics.csv", "summary.json", "checkpoints")
+    OPTIMIZATION = "an optimisation", (LEDGER,)
+    STUDY = "a study", (STUDY,)
 
 
 class UnexpectedError(Exception):
@@ -65,11 +78,16 @@ class RunDirectory:
         self.features = self.path / "features.npy"
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, kind: Kind | None = None) -> Iterator[None]:
         """Creates and locks the folder, so that no other process writes to it.
+
+        Args:
+          kind: What the folder is to hold, for a run that writes its
+            configuration to it; None for other uses of the folder.
 
         Raises:
           RuntimeError: If another process has locked it.
+          ValueError: If it holds something of another kind.
           OSError: If the folder can not be created.
         """
         self.path.mkdir(parents=True, exist_ok=True)
@@ -82,9 +100,28 @@ class RunDirectory:
                 "wait for it or choose another folder."
             ) from err
         try:
+            if kind is not None:
+                self._refuse_other_kinds(kind)
             yield
         finally:
             lock.release()
+
+    def _refuse_other_kinds(self, kind: Kind) -> None:
+        """Raises a ValueError if the folder holds another kind of run only."""
+        found = {
+            one: name
+            for one in Kind
+            for name in reversed(one.value[1])
+            if (self.path / name).exists()
+        }
+        # Runs of its own kind are compared by their configurations instead.
+        if found and kind not in found:
+            other, name = next(iter(found.items()))
+            raise ValueError(
+                f"`run_dir` must be empty or hold {kind.value[0]}, got "
+                f"{self.path}, which holds {other.value[0]} ({name}); choose "
+                "another folder."
+            )
 
     @contextlib.contextmanager
     def locked_for_training(self) -> Iterator[bool]:
@@ -95,10 +132,10 @@ class RunDirectory:
 
         Raises:
           RuntimeError: If another process has locked it.
-          ValueError: If it has a run of another configuration.
+          ValueError: If it has a run of another kind or configuration.
           OSError: If the folder can not be created.
         """
-        with self.locked():
+        with self.locked(Kind.TRAINING):
             self.check_config()
             yield self.is_finished()
 

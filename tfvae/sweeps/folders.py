@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfvae import files
+from tfvae.runs import run_directory
 
-STUDY = "study.json"
+STUDY = run_directory.STUDY
 BASE = "base.gin"
 CELLS = "cells"
 REPORT = "report"

@@ -23,7 +23,7 @@ import pandas as pd
 from tfvae.lso import curves
 from tfvae.lso.round_table import STAGES
 from tfvae.runs import optimization_figures as figures
-from tfvae.runs import optimization_results
+from tfvae.runs import optimization_results, optimize
 from tfvae.runs.optimization_figures import NUM_BEST, TOP
 from tfvae.runs.optimization_results import Run
 from tfvae.sweeps import folders, tables
@@ -32,6 +32,15 @@ from tfvae.sweeps.report import failures
 SETTING = "setting"
 """The factor whose levels are compared."""
 _LONGEST_INPUT = 120
+_NOT_LOADED = (
+    AttributeError,
+    ImportError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
 
 Published = Callable[[Run, str, int], Sequence[tuple[float, float, float]]]
 """From a run, a setting and K to published top-K: (query, mean, std)."""
@@ -79,6 +88,9 @@ def write(
 ) -> pathlib.Path:
     """Writes the report of the finished cells of a study, and prints its path.
 
+    Finished cells of an earlier version first get the label of their scores
+    and the pictures of their best inputs, which replaces gin's configuration.
+
     Args:
       run_dir: Folder of the study.
       notes: Paragraphs after the introduction.
@@ -94,6 +106,7 @@ def write(
     """
     path = pathlib.Path(run_dir)
     cells = folders.read_study(path)["cells"]
+    incomplete = _complete(path, cells)
     found = comparisons(path, cells)
     folder = path / folders.REPORT
     (folder / folders.FIGURES).mkdir(parents=True, exist_ok=True)
@@ -108,6 +121,7 @@ def write(
         "means and population standard deviations over seeds.\n",
         *(f"{note}\n" for note in notes),
         *failures(folders.read_errors(path, cells)),
+        *incomplete,
     ]
     for one in found:
         text += section(one, folder)
@@ -117,6 +131,37 @@ def write(
     folders.write_text(target, "\n".join(text))
     print(f"report of {count} of {len(cells)} cells: {target}", flush=True)
     return target
+
+
+def _complete(
+    path: pathlib.Path, cells: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Completes finished cells of an earlier version; see `optimize.complete`.
+
+    Returns:
+      A paragraph on the cells for which this fails; empty if there are none.
+    """
+    failed = {}
+    for cell in cells:
+        folder = path / folders.CELLS / cell["name"]
+        result = folders.read_json(folder / folders.RESULT)
+        if result is None or "score_label" in result:
+            continue
+        try:
+            optimize.complete(folder)
+        # The task may be in a file or a package that is not there any more.
+        except _NOT_LOADED as err:
+            first = str(err).strip().partition("\n")[0]
+            failed[cell["name"]] = f"{type(err).__name__}: {first}"
+    if not failed:
+        return []
+    name, why = next(iter(failed.items()))
+    return [
+        f"{len(failed)} finished cells of an earlier version lack the label of "
+        "their scores and the pictures of their best inputs, as their task can "
+        f"not be loaded from {folders.CONFIG} ({name}: {why}). Once it can, "
+        f"`tfvae study --run_dir={path} --report_only` adds both.\n"
+    ]
 
 
 def comparisons(

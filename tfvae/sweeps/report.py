@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Report of a grid of models: tables over repetitions, sheets of images.
+"""Report of a grid of models: tables, analyses of variance, sheets of images.
 
 `write` writes the whole report. To extend it, for example by published values
 or tests of hypotheses, pass a `section` or an `appendix` that is composed of
@@ -18,10 +18,12 @@ import pandas as pd
 
 from tfvae import plots
 from tfvae.data import images
-from tfvae.sweeps import folders, results, tables
+from tfvae.sweeps import anova, comparisons, folders, results, tables
+from tfvae.sweeps.anova import Design
 from tfvae.sweeps.grid import Layout
 from tfvae.sweeps.results import REPETITION, Metric, Part, Results
 
+_DISTANCES = ("frechet_distance", "kernel_distance")
 _PICTURES = ("reconstructions", "samples", "interpolations")
 
 Published = Callable[[str, Mapping[str, str]], tuple[float, float] | None]
@@ -34,12 +36,100 @@ Appendix = Callable[[Results, pathlib.Path], list[str]]
 
 def section(found: Results, part: Part, folder: pathlib.Path) -> list[str]:
     """Returns the default section of a part; see `Section`."""
-    return [*metric_tables(found, part, folder), *sheets(found, part, folder)]
+    return [
+        *metric_tables(found, part, folder),
+        *anovas(found, part, folder),
+        *sheets(found, part, folder),
+    ]
 
 
-def _no_appendix(found: Results, folder: pathlib.Path) -> list[str]:
-    del found, folder
-    return []
+def anovas(
+    found: Results,
+    part: Part,
+    folder: pathlib.Path,
+    designs: Mapping[str, Design] | None = None,
+) -> list[str]:
+    """Returns a table of analyses of variance, and writes it to a file.
+
+    Args:
+      found: Results of the study.
+      part: The part to report.
+      folder: Folder of the report.
+      designs: Designs of analyses by metric name; others have the full one.
+    """
+    head = ["metric", "design", "term", "F", "df", "p", "partial eta²"]
+    rows: list[list[str]] = []
+    for metric in found.metrics:
+        if metric.is_fixed or not part.frame[metric.name].notna().any():
+            continue
+        design = (designs or {}).get(metric.name, anova.FULL)
+        one = anova.anova(part.frame, metric.name, found.layout.within, design)
+        if one.note:
+            rows.append([metric.title, one.formula, one.note, *[""] * 4])
+        rows += [
+            [
+                metric.title,
+                one.formula,
+                term.name,
+                f"{term.f:.2f}",
+                f"{term.df:.0f}, {one.residual_df:.0f}",
+                comparisons.p_text(term.p)
+                .removeprefix("p ")
+                .removeprefix("= "),
+                f"{term.eta_squared:.3f}",
+            ]
+            for term in one.terms
+        ]
+    table = tables.table(head, rows)
+    name = folders.file_stem(part.name, "anova")
+    tables.write_csv(folder / "tables" / f"{name}.csv", table)
+    return ["### Analyses of variance\n", tables.markdown(table)]
+
+
+def duels(
+    found: Results,
+    folder: pathlib.Path,
+    *,
+    frame: pd.DataFrame | None = None,
+    qualifier: str = "",
+) -> list[str]:
+    """Returns tables of the best level of each separate factor, by model.
+
+    Args:
+      found: Results of the study.
+      folder: Folder of the report.
+      frame: The rows of `found.frame` to compare; None for all.
+      qualifier: What the models of `frame` are, after the word "models".
+    """
+    text: list[str] = []
+    frame = found.frame if frame is None else frame
+    factors = list(found.layout.factors)
+    for factor, metric in itertools.product(found.layout.separate, _DISTANCES):
+        one = comparisons.duel(frame, metric, factor, factors)
+        if one is None:
+            continue
+        others = [name for name in factors if name != factor]
+        rows = [
+            [
+                *model.values(),
+                *(f"{means[level]:.4g}" for level in one.wins),
+                comparisons.p_text(p_value),
+            ]
+            for model, means, p_value in one.lines
+        ]
+        table = tables.table([*others, *one.wins, "difference"], rows)
+        tables.write_csv(folder / "tables" / f"{factor}_{metric}.csv", table)
+        count = ", ".join(
+            f"{level} in {wins} of {len(one.lines)}"
+            for level, wins in one.wins.items()
+        )
+        title = metric.replace("_", " ").replace("frechet", "Fréchet")
+        text += [
+            f"## Which {factor} has the smaller {title}\n",
+            f"{count} models{qualifier}.\n",
+            tables.markdown(table),
+        ]
+    return text
 
 
 def write(
@@ -47,7 +137,7 @@ def write(
     *,
     notes: Sequence[str] = (),
     section: Section = section,
-    appendix: Appendix = _no_appendix,
+    appendix: Appendix = duels,
 ) -> pathlib.Path:
     """Writes the report of the finished cells of a study, and prints its path.
 

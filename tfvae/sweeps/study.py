@@ -17,7 +17,7 @@ import gin
 import tfvae.runs.optimize
 import tfvae.sweeps.training_cell  # noqa: F401 (registers with gin)
 from tfvae.runs import config, identity
-from tfvae.runs.run_directory import RunDirectory, UnexpectedError
+from tfvae.runs.run_directory import Kind, RunDirectory, UnexpectedError
 from tfvae.sweeps import folders, pool
 from tfvae.sweeps.grid import (
     Cell,
@@ -29,7 +29,22 @@ from tfvae.sweeps.grid import (
 
 # Command of the processes that run cells; see `worker`.
 _WORKER = [sys.executable, "-m", "tfvae.sweeps.worker"]
+_CELL = "tfvae.sweeps.training_cell:run_cell"
 _REPORT = "tfvae.sweeps.report:write"
+# By argument of `study`: the functions of this package that it may name.
+_FUNCTIONS = {
+    "cell": (_CELL, "tfvae.runs.optimize:optimize"),
+    "report": (_REPORT, "tfvae.sweeps.optimization_report:write"),
+}
+# Modules of 0.1.0 -> the functions that have replaced theirs.
+_MOVED = {
+    "tfvae.runners.cell": _CELL,
+    "tfvae.runners.optimization_cell": "tfvae.runs.optimize:optimize",
+    "tfvae.runners.studies.report": _REPORT,
+    "tfvae.runners.studies.optimization_report": (
+        "tfvae.sweeps.optimization_report:write"
+    ),
+}
 _ONE_THREAD = {
     name: "1"
     for name in (
@@ -58,7 +73,7 @@ def study(
     smoke: bool = False,
     smoke_bindings: Sequence[str] = ("fit.epochs = 1",),
     workers: int | None = None,
-    cell: str = "tfvae.sweeps.training_cell:run_cell",
+    cell: str = _CELL,
     report: str = _REPORT,
 ) -> None:
     """Runs the unfinished cells of a study, and writes its report.
@@ -94,7 +109,8 @@ def study(
     Raises:
       TypeError: If `factors` is not of that form.
       ValueError: If a value is out of range, two cells have the same
-        configuration, or `run_dir` has cells of another configuration.
+        configuration, or `run_dir` has cells of another configuration, or
+        a run that is no study.
       ImportError: If `cell` or `report` need a package that is not installed.
       OSError: If a gin file does not exist.
       RuntimeError: If another process is using `run_dir`.
@@ -113,7 +129,7 @@ def study(
     )
     last = [*overrides, *(smoke_bindings if smoke else ())]
     run = RunDirectory(run_dir)
-    with run.locked():
+    with run.locked(Kind.STUDY):
         base = run.path / folders.BASE
         folders.write_text(base, _without_study(config.text()))
         texts = _texts(base, grid, factors, seed_bindings, last)
@@ -155,10 +171,23 @@ def _function(argument: str, name: str) -> Callable[..., Any]:
         with config.explaining_imports():
             return getattr(importlib.import_module(module), function)
     except (AttributeError, ModuleNotFoundError, ValueError) as err:
+        examples = " or ".join(map(repr, _FUNCTIONS[argument]))
         raise ValueError(
             f"`study.{argument}` must be the name of a function, such as "
-            f"{_REPORT!r}, got {name!r} ({err})."
+            f"{examples}, got {name!r} ({err}).{_moved(module)}"
         ) from err
+
+
+def _moved(module: str) -> str:
+    """Returns a hint for the name of a module that 0.2.0 has moved."""
+    if module.split(".")[:2] != ["tfvae", "runners"]:
+        return ""
+    hint = " The modules of tfvae.runners moved in 0.2.0"
+    if module in _MOVED:
+        hint += f": it is now {_MOVED[module]!r}"
+    if module.startswith("tfvae.runners.studies."):
+        hint += "; gin/papers/ names the reports with published values"
+    return f"{hint}."
 
 
 def _checked_workers(workers: int | None) -> int:

@@ -9,6 +9,7 @@ have both levels, and the t test is applied to these averages.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,9 +17,6 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW
 
 from tfvae.sweeps.results import REPETITION
-
-ALPHA = 0.01
-"""Significance level of all tests, as in the thesis."""
 
 
 def pairs(
@@ -116,3 +114,44 @@ def p_text(p_value: float) -> str:
     if np.isnan(p_value):
         return "needs repetitions"
     return "p < 0.0001" if p_value < 1e-4 else f"p = {p_value:.4f}"
+
+
+class Duel(NamedTuple):
+    """Comparison of the levels of a factor, model by model."""
+
+    wins: dict[str, int]
+    """The number of models in which each level has the smallest mean."""
+    lines: list[tuple[dict[str, str], dict[str, float], float]]
+    """By model: its levels, the compared means, p of the first difference."""
+
+
+def duel(
+    frame: pd.DataFrame, metric: str, factor: str, factors: Sequence[str]
+) -> Duel | None:
+    """Counts the models in which each level has the smallest metric.
+
+    Args:
+      frame: Results.
+      metric: The metric.
+      factor: The factor, such as the objective.
+      factors: All factors.
+
+    Returns:
+      The comparison, or None if there are fewer than two levels.
+    """
+    levels = list(dict.fromkeys(frame[factor])) if factor in frame else []
+    if metric not in frame or len(levels) < 2:
+        return None
+    others = [name for name in factors if name != factor]
+    wins = dict.fromkeys(levels, 0)
+    lines = []
+    for key, part in frame.groupby(others, sort=False):
+        means = part.groupby(factor)[metric].mean().to_dict()
+        if len(means) < len(levels) or np.isnan(list(means.values())).any():
+            continue
+        wins[min(means, key=means.__getitem__)] += 1
+        first, second = levels[:2]
+        table = pairs(part, metric, factor, (first, second), others)
+        p_value = p_different((table[first] - table[second]).to_numpy())
+        lines.append((dict(zip(others, key, strict=True)), means, p_value))
+    return Duel(wins, lines)

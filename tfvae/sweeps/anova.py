@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Analyses of variance (ANOVA), with the designs of the thesis."""
+"""Analysis of variance (ANOVA) of a metric over the factors of a study."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,20 +11,20 @@ import pandas as pd
 import statsmodels.formula.api
 from statsmodels.stats.anova import anova_lm
 
-DESIGNS = {
-    "test_loss": "covariate",
-    "test_regularization": "covariate",
-    "seconds_per_epoch": "main",
-    "gap_loss": "main",
-    "gap_regularization": "main",
-    "gap_squared_error": "main",
-}
-"""The design of each metric; see `anova`. Other metrics have the full one."""
-
 NEEDS_REPETITIONS = "needs repetitions"
-# Regularization terms of different priors have different scales, so the prior
-# is a covariate without interactions in their analyses.
-_COVARIATE = "prior"
+
+
+class Design(NamedTuple):
+    """The terms of an analysis: all main effects, and interactions."""
+
+    interactions: bool = True
+    """Whether there are interactions, of all orders."""
+    covariates: tuple[str, ...] = ()
+    """Factors that have no interactions, only a main effect."""
+
+
+FULL = Design()
+MAIN_EFFECTS = Design(interactions=False)
 
 
 class Term(NamedTuple):
@@ -49,7 +50,10 @@ class Anova(NamedTuple):
 
 
 def anova(
-    frame: pd.DataFrame, metric: str, factors: list[str], design: str = "full"
+    frame: pd.DataFrame,
+    metric: str,
+    factors: Sequence[str],
+    design: Design = FULL,
 ) -> Anova:
     """Returns the analysis of variance of a metric.
 
@@ -57,8 +61,7 @@ def anova(
       frame: The results to include.
       metric: The column to analyse.
       factors: The factors that may vary.
-      design: "full" for all interactions, "covariate" for all except those of
-        the prior, "main" for main effects only.
+      design: The terms; by default all interactions.
     """
     frame = frame[frame[metric].notna()]
     varied = [name for name in factors if frame[name].nunique() > 1]
@@ -71,19 +74,18 @@ def anova(
         return Anova("", [], 0, "all values are the same")
     note = ""
     num_combinations = int(np.prod([frame[name].nunique() for name in varied]))
-    if len(counts) < num_combinations and design != "main":
-        design = "main"
+    if len(counts) < num_combinations and design.interactions:
+        design = MAIN_EFFECTS
         note = "some models have no results yet: main effects only"
     return _fitted(frame, metric, _formula(varied, design), note)
 
 
-def _formula(varied: list[str], design: str) -> str:
-    if design == "main":
+def _formula(varied: list[str], design: Design) -> str:
+    if not design.interactions:
         return " + ".join(f"C({name})" for name in varied)
-    covariates = [_COVARIATE] if design == "covariate" else []
-    crossed = [name for name in varied if name not in covariates]
+    crossed = [name for name in varied if name not in design.covariates]
     parts = [" * ".join(f"C({name})" for name in crossed)] if crossed else []
-    parts += [f"C({name})" for name in covariates if name in varied]
+    parts += [f"C({name})" for name in design.covariates if name in varied]
     return " + ".join(parts)
 
 
