@@ -84,7 +84,7 @@ setuptools.setup(
         "tifffile>=2024.8,<2028",
         "tqdm>=4.66,<5",
         # TensorFlow has it, too.
-        "wrapt>=1.14,<3",
+        "wrapt>=2.0,<3",
     ],
     extras_require={
         # Molecules as SELFIES, and their scores.

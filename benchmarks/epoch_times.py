@@ -20,13 +20,13 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import gin
 import numpy as np
 
 import tfvae.sweeps.study  # noqa: F401 (`GIN_FILE` configures it)
 from benchmarks.pinned import Epoch, PinnedProcess
 from benchmarks.tables import cell, print_table
 from papers.random_encoders import published
+from tfvae import typed_gin
 from tfvae.runs import config
 from tfvae.runs.run_directory import RunDirectory, versions
 from tfvae.sweeps.grid import files_and_bindings
@@ -66,7 +66,7 @@ class Settings(NamedTuple):
     torch_python: str
 
 
-@gin.configurable
+@typed_gin.configurable
 def epoch_times(
     run_dir: str | os.PathLike[str],
     overrides: Sequence[str] = (),

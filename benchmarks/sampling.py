@@ -19,10 +19,9 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import gin
-
 from benchmarks.pinned import PinnedProcess
 from benchmarks.tables import print_table
+from tfvae import typed_gin
 from tfvae.runs import config
 from tfvae.runs.run_directory import RunDirectory, versions
 
@@ -42,7 +41,7 @@ _POINTS_A_SECOND = {
 }
 
 
-@gin.configurable
+@typed_gin.configurable
 def sampling(
     run_dir: str | os.PathLike[str],
     *,

@@ -20,12 +20,11 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import gin
-
 import tfvae.runs.experiment  # noqa: F401 (registers with gin)
 from benchmarks import programs, quality, scaling
 from benchmarks.programs import Output, Program
 from benchmarks.tables import cell, print_table
+from tfvae import typed_gin
 from tfvae.ops import bits
 from tfvae.runs import config
 from tfvae.runs.run_directory import RunDirectory, versions
@@ -48,7 +47,7 @@ class Settings(NamedTuple):
     states: Sequence[int]
 
 
-@gin.configurable
+@typed_gin.configurable
 def benchmark(
     run_dir: str | os.PathLike[str],
     *,

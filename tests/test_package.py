@@ -22,6 +22,7 @@ class PackageTest(parameterized.TestCase):
 
     def test_names_are_visible_and_can_be_pickled(self):
         self.assertContainsSubset(tfvae.__all__, dir(tfvae))
+        self.assertIn("__version__", tfvae.__all__)
         for name in ("TVAE", "VAE", "RealNVPPrior", "Observations"):
             self.assertIn(name, dir(tfvae))
             found = getattr(tfvae, name)
@@ -46,6 +47,42 @@ class PackageTest(parameterized.TestCase):
                 if isinstance(node, ast.Assign)
             )
             self.assertCountEqual(set(listed) - {"__version__"}, imported)
+
+    @parameterized.parameters("ops", "data", "lso", "lso/tasks")
+    def test_lazy_packages_list_all_their_modules(self, package):
+        # Otherwise `tfvae.ops.bits` would depend on what was imported before.
+        folder = ROOT / "tfvae" / package
+        tree = ast.parse((folder / "__init__.pyi").read_text())
+        listed = {
+            alias.name
+            for node in tree.body
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
+        modules = {path.stem for path in folder.glob("[a-z]*.py")}
+        modules |= {path.parent.name for path in folder.glob("*/__init__.py")}
+        self.assertNotEmpty(modules)
+        self.assertEmpty(modules - listed)
+
+    def test_modules_are_found_before_anything_imports_them(self):
+        script = (
+            "import types, tfvae\n"
+            "assert tfvae.ops.bits.packed_size(9) == 2\n"
+            "assert tfvae.ops.frechet.__name__ == 'tfvae.ops.frechet'\n"
+            "assert tfvae.data.images.Image is tfvae.data.Image\n"
+            "assert tfvae.lso.tasks.grammar and tfvae.lso.strategies\n"
+            "assert tfvae.inputs and tfvae.settings and tfvae.latent_model\n"
+            # The functions of modules of the same name.
+            "assert callable(tfvae.data.squares) and callable(tfvae.lso.shapes)"
+            "\nassert isinstance(tfvae.lso.tasks.shapes, types.ModuleType)"
+        )
+        ended = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual(ended.returncode, 0, ended.stderr)
 
     @parameterized.parameters(
         ("import tfvae", ("tensorflow", "keras", "gin", "matplotlib")),

@@ -3,6 +3,8 @@
 
 import pathlib
 import re
+import subprocess
+import sys
 
 import tensorflow as tf
 
@@ -66,6 +68,22 @@ class ReadmeTest(tf.test.TestCase):
         names = {}
         exec(compile(program, "README.md", "exec"), names)
         self.assertEqual(names["images"].shape, [64, 1024])
+
+    def test_program_with_gin_of_its_own_knows_all_names(self):
+        # In another process: this one has loaded what registers names.
+        (program,) = _programs("docs/command_line.md")
+        program += """
+assert len(bars.train) == 10, bars.train
+for name in ("TVAE", "VAE", "corrupted_image", "shapes", "Adam", "Rank"):
+    assert gin.get_configurable(name)
+"""
+        ended = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual(ended.returncode, 0, ended.stderr)
 
     def test_task_of_ones_own_is_optimised_by_its_command(self):
         program = _programs("README.md")[2]

@@ -28,6 +28,47 @@ x = np.full((2, model.num_observed), 0.5, "float32")
 json.dump(model.predict(x, verbose=0).tolist(), sys.stdout)
 """
 
+_STAND_INS = """
+import sys
+import tfvae, keras
+
+find = keras.saving.get_registered_object
+stand_in = find("tfvae>GaussianLikelihood")
+assert "tfvae.likelihoods" not in sys.modules
+assert hasattr(stand_in, "get_config")
+assert type(stand_in()) is tfvae.GaussianLikelihood
+assert stand_in == tfvae.GaussianLikelihood
+assert stand_in is not tfvae.GaussianLikelihood
+assert find("tfvae>GaussianLikelihood") is tfvae.GaussianLikelihood
+name = keras.saving.get_registered_name(stand_in)
+assert name == "tfvae>GaussianLikelihood", name
+
+class Mine(find("tfvae>FusedAdam")):
+    pass
+
+assert Mine.__mro__[1] is tfvae.FusedAdam
+assert type(Mine(0.1)) is Mine
+"""
+_OWN_CLASS = """
+import keras
+
+@keras.saving.register_keras_serializable("tfvae")
+class FusedAdam(keras.optimizers.Adam):
+    pass
+
+import tfvae
+
+find = keras.saving.get_registered_object
+assert find("tfvae>FusedAdam") is FusedAdam
+assert find("tfvae>TVAE") is not None
+
+@keras.saving.register_keras_serializable("tfvae")
+class Rank(keras.layers.Layer):
+    pass
+
+assert find("tfvae>Rank") is Rank
+"""
+
 
 class RegistrationTest(tf.test.TestCase, parameterized.TestCase):
     def test_every_registered_class_has_a_stand_in(self):
@@ -53,6 +94,19 @@ class RegistrationTest(tf.test.TestCase, parameterized.TestCase):
             found = getattr(sys.modules[module], name)
             registered = keras.saving.get_registered_name(found)
             self.assertEqual(registered, f"tfvae>{name}")
+
+    @parameterized.named_parameters(
+        ("is_as_good_as_its_class", _STAND_INS),
+        ("never_replaces_a_class", _OWN_CLASS),
+    )
+    def test_stand_in(self, program):
+        ended = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual(ended.returncode, 0, ended.stderr)
 
     @parameterized.parameters(
         ("import tfvae, keras", "vae"),

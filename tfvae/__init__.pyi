@@ -10,6 +10,12 @@ from . import (
     data as data,
 )
 from . import (
+    inputs as inputs,
+)
+from . import (
+    latent_model as latent_model,
+)
+from . import (
     likelihoods as likelihoods,
 )
 from . import (
@@ -34,6 +40,9 @@ from . import (
     priors as priors,
 )
 from . import (
+    resources as resources,
+)
+from . import (
     restoration as restoration,
 )
 from . import (
@@ -43,7 +52,13 @@ from . import (
     serving as serving,
 )
 from . import (
+    settings as settings,
+)
+from . import (
     tvae as tvae,
+)
+from . import (
+    typed_gin as typed_gin,
 )
 from . import (
     vae as vae,

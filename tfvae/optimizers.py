@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-import gin
 import keras
 import tensorflow as tf
 
+from tfvae import typed_gin
 
-@gin.register
+
+@typed_gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class FusedAdam(keras.optimizers.Adam):
     """Keras's Adam, with a single fused operation per variable.

@@ -3,15 +3,18 @@
 
 `import tfvae` loads neither Keras nor the modules of its classes, but
 `keras.models.load_model` has to find the classes by name. Therefore
-placeholders are registered as soon as any module imports Keras; each loads the
-module of its class when Keras first deserialises an object of it.
+lazy proxies are registered as soon as any module imports Keras; each becomes
+its class, and loads the module of the class, at its first use.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 from types import ModuleType
 from typing import Any
+
+import wrapt
 
 CLASSES = {
     "tfvae.likelihoods": (
@@ -74,7 +77,9 @@ CLASSES = {
 
 
 def register_stand_ins(keras: ModuleType) -> None:
-    """Registers a placeholder for each class, which the class replaces.
+    """Registers a proxy for each class, which the class replaces once loaded.
+
+    What is already registered under the name of a class remains.
 
     Args:
       keras: The module, as soon as it has been imported.
@@ -82,14 +87,16 @@ def register_stand_ins(keras: ModuleType) -> None:
     registered = keras.saving.get_custom_objects()
     for module, names in CLASSES.items():
         for name in names:
-            registered.setdefault(f"tfvae>{name}", _stand_in(module, name))
+            stand_in = _StandIn(functools.partial(_load, module, name))
+            registered.setdefault(f"tfvae>{name}", stand_in)
 
 
-def _stand_in(module: str, name: str) -> type:
-    """Returns a placeholder whose `from_config` is that of the named class."""
+def _load(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)
 
-    def from_config(config: dict[str, Any]) -> Any:
-        found = getattr(importlib.import_module(module), name)
-        return found.from_config(config)
 
-    return type(name, (), {"from_config": staticmethod(from_config)})
+class _StandIn(wrapt.LazyObjectProxy):
+    """Proxy of a class: makes its objects, has its attributes, equals it."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__wrapped__(*args, **kwargs)

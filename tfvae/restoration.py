@@ -12,9 +12,9 @@ import dataclasses
 import math
 import os
 
-import gin
 import numpy as np
 
+from tfvae import typed_gin
 from tfvae.data.images import (
     WHITE,
     add_noise,
@@ -275,7 +275,7 @@ def _as_pair(patch: int | tuple[int, int]) -> tuple[int, int]:
     return int(pair[0]), int(pair[1])
 
 
-@gin.register
+@typed_gin.register
 def corrupted_image(
     image: str | os.PathLike[str] | np.ndarray = "camera",
     *,

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-import gin
 import keras
 import tensorflow as tf
 
+from tfvae import typed_gin
 
-@gin.register
+
+@typed_gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class TriangularCyclical(keras.optimizers.schedules.LearningRateSchedule):
     """Cyclical learning rate that varies linearly between two bounds.

@@ -1,5 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 
+from . import (
+    arrays,
+    batches,
+    digits,
+    generated,
+    image_sources,
+    images,
+    molecules,
+    selfies,
+    source,
+    splits,
+    tfds,
+    weighted,
+)
 from .arrays import array_file, idx_images
 from .batches import batches_with, indexed_batches
 from .digits import sklearn_digits
@@ -7,6 +21,7 @@ from .generated import bar_features, bars
 from .image_sources import image_files, image_patches
 from .images import (
     EMBEDDED_IMAGES,
+    Image,
     add_noise,
     crop_image,
     drop_pixels,
@@ -25,7 +40,20 @@ from .tfds import tfds_images
 from .weighted import WeightedBatches, loss_weighted_batches
 
 __all__ = [
+    "arrays",
+    "batches",
+    "digits",
+    "generated",
+    "image_sources",
+    "images",
+    "molecules",
+    "selfies",
+    "source",
+    "splits",
+    "tfds",
+    "weighted",
     "EMBEDDED_IMAGES",
+    "Image",
     "Observations",
     "WeightedBatches",
     "add_noise",

@@ -12,9 +12,9 @@ import tokenize
 import zipfile
 import zlib
 
-import gin
 import numpy as np
 
+from tfvae import typed_gin
 from tfvae.data.source import Observations, occurring_range, split_test
 
 _GZIP_SIGNATURE = b"\x1f\x8b"
@@ -36,7 +36,7 @@ _LOADING_ERRORS = (
 )
 
 
-@gin.register
+@typed_gin.register
 def array_file(
     path: str,
     key: str | None = None,
@@ -154,7 +154,7 @@ def _flatten(points: np.ndarray, scale: float) -> np.ndarray:
     return flat if scale == 1.0 else flat * np.float32(scale)
 
 
-@gin.register
+@typed_gin.register
 def idx_images(
     directory: str,
     *,

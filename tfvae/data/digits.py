@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import gin
 import numpy as np
 
+from tfvae import typed_gin
 from tfvae.data.source import Observations
 from tfvae.data.splits import enlarge
 
@@ -13,7 +13,7 @@ _SIDE = 8
 _LARGEST = 16.0
 
 
-@gin.register
+@typed_gin.register
 def sklearn_digits(*, size: tuple[int, int] | None = None) -> Observations:
     """The 1,797 handwritten digits bundled with scikit-learn.
 

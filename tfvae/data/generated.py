@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import math
 
-import gin
 import numpy as np
 
+from tfvae import typed_gin
 from tfvae.data.source import Observations
 
 MAX_ENUMERABLE_LATENTS = 16
@@ -40,7 +40,7 @@ def bar_features(num_latents: int) -> np.ndarray:
     return features.reshape(num_latents, side * side)
 
 
-@gin.register
+@typed_gin.register
 def bars(
     num_data: int = 500,
     num_latents: int = 8,

@@ -9,9 +9,9 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-import gin
 import numpy as np
 
+from tfvae import typed_gin
 from tfvae.data.images import (
     IMAGE_SUFFIXES,
     WHITE,
@@ -28,7 +28,7 @@ from tfvae.ops.whitening import zca_whitening
 _WHITENED_LIMIT = 3.0  # standard deviations, for figures
 
 
-@gin.register
+@typed_gin.register
 def image_files(
     path: str,
     *,
@@ -109,7 +109,7 @@ def _checked_scale(scale: float) -> float:
     return scale
 
 
-@gin.register
+@typed_gin.register
 def image_patches(
     images: str | np.ndarray | Sequence[str | np.ndarray] = "camera",
     *,

@@ -10,8 +10,7 @@ import pathlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-import gin
-
+from tfvae import typed_gin
 from tfvae.data.selfies import (
     PADDING,
     SelfiesCode,
@@ -158,7 +157,7 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
                 yield number, first.strip("\"'")
 
 
-@gin.register
+@typed_gin.register
 def molecule_sequences(
     path: str | os.PathLike[str] | None = None,
     *,

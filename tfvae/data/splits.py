@@ -7,16 +7,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import gin
 import numpy as np
 
+from tfvae import typed_gin
 from tfvae.data.source import Observations
 
 # Images copied at a time; bounds the memory beside the result.
 _CHUNK = 1024
 
 
-@gin.register
+@typed_gin.register
 def resplit_images(
     data: Observations,
     *,

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import gin
 import numpy as np
 
+from tfvae import typed_gin
 from tfvae.data.source import Observations
 
 
@@ -61,7 +61,7 @@ def square_images(
     return images
 
 
-@gin.register
+@typed_gin.register
 def squares(
     side: int = 64,
     min_size: int = 1,

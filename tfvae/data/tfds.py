@@ -12,17 +12,17 @@ import math
 import os
 from typing import Any
 
-import gin
 import numpy as np
 import tensorflow as tf
 
+from tfvae import typed_gin
 from tfvae.data.source import Observations, occurring_range
 
 _READ_BATCH = 1024
 _LABEL = "label"
 
 
-@gin.register
+@typed_gin.register
 def tfds_images(
     name: str,
     *,

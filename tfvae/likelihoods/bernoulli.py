@@ -5,15 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import gin
 import keras
 import tensorflow as tf
 
+from tfvae import typed_gin
 from tfvae.likelihoods.base import Likelihood
 from tfvae.ops import densities, random
 
 
-@gin.register
+@typed_gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class BernoulliLikelihood(Likelihood):
     """p(x | s) = Bern(x; sigmoid(outputs)), for data in [0, 1]."""

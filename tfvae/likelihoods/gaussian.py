@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import gin
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfvae import typed_gin
 from tfvae.likelihoods.base import MIN_VARIANCE, StandardizedLikelihood
 from tfvae.ops import densities, random
 
@@ -18,7 +18,7 @@ from tfvae.ops import densities, random
 MAX_LOG_VARIANCE_RATIO = 15.0
 
 
-@gin.register
+@typed_gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class GaussianLikelihood(StandardizedLikelihood):
     """p(x | s) = N(x; mean, variance I), variance updated in closed form.
@@ -145,7 +145,7 @@ class GaussianLikelihood(StandardizedLikelihood):
         return {"noise_std": tf.sqrt(self.variance.value)}
 
 
-@gin.register
+@typed_gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class DiagonalGaussianLikelihood(StandardizedLikelihood):
     """p(x | s) = N(x; mean, diag(variance)), both given by the decoder.

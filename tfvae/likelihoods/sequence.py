@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import gin
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfvae import typed_gin
 from tfvae.likelihoods.base import Likelihood
 from tfvae.ops import random
 
@@ -18,7 +18,7 @@ from tfvae.ops import random
 _ROUNDING = 1e-4
 
 
-@gin.register
+@typed_gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class SequenceLikelihood(Likelihood):
     """T categorical symbols out of K, independent given s.

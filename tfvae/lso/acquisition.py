@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 
-import gin
 import numpy as np
 import tensorflow as tf
 
+from tfvae import typed_gin
 from tfvae.lso import search
 from tfvae.lso.candidates import (
     best_points,
@@ -53,7 +53,7 @@ def _values_and_gradients(
     return values, tape.gradient(values, latents)
 
 
-@gin.register
+@typed_gin.register
 @dataclasses.dataclass(frozen=True)
 class ExpectedImprovement:
     """Queries the maximum of expected improvement.
@@ -219,7 +219,7 @@ class ExpectedImprovement:
         return candidates[chosen]
 
 
-@gin.register
+@typed_gin.register
 @dataclasses.dataclass(frozen=True)
 class ThompsonSampling:
     """Queries the maxima of posterior draws of the surrogate, one draw each.

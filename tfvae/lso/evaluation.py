@@ -22,9 +22,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import cloudpickle
-import gin
 
-from tfvae import processes
+from tfvae import processes, typed_gin
 from tfvae.lso import evaluation_worker
 from tfvae.lso.evaluation_worker import (
     Result,
@@ -66,7 +65,7 @@ class Evaluator(Protocol):
         """Calls `done(i, result)` for each of `inputs` once it is evaluated."""
 
 
-@gin.register
+@typed_gin.register
 class InProcess:
     """Evaluates inputs one after the other, in this process."""
 
@@ -233,7 +232,7 @@ def _not_loaded(why: str) -> RuntimeError:
     )
 
 
-@gin.register
+@typed_gin.register
 class ProcessPool:
     """Evaluates inputs in parallel, in a pool of worker processes.
 

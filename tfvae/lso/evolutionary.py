@@ -6,11 +6,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 
-import gin
 import numpy as np
 import tensorflow as tf
 from scipy import special
 
+from tfvae import typed_gin
 from tfvae.lso import search
 from tfvae.lso.candidates import best_points
 from tfvae.lso.improvement import log_expected_improvement
@@ -27,7 +27,7 @@ from tfvae.tvae import evolution as evolutions
 from tfvae.tvae import operators
 
 
-@gin.register
+@typed_gin.register
 @dataclasses.dataclass(frozen=True)
 class EvolutionaryExpectedImprovement:
     """Queries the maximum of expected improvement over binary latents.

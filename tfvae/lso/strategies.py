@@ -10,9 +10,9 @@ import dataclasses
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import gin
 import numpy as np
 
+from tfvae import typed_gin
 from tfvae.lso.search import Box
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Strategy(Protocol):
         """Returns latents to query, float32 `[q, M]`, q <= `num_queries`."""
 
 
-@gin.register
+@typed_gin.register
 @dataclasses.dataclass(frozen=True)
 class PriorSampling:
     """Queries draws from the prior, as the published baselines do."""
@@ -100,7 +100,7 @@ class PriorSampling:
         return np.asarray(draws, np.float32)
 
 
-@gin.register
+@typed_gin.register
 @dataclasses.dataclass(frozen=True)
 class AggregateSampling:
     """Queries draws from a diagonal Gaussian fitted to the data's latents.
@@ -131,7 +131,7 @@ class AggregateSampling:
         return Box.of(latents).clip(draws)
 
 
-@gin.register
+@typed_gin.register
 @dataclasses.dataclass(frozen=True)
 class Mixture:
     """Mixture of strategies: one of them is drawn for each proposal.
@@ -206,7 +206,7 @@ def _check_strategies(strategies: Any) -> None:
             )
 
 
-@gin.register
+@typed_gin.register
 @dataclasses.dataclass(frozen=True)
 class OracleGrid:
     """Oracle: queries the best points of a grid, by the true objective.

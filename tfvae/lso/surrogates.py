@@ -12,10 +12,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Protocol
 
-import gin
 import numpy as np
 import tensorflow as tf
 
+from tfvae import typed_gin
 from tfvae.lso import collapsed_bound
 from tfvae.lso.collapsed_bound import Parameters
 from tfvae.lso.gaussian_fit import (
@@ -91,7 +91,7 @@ _HELD = {
 }
 
 
-@gin.register
+@typed_gin.register
 @dataclasses.dataclass(eq=False)
 class SparseGaussianProcess:
     """Sparse Gaussian process with an ARD squared exponential kernel.
@@ -298,7 +298,7 @@ def _checked(
 # The ensemble of regression trees.
 
 
-@gin.register
+@typed_gin.register
 @dataclasses.dataclass(eq=False)
 class EnsembleRegressor:
     """Ensemble of randomised regression trees (extra trees, random forest).

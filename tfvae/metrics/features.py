@@ -15,11 +15,11 @@ import zlib
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-import gin
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfvae import typed_gin
 from tfvae.data import Observations, batches_with
 
 SMALLEST_SIDE = 8
@@ -43,7 +43,7 @@ class FeatureExtractor(Protocol):
         """Maps images `[n, D]` to features `[n, F]`, both float32."""
 
 
-@gin.register
+@typed_gin.register
 class ClassifierFeatures:
     """Penultimate-layer features of a small classifier trained on the data.
 

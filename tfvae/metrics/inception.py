@@ -6,11 +6,11 @@ from __future__ import annotations
 import os
 import pathlib
 
-import gin
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfvae import typed_gin
 from tfvae.data import Observations
 from tfvae.metrics.features import check_shape, compiled
 
@@ -23,7 +23,7 @@ _URL = (
 _SMALLEST_SIDE = 75
 
 
-@gin.register
+@typed_gin.register
 class InceptionFeatures:
     """The 2048 average-pooled features of InceptionV3 trained on ImageNet.
 

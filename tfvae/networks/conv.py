@@ -8,15 +8,15 @@ import numbers
 from collections.abc import Sequence
 from typing import Any
 
-import gin
 import keras
 import tensorflow as tf
 
+from tfvae import typed_gin
 from tfvae.networks.binary import BinaryDense
 from tfvae.networks.fc import Activation, Initializer, as_config
 
 
-@gin.register
+@typed_gin.register
 def conv_encoder(
     num_outputs: int,
     image_shape: Sequence[int],
@@ -140,7 +140,7 @@ def _is_positive_integer(value: object) -> bool:
     return isinstance(value, numbers.Integral) and int(value) > 0
 
 
-@gin.register
+@typed_gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class ConvDecoder(keras.layers.Layer):
     """Decoder of transposed convolutions, `[b, H]` to flat images `[b, h*w*c]`.

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-import gin
 import keras
 import tensorflow as tf
 
+from tfvae import typed_gin
 from tfvae.networks.binary import BinaryDense
 
 Activation: TypeAlias = str | Callable[[tf.Tensor], tf.Tensor]
@@ -26,7 +26,7 @@ Each layer has its own copy, so that without a seed they draw different weights.
 """
 
 
-@gin.register
+@typed_gin.register
 def fully_connected_encoder(
     num_outputs: int,
     num_observed: int,
@@ -73,7 +73,7 @@ def fully_connected_encoder(
     )
 
 
-@gin.register
+@typed_gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class FullyConnectedDecoder(keras.layers.Layer):
     """Fully connected decoder, `[b, H]` to `[b, num_outputs]`.

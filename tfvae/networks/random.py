@@ -12,10 +12,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import gin
 import keras
 import tensorflow as tf
 
+from tfvae import typed_gin
 from tfvae.networks.conv import (
     channel_by_channel,
     check_image_shape,
@@ -26,7 +26,7 @@ from tfvae.networks.fc import check_sizes
 _KERNELS = ("linear", "gaussian", "laplacian")
 
 
-@gin.register
+@typed_gin.register
 def random_features(
     num_outputs: int,
     num_observed: int,
@@ -49,7 +49,7 @@ def random_features(
     )
 
 
-@gin.register
+@typed_gin.register
 def random_conv_features(
     num_outputs: int,
     image_shape: Sequence[int],

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import gin
 import keras
 
+from tfvae import typed_gin
 from tfvae.networks.conv import check_multiple
 from tfvae.networks.fc import Activation
 
 
-@gin.register
+@typed_gin.register
 def sequence_encoder(
     num_outputs: int,
     num_steps: int,
@@ -81,7 +81,7 @@ def sequence_encoder(
     )
 
 
-@gin.register
+@typed_gin.register
 def sequence_decoder(
     num_outputs: int,
     num_steps: int,

@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import gin
 import keras
 
+from tfvae import typed_gin
 from tfvae.networks.conv import check_image_shape, check_multiple
 from tfvae.networks.fc import (
     Activation,
@@ -32,7 +32,7 @@ PUBLISHED_DECODER = (
 )
 
 
-@gin.register
+@typed_gin.register
 def strided_conv_encoder(
     num_outputs: int,
     image_shape: Sequence[int],
@@ -102,7 +102,7 @@ def strided_conv_encoder(
     return keras.Sequential(layers, name="strided_conv_encoder")
 
 
-@gin.register
+@typed_gin.register
 def strided_conv_decoder(
     num_outputs: int,
     image_shape: Sequence[int],

@@ -7,11 +7,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import gin
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfvae import typed_gin
 from tfvae.networks.conv import (
     check_image_shape,
     check_multiple,
@@ -20,7 +20,7 @@ from tfvae.networks.conv import (
 from tfvae.networks.fc import Activation, Initializer, as_config
 
 
-@gin.register
+@typed_gin.register
 def upsampling_decoder(
     num_outputs: int,
     image_shape: Sequence[int],

@@ -5,16 +5,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import gin
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfvae import typed_gin
 from tfvae.ops.distributions import DiagonalGaussian, IndependentBernoulli
 from tfvae.priors.base import Prior, PriorParts
 
 
-@gin.register
+@typed_gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class IndependentBernoulliPrior(Prior):
     """p(s) = prod_h Bern(s_h; sigmoid(logits_h)), with logits initially 0.

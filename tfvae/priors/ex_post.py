@@ -7,11 +7,11 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import gin
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfvae import typed_gin
 from tfvae.ops import random
 from tfvae.priors.base import Prior, check_counts
 
@@ -34,7 +34,7 @@ class FitHistory(NamedTuple):
     best_epoch: int
 
 
-@gin.register
+@typed_gin.register
 def fit_prior(
     prior: Prior,
     latents: np.ndarray,

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import gin
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfvae import typed_gin
 from tfvae.ops import random
 from tfvae.ops.distributions import DiagonalGaussian
 from tfvae.priors.base import Prior, check_counts
@@ -18,7 +18,7 @@ from tfvae.priors.base import Prior, check_counts
 MIN_VARIANCE = 1e-6
 
 
-@gin.register
+@typed_gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class GaussianMixturePrior(Prior):
     """p(z) = sum_k weight_k N(z; mean_k, diag variance_k), all trained.

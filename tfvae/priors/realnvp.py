@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import gin
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfvae import typed_gin
 from tfvae.ops import random
 from tfvae.ops.distributions import DiagonalGaussian
 from tfvae.priors.base import Prior, PriorParts, check_counts
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MIN_SCALE = 1e-6
 
 
-@gin.register
+@typed_gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class RealNVPPrior(Prior):
     """RealNVP: invertible layers map latents to a standard normal.

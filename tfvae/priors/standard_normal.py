@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-import gin
 import keras
 import tensorflow as tf
 
+from tfvae import typed_gin
 from tfvae.ops import random
 from tfvae.ops.distributions import DiagonalGaussian, IndependentBernoulli
 from tfvae.priors.base import Prior, PriorParts
 
 
-@gin.register
+@typed_gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class StandardNormalPrior(Prior):
     """p(z) = N(z; 0, I).

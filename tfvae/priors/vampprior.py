@@ -6,17 +6,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import gin
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfvae import typed_gin
 from tfvae.ops.distributions import DiagonalGaussian
 from tfvae.priors.base import Prior, check_counts
 from tfvae.priors.mixture import mixture_log_prob, mixture_sample
 
 
-@gin.register
+@typed_gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class VampPrior(Prior):
     """p(z) = sum_k q(z | u_k) / K, with trained pseudo-inputs u_k.

@@ -7,10 +7,9 @@ import os
 import pathlib
 from typing import Any
 
-import gin
 import numpy as np
 
-from tfvae import plots
+from tfvae import plots, typed_gin
 from tfvae.callbacks import Observation
 from tfvae.data import images
 from tfvae.restoration import Restoration
@@ -44,7 +43,7 @@ def schedule_bindings(
     return [f"{_HALF_CYCLE} = {half_cycle}"]
 
 
-@gin.configurable
+@typed_gin.configurable
 def denoise(
     run_dir: str | os.PathLike[str],
     *,
@@ -97,7 +96,7 @@ def denoise(
                 _write(output, restored, parts.restoration.bits)
             if export:
                 summaries.export(run, parts)
-        final = {"data": parts.observations.name}
+        final: dict[str, Any] = {"data": parts.observations.name}
         final.update(_scores(parts.restoration, restored))
         summary = run.write_summary(rows, final, parts.seed)
         summaries.report(run, summary)

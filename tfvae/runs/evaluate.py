@@ -6,15 +6,15 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import gin
 import numpy as np
 
+from tfvae import typed_gin
 from tfvae.runs import summaries
 from tfvae.runs.experiment import experiment
 from tfvae.runs.run_directory import RunDirectory
 
 
-@gin.configurable
+@typed_gin.configurable
 def evaluate(
     run_dir: str | os.PathLike[str], *, num_points: int | None = 1000
 ) -> dict[str, Any]:

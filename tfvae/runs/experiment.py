@@ -17,6 +17,7 @@ import keras
 import tfvae.callbacks
 import tfvae.checkpoints
 import tfvae.schedules
+from tfvae import typed_gin
 from tfvae.data import Observations
 from tfvae.latent_model import LatentModel
 from tfvae.likelihoods import GaussianLikelihood, Likelihood
@@ -44,7 +45,7 @@ class Experiment(NamedTuple):
     seed: int
 
 
-@gin.configurable
+@typed_gin.configurable
 def experiment(
     *,
     data: Observations | Restoration = gin.REQUIRED,
@@ -113,7 +114,7 @@ def experiment(
     return Experiment(built, observations, restoration, seed)
 
 
-@gin.register
+@typed_gin.register
 def vae(
     decoder: keras.layers.Layer,
     likelihood: Likelihood,
@@ -179,7 +180,7 @@ def _thinned(observations: Observations, max_points: int) -> Observations:
     )
 
 
-@gin.register
+@typed_gin.register
 def cyclical_adam(
     steps_per_epoch: int,
     *,
@@ -207,7 +208,7 @@ def cyclical_adam(
     )
 
 
-@gin.register
+@typed_gin.register
 def constant_adam(
     steps_per_epoch: int,
     *,
@@ -224,7 +225,7 @@ def constant_adam(
     return FusedAdam(learning_rate, epsilon=epsilon)
 
 
-@gin.configurable
+@typed_gin.configurable
 def fit(
     run: RunDirectory,
     parts: Experiment,

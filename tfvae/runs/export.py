@@ -6,14 +6,12 @@ from __future__ import annotations
 import os
 import pathlib
 
-import gin
-
-from tfvae import serving
+from tfvae import serving, typed_gin
 from tfvae.runs.experiment import experiment
 from tfvae.runs.run_directory import RunDirectory
 
 
-@gin.configurable
+@typed_gin.configurable
 def export(
     run_dir: str | os.PathLike[str], *, output: str | None = None
 ) -> pathlib.Path:

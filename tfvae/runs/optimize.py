@@ -16,6 +16,7 @@ import gin
 import numpy as np
 
 import tfvae.checkpoints
+from tfvae import typed_gin
 from tfvae.data import Observations
 from tfvae.lso import evaluation
 from tfvae.lso.curves import top_k
@@ -63,7 +64,7 @@ class Asked(NamedTuple):
     """NUMBER=SCORE or NUMBER=failed of queries that were printed before."""
 
 
-@gin.register
+@typed_gin.register
 def scored_data(
     task: Task, seed: int = 0, weighting: Weighting | None = None
 ) -> Observations:
@@ -82,7 +83,7 @@ def scored_data(
     return Observations(name=task.name, train=data.points, weights=weights)
 
 
-@gin.register
+@typed_gin.register
 def num_dimensions(task: Task) -> int:
     """Returns D, the size of a data point of a task."""
     # The same for all seeds, so use the data that `scored_data` needs anyway.
@@ -117,7 +118,7 @@ def load(
         )
 
 
-@gin.configurable
+@typed_gin.configurable
 def optimize(
     run_dir: str | os.PathLike[str],
     asked: Asked | None = None,

@@ -15,8 +15,7 @@ import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
-import gin
-
+from tfvae import typed_gin
 from tfvae.lso.tasks.base import ScoredData, Task
 from tfvae.runs import config
 from tfvae.runs.run_directory import RunDirectory
@@ -39,7 +38,7 @@ class TaskFile(NamedTuple):
     """CRC-32 of the file when it was loaded."""
 
 
-@gin.register
+@typed_gin.register
 def own_task(path: str | os.PathLike[str]) -> Task:
     """Returns the `task` of a Python file, one object per configuration.
 

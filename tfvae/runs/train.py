@@ -6,10 +6,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import gin
 import numpy as np
 import scipy.optimize
 
+from tfvae import typed_gin
 from tfvae.callbacks import Observation
 from tfvae.runs import summaries
 from tfvae.runs.experiment import Experiment, experiment, fit
@@ -20,7 +20,7 @@ from tfvae.runs.run_directory import RunDirectory
 _FEATURE_TOLERANCE = 0.25
 
 
-@gin.configurable
+@typed_gin.configurable
 def train(
     run_dir: str | os.PathLike[str],
     parts: Experiment | None = None,

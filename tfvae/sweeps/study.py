@@ -16,6 +16,7 @@ import gin
 
 import tfvae.runs.optimize
 import tfvae.sweeps.training_cell  # noqa: F401 (registers with gin)
+from tfvae import typed_gin
 from tfvae.runs import config, identity
 from tfvae.runs.run_directory import Kind, RunDirectory, UnexpectedError
 from tfvae.sweeps import folders, pool
@@ -57,7 +58,7 @@ _ONE_THREAD = {
 _SHOWN_FAILURES = 5
 
 
-@gin.configurable
+@typed_gin.configurable
 def study(
     run_dir: str | os.PathLike[str],
     overrides: Sequence[str] = (),

@@ -9,10 +9,9 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-import gin
 import numpy as np
 
-from tfvae import plots
+from tfvae import plots, typed_gin
 from tfvae.callbacks import Observation
 from tfvae.data import Observations, images
 from tfvae.latent_model import LatentModel
@@ -38,7 +37,7 @@ _NUM_KERNEL_SUBSETS = 20
 _references: dict[tuple[object, ...], Reference] = {}
 
 
-@gin.configurable("cell")
+@typed_gin.configurable("cell")
 def run_cell(
     path: str | os.PathLike[str],
     *,

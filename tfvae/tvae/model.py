@@ -7,12 +7,11 @@ import functools
 import math
 from typing import Any, Self
 
-import gin
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfvae import likelihoods
+from tfvae import likelihoods, typed_gin
 from tfvae.latent_model import Figure, LatentModel
 from tfvae.ops import bits, densities, random, truncated
 from tfvae.tvae import checks, draws, inference, joint, m_step, prior
@@ -33,7 +32,7 @@ _NO_DATA = (
 _INITIAL, _TRAINING, _INFERENCE, _SAMPLING = range(4)
 
 
-@gin.register
+@typed_gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class TVAE(LatentModel):
     """A VAE with binary latents and truncated posteriors instead of an encoder.

@@ -16,11 +16,11 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-import gin
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfvae import typed_gin
 from tfvae.resources import check_disk_space
 from tfvae.vae.posteriors import Distribution, GaussianPosterior, Posterior
 
@@ -127,7 +127,7 @@ class Encoder(keras.layers.Layer):
         return cls(**config)
 
 
-@gin.register
+@typed_gin.register
 def learnable(
     network: NetworkFactory,
     num_latents: int,
@@ -146,7 +146,7 @@ def learnable(
     return Encoder(None, network(outputs), posterior)
 
 
-@gin.register
+@typed_gin.register
 def partially_non_learnable(
     network: NetworkFactory,
     num_latents: int,
@@ -172,7 +172,7 @@ def partially_non_learnable(
     return Encoder(*cut_before_last(whole), posterior)
 
 
-@gin.register
+@typed_gin.register
 def non_learnable(
     network: NetworkFactory,
     num_latents: int,
@@ -189,7 +189,7 @@ def non_learnable(
     return Encoder(network(num_latents), None, GaussianPosterior(variance))
 
 
-@gin.register
+@typed_gin.register
 def random_kitchen_sinks(
     network: NetworkFactory,
     num_latents: int,

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import gin
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfvae import inputs, likelihoods
+from tfvae import inputs, likelihoods, typed_gin
 from tfvae.data import batches_with
 from tfvae.latent_model import Figure, LatentModel, in_batches
 from tfvae.ops import densities, elbo, random
@@ -29,7 +28,7 @@ _NUM_BETWEEN = 6
 _NUM_INTERPOLATIONS = 8
 
 
-@gin.register
+@typed_gin.register
 @keras.saving.register_keras_serializable("tfvae")
 class VAE(LatentModel):
     """An amortised VAE: x -> q(z | x), z ~ p(z), x ~ p(x | decoder(z)).

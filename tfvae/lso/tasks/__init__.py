@@ -1,2 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Optimisation tasks: one module each, with a factory function of its name."""
+
+import lazy_loader
+
+# The names are those of __init__.pyi; their modules load on first use.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

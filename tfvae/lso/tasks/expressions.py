@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import gin
 import numpy as np
 
+from tfvae import typed_gin
 from tfvae.data import Observations
 from tfvae.lso.tasks.base import ScoredData, Task
 from tfvae.lso.tasks.grammar import Grammar
@@ -276,7 +276,7 @@ def _rows(data: ScoredData, index: np.ndarray) -> ScoredData:
     )
 
 
-@gin.register
+@typed_gin.register
 def expression_rows(
     share: float = 0.5, weighting: Weighting | None = None
 ) -> Observations:
@@ -297,7 +297,7 @@ def expression_rows(
 # The task.
 
 
-@gin.register
+@typed_gin.register
 def expressions(
     num_data: int = 5000, share: float = 0.5, num_attempts: int = 5
 ) -> Task:

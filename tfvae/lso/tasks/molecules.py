@@ -10,9 +10,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import gin
 import numpy as np
 
+from tfvae import typed_gin
 from tfvae.data.molecules import MoleculeFile, molecule_file
 from tfvae.data.selfies import SelfiesCode, import_chemistry, parse_smiles
 from tfvae.lso.tasks.base import ScoredData, Task
@@ -85,7 +85,7 @@ def _difficulty_scorer() -> Any:
     return scorer
 
 
-@gin.register
+@typed_gin.register
 def molecules(
     path: str | os.PathLike[str] | None = None,
     *,

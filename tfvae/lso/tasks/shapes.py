@@ -8,9 +8,9 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 
-import gin
 import numpy as np
 
+from tfvae import typed_gin
 from tfvae.data import Observations, squares
 from tfvae.lso.tasks.base import ScoredData, Task
 
@@ -20,7 +20,7 @@ def area(image: np.ndarray) -> float:
     return float(np.count_nonzero(np.asarray(image) == 1))
 
 
-@gin.register
+@typed_gin.register
 def shapes(
     data: Callable[[], Observations] = squares,
     image_shape: Sequence[int] = (64, 64),

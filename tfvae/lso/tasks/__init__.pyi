@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+
+from . import (
+    base,
+    expressions,
+    grammar,
+    molecules,
+    parsing,
+    shapes,
+)
+
+__all__ = [
+    "base",
+    "expressions",
+    "grammar",
+    "molecules",
+    "parsing",
+    "shapes",
+]
