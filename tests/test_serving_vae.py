@@ -354,6 +354,7 @@ _ELSEWHERE = """
 class ElsewhereTest(tf.test.TestCase):
     """Exports run where tfvae is not installed."""
 
+    @pytest.mark.slow  # test_serving does so with a TVAE.
     def test_runs_in_python_without_the_library(self):
         folder = pathlib.Path(self.create_tempdir().full_path)
         script, x, found = (

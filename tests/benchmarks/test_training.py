@@ -12,6 +12,7 @@ from unittest import mock
 
 import numpy as np
 import PIL.Image
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -98,6 +99,7 @@ class BenchmarkTest(tf.test.TestCase, parameterized.TestCase):
             self.assertEqual(picture.format, "PNG")
             self.assertGreater(np.asarray(picture.convert("L")).std(), 1.0)
 
+    @pytest.mark.slow  # Four processes with TensorFlow.
     def test_speed_beside_another_program(self):
         command = _printing(
             '{"per_second": 1, "free_energy": -9}',
@@ -323,6 +325,7 @@ class WorkerTest(tf.test.TestCase):
 
 
 class ProfileTest(tf.test.TestCase):
+    @pytest.mark.slow  # TensorFlow's profiler takes 5 seconds.
     def test_profile_of_a_step(self):
         small.load_bars("TVAE.num_m_states = 3", "Evolution.shared = True")
         with mock.patch.object(profiling, "_MATMUL_SIZE", 64):

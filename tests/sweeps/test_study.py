@@ -12,6 +12,7 @@ import textwrap
 import time
 from unittest import mock
 
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -213,6 +214,7 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(report.write.call_count, 2)
         self.assertEqual(set(self._counts().values()), {1})
 
+    @pytest.mark.slow  # A process.
     def test_missing_package_is_reported_before_anything_is_trained(self):
         # A process that has not imported them; in the order that they fail in.
         script = textwrap.dedent(

@@ -8,6 +8,7 @@ import pathlib
 from unittest import mock
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -125,6 +126,7 @@ class VAERunTest(tf.test.TestCase):
         ):
             denoise(self.create_tempdir().full_path)
 
+    @pytest.mark.slow  # Its parts are tested in tests/runs.
     def test_run_is_trained_resumed_evaluated_and_exported(self):
         folder = pathlib.Path(self.create_tempdir().full_path)
         levels = {

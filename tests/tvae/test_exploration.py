@@ -478,6 +478,7 @@ class RunTest(tf.test.TestCase, parameterized.TestCase):
         return train(self.folder / name)
 
     @parameterized.parameters(2, 3)
+    @pytest.mark.slow  # ExploreTest resumes models.
     def test_killed_and_resumed_run_ends_like_the_unbroken_one(self, kill_at):
         calls, save = [], checkpoints.save
 
