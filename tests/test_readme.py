@@ -42,7 +42,7 @@ class ReadmeTest(tf.test.TestCase):
         (operator,) = _programs("docs/tvae.md")
         # A smaller picture, and less of it:.
         program = program.replace("140, 100, 100)", "140, 48, 48)")
-        program = program.replace("epochs=10", "epochs=20")
+        program = program.replace("epochs=10", "epochs=12")
         names = {}
         exec(compile(operator + program, "README.md", "exec"), names)
         score = names["task"].score(names["restored"])
