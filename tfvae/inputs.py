@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
+
+_INTEGERS = (tf.int32, tf.int64, np.int32, np.int64)
 
 
 def as_batch(
@@ -59,6 +63,80 @@ def as_batch(
         return tf.identity(x)
 
 
+def as_weights(weights: Any) -> tf.Tensor:
+    """Returns the weights of a batch as a tensor, validated inside the graph.
+
+    Args:
+      weights: Numbers `[B]` or `[B, 1]`.
+
+    Returns:
+      float32 `[B]`. Weights that are NaN, infinite or negative raise
+      tf.errors.InvalidArgumentError when the tensor is computed.
+    """
+    weights = tf.reshape(tf.cast(weights, tf.float32), [-1])
+    is_valid = tf.debugging.Assert(
+        tf.reduce_all(tf.math.is_finite(weights) & (weights >= 0.0)),
+        ["sample_weight must be finite and not negative, got", weights],
+    )
+    with tf.control_dependencies([is_valid]):
+        return tf.identity(weights)
+
+
+def is_array(x: Any) -> bool:
+    """Returns whether `x` is an array or eager tensor, and no dataset."""
+    return hasattr(x, "__array__") and not tf.is_symbolic_tensor(x)
+
+
+def check_weights(weights: Any, num_data: int) -> None:
+    """Raises ValueError unless `weights` can weigh data points.
+
+    Args:
+      weights: Numbers `[N]` or `[N, 1]`, finite and not negative.
+      num_data: N.
+    """
+    found = np.asarray(weights)
+    if found.shape not in ((num_data,), (num_data, 1)):
+        raise ValueError(
+            f"`sample_weight` must have shape ({num_data},), one weight for "
+            f"each row of `x`, got {found.shape!r}"
+        )
+    wrong = ~(np.isfinite(found) & (found >= 0)).reshape(-1)
+    if wrong.any():
+        raise ValueError(
+            "`sample_weight` must be finite and not negative, got "
+            f"{found.reshape(-1)[wrong][0]} in {int(wrong.sum())} rows, the "
+            f"first {int(wrong.argmax())}"
+        )
+
+
+def check_count(minimum: int = 0, **counts: Any) -> Any:
+    """Returns a number of draws or steps, if it is one.
+
+    Args:
+      minimum: Smallest number allowed.
+      **counts: The number, by its argument's name: an integer, or an integer
+        scalar tensor, whose value is not checked in a graph.
+
+    Raises:
+      ValueError: If it is no integer, or less than `minimum`.
+    """
+    ((name, count),) = counts.items()
+    is_integer = isinstance(count, numbers.Integral)
+    if isinstance(count, (tf.Tensor, tf.Variable, np.ndarray)):
+        is_integer = count.dtype in _INTEGERS and count.shape == ()
+    is_known = not tf.is_symbolic_tensor(count)
+    if (
+        isinstance(count, (bool, np.bool_))
+        or not is_integer
+        or (is_known and int(count) < minimum)
+    ):
+        raise ValueError(
+            f"`{name}` must be an integer of at least {minimum}, got "
+            f"{count.numpy() if tf.is_tensor(count) and is_known else count!r}"
+        )
+    return count
+
+
 def check_compiled(config: dict[str, Any]) -> None:
     """Raises ValueError if `compile` was given a loss or metrics.
 
@@ -74,6 +152,24 @@ def check_compiled(config: dict[str, Any]) -> None:
         raise ValueError(
             f"`{given[0]}` must be left out of compile(): a model has its "
             f"own objective, got {config[given[0]]!r}"
+        )
+
+
+def check_precision(variables: Sequence[keras.Variable]) -> None:
+    """Raises ValueError if weights to be trained have less than 32 bits.
+
+    Their updates would be lost to rounding.
+
+    Args:
+      variables: The trainable weights.
+    """
+    short = [v for v in variables if v.dtype in ("float16", "bfloat16")]
+    if short:
+        raise ValueError(
+            "trainable weights must be float32 or float64, got "
+            f"{short[0].dtype} for `{short[0].path}`; the dtype policy "
+            f"'mixed_{short[0].dtype}' computes in {short[0].dtype} and keeps "
+            "float32 weights"
         )
 
 

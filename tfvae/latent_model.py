@@ -67,6 +67,8 @@ class LatentModel(keras.Model):
 
     def _count_and_monitor(self, names: Iterable[str]) -> None:
         """Creates the step counter, and mean metrics of the given names."""
+        # Data are not rounded to the type that the networks compute in.
+        self.autocast = False
         self._iteration = self.add_weight(
             shape=(),
             initializer="zeros",
@@ -75,7 +77,7 @@ class LatentModel(keras.Model):
             name="iteration",
         )
         self._means = {
-            name: keras.metrics.Mean(name=name)
+            name: keras.metrics.Mean(name=name, dtype="float32")
             for name in (*names, *self.likelihood.monitored())
         }
 
@@ -88,11 +90,209 @@ class LatentModel(keras.Model):
     def metrics(self) -> list[keras.metrics.Metric]:
         return list(self._means.values())
 
-    def _monitor(self, **values: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Updates metrics by a batch, and returns their running means."""
+    def _monitor(
+        self, weights: tf.Tensor | None = None, **values: tf.Tensor
+    ) -> None:
+        """Updates metrics by a batch; `weights` are those of its values."""
         for name, value in values.items():
-            self._means[name].update_state(value)
-        return {name: self._means[name].result() for name in values}
+            self._means[name].update_state(value, weights)
+
+    def _results(self, *names: str) -> dict[str, tf.Tensor]:
+        """Returns the running means of metrics, of all by default."""
+        return {
+            name: self._means[name].result() for name in names or self._means
+        }
+
+    # Keras's methods. Those of arrays are checked before any work; batches of
+    # datasets are checked in the graph.
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Configures training: an optimizer, and how steps are run.
+
+        Args:
+          *args: The optimizer; see `keras.Model.compile`.
+          **kwargs: Further arguments of `keras.Model.compile`.
+
+        Raises:
+          ValueError: If a loss or metrics are given, as a model has its own,
+            or if trainable weights have less than 32 bits.
+        """
+        super().compile(*args, **kwargs)
+        inputs.check_compiled(self.get_compile_config())
+        inputs.check_precision(self.trainable_variables)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles a loaded model, as Keras asks where `compile` is custom."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool = True,
+        class_weight: Any = None,
+        sample_weight: Any = None,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
+        """Trains the model, as `keras.Model.fit`.
+
+        Args:
+          x: `[N, D]`, NaN where missing, or a dataset of batches.
+          y: See the model's own documentation.
+          batch_size: See Keras, as the others that are not listed.
+          epochs: Passes over the data.
+          verbose: See Keras.
+          callbacks: See Keras.
+          validation_split: See Keras.
+          validation_data: `x`, or a tuple `(x, y)` or `(x, y, sample_weight)`
+            of what `evaluate` takes, or a dataset.
+          shuffle: See Keras.
+          class_weight: Must be None: data points have no classes.
+          sample_weight: `[N]`, finite and not negative; the loss is the mean
+            of weight times loss over a batch, metrics are weighted means.
+          **kwargs: Further arguments of `keras.Model.fit`.
+
+        Raises:
+          TypeError: If data are not numeric.
+          ValueError: If an argument is not as described.
+        """
+        _check_no_class_weight(class_weight)
+        y = self._checked_arrays(x, y, sample_weight, is_training=True)
+        if validation_data is not None:
+            self._checked_arrays(
+                *keras.utils.unpack_x_y_sample_weight(validation_data)
+            )
+        return super().fit(
+            x,
+            y,
+            batch_size,
+            epochs,
+            verbose,
+            callbacks,
+            validation_split,
+            validation_data,
+            shuffle,
+            None,
+            sample_weight,
+            **kwargs,
+        )
+
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        sample_weight: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Returns the metrics of unseen data, as `keras.Model.evaluate`.
+
+        Args:
+          x: `[N, D]`, NaN where missing, or a dataset of batches.
+          y: See the model's own documentation.
+          batch_size: See Keras.
+          verbose: See Keras.
+          sample_weight: `[N]`, finite and not negative; metrics are weighted
+            means.
+          **kwargs: Further arguments of `keras.Model.evaluate`.
+
+        Raises:
+          TypeError: If data are not numeric.
+          ValueError: If an argument is not as described.
+        """
+        y = self._checked_arrays(x, y, sample_weight)
+        return super().evaluate(
+            x, y, batch_size, verbose, sample_weight, **kwargs
+        )
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
+        """Returns the reconstructions of unseen data, `[N, D]`.
+
+        Args:
+          x: `[N, D]`, NaN where missing, or a dataset of batches.
+          *args: Further arguments of `keras.Model.predict`.
+          **kwargs: Likewise.
+
+        Raises:
+          TypeError: If data are not numeric.
+          ValueError: If `x` is not as described.
+        """
+        self._checked_arrays(x, None, None)
+        return super().predict(x, *args, **kwargs)
+
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """One training step, with the arguments of `fit`."""
+        _check_no_class_weight(class_weight)
+        y = self._checked_arrays(x, y, sample_weight, is_training=True)
+        return super().train_on_batch(
+            x, y, sample_weight, return_dict=return_dict
+        )
+
+    def test_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """Metrics of one batch, with the arguments of `evaluate`."""
+        y = self._checked_arrays(x, y, sample_weight)
+        return super().test_on_batch(x, y, sample_weight, return_dict)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """Reconstructions of one batch, `[B, D]`."""
+        self._checked_arrays(x, None, None)
+        return super().predict_on_batch(x)
+
+    def _checked_arrays(
+        self, x: Any, y: Any, weights: Any, is_training: bool = False
+    ) -> Any:
+        """Validates arrays given to a method of Keras; returns `y`.
+
+        With weights, a missing `y` is replaced by one that means the same:
+        Keras drops weights that come without any.
+        """
+        points = self._points_of(x)
+        if not inputs.is_array(points):
+            return y
+        points = self._checked_rows(points)
+        if is_training:
+            self.likelihood.check_units(points)
+        if weights is not None:
+            inputs.check_weights(weights, len(points))
+            y = self._default_targets(points) if y is None else y
+        if y is not None:
+            self._check_targets(y, points, is_training)
+        return y
+
+    def _points_of(self, x: Any) -> Any:
+        """Returns the data among what is passed as `x`."""
+        return x
+
+    def _default_targets(self, points: np.ndarray) -> np.ndarray:
+        """Returns a `y` that means the same as None, for data `[N, D]`."""
+        raise NotImplementedError
+
+    def _check_targets(
+        self, y: Any, points: np.ndarray, is_training: bool
+    ) -> None:
+        """Raises TypeError or ValueError unless `y` is what it has to be."""
+        raise NotImplementedError
 
     # Training.
 
@@ -116,6 +316,8 @@ class LatentModel(keras.Model):
     def adapt(self, x: np.ndarray) -> None:
         """Initialises data-dependent parameters; call it before training.
 
+        Data may have any units: parameters are standardised by these.
+
         Args:
           x: `[N, D]`, NaN where missing.
 
@@ -123,9 +325,15 @@ class LatentModel(keras.Model):
           ValueError: If `x` has a wrong shape, infinite values, rows without
             any observed value, or values outside the likelihood's support.
         """
+        self.likelihood.adapt(self._checked_rows(x))
+
+    def _checked_rows(self, x: Any) -> np.ndarray:
+        """Returns data of at least one row, validated."""
         x = inputs.check_data(x, self.num_observed)
+        if not len(x):
+            raise ValueError("`x` must have at least one row, got none")
         self.likelihood.validate(x)
-        self.likelihood.adapt(x)
+        return x
 
     def batches(
         self,
@@ -205,10 +413,18 @@ class LatentModel(keras.Model):
         Keras builds it in the first step, which would then be traced twice, as
         it creates variables.
         """
-        inputs.check_compiled(self.get_compile_config())
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
+
+    def _penalties(self) -> tf.Tensor:
+        """Returns the sum of the layers' regularization losses."""
+        return tf.add_n(
+            [
+                tf.constant(0.0),
+                *(tf.cast(penalty, tf.float32) for penalty in self.losses),
+            ]
+        )
 
     # Unseen data.
 
@@ -323,6 +539,7 @@ class LatentModel(keras.Model):
         self, num_samples: int | tf.Tensor, seed: int | tf.Tensor = 0
     ) -> tf.Tensor:
         """Draws latents from p(z), float32 `[num_samples, M]`."""
+        num_samples = inputs.check_count(num_samples=num_samples)
         return self.prior.sample(random.make_seed(seed), num_samples)
 
     def sample(
@@ -374,6 +591,14 @@ class LatentModel(keras.Model):
 
     def _as_batch(self, x: Any) -> tf.Tensor:
         return inputs.as_batch(x, self.num_observed, self.likelihood.support)
+
+
+def _check_no_class_weight(class_weight: Any) -> None:
+    if class_weight is not None:
+        raise ValueError(
+            "`class_weight` must be None, as data points have no classes; "
+            f"pass `sample_weight`, got {class_weight!r}"
+        )
 
 
 def in_batches(

@@ -43,6 +43,7 @@ class PlainTVAE(tvae.TVAE):
         self._iteration.assign_add(1)
         q = tf.nn.softmax(log_joints)
         self._monitor(
+            loss=-tf.reduce_logsumexp(log_joints, -1),
             bound=tf.reduce_logsumexp(log_joints, -1),
             effective_states=1.0 / tf.reduce_sum(q**2, -1),
             dropped_mass=tf.reduce_sum(q[:, num_kept:], -1),

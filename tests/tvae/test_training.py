@@ -126,9 +126,8 @@ class DecoderInTrainingTest(tf.test.TestCase):
 
     def test_losses_and_metrics_of_keras_are_refused(self):
         for option in ({"loss": "mse"}, {"metrics": ["mae"]}):
-            model = _compiled(tiny.make(), **option)
             with self.assertRaisesRegex(ValueError, "left out of compile"):
-                model.fit(tiny.data(), tiny.INDEX, verbose=0)
+                _compiled(tiny.make(), **option)
 
 
 class WeightsTest(tf.test.TestCase, parameterized.TestCase):
@@ -331,6 +330,7 @@ class LogTest(tf.test.TestCase):
             for news, olds in zip(after, before, strict=True)
         ]
         expected = {
+            "loss": -old.bounds(x, after).mean(),
             "bound": old.bounds(x, after).mean(),
             "active": active.sum(-1).mean(),
             "effective_states": (1.0 / (q**2).sum(-1)).mean(),
@@ -417,7 +417,7 @@ class FitTest(tf.test.TestCase):
         evaluated = model.evaluate(
             held_out, batch_size=4, verbose=0, return_dict=True
         )
-        self.assertEqual(set(evaluated), {"bound"})
+        self.assertEqual(set(evaluated), {"loss", "bound"})
         self.assertAllClose(history["val_bound"][-1], evaluated["bound"])
         # Each data point counts alike, in a smaller last batch too.
         bounds = [
@@ -492,29 +492,28 @@ class WrongInputTest(tf.test.TestCase, parameterized.TestCase):
         model, x = _compiled(tiny.make("bernoulli")), tiny.data()
         infinite, missing, outside = x.copy(), x.copy(), 2.0 * x
         infinite[2, 1], missing[3] = np.inf, NAN
-        for wrong, message in (
-            (infinite, "x has infinite values"),
-            (missing, "rows without any observed value"),
-            (outside, r"x must be in \[0, 1\]"),
+        for wrong, in_array, in_graph in (
+            (infinite, "`x` must be finite", "x has infinite values"),
+            (missing, "observed value in every row", "rows without any"),
+            (outside, r"`x` must be in \[0, 1\]", r"x must be in \[0, 1\]"),
         ):
-            with self.assertRaisesRegex(
-                tf.errors.InvalidArgumentError, message
-            ):
+            with self.assertRaisesRegex(ValueError, in_array):
                 model.fit(wrong, tiny.INDEX, verbose=0)
-            with self.assertRaisesRegex(
-                tf.errors.InvalidArgumentError, message
-            ):
+            with self.assertRaisesRegex(ValueError, in_array):
                 model.evaluate(wrong, verbose=0)
+            batches = tf.data.Dataset.from_tensors((wrong, tiny.INDEX))
+            with self.assertRaisesRegex(
+                tf.errors.InvalidArgumentError, in_graph
+            ):
+                model.fit(batches, shuffle=False, verbose=0)
+        batches = tf.data.Dataset.from_tensors((x, tiny.INDEX + 1))
         with self.assertRaisesRegex(
             tf.errors.InvalidArgumentError,
             r"index must be in \[0, num_data = 11\), got",
         ):
-            model.fit(x, tiny.INDEX + 1, verbose=0)
-        # Keras has relaxed its graph's input shape to anything by now.
+            model.fit(batches, shuffle=False, verbose=0)
         for shape in ((4, 5), (4, 3, 1)):
-            with self.assertRaisesRegex(
-                tf.errors.InvalidArgumentError, r"expected shape \[\?,3\]"
-            ):
+            with self.assertRaisesRegex(ValueError, r"shape \[N, 3\]"):
                 model.evaluate(np.ones(shape, np.float32), verbose=0)
 
     @parameterized.parameters(

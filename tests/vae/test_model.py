@@ -198,12 +198,10 @@ class TrainingTest(tf.test.TestCase, parameterized.TestCase):
             model = tiny.make(policy)
             before = [v.numpy() for v in model.encoder.frozen.variables]
             model.compile(keras.optimizers.Adam(0.01))
-            features = None
+            data = x
             if is_cached:
-                features = vae.frozen_features(model.encoder, x)
-            model.fit(
-                x, features, batch_size=5, epochs=3, shuffle=False, verbose=0
-            )
+                data = (x, vae.frozen_features(model.encoder, x))
+            model.fit(data, batch_size=5, epochs=3, shuffle=False, verbose=0)
             after = [v.numpy() for v in model.encoder.frozen.variables]
             for one, other in zip(before, after, strict=True):
                 self.assertAllEqual(one, other)
@@ -219,7 +217,7 @@ class TrainingTest(tf.test.TestCase, parameterized.TestCase):
         batch = next(iter(tiny.make().batches(x, 4)))
         self.assertEqual(batch.shape, [4, D])
         model = tiny.make("non_learnable")
-        batch, features = next(iter(model.batches(x, 4)))
+        ((batch, features),) = next(iter(model.batches(x, 4)))
         self.assertAllClose(features, model.encode(batch).mean, atol=1e-6)
 
     def test_fit_raises_the_bound_and_learns_the_noise(self):

@@ -140,8 +140,10 @@ class PublishedTermsTest(tf.test.TestCase, parameterized.TestCase):
         )
         model.compile(keras.optimizers.Adam(3e-3), steps_per_execution=4)
         logs = model.fit(
-            images.train,
-            vae.frozen_features(model.encoder, images.train),
+            (
+                images.train,
+                vae.frozen_features(model.encoder, images.train),
+            ),
             batch_size=128,
             epochs=epochs,
             verbose=0,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,12 +12,24 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# A smaller variance no longer models noise, and its inverse overflows.
+from tfvae.ops import moments
+
+# A smaller variance, in units of the squared scale, no longer models noise.
 MIN_VARIANCE = 1e-8
+# Scales from the offset at which data count as no further away: all squares
+# stay finite, so that a log-likelihood is a finite number, however low.
+MAX_DISTANCE = 1e12
+# Ratio of standard deviations from which on columns are reported.
+_FAR_APART = 1e3
+# Scale of constant data, in units of their absolute value.
+_CONSTANT_SCALE = MIN_VARIANCE**0.5
 
 
 class Likelihood(keras.layers.Layer):
     """Base class of likelihoods p(x | s), given decoder outputs.
+
+    Densities are computed in float32, also where a decoder computes in 16
+    bits: a likelihood has this type, whatever the global dtype policy.
 
     `x` and `observed` are as `densities.split_missing` returns them, with
     shapes that broadcast against the decoder outputs' leading dimensions.
@@ -26,6 +39,14 @@ class Likelihood(keras.layers.Layer):
     """
 
     support: tuple[float, float] = (-math.inf, math.inf)
+
+    def __init__(self, **kwargs: Any):
+        """Creates the likelihood.
+
+        Args:
+          **kwargs: Keyword arguments of `keras.layers.Layer`.
+        """
+        super().__init__(**{**kwargs, "dtype": "float32"})
 
     def num_outputs(self, num_observed: int) -> int:
         """Returns the number of decoder outputs for D observed dimensions."""
@@ -47,6 +68,15 @@ class Likelihood(keras.layers.Layer):
 
     def adapt(self, x: np.ndarray) -> None:
         """Initialises data-dependent parameters from `[N, D]`, NaN missing."""
+
+    def check_units(self, x: np.ndarray) -> None:
+        """Raises ValueError if `x`, NaN where missing, is too far from `adapt`.
+
+        Likelihoods that do not depend on the units of the data accept all.
+
+        Args:
+          x: `[N, D]`, training data.
+        """
 
     def log_prob(
         self, x: tf.Tensor, observed: tf.Tensor, outputs: tf.Tensor
@@ -146,6 +176,7 @@ class StandardizedLikelihood(Likelihood):
             initializer=keras.initializers.Constant(value),
             dtype=dtype,
             trainable=False,
+            autocast=False,
             name=name,
         )
 
@@ -154,12 +185,41 @@ class StandardizedLikelihood(Likelihood):
 
     def adapt(self, x: np.ndarray) -> None:
         if self.standardize:
-            self.offset.assign(np.nanmean(x, dtype=np.float64))
-            std = float(np.nanstd(x, dtype=np.float64))
-            self.scale.assign(max(std, MIN_VARIANCE**0.5))
+            columns = moments.of_columns(x)
+            found, within = columns.pooled(), columns.within_columns()
+            if found.variance > _FAR_APART**2 * within.variance > 0.0:
+                warnings.warn(
+                    "the columns of `x` are much further apart (standard "
+                    f"deviation {found.variance**0.5:.3g}) than the rows "
+                    f"({within.variance**0.5:.3g}), which a decoder has to "
+                    "learn first; subtract each column's mean",
+                    stacklevel=3,
+                )
+            self.offset.assign(found.mean)
+            self.scale.assign(moments.scale_of(found, x, _CONSTANT_SCALE))
+
+    def check_units(self, x: np.ndarray) -> None:
+        offset, scale = float(self.offset), float(self.scale)
+        largest = np.nanmax(np.abs(x.astype(np.float64) - offset)) / scale
+        if largest > MAX_DISTANCE:
+            raise ValueError(
+                f"`x` must be at most {MAX_DISTANCE:g} of the likelihood's "
+                f"scales, {scale:g}, from its offset, {offset:g}, to be "
+                f"trained on, got {largest:g}; call adapt(x) first"
+            )
 
     def _to_outputs(self, x: tf.Tensor) -> tf.Tensor:
-        return (x - self.offset.value) / self.scale.value
+        """Returns data in the units of the outputs, limited to finite ones."""
+        standardized = (x - self.offset.value) / self.scale.value
+        return tf.clip_by_value(standardized, -MAX_DISTANCE, MAX_DISTANCE)
 
     def _from_outputs(self, outputs: tf.Tensor) -> tf.Tensor:
         return self.offset.value + self.scale.value * outputs
+
+    def _log_volume(self, observed: tf.Tensor) -> tf.Tensor:
+        """Returns sum_d o_d log(scale), nats, `[...]`.
+
+        It is what a log-density in the units of the outputs exceeds the one in
+        the data's units by.
+        """
+        return tf.reduce_sum(observed, -1) * tf.math.log(self.scale.value)

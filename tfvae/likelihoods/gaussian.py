@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfvae import typed_gin
 from tfvae.likelihoods.base import MIN_VARIANCE, StandardizedLikelihood
-from tfvae.ops import densities, random
+from tfvae.ops import densities, moments, random
 
 # Decoder log-variances stay within this distance of log(scale**2).
 MAX_LOG_VARIANCE_RATIO = 15.0
@@ -24,7 +24,8 @@ class GaussianLikelihood(StandardizedLikelihood):
     """p(x | s) = N(x; mean, variance I), variance updated in closed form.
 
     Attributes:
-      variance: Scalar weight; not trained by gradient.
+      variance: Scalar float64 weight, in the data's squared units, which
+        float32 may not hold; not trained by gradient.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class GaussianLikelihood(StandardizedLikelihood):
         self.initial_variance = initial_variance
         self.is_fixed = is_fixed
         start = 1.0 if initial_variance is None else initial_variance
-        self.variance = self._add_scalar("variance", start)
+        self.variance = self._add_scalar("variance", start, "float64")
         # Sums over millions of entries: float64.
         self._error_sum = self._add_scalar("error_sum", 0.0, "float64")
         self._entry_sum = self._add_scalar("entry_sum", 0.0, "float64")
@@ -75,38 +76,41 @@ class GaussianLikelihood(StandardizedLikelihood):
     def adapt(self, x: np.ndarray) -> None:
         super().adapt(x)
         if self.initial_variance is None:
-            variance = float(np.nanvar(x, dtype=np.float64))
-            self.variance.assign(max(variance, MIN_VARIANCE))
+            variance = moments.of_columns(x).pooled().variance
+            least = MIN_VARIANCE * float(self.scale) ** 2
+            self.variance.assign(max(float(variance), least))
 
-    def _squared_error(
+    def _squared_scale(self) -> tf.Tensor:
+        """Returns the squared scale, a float64 scalar."""
+        return tf.square(tf.cast(self.scale.value, tf.float64))
+
+    def _relative_variance(self) -> tf.Tensor:
+        """Returns the variance in units of the squared scale, float32."""
+        return tf.cast(self.variance.value / self._squared_scale(), tf.float32)
+
+    def _relative_error(
         self, x: tf.Tensor, observed: tf.Tensor, outputs: tf.Tensor
     ) -> tf.Tensor:
-        # In the outputs' units, so that x is standardised once for all states.
-        error = densities.squared_error(self._to_outputs(x), observed, outputs)
-        return tf.square(self.scale.value) * error
+        """Returns the squared error in units of the squared scale, `[...]`."""
+        return densities.squared_error(self._to_outputs(x), observed, outputs)
 
     def log_prob(
         self, x: tf.Tensor, observed: tf.Tensor, outputs: tf.Tensor
     ) -> tf.Tensor:
-        return densities.gaussian_log_prob(
-            self._squared_error(x, observed, outputs),
+        log_density = densities.gaussian_log_prob(
+            self._relative_error(x, observed, outputs),
             tf.reduce_sum(observed, -1),
-            self.variance.value,
+            self._relative_variance(),
         )
+        return log_density - self._log_volume(observed)
 
     def features(
         self, x: tf.Tensor, observed: tf.Tensor
     ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        # In the outputs' units; the change of variables adds a constant for
-        # each observed entry.
-        scale = self.scale.value
         of_data, of_outputs = densities.gaussian_features(
-            self._to_outputs(x),
-            observed,
-            self.variance.value / tf.square(scale),
+            self._to_outputs(x), observed, self._relative_variance()
         )
-        num_observed = tf.reduce_sum(observed, -1, keepdims=True)
-        of_x_alone = of_data[:, -1:] - num_observed * tf.math.log(scale)
+        of_x_alone = of_data[:, -1:] - self._log_volume(observed)[:, None]
         return tf.concat([of_data[:, :-1], of_x_alone], -1), of_outputs
 
     def mean(self, outputs: tf.Tensor) -> tf.Tensor:
@@ -115,7 +119,10 @@ class GaussianLikelihood(StandardizedLikelihood):
     def sample(self, seed: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         mean = self.mean(outputs)
         noise = random.normal(seed, tf.shape(mean))
-        return mean + tf.sqrt(self.variance.value) * noise
+        return mean + self._noise_std() * noise
+
+    def _noise_std(self) -> tf.Tensor:
+        return tf.cast(tf.sqrt(self.variance.value), tf.float32)
 
     def accumulate(
         self,
@@ -124,9 +131,9 @@ class GaussianLikelihood(StandardizedLikelihood):
         outputs: tf.Tensor,
         weights: tf.Tensor,
     ) -> None:
-        error = self._squared_error(x, observed, outputs)
-        expected_error = tf.reduce_sum(weights * error)
-        self._error_sum.assign_add(tf.cast(expected_error, tf.float64))
+        error = self._relative_error(x, observed, outputs)
+        expected_error = tf.cast(tf.reduce_sum(weights * error), tf.float64)
+        self._error_sum.assign_add(self._squared_scale() * expected_error)
         self._entry_sum.assign_add(tf.cast(tf.reduce_sum(observed), tf.float64))
 
     def maximise(self, pass_done: tf.Tensor, kept: float = 0.0) -> None:
@@ -134,15 +141,17 @@ class GaussianLikelihood(StandardizedLikelihood):
             return
         # d F / d variance = 0 at the mean squared error over observed entries.
         error, entries = self._error_sum.value, self._entry_sum.value
-        best = tf.cast(error / tf.maximum(entries, 1.0), tf.float32)
-        best = tf.maximum(best, MIN_VARIANCE)
-        self.variance.assign(tf.where(pass_done, best, self.variance.value))
+        least = MIN_VARIANCE * self._squared_scale()
+        best = tf.maximum(tf.math.divide_no_nan(error, entries), least)
+        # Without any weight there is nothing to learn from.
+        is_known = tf.logical_and(pass_done, entries > 0.0)
+        self.variance.assign(tf.where(is_known, best, self.variance.value))
         for total in (self._error_sum, self._entry_sum):
             rest = kept * total.value
             total.assign(tf.where(pass_done, rest, total.value))
 
     def monitored(self) -> dict[str, tf.Tensor]:
-        return {"noise_std": tf.sqrt(self.variance.value)}
+        return {"noise_std": self._noise_std()}
 
 
 @typed_gin.register
@@ -178,36 +187,45 @@ class DiagonalGaussianLikelihood(StandardizedLikelihood):
         return num_outputs // 2
 
     def _log_variance(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Returns log-variances in units of the squared scale."""
         ratio = outputs[..., outputs.shape[-1] // 2 :]
         # A smooth bound: gradients never vanish.
-        ratio = MAX_LOG_VARIANCE_RATIO * tf.tanh(ratio / MAX_LOG_VARIANCE_RATIO)
-        return ratio + 2.0 * tf.math.log(self.scale.value)
+        return MAX_LOG_VARIANCE_RATIO * tf.tanh(ratio / MAX_LOG_VARIANCE_RATIO)
 
     def log_prob(
         self, x: tf.Tensor, observed: tf.Tensor, outputs: tf.Tensor
     ) -> tf.Tensor:
-        return densities.diagonal_gaussian_log_prob(
-            x, observed, self.mean(outputs), self._log_variance(outputs)
+        log_density = densities.diagonal_gaussian_log_prob(
+            self._to_outputs(x),
+            observed,
+            self._means(outputs),
+            self._log_variance(outputs),
         )
+        return log_density - self._log_volume(observed)
 
     def features(
         self, x: tf.Tensor, observed: tf.Tensor
     ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
         of_data, of_parameters = densities.diagonal_gaussian_features(
-            x, observed
+            self._to_outputs(x), observed
         )
+        of_x_alone = -self._log_volume(observed)[:, None]
 
         def of_outputs(outputs: tf.Tensor) -> tf.Tensor:
-            return of_parameters(
-                self.mean(outputs), self._log_variance(outputs)
+            features = of_parameters(
+                self._means(outputs), self._log_variance(outputs)
             )
+            return tf.pad(features, [[0, 0], [0, 1]], constant_values=1.0)
 
-        return of_data, of_outputs
+        return tf.concat([of_data, of_x_alone], -1), of_outputs
+
+    def _means(self, outputs: tf.Tensor) -> tf.Tensor:
+        return outputs[..., : outputs.shape[-1] // 2]
 
     def mean(self, outputs: tf.Tensor) -> tf.Tensor:
-        return self._from_outputs(outputs[..., : outputs.shape[-1] // 2])
+        return self._from_outputs(self._means(outputs))
 
     def sample(self, seed: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         mean = self.mean(outputs)
-        noise_std = tf.exp(0.5 * self._log_variance(outputs))
+        noise_std = self.scale.value * tf.exp(0.5 * self._log_variance(outputs))
         return mean + noise_std * random.normal(seed, tf.shape(mean))

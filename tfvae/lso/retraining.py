@@ -7,6 +7,7 @@ import math
 import pathlib
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -158,7 +159,7 @@ class ModelRetrainer:
         if not num_steps:
             return None
         if not self._retraining.keeps_optimizer:
-            _reset(self._model.optimizer)
+            _reset(self._model.optimizer, self._model.trainable_variables)
         batches = self._weighted(points, weights)
         if self._retraining.use == "replication" and self._model.needs_index:
             batches = batches.map(
@@ -167,7 +168,7 @@ class ModelRetrainer:
         logs = self._model.fit(
             batches, steps_per_epoch=num_steps, verbose=0, shuffle=False
         ).history
-        loss = logs["loss"][0] if "loss" in logs else -logs["bound"][0]
+        loss = logs["loss"][0]
         if not math.isfinite(loss):
             raise DivergedError(
                 f"retraining diverged (the loss is {loss}); start a new run "
@@ -220,8 +221,11 @@ class ModelRetrainer:
         return self._dataset
 
 
-def _reset(optimizer: Any) -> None:
-    """Resets the moments and the step counter, but not the learning rate."""
-    for variable in optimizer.variables:
+def _reset(optimizer: Any, variables: list[keras.Variable]) -> None:
+    """Resets all that an optimizer has learnt, but not the learning rate."""
+    fresh = type(optimizer).from_config(optimizer.get_config())
+    fresh.build(variables)
+    pairs = zip(optimizer.variables, fresh.variables, strict=True)
+    for variable, initial in pairs:
         if not variable.path.endswith("learning_rate"):
-            variable.assign(tf.zeros_like(variable))
+            variable.assign(initial)

@@ -64,12 +64,18 @@ Features = tuple[tf.Tensor, Callable[..., tf.Tensor]]
 
 
 def _center(x: tf.Tensor, observed: tf.Tensor) -> tf.Tensor:
-    """Returns the mean of the observed entries, a scalar.
+    """Returns a centre of the observed entries, a scalar.
 
-    Centring the data reduces cancellation in the expanded square.
+    Centring the data reduces cancellation in the expanded square. It is a mean
+    over data points in which those of large values count little: a data point
+    far from all others must not take their precision.
     """
+    means = tf.math.divide_no_nan(
+        tf.reduce_sum(observed * x, -1), tf.reduce_sum(observed, -1)
+    )
+    weights = tf.square(1.0 / (1.0 + tf.abs(means)))
     return tf.math.divide_no_nan(
-        tf.reduce_sum(observed * x), tf.reduce_sum(observed)
+        tf.reduce_sum(weights * means), tf.reduce_sum(weights)
     )
 
 

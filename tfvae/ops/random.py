@@ -25,8 +25,13 @@ def make_seed(seed: int | tf.Tensor, *path: int | tf.Tensor) -> tf.Tensor:
 
     Returns:
       `[2]` int32, as every `tf.random.stateless_*` op takes it.
+
+    Raises:
+      TypeError: If `seed` is not of integers.
     """
     seed = tf.convert_to_tensor(seed)
+    if not seed.dtype.is_integer:
+        raise TypeError(f"`seed` must be an integer, got {seed!r}")
     if seed.shape.rank == 0:
         seed = tf.bitcast(tf.cast(seed, tf.int64), tf.int32)
     for step in path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -32,6 +33,17 @@ def as_index(index: Any, num_data: int) -> tf.Tensor:
     )
     with tf.control_dependencies([in_range]):
         return tf.identity(index)
+
+
+def check_index(index: np.ndarray, num_data: int) -> None:
+    """Raises ValueError unless all indices are in 0 .. `num_data` - 1."""
+    wrong = (index < 0) | (index >= num_data)
+    if wrong.any():
+        raise ValueError(
+            f"`y`, the index of each row of `x`, must be in [0, {num_data}), "
+            f"the training data that the model has states for, got "
+            f"{index[wrong][0]}"
+        )
 
 
 def as_states(states: Any, num_latents: int) -> tf.Tensor:

@@ -34,10 +34,6 @@ class Draws(NamedTuple):
         num_draws = tf.cast(tf.size(self.position), tf.float32)
         return self.weights * (num_distinct / num_draws)
 
-    def per_draw(self, values: tf.Tensor) -> tf.Tensor:
-        """Returns the values `[B]` of each draw, from those of the U points."""
-        return tf.gather(values, self.position)
-
 
 def distinct_draws(
     x: tf.Tensor, index: tf.Tensor, weights: tf.Tensor | None

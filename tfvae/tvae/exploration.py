@@ -271,8 +271,9 @@ def invert_frequent(model: TVAE) -> None:
     kernel = dense.kernel.numpy()
     dense.bias.assign(dense.bias.numpy() + kernel[is_frequent].sum(0))
     dense.kernel.assign(np.where(is_frequent[:, None], -kernel, kernel))
-    probs, ones_sum, visits = model.prior.weights
-    for ones, total in ((probs, 1.0), (ones_sum, float(visits))):
+    probs, ones_sum, *_ = model.prior.weights
+    total_weight = float(model.prior.total_weight)
+    for ones, total in ((probs, 1.0), (ones_sum, total_weight)):
         values = ones.numpy()
         ones.assign(np.where(is_frequent, total - values, values))
     if model.states is not None:

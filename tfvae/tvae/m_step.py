@@ -95,7 +95,9 @@ def _m_step(
         # gradient is the expected log-joint's.
         bounds = truncated.free_energy(log_joints)
         loss = -tf.reduce_mean(step_weights * bounds)
-        loss += sum(model.decoder.losses)
+        loss += model._penalties()
+        # Optimizers with loss scaling divide the gradients by the scale.
+        loss = model.optimizer.scale_loss(loss)
     variables = model.trainable_variables
     model.optimizer.apply(tape.gradient(loss, variables), variables)
 
@@ -106,7 +108,7 @@ def _m_step(
         sum_weights[:, None] * q, index, tf.shape(states)[0]
     )
     ones = tf.linalg.matvec(states, totals, transpose_a=True)
-    model.prior.accumulate(ones, num_draws)
+    model.prior.accumulate(ones, num_draws, tf.reduce_sum(sum_weights))
     # Weights of entries: those of the data points where observed.
     model.likelihood.accumulate(
         x[:, None], (sum_weights[:, None] * observed)[:, None], outputs, q
@@ -115,4 +117,4 @@ def _m_step(
     model.likelihood.maximise(pass_done)
     model.prior.maximise(pass_done)
     num_ones = tf.gather(tf.reduce_sum(states, -1), index)
-    model._monitor(active=tf.reduce_sum(q * num_ones, -1))
+    model._monitor(sum_weights, active=tf.reduce_sum(q * num_ones, -1))

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfvae import likelihoods, typed_gin
+from tfvae import inputs, likelihoods, typed_gin
 from tfvae.latent_model import Figure, LatentModel
 from tfvae.ops import bits, densities, random, truncated
 from tfvae.tvae import checks, draws, inference, joint, m_step, prior
@@ -62,8 +62,8 @@ class TVAE(LatentModel):
     states at fixed parameters. The bound that `fit` logs is the mean over an
     epoch, each batch at the parameters that it met, before its update. Where
     S = 2**H the states are simply all states, nothing is evolved, and the
-    bound is the exact log-likelihood. Callbacks that watch the bound need
-    `mode="max"`.
+    bound is the exact log-likelihood. The `loss` that is logged beside it is
+    minus the bound. Callbacks that watch the bound need `mode="max"`.
 
     In training the decoder runs in Keras's training mode and with its own
     regularizers, otherwise without either. Steps are not compiled by XLA, as
@@ -169,7 +169,14 @@ class TVAE(LatentModel):
             )
             self.states.initialize(random.make_seed(seed, _INITIAL))
         self._count_and_monitor(
-            ("bound", "active", "effective_states", "dropped_mass", "replaced")
+            (
+                "loss",
+                "bound",
+                "active",
+                "effective_states",
+                "dropped_mass",
+                "replaced",
+            )
         )
         self.build((None, None))
 
@@ -313,8 +320,8 @@ class TVAE(LatentModel):
 
         Args:
           data: `(x, index)`: `[B, D]` and int `[B]`; or `(x, index, weights)`
-            with weights `[B]` of the data points, whose mean over a pass must
-            be 1. Data points that are drawn twice count twice.
+            with weights `[B]` of the data points. A data point that is drawn
+            twice counts as one of the summed weights.
 
         Returns:
           The metrics' running means.
@@ -339,14 +346,20 @@ class TVAE(LatentModel):
             packed = evolved.packed[:, :num_kept]
             m_step.m_steps(self, x, observed, packed, drawn)
         self._iteration.assign_add(1)
-        log_joints = drawn.per_draw(log_joints)
+        bounds = truncated.free_energy(log_joints)
+        # As Keras does: the loss is a sum over draws of weighted losses.
+        self._means["loss"].update_state(
+            -drawn.weights * bounds / tf.cast(drawn.counts, tf.float32),
+            drawn.counts,
+        )
         self._monitor(
-            bound=truncated.free_energy(log_joints),
+            drawn.weights,
+            bound=bounds,
             effective_states=truncated.effective_states(log_joints),
             dropped_mass=truncated.dropped_mass(log_joints, num_kept),
-            **noise,
         )
-        return {m.name: m.result() for m in self.metrics}
+        self._monitor(**noise)
+        return self._results()
 
     def _num_kept(self, log_joints: tf.Tensor) -> int | tf.Tensor:
         """Returns M, given descending log-joints `[B, S]`."""
@@ -366,7 +379,28 @@ class TVAE(LatentModel):
                 "data point, as in fit(x, np.arange(len(x))), got no index"
             )
         index = checks.as_index(index, self.num_data)
+        if weights is not None:
+            weights = inputs.as_weights(weights)
         return draws.distinct_draws(self._as_batch(x), index, weights)
+
+    def _default_targets(self, points: np.ndarray) -> np.ndarray:
+        # In evaluation, which ignores it; training must have an index.
+        return np.arange(len(points), dtype=np.int32)
+
+    def _check_targets(
+        self, y: Any, points: np.ndarray, is_training: bool
+    ) -> None:
+        found = np.asarray(y)
+        shapes = ((len(points),), (len(points), 1))
+        if found.dtype.kind not in "iu" or found.shape not in shapes:
+            raise ValueError(
+                "`y` must be the index of each row of `x` in the training "
+                f"data, integers of shape ({len(points)},), as in fit(x, "
+                "np.arange(len(x))): a TVAE reconstructs `x` and takes no "
+                f"targets or labels; got {found.dtype} {found.shape!r}"
+            )
+        if is_training and self.num_data and len(found):
+            checks.check_index(found, self.num_data)
 
     def _states_or_raise(self) -> states_lib.StateStore:
         if self.states is None:
@@ -400,14 +434,20 @@ class TVAE(LatentModel):
         """Infers the posterior of a batch of unseen data; logs the bound.
 
         Args:
-          data: `x` `[B, D]`, or a tuple that starts with it.
+          data: `x` `[B, D]`; or `(x, index)`, the index being ignored; or
+            `(x, index, weights)`.
 
         Returns:
-          The running mean of the bound, nats per data point.
+          The running means of the bound, nats per data point, and of the loss.
         """
-        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        self._monitor(bound=self._infer_default(self._as_batch(x)).bound)
-        return {"bound": self._means["bound"].result()}
+        x, _, weights = keras.utils.unpack_x_y_sample_weight(data)
+        bounds = self._infer_default(self._as_batch(x)).bound
+        if weights is None:
+            weights = tf.ones_like(bounds)
+        weights = inputs.as_weights(weights)
+        self._monitor(loss=-weights * bounds)
+        self._monitor(weights, bound=bounds)
+        return self._results("loss", "bound")
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Reconstructs a batch of unseen data.
@@ -441,7 +481,12 @@ class TVAE(LatentModel):
         Returns:
           The posterior. Data points are inferred independently, except that
           the search ends for all of them at once.
+
+        Raises:
+          ValueError: If `x` or `max_steps` is not as described.
         """
+        if max_steps is not None:
+            inputs.check_count(max_steps=max_steps)
         return self._infer_default(
             self._as_batch(self._checked(x)),
             seed,
@@ -605,6 +650,7 @@ class TVAE(LatentModel):
         Returns:
           float32 `[num_samples, D]`.
         """
+        inputs.check_count(num_samples=num_samples)
         seed = random.make_seed(seed, _SAMPLING)
         return self._joint.sample(seed, num_samples, mean)
 

@@ -21,6 +21,7 @@ class BernoulliPrior(keras.layers.Layer):
     Attributes:
       probs: float32 weight `[H]`, pi; not trained by gradient.
       visits: Scalar int64 weight, data points visited so far in this pass.
+      total_weight: Scalar float64 weight, the sum of their weights.
     """
 
     def __init__(self, num_latents: int, **kwargs: Any):
@@ -30,7 +31,7 @@ class BernoulliPrior(keras.layers.Layer):
           num_latents: H.
           **kwargs: Keyword arguments of `keras.layers.Layer`.
         """
-        super().__init__(**{"trainable": False, **kwargs})
+        super().__init__(**{"trainable": False, **kwargs, "dtype": "float32"})
         self.num_latents = num_latents
         self.probs = self.add_weight(
             shape=(num_latents,),
@@ -38,6 +39,7 @@ class BernoulliPrior(keras.layers.Layer):
                 min(1.0 / num_latents, 0.5)
             ),
             trainable=False,
+            autocast=False,
             name="probs",
         )
         # A pass sums up to millions of posterior weights: float64.
@@ -54,6 +56,13 @@ class BernoulliPrior(keras.layers.Layer):
             dtype="int64",
             trainable=False,
             name="visits",
+        )
+        self.total_weight = self.add_weight(
+            shape=(),
+            initializer="zeros",
+            dtype="float64",
+            trainable=False,
+            name="total_weight",
         )
         self.built = True
 
@@ -72,23 +81,35 @@ class BernoulliPrior(keras.layers.Layer):
         """Returns the mean number of active latents, scalar."""
         return tf.reduce_sum(self.probs.value)
 
-    def accumulate(self, ones: tf.Tensor, num_data: tf.Tensor) -> None:
+    def accumulate(
+        self,
+        ones: tf.Tensor,
+        num_data: tf.Tensor,
+        total_weight: tf.Tensor | None = None,
+    ) -> None:
         """Adds a batch to the sufficient statistics of the closed-form update.
 
         Args:
-          ones: `[H]`, posterior means of the states, summed over the batch.
+          ones: `[H]`, weighted sum of the states' posterior means.
           num_data: Scalar, number of data points of the batch.
+          total_weight: Scalar, the sum of their weights; None for `num_data`.
         """
+        if total_weight is None:
+            total_weight = num_data
         self._ones_sum.assign_add(tf.cast(ones, tf.float64))
+        self.total_weight.assign_add(tf.cast(total_weight, tf.float64))
         self.visits.assign_add(tf.cast(num_data, tf.int64))
 
     def maximise(self, pass_done: tf.Tensor) -> None:
         """Updates pi in closed form and resets the sums where `pass_done`."""
-        visits = tf.cast(tf.maximum(self.visits.value, 1), tf.float64)
+        total_weight = self.total_weight.value
         # d F / d pi_h = 0 at the posterior's mean of s_h.
-        best = tf.cast(self._ones_sum.value / visits, tf.float32)
+        best = tf.math.divide_no_nan(self._ones_sum.value, total_weight)
+        best = tf.cast(best, tf.float32)
         best = tf.clip_by_value(best, PRIOR_MARGIN, 1.0 - PRIOR_MARGIN)
-        self.probs.assign(tf.where(pass_done, best, self.probs.value))
-        for total in (self._ones_sum, self.visits):
+        # Without any weight there is nothing to learn from.
+        is_known = tf.logical_and(pass_done, total_weight > 0.0)
+        self.probs.assign(tf.where(is_known, best, self.probs.value))
+        for total in (self._ones_sum, self.total_weight, self.visits):
             nothing = tf.zeros_like(total.value)
             total.assign(tf.where(pass_done, nothing, total.value))

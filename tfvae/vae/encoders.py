@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae import typed_gin
+from tfvae.ops import limits, moments
 from tfvae.resources import check_disk_space
 from tfvae.vae.posteriors import Distribution, GaussianPosterior, Posterior
 
@@ -31,6 +32,10 @@ NetworkFactory = Callable[[int], keras.Model]
 FROZEN_VARIANCE = 1e-6
 
 _FEATURE_BATCH = 1024
+# Data of unit scale have no larger values, and some at least this far from
+# their column's mean. Standardised values up to the former are not compressed.
+_USUAL = 10.0
+_UNIT_SPREAD = 0.1
 
 
 @keras.saving.register_keras_serializable("tfvae")
@@ -39,6 +44,12 @@ class Encoder(keras.layers.Layer):
 
     Frozen layers run in inference mode, without gradients or optimizer state.
 
+    Networks see data of unit scale, whatever the units of the data: `adapt`
+    finds an offset for each observed dimension and a scale for all of them,
+    unless the data are of unit scale already. Standardised values beyond +-10
+    are compressed to their logarithm, so that no data point is out of reach,
+    and missing entries are zeros.
+
     Attributes:
       frozen: From `[b, D]` to features, or None.
       trained: From features (or data) to posterior parameters, or None.
@@ -46,6 +57,8 @@ class Encoder(keras.layers.Layer):
       num_observed: D.
       num_latents: M.
       feature_shape: Shape of one data point's features.
+      offset: float32 weight `[D]`, not trained; zeros before `adapt`.
+      scale: Scalar float32 weight, not trained; 1 before `adapt`.
     """
 
     def __init__(
@@ -91,11 +104,69 @@ class Encoder(keras.layers.Layer):
         (self.num_observed,) = _flat(parts[0].input_shape, "inputs")
         (num_outputs,) = _flat(parts[-1].output_shape, "outputs")
         self.num_latents = self.posterior.num_latents(num_outputs)
+        self.offset = self._add_fixed("offset", (self.num_observed,), "zeros")
+        self.scale = self._add_fixed("scale", (), "ones")
+        # Data stay float32 until they are standardised; networks cast theirs.
+        self.autocast = False
         self.built = True
 
+    def _add_fixed(
+        self, name: str, shape: tuple[int, ...], initializer: str
+    ) -> keras.Variable:
+        return self.add_weight(
+            shape=shape,
+            initializer=initializer,
+            dtype="float32",
+            trainable=False,
+            autocast=False,
+            name=name,
+        )
+
+    def adapt(self, x: np.ndarray) -> None:
+        """Sets offset and scale for the networks' inputs.
+
+        Data are of unit scale, and left as they are, if no value is beyond
+        +-10 and some value is at least 0.1 from its column's mean. Otherwise
+        the offset is the mean of each column, and the scale the standard
+        deviation of all entries about these.
+
+        Args:
+          x: `[N, D]`, NaN where missing.
+        """
+        found = moments.of_columns(x)
+        offset, scale = found.mean, 1.0
+        farthest = float(np.nanmax(np.abs(x - offset)))
+        if float(np.nanmax(np.abs(x))) <= _USUAL and farthest >= _UNIT_SPREAD:
+            offset = np.zeros_like(offset)
+        else:
+            scale = moments.scale_of(found.within_columns(), x, 1.0)
+        self.offset.assign(offset)
+        self.scale.assign(scale)
+
+    def standardize(self, x: tf.Tensor) -> tf.Tensor:
+        """Returns what the networks see of data `[b, D]`: zeros for NaN."""
+        standardized = (x - self.offset.value) / self.scale.value
+        missing = tf.math.is_nan(x)
+        return limits.compress(tf.where(missing, 0.0, standardized), _USUAL)
+
     def features(self, x: tf.Tensor) -> tf.Tensor:
-        """Returns the outputs of the frozen part, `[b, *feature_shape]`."""
-        return x if self.frozen is None else self.frozen(x, training=False)
+        """Returns the outputs of the frozen part, `[b, *feature_shape]`.
+
+        Args:
+          x: `[b, D]`, NaN where missing.
+        """
+        return self._features_of_standardized(self.standardize(x))
+
+    def _features_of_standardized(self, inputs: tf.Tensor) -> tf.Tensor:
+        if self.frozen is None:
+            return inputs
+        return self.frozen(inputs, training=False)
+
+    def posterior_of_standardized(self, inputs: tf.Tensor) -> Distribution:
+        """Returns q(z | x), given what `standardize` returns of x, `[b, D]`."""
+        return self.posterior_of_features(
+            self._features_of_standardized(inputs)
+        )
 
     def posterior_of_features(
         self, features: tf.Tensor, training: bool = False
@@ -107,7 +178,12 @@ class Encoder(keras.layers.Layer):
         return self.posterior.distribution(tf.cast(outputs, tf.float32))
 
     def call(self, x: tf.Tensor, training: bool = False) -> Distribution:
-        """Returns q(z | x), `[b, D]` to a distribution of `[b, M]`."""
+        """Returns q(z | x), a distribution of `[b, M]`.
+
+        Args:
+          x: `[b, D]`, NaN where missing.
+          training: Whether the trained part runs in training mode.
+        """
         return self.posterior_of_features(self.features(x), training)
 
     def get_config(self) -> dict[str, Any]:
@@ -264,8 +340,8 @@ def frozen_features(
     """Computes the outputs of an encoder's frozen part for a data set.
 
     Args:
-      encoder: The encoder.
-      x: `[N, D]`, NaN where missing (replaced by zeros).
+      encoder: The encoder, after `adapt`.
+      x: `[N, D]`, NaN where missing.
       path: File to store features in (`.npy` format) that exceed
         `max_memory_bytes`.
       max_memory_bytes: Largest size of features that are kept in memory.
@@ -299,7 +375,7 @@ def frozen_features(
         )
     compute = tf.function(encoder.features)
     for start in range(0, len(x), _FEATURE_BATCH):
-        batch = np.nan_to_num(x[start : start + _FEATURE_BATCH])
+        batch = np.asarray(x[start : start + _FEATURE_BATCH], np.float32)
         features[start : start + len(batch)] = compute(batch)
     return features
 

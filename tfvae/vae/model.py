@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -19,6 +19,15 @@ from tfvae.vae.posteriors import Distribution, RelaxedBernoulliPosterior
 
 # The random streams of a model.
 _TRAINING, _EVALUATION, _SAMPLING, _FITTING = range(4)
+# Metrics of training and evaluation.
+_TERMS = (
+    "loss",
+    "bound",
+    "log_likelihood",
+    "kl",
+    "squared_error",
+    "regularization",
+)
 # Decay per batch of the noise's sufficient statistics: about 20 batches count.
 _KEPT = 0.95
 # Data points encoded at a time.
@@ -26,6 +35,26 @@ _BATCH = 1024
 # Tiles between two generated data points, and how many such pairs.
 _NUM_BETWEEN = 6
 _NUM_INTERPOLATIONS = 8
+
+
+class _Batch(NamedTuple):
+    """A batch of `fit` or `evaluate`.
+
+    Attributes:
+      x: float32 `[B, D]`, NaN where missing.
+      features: `[B, ...]`, outputs of the encoder's frozen part for x; None
+        to compute them.
+      targets: float32 `[B, D]`, what the likelihood scores, zeros where
+        missing.
+      observed: float32 `[B, D]`, of the targets.
+      weight: float32 `[B]`; None for ones.
+    """
+
+    x: tf.Tensor
+    features: tf.Tensor | None
+    targets: tf.Tensor
+    observed: tf.Tensor
+    weight: tf.Tensor | None
 
 
 @typed_gin.register
@@ -47,10 +76,15 @@ class VAE(LatentModel):
 
     The frozen part of an encoder can be computed once for all epochs:
 
-        model.fit(x, tfvae.frozen_features(model.encoder, x), batch_size=256)
+        features = tfvae.frozen_features(model.encoder, x)
+        model.fit((x, features), batch_size=256)
 
     Data are `[N, D]`, NaN where missing: encoders see zeros there, and the
-    likelihood leaves those entries out. The loss is the objective's: the
+    likelihood leaves those entries out. As in Keras, `y` is what the model is
+    to return: `fit(noisy, clean)` trains a denoising VAE, whose encoder sees
+    `x` and whose likelihood scores `y`; without `y` it scores `x`. With `y`,
+    the `bound` that is logged is one on log p(y), by a posterior that has not
+    seen y. The loss is the objective's: the
     distortion, plus beta times the rate. Beside it (`loss`) and minus its
     second summand (`regularization`), `fit` and `evaluate` log the evidence
     lower bound (`bound`), its parts (`log_likelihood`, `kl`) and the squared
@@ -127,16 +161,7 @@ class VAE(LatentModel):
                 f"`prior` must have the encoder's {self.num_latents} latents, "
                 f"got {prior.num_latents}"
             )
-        self._count_and_monitor(
-            (
-                "loss",
-                "bound",
-                "log_likelihood",
-                "kl",
-                "squared_error",
-                "regularization",
-            )
-        )
+        self._count_and_monitor(_TERMS)
         self.build((None, self.num_observed))
 
     def build(self, input_shape: Any = None) -> None:
@@ -151,11 +176,12 @@ class VAE(LatentModel):
                 f"{self.num_observed} observed dimensions, got output shape "
                 f"{tuple(outputs)!r}"
             )
-        self.prior.connect(self.encoder, self.num_observed)
+        self.prior.connect(
+            self.encoder.posterior_of_standardized, self.num_observed
+        )
         data = tf.TensorSpec([None, self.num_observed], tf.float32)
         self._mode = tf.function(
-            lambda x: self.encoder(densities.split_missing(x)[0]).mode,
-            input_signature=[data],
+            lambda x: self.encoder(x).mode, input_signature=[data]
         )
         self._bound = tf.function(
             self._bound_of_batch,
@@ -191,13 +217,34 @@ class VAE(LatentModel):
             )
         return cls(**config)
 
-    def adapt(self, x: np.ndarray) -> None:
-        super().adapt(x)
-        self.prior.adapt_inputs(
-            inputs.check_data(x, self.num_observed), self.seed
-        )
+    def adapt(self, x: np.ndarray, y: np.ndarray | None = None) -> None:
+        """Initialises data-dependent parameters; call it before training.
 
-    def calibrate(self, x: np.ndarray) -> None:
+        Data may have any units: the encoder's inputs and the decoder's outputs
+        are standardised, see `Encoder` and `StandardizedLikelihood`. Bounds
+        and reconstructions stay in the data's units.
+
+        Args:
+          x: `[N, D]`, NaN where missing.
+          y: `[N, D]`, the clean data of a denoising VAE; None for `x`.
+
+        Raises:
+          ValueError: If an array has a wrong shape, infinite values, rows
+            without any observed value, or values outside of the likelihood's
+            support.
+        """
+        x = self._checked_rows(x)
+        super().adapt(x if y is None else y)
+        self.encoder.adapt(x)
+        self._adapt_prior_inputs(self.prior, x)
+
+    def _adapt_prior_inputs(self, prior: Prior, x: np.ndarray) -> None:
+        """Initialises what a prior has in the space of the encoder's inputs."""
+        rows = np.array(self.encoder.standardize(x))
+        rows[np.isnan(x)] = np.nan
+        prior.adapt_inputs(rows, self.seed)
+
+    def calibrate(self, x: np.ndarray, y: np.ndarray | None = None) -> None:
         """Sets the likelihood's noise to the optimum for data, in closed form.
 
         Uses one draw of z for each data point, without relaxation of binary
@@ -205,21 +252,25 @@ class VAE(LatentModel):
 
         Args:
           x: `[N, D]`, the training data, NaN where missing.
+          y: `[N, D]`, the clean data of a denoising VAE; None for `x`.
         """
-        x = inputs.check_data(x, self.num_observed)
+        x = self._checked_rows(x)
+        y = x if y is None else self._checked_rows(y)
         # Discards the statistics left of earlier batches.
         self.likelihood.maximise(tf.constant(True))
         accumulate = tf.function(self._accumulate)
         for i in range(0, len(x), _BATCH):
             seed = random.make_seed(self.seed, _FITTING, i)
-            accumulate(tf.constant(x[i : i + _BATCH]), seed)
+            rows = slice(i, i + _BATCH)
+            accumulate(tf.constant(x[rows]), tf.constant(y[rows]), seed)
         self.likelihood.maximise(tf.constant(True))
 
-    def _accumulate(self, x: tf.Tensor, seed: tf.Tensor) -> None:
+    def _accumulate(
+        self, x: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor
+    ) -> None:
         """Adds a batch to the sufficient statistics of the noise."""
-        x, observed = densities.split_missing(x)
         outputs = self.decode_outputs(self.encoder(x).sample(seed))
-        self._add_to_noise(x, observed, outputs)
+        self._add_to_noise(*densities.split_missing(targets), outputs)
 
     def _add_to_noise(
         self,
@@ -231,7 +282,7 @@ class VAE(LatentModel):
         """Adds data points with one draw of z each."""
         if weight is not None:
             # Weights of entries: those of the data points, 0 where missing.
-            observed *= tf.reshape(tf.cast(weight, tf.float32), [-1, 1])
+            observed *= weight[:, None]
         self.likelihood.accumulate(
             x[:, None],
             observed[:, None],
@@ -267,11 +318,9 @@ class VAE(LatentModel):
             seed=self.seed,
         )
         x = inputs.check_data(x, self.num_observed)
-        prior.adapt_inputs(x, self.seed)
+        self._adapt_prior_inputs(prior, x)
         sample = tf.function(
-            lambda batch, seed: self.encoder(
-                densities.split_missing(batch)[0]
-            ).sample(seed)
+            lambda batch, seed: self.encoder(batch).sample(seed)
         )
         latents = [
             sample(x[i : i + _BATCH], random.make_seed(self.seed, _FITTING, i))
@@ -311,7 +360,10 @@ class VAE(LatentModel):
             return super().batches(
                 x, batch_size, seed, start_epoch, weights=weights
             )
-        return batches_with(x, features, batch_size, seed, start_epoch)
+        # Keras takes the second of two for targets.
+        return batches_with(x, features, batch_size, seed, start_epoch).map(
+            lambda points, features: ((points, features),)
+        )
 
     # Training.
 
@@ -319,46 +371,121 @@ class VAE(LatentModel):
         """One gradient step on a batch, then a closed-form noise update.
 
         Args:
-          data: `x` `[B, D]`; or `(x, features)` with the outputs of the
-            encoder's frozen part, or None; or `(x, features, weights)` with
-            weights `[B]` of the data points.
+          data: `x` `[B, D]`; or `(x, y)` with targets `[B, D]`, or None; or
+            `(x, y, weights)` with weights `[B]` of the data points. In place
+            of x, `(x, features)` with the outputs of the encoder's frozen part
+            for it.
 
         Returns:
           The metrics' running means.
         """
-        batch, features, weight = keras.utils.unpack_x_y_sample_weight(data)
-        x, observed = densities.split_missing(self._as_batch(batch))
+        batch = self._unpack(data)
         step = self._iteration.value
         seed = random.make_seed(self.seed, _TRAINING, step, _replica())
         noise = self.likelihood.monitored()
         with tf.GradientTape() as tape:
-            if features is None:
-                features = self.encoder.features(x)
-            posterior = self.encoder.posterior_of_features(features, True)
+            posterior = self.encoder.posterior_of_features(
+                self._features(batch), training=True
+            )
             latents = self.encoder.posterior.training_sample(
                 posterior, seed, step
             )
             outputs = self.decode_outputs(latents, training=True)
-            terms = self._terms(x, observed, posterior, latents, outputs)
-            loss, values = self._loss(terms, step, weight)
+            terms = self._terms(batch, posterior, latents, outputs)
+            loss = self._update_metrics(terms, batch, step)
             strategy = tf.distribute.get_strategy()
-            share = (loss + sum(self.losses)) / strategy.num_replicas_in_sync
+            share = (loss + self._penalties()) / strategy.num_replicas_in_sync
+            # Optimizers with loss scaling divide the gradients by the scale.
+            share = self.optimizer.scale_loss(share)
         variables = self.trainable_variables
         self.optimizer.apply(tape.gradient(share, variables), variables)
-        self._add_to_noise(x, observed, outputs, weight)
+        self._add_to_noise(batch.targets, batch.observed, outputs, batch.weight)
         self.likelihood.maximise(tf.constant(True), _KEPT)
         self._iteration.assign_add(1)
-        return self._monitor(**values, **noise)
+        self._monitor(**noise)
+        return self._results()
+
+    def _unpack(self, data: Any) -> _Batch:
+        """Returns the parts of what `fit` or `evaluate` passes, validated."""
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+        features = None
+        if isinstance(x, (tuple, list)):
+            x, features = x
+            self._check_features_shape(features.shape)
+        x = self._as_batch(x)
+        targets = x
+        if y is not None:
+            y = tf.convert_to_tensor(y)
+            self._check_target_shape(y.shape)
+            targets = self._as_batch(y)
+        if weight is not None:
+            weight = inputs.as_weights(weight)
+        return _Batch(x, features, *densities.split_missing(targets), weight)
+
+    def _check_target_shape(self, shape: Any) -> None:
+        """Raises a ValueError for labels and the like."""
+        if not tf.TensorShape([None, self.num_observed]).is_compatible_with(
+            shape
+        ):
+            raise ValueError(
+                f"`y` must have shape [N, {self.num_observed}]: it is what the "
+                "likelihood scores, such as clean data where `x` is noisy, or "
+                f"None for `x` itself; got {tuple(shape)!r}. Labels are of no "
+                "use to a VAE, and frozen features belong to x: "
+                "fit((x, features))"
+            )
+
+    def _check_features_shape(self, shape: Any) -> None:
+        """Raises a ValueError unless it is that of `frozen_features`."""
+        if self.encoder.frozen is None:
+            raise ValueError(
+                "`x` must be data alone, as no part of the encoder is frozen, "
+                f"got a pair with an array of shape {tuple(shape)!r}"
+            )
+        expected = (None, *self.encoder.feature_shape)
+        if not tf.TensorShape(expected).is_compatible_with(shape):
+            raise ValueError(
+                "`x` must be data, or the pair of data and their "
+                f"frozen_features of shape {expected!r}, got features of shape "
+                f"{tuple(shape)!r}"
+            )
+
+    def _features(self, batch: _Batch) -> tf.Tensor:
+        if batch.features is None:
+            return self.encoder.features(batch.x)
+        return batch.features
+
+    def _points_of(self, x: Any) -> Any:
+        return x[0] if isinstance(x, (tuple, list)) and len(x) == 2 else x
+
+    def _default_targets(self, points: np.ndarray) -> np.ndarray:
+        return points
+
+    def _check_targets(
+        self, y: Any, points: np.ndarray, is_training: bool
+    ) -> None:
+        if not inputs.is_array(y):
+            raise TypeError(
+                f"`y` must be an array where `x` is one, got {type(y).__name__}"
+            )
+        self._check_target_shape(np.shape(y))
+        if len(y) != len(points):
+            raise ValueError(
+                f"`y` must have the {len(points)} rows of `x`, got {len(y)}"
+            )
+        y = self._checked_rows(y)
+        if is_training:
+            self.likelihood.check_units(y)
 
     def _terms(
         self,
-        x: tf.Tensor,
-        observed: tf.Tensor,
+        batch: _Batch,
         posterior: Distribution,
         latents: tf.Tensor,
         outputs: tf.Tensor,
     ) -> objectives.Terms:
         """Returns the terms of the bound for one draw of the latents."""
+        x, observed = batch.targets, batch.observed
         parts = self.prior.log_prob_parts(latents)
         return objectives.Terms(
             self.likelihood.log_prob(x, observed, outputs),
@@ -367,28 +494,26 @@ class VAE(LatentModel):
             parts.log_det,
         )
 
-    def _loss(
-        self,
-        terms: objectives.Terms,
-        step: tf.Tensor,
-        weight: tf.Tensor | None = None,
-    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """Returns the mean loss, and what there is to log."""
+    def _update_metrics(
+        self, terms: objectives.Terms, batch: _Batch, step: tf.Tensor
+    ) -> tf.Tensor:
+        """Updates the metrics by a batch, and returns its mean loss."""
         distortion, rate = self.objective(terms, self.num_latents, step)
-        if weight is None:
-            losses = distortion + rate
-        else:
-            weight = tf.reshape(tf.cast(weight, rate.dtype), [-1])
-            losses = self.objective.weighted_loss(distortion, rate, weight)
-        values = {
-            "loss": losses,
-            "bound": terms.bound,
-            "log_likelihood": terms.log_likelihood,
-            "kl": terms.kl,
-            "squared_error": terms.squared_error,
-            "regularization": -rate,
-        }
-        return tf.reduce_mean(losses), values
+        losses = distortion + rate
+        if batch.weight is not None:
+            losses = self.objective.weighted_loss(
+                distortion, rate, batch.weight
+            )
+        self._monitor(loss=losses)
+        self._monitor(
+            batch.weight,
+            bound=terms.bound,
+            log_likelihood=terms.log_likelihood,
+            kl=terms.kl,
+            squared_error=terms.squared_error,
+            regularization=-rate,
+        )
+        return tf.reduce_mean(losses)
 
     # Evaluation.
 
@@ -396,22 +521,21 @@ class VAE(LatentModel):
         """Logs the terms of a batch, with one draw of the latents.
 
         Args:
-          data: `x` `[B, D]`, or a tuple that starts with it.
+          data: As of `train_step`.
 
         Returns:
           The metrics' running means.
         """
-        batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        x, observed = densities.split_missing(self._as_batch(batch))
-        posterior = self.encoder(x)
+        batch = self._unpack(data)
+        posterior = self.encoder.posterior_of_features(self._features(batch))
         # Different noise for each batch, the same for each evaluation.
         count = tf.cast(self._means["loss"].count, tf.int32)
         seed = random.make_seed(self.seed, _EVALUATION, count, _replica())
         latents = posterior.sample(seed)
         outputs = self.decode_outputs(latents)
-        terms = self._terms(x, observed, posterior, latents, outputs)
-        _, values = self._loss(terms, self._iteration.value)
-        return self._monitor(**values)
+        terms = self._terms(batch, posterior, latents, outputs)
+        self._update_metrics(terms, batch, self._iteration.value)
+        return self._results(*_TERMS)
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Reconstructs: the mean of p(x | z) at the mode of q(z | x).
@@ -422,8 +546,8 @@ class VAE(LatentModel):
         Returns:
           `[B, D]`.
         """
-        x, _ = densities.split_missing(self._as_batch(x))
-        return self.likelihood.mean(self.decode_outputs(self.encoder(x).mode))
+        latents = self.encoder(self._as_batch(x)).mode
+        return self.likelihood.mean(self.decode_outputs(latents))
 
     def log_likelihood_bound(
         self,
@@ -446,6 +570,7 @@ class VAE(LatentModel):
           `[B]`.
         """
         seed = self.seed if seed is None else seed
+        inputs.check_count(1, num_samples=num_samples)
         return self._bound(
             self._as_batch(self._checked(x)),
             tf.cast(num_samples, tf.int32),
@@ -455,8 +580,8 @@ class VAE(LatentModel):
     def _bound_of_batch(
         self, x: tf.Tensor, num_samples: tf.Tensor, seed: tf.Tensor
     ) -> tf.Tensor:
-        x, observed = densities.split_missing(x)
         posterior = self.encoder(x)
+        x, observed = densities.split_missing(x)
 
         def log_weight(draw: tf.Tensor) -> tf.Tensor:
             latents = posterior.sample(random.make_seed(seed, draw))
@@ -490,8 +615,7 @@ class VAE(LatentModel):
 
     def encode(self, x: np.ndarray | tf.Tensor) -> Distribution:
         """Returns q(z | x) of one batch, a distribution of `[B, M]`."""
-        x, _ = densities.split_missing(self._as_batch(self._checked(x)))
-        return self.encoder(x)
+        return self.encoder(self._as_batch(self._checked(x)))
 
     # Generation.
 
@@ -510,6 +634,7 @@ class VAE(LatentModel):
         seed: int | tf.Tensor = 0,
         mean: bool = False,
     ) -> tf.Tensor:
+        inputs.check_count(num_samples=num_samples)
         seed = random.make_seed(seed, _SAMPLING)
         latents = self.prior.sample(random.make_seed(seed, 0), num_samples)
         outputs = self.decode_outputs(latents)

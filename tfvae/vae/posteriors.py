@@ -12,8 +12,13 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
+from tfvae.ops import limits
 from tfvae.ops.distributions import DiagonalGaussian, IndependentBernoulli
 from tfvae.settings import Settings, saved_settings
+
+# Log-variances are the encoder's outputs up to this, and at most that.
+_USUAL_LOG_VARIANCE = 15.0
+_MAX_LOG_VARIANCE = 60.0
 
 Distribution = DiagonalGaussian | IndependentBernoulli
 
@@ -48,7 +53,9 @@ class GaussianPosterior(Settings):
 
     Attributes:
       variance: The fixed variance, with an encoder of M outputs; None for an
-        encoder of 2 M, means first, then log-variances.
+        encoder of 2 M, means first, then log-variances. Beyond +-15 the
+        latter grow as the logarithm of the output, so that no data point
+        makes a bound infinite.
       sampling_scale: Factor of the noise in training alone. With one below 1,
         as grammar VAEs were published, decoders see latents closer to the
         means than the KL term assumes, down to those of an autoencoder at 0;
@@ -89,7 +96,14 @@ class GaussianPosterior(Settings):
             return DiagonalGaussian(
                 outputs, tf.constant(math.log(self.variance))
             )
-        return DiagonalGaussian(*tf.split(outputs, 2, -1))
+        mean, log_variance = tf.split(outputs, 2, -1)
+        log_variance = limits.compress(log_variance, _USUAL_LOG_VARIANCE)
+        return DiagonalGaussian(
+            mean,
+            tf.clip_by_value(
+                log_variance, -_MAX_LOG_VARIANCE, _MAX_LOG_VARIANCE
+            ),
+        )
 
     def training_sample(
         self, distribution: DiagonalGaussian, seed: tf.Tensor, step: tf.Tensor

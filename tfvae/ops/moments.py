@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Means and variances of data of any scale, without their missing entries."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+# Rows converted to float64 at a time.
+_ROWS = 2**14
+
+
+class Moments(NamedTuple):
+    """Means and variances of D columns, or of all entries.
+
+    Attributes:
+      size: float64 `[D]` or scalar, observed entries.
+      mean: float64 likewise; 0 where there are none.
+      variance: float64 likewise; 0 where there are none.
+    """
+
+    size: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+
+    def pooled(self) -> Moments:
+        """Returns the moments of the entries of all columns."""
+        count = self.size.sum()
+        share = self.size / max(count, 1.0)
+        mean = share @ self.mean
+        variance = share @ (self.variance + np.square(self.mean - mean))
+        return Moments(count, mean, variance)
+
+    def within_columns(self) -> Moments:
+        """Returns `pooled` with the variance about the columns' means."""
+        share = self.size / max(self.size.sum(), 1.0)
+        return self.pooled()._replace(variance=share @ self.variance)
+
+
+def of_columns(x: np.ndarray) -> Moments:
+    """Returns the moments of each column, `[N, D]`, NaN where missing.
+
+    Sums are of float64, as squares of float32 overflow from 1e19 on and vanish
+    below 1e-23.
+    """
+    parts = [x[i : i + _ROWS] for i in range(0, len(x), _ROWS)]
+    count = sum((~np.isnan(p)).sum(0, dtype=np.float64) for p in parts)
+    total = sum(np.nansum(p, 0, dtype=np.float64) for p in parts)
+    some = np.maximum(count, 1.0)
+    mean = total / some
+    squares = sum(
+        np.nansum(np.square(p.astype(np.float64) - mean), 0) for p in parts
+    )
+    return Moments(count, mean, squares / some)
+
+
+def scale_of(found: Moments, x: np.ndarray, of_constants: float) -> float:
+    """Returns the standard deviation, or a positive number for constant data.
+
+    Args:
+      found: Pooled moments of `x`.
+      x: `[N, D]`, NaN where missing.
+      of_constants: Scale of constant data, relative to their absolute value.
+    """
+    largest = float(np.nanmax(np.abs(x)))
+    std = float(np.sqrt(found.variance))
+    # Smaller differences are lost when float32 data are centred.
+    if std > 0.1 * np.finfo(np.float32).eps * largest:
+        return std
+    return of_constants * (largest or 1.0)
