@@ -12,6 +12,15 @@ from absl.testing import parameterized
 from tests.networks import small
 from tfvae import networks
 
+# By dtype policy, the largest difference from float32, as a part of the largest
+# value: of outputs, and of gradients.
+PRECISION = {
+    "mixed_float16": (3e-3, 0.02),
+    "mixed_bfloat16": (0.02, 0.2),
+    "float16": (3e-3, 0.02),
+    "bfloat16": (0.02, 0.2),
+    "float64": (1e-5, 1e-5),
+}
 EVERY_CASE = [(case.make.__name__, case) for case in small.CASES]
 EVERY_CLASS = [one for one in EVERY_CASE if isinstance(one[1].make, type)]
 EVERY_FUNCTION = [one for one in EVERY_CASE if one not in EVERY_CLASS]
@@ -56,6 +65,58 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
             self.assertGreater(np.abs(gradient).max(), 0.0, weight.path)
 
     @parameterized.named_parameters(*EVERY_CASE)
+    def test_dtype_policy_changes_nothing_but_the_precision(self, case):
+        weights = small.built(case).get_weights()
+        expected = self._outputs_and_gradients(case, weights)
+        self.addCleanup(
+            keras.config.set_dtype_policy, keras.config.dtype_policy()
+        )
+        for name, tolerances in PRECISION.items():
+            if case.make is networks.sequence_decoder and name == "bfloat16":
+                continue
+            keras.config.set_dtype_policy(name)
+            policy = keras.config.dtype_policy()
+            network = small.built(case)
+            for weight in network.weights:
+                # The phases of random features need float32.
+                self.assertIn(weight.dtype, (policy.variable_dtype, "float32"))
+            self.assertEqual(
+                network(small.inputs(case)).dtype, policy.compute_dtype
+            )
+            found = self._outputs_and_gradients(case, weights)
+            for tolerance, one, other in zip(
+                tolerances, found, expected, strict=True
+            ):
+                limit = tolerance * np.abs(other).max()
+                self.assertAllClose(one, other, rtol=0.0, atol=limit, msg=name)
+
+    def _outputs_and_gradients(self, case, weights):
+        """Returns outputs, and gradients in all trained weights, `[num]`."""
+        network = small.built(case)
+        network.set_weights(weights)
+        with tf.GradientTape() as tape:
+            outputs = tf.cast(network(small.inputs(case)), tf.float32)
+            loss = tf.reduce_mean(tf.square(outputs))
+        gradients = tape.gradient(loss, network.trainable_variables)
+        flat = [tf.reshape(tf.cast(g, tf.float32), [-1]) for g in gradients]
+        return outputs.numpy(), np.concatenate(flat)
+
+    def test_network_without_initial_weights_in_bfloat16_is_refused(self):
+        (case,) = (
+            case
+            for case in small.CASES
+            if case.make is networks.sequence_decoder
+        )
+        self.addCleanup(
+            keras.config.set_dtype_policy, keras.config.dtype_policy()
+        )
+        keras.config.set_dtype_policy("bfloat16")
+        with self.assertRaisesRegex(
+            ValueError, "`sequence_decoder`.*'mixed_bfloat16'.*got 'bfloat16'"
+        ):
+            small.built(case)
+
+    @parameterized.named_parameters(*EVERY_CASE)
     def test_frozen_network_has_no_trainable_weights(self, case):
         network = small.built(case)
         network.trainable = False
@@ -92,7 +153,7 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.named_parameters(*EVERY_FUNCTION)
     def test_function_returns_named_layers_with_weights(self, case):
         network = case.make(**case.config)
-        self.assertIsInstance(network, keras.Sequential)
+        self.assertIsInstance(network, keras.Model)
         self.assertEqual(network.name, case.make.__name__)
         self.assertNotEmpty(network.weights)
         for layer in network.layers:
