@@ -40,6 +40,12 @@ def _pair(num_latents, options):
     return layer, dense
 
 
+def _training(layer):
+    """The argument with which `BinaryDense` is differentiable in its inputs."""
+    is_binary = isinstance(layer, binary.BinaryDense)
+    return {"training": True} if is_binary else {}
+
+
 class BinaryDenseTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.product(num_latents=(5, SMALL, LARGE, 300), options=OPTIONS)
     def test_values_and_gradients_are_those_of_a_dense_layer(
@@ -80,22 +86,37 @@ class BinaryDenseTest(tf.test.TestCase, parameterized.TestCase):
         for found, expected in zip(*results, strict=True):
             self.assertAllClose(found, expected, rtol=1e-4, atol=1e-5)
 
-    @parameterized.parameters(SMALL, LARGE)
-    def test_half_precision_is_that_of_a_dense_layer(self, num_latents):
+    @parameterized.product(
+        num_latents=(SMALL, LARGE),
+        policy=("mixed_float16", "mixed_bfloat16", "float16", "bfloat16"),
+    )
+    def test_half_precision_is_that_of_a_dense_layer(self, num_latents, policy):
         layer, dense = (
-            kind(4, dtype="mixed_bfloat16")
+            kind(4, dtype=policy)
             for kind in (binary.BinaryDense, keras.layers.Dense)
         )
-        states = _states(num_latents)
+        sparse = _states(num_latents)
         for one in (layer, dense):
-            one.build(states.shape)
+            one.build(sparse.shape)
         dense.set_weights(layer.get_weights())
-        self.assertEqual(layer(states).dtype, tf.bfloat16)
-        self.assertAllClose(
-            tf.cast(layer(states), tf.float32),
-            tf.cast(dense(states), tf.float32),
-            atol=0.02,
-        )
+        # Zeros alone, sparse ones, too many ones, and no ones.
+        for states in (0.0 * sparse, sparse, 1.0 - sparse, 0.5 * sparse):
+            results = []
+            for one in (layer, dense):
+                inputs = states
+                with tf.GradientTape() as tape:
+                    tape.watch(inputs)
+                    outputs = one(inputs, **_training(one))
+                    loss = tf.reduce_sum(tf.square(outputs + 0.1))
+                gradients = tape.gradient(
+                    loss, [inputs, *one.trainable_variables]
+                )
+                results.append([outputs, *gradients])
+            for found, expected in zip(*results, strict=True):
+                self.assertEqual(found.dtype, expected.dtype)
+                found, expected = np.float32(found), np.float32(expected)
+                limit = 0.02 * np.abs(expected).max() + 1e-3
+                self.assertAllClose(found, expected, rtol=0.0, atol=limit)
 
     @parameterized.parameters(SMALL, LARGE)
     def test_unknown_batch_size_in_a_graph_gives_the_same(self, num_latents):

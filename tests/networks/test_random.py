@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
@@ -51,6 +52,43 @@ class RandomFeaturesTest(tf.test.TestCase, parameterized.TestCase):
         for other in (scale / 1.3, scale * 1.3):
             error = np.abs(exact - _kernel(kernel, x, x, other)).max()
             self.assertGreater(error, ERROR)
+
+    @parameterized.product(
+        kernel=("gaussian", "laplacian"),
+        policy=("mixed_float16", "mixed_bfloat16", "float16", "bfloat16"),
+        is_image=(False, True),
+    )
+    def test_half_precision_keeps_the_digits_of_large_phases(
+        self, kernel, policy, is_image
+    ):
+        # Neither the data nor their projections are exact in half precision.
+        x = 1e3 * _points((5, 24))
+
+        def features():
+            if is_image:
+                return networks.random_conv_features(
+                    32, (4, 6, 1), kernel, 10.0, seed=0
+                )
+            return networks.random_features(32, 24, kernel, 10.0, seed=0)
+
+        expected = features()(x)
+        self.addCleanup(
+            keras.config.set_dtype_policy, keras.config.dtype_policy()
+        )
+        keras.config.set_dtype_policy(policy)
+        network = features()
+        path = self.create_tempdir().full_path + "/network.keras"
+        network.save(path)
+        dtype = policy.removeprefix("mixed_")
+        # Values are up to sqrt(2 / 32); the last digit is rounded.
+        error = 0.25 * {"float16": 2.0**-11, "bfloat16": 2.0**-8}[dtype]
+        # What float32 makes of phases up to 1e5.
+        error += 0.25 * 1e5 * 2.0**-23
+        for one in (network, keras.saving.load_model(path)):
+            found = one(x)
+            self.assertEqual(found.dtype, dtype)
+            found = tf.cast(found, tf.float32)
+            self.assertAllClose(found, expected, rtol=0.0, atol=error)
 
     def test_linear_features_are_a_dense_layer_as_keras_draws_it(self):
         network = networks.random_features(50, 80)

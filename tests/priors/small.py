@@ -38,7 +38,9 @@ class Encoder(keras.layers.Layer):
     def __init__(self, num_latents, **kwargs):
         super().__init__(**kwargs)
         self.num_latents = num_latents
-        self.dense = keras.layers.Dense(2 * num_latents)
+        self.dense = keras.layers.Dense(
+            2 * num_latents, dtype=self.dtype_policy
+        )
         self.dense.build((None, NUM_OBSERVED))
         self.built = True
 
@@ -78,9 +80,10 @@ class Model(keras.Model):
         return cls(**config)
 
 
-def model(cls, num_latents=2, seed=0):
+def model(cls, num_latents=2, seed=0, encoder_dtype=None):
     """Returns a model with that prior, all weights drawn anew."""
-    made = Model(Encoder(num_latents), cls(num_latents, **CASES[cls]))
+    encoder = Encoder(num_latents, dtype=encoder_dtype)
+    made = Model(encoder, cls(num_latents, **CASES[cls]))
     rng = np.random.default_rng(seed)
     for weight in made.weights:
         weight.assign(0.7 * rng.normal(size=weight.shape))

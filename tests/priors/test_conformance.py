@@ -28,6 +28,7 @@ TRAINED = [
 CLOSED_FORMS = (priors.StandardNormalPrior, priors.IndependentBernoulliPrior)
 # A right estimate is off by more for one seed in two million.
 STANDARD_ERRORS = 5.0
+POLICIES = ("mixed_float16", "bfloat16", "float64")
 
 
 def _space(cls):
@@ -252,6 +253,76 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
         self.assertIs(type(prior), cls)
 
 
+class PolicyTest(tf.test.TestCase, parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(
+            keras.config.set_dtype_policy, keras.config.dtype_policy()
+        )
+        self.addCleanup(keras.config.set_floatx, keras.config.floatx())
+
+    @parameterized.named_parameters(*EVERY_CASE)
+    def test_densities_are_float32_under_any_policy(self, cls):
+        latents = small.latents(cls, (6, 3))
+        # What no policy rounds on its way into a model.
+        latents = tf.round(8.0 * latents) / 8.0
+        expected = self._results(cls, latents)
+        for policy in POLICIES:
+            keras.config.set_dtype_policy(policy)
+            if not policy.startswith("mixed"):
+                keras.config.set_floatx(policy)
+            for found, value in zip(
+                self._results(cls, latents), expected, strict=True
+            ):
+                self.assertEqual(found.dtype, tf.float32, policy)
+                self.assertAllEqual(found, value, policy)
+
+    def _results(self, cls, latents):
+        """Returns all that a prior computes, in the scope of a model as well.
+
+        A model's call opens the scope in which weights are cast.
+        """
+        model = small.model(cls, 3, encoder_dtype="float32")
+        prior = model.prior
+        posterior, _ = _posteriors(cls)
+        seed = random.make_seed(5)
+        with tf.GradientTape() as tape:
+            in_model = model(latents)
+        gradients = tape.gradient(in_model, prior.trainable_weights)
+        return [
+            in_model,
+            *gradients,
+            prior.log_prob(latents),
+            *prior.log_prob_parts(latents),
+            prior.sample(seed, 5),
+            prior.kl(posterior, posterior.sample(seed)),
+            *prior.weights,
+        ]
+
+    @parameterized.parameters("mixed_float16", "mixed_bfloat16")
+    def test_components_from_an_encoder_of_half_precision_are_float32(
+        self, policy
+    ):
+        latents = small.latents(priors.VampPrior, (6, 3))
+        expected = small.model(priors.VampPrior, 3).prior.log_prob(latents)
+        keras.config.set_dtype_policy(policy)
+        prior = small.model(priors.VampPrior, 3).prior
+        self.assertEqual(
+            {value.dtype for value in prior.components()}, {tf.float32}
+        )
+        self.assertAllClose(prior.log_prob(latents), expected, rtol=0.02)
+
+    @parameterized.named_parameters(*EVERY_CASE)
+    def test_other_dtypes_are_refused_except_in_files(self, cls):
+        for dtype in ("float16", "mixed_bfloat16", "float64"):
+            with self.assertRaisesRegex(
+                ValueError, f"`dtype` must be float32.*got '{dtype}'"
+            ):
+                cls(2, dtype=dtype)
+        config = {**cls(2).get_config(), "dtype": "mixed_float16"}
+        self.assertEqual(cls.from_config(config).compute_dtype, "float32")
+
+
 class SavingTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.named_parameters(*EVERY_CASE)
     def test_configuration_holds_every_argument(self, cls):
@@ -285,17 +356,6 @@ class SavingTest(tf.test.TestCase, parameterized.TestCase):
         seed = random.make_seed(1)
         self.assertAllEqual(
             copy.prior.sample(seed, 5), model.prior.sample(seed, 5)
-        )
-
-    @parameterized.named_parameters(*EVERY_CASE)
-    def test_checkpoint_holds_the_prior(self, cls):
-        model, other = small.model(cls, 3), small.model(cls, 3, seed=1)
-        path = self.create_tempdir().full_path + "/checkpoint"
-        saved = tf.train.Checkpoint(model=model).write(path)
-        tf.train.Checkpoint(model=other).read(saved).assert_consumed()
-        latents = small.latents(cls, (5, 3))
-        self.assertAllEqual(
-            other.prior.log_prob(latents), model.prior.log_prob(latents)
         )
 
     @parameterized.named_parameters(*EVERY_CASE)

@@ -190,7 +190,8 @@ class ConvDecoder(keras.layers.Layer):
         self._num_heads = num_outputs // per_image
         scale = 2 ** len(self.filters)
         small = (math.ceil(height / scale), math.ceil(width / scale))
-        self.layers = [
+        # A tuple: TensorFlow checkpoints do not track layers in lists.
+        self.layers = (
             BinaryDense(
                 small[0] * small[1] * dense_filters,
                 activation,
@@ -217,7 +218,7 @@ class ConvDecoder(keras.layers.Layer):
                 dtype=self.dtype_policy,
                 name="channels",
             ),
-        ]
+        )
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         for layer in self.layers:

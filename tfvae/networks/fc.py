@@ -116,7 +116,8 @@ class FullyConnectedDecoder(keras.layers.Layer):
         self.kernel_initializer = as_config(kernel_initializer)
         activations = [self.activation] * len(hidden) + [self.output_activation]
         kinds = [BinaryDense] + [keras.layers.Dense] * len(self.hidden)
-        self.layers = [
+        # A tuple: TensorFlow checkpoints do not track layers in lists.
+        self.layers = tuple(
             dense(
                 size,
                 act,
@@ -127,7 +128,7 @@ class FullyConnectedDecoder(keras.layers.Layer):
             for i, (dense, size, act) in enumerate(
                 zip(kinds, sizes, activations, strict=True)
             )
-        ]
+        )
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         for layer in self.layers:

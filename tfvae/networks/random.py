@@ -33,7 +33,7 @@ def random_features(
     kernel: str = "linear",
     scale: float = 1.0,
     seed: int | None = None,
-) -> keras.Sequential:
+) -> keras.Model:
     """Returns a layer of random features, `[b, D]` to `[b, num_outputs]`.
 
     Args:
@@ -44,9 +44,10 @@ def random_features(
       seed: See `RandomFeatures`.
     """
     features = RandomFeatures(num_outputs, kernel, scale, seed, name="features")
-    return keras.Sequential(
-        [keras.layers.Input((num_observed,)), features], name="random_features"
-    )
+    inputs = keras.layers.Input((num_observed,), dtype=features.phase_dtype)
+    # Not sequential: under a policy of half precision, sequential models round
+    # their inputs.
+    return keras.Model(inputs, features(inputs), name="random_features")
 
 
 @typed_gin.register
@@ -56,7 +57,7 @@ def random_conv_features(
     kernel: str = "linear",
     scale: float = 1.0,
     seed: int | None = None,
-) -> keras.Sequential:
+) -> keras.Model:
     """Returns random features of the four quarters of flat images.
 
     A single convolution whose kernel and stride are half the image's sides:
@@ -90,15 +91,15 @@ def random_conv_features(
         seed,
         name="features",
     )
-    return keras.Sequential(
-        [
-            keras.layers.Input((height * width * channels,)),
-            keras.layers.Reshape((height, width, channels), name="image"),
-            features,
-            *channel_by_channel(),
-        ],
-        name="random_conv_features",
+    dtype = features.phase_dtype
+    inputs = keras.layers.Input((height * width * channels,), dtype=dtype)
+    image = keras.layers.Reshape(
+        (height, width, channels), dtype=dtype, name="image"
     )
+    outputs = features(image(inputs))
+    for layer in channel_by_channel():
+        outputs = layer(outputs)
+    return keras.Model(inputs, outputs, name="random_conv_features")
 
 
 @keras.saving.register_keras_serializable("tfvae")
@@ -114,7 +115,15 @@ class RandomFeatures(keras.layers.Layer):
       scale**2)), with a standard error of at most sqrt(1.5 / n);
     * "laplacian": the same with Cauchy w, for exp(-|x - y|_1 / scale).
 
+    The argument of the cosine is computed in float32 at least, from weights in
+    float32, whatever the dtype policy: half precision has no digits left of a
+    large one. It is as precise as the inputs, which a `keras.Sequential` around
+    the layer rounds to the policy's compute dtype.
+
     Like any layer, it is trained unless its `trainable` is set to False.
+
+    Attributes:
+      phase_dtype: Dtype of what the inputs are projected to.
     """
 
     def __init__(
@@ -150,6 +159,10 @@ class RandomFeatures(keras.layers.Layer):
         self.kernel = kernel
         self.scale = scale
         self.seed = seed
+        self.autocast = False  # Inputs and weights are cast in `call`.
+        self.phase_dtype = self.compute_dtype
+        if kernel != "linear" and self.compute_dtype != "float64":
+            self.phase_dtype = "float32"
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         # One generator for both: with equal seeds, offsets and weights would
@@ -163,23 +176,32 @@ class RandomFeatures(keras.layers.Layer):
         offsets = keras.initializers.RandomUniform(
             0.0, 2.0 * math.pi, generator
         )
+        is_linear = self.kernel == "linear"
         self.projection = self.add_weight(
             name="projection",
             shape=self._projection_shape(input_shape),
             initializer=weights[self.kernel],
+            dtype=None if is_linear else self.phase_dtype,
+            autocast=False,
         )
         self.offsets = self.add_weight(
             name="offsets",
             shape=(self.num_features,),
-            initializer="zeros" if self.kernel == "linear" else offsets,
+            initializer="zeros" if is_linear else offsets,
+            dtype=None if is_linear else self.phase_dtype,
+            autocast=False,
         )
         self.built = True
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        projected = self._project(inputs / self.scale) + self.offsets
+        scaled = tf.cast(inputs, self.phase_dtype) / self.scale
+        weights = tf.cast(self.projection, self.phase_dtype)
+        offsets = tf.cast(self.offsets, self.phase_dtype)
+        projected = self._project(scaled, weights) + offsets
         if self.kernel == "linear":
             return projected
-        return math.sqrt(2.0 / self.num_features) * tf.cos(projected)
+        features = math.sqrt(2.0 / self.num_features) * tf.cos(projected)
+        return tf.cast(features, self.compute_dtype)
 
     def compute_output_shape(
         self, input_shape: Sequence[int | None]
@@ -200,8 +222,8 @@ class RandomFeatures(keras.layers.Layer):
     ) -> tuple[int | None, ...]:
         return (input_shape[-1], self.num_features)
 
-    def _project(self, inputs: tf.Tensor) -> tf.Tensor:
-        return tf.tensordot(inputs, tf.convert_to_tensor(self.projection), 1)
+    def _project(self, inputs: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        return tf.tensordot(inputs, weights, 1)
 
 
 @keras.saving.register_keras_serializable("tfvae")
@@ -254,8 +276,7 @@ class RandomConvFeatures(RandomFeatures):
     ) -> tuple[int | None, ...]:
         return (*self.patch_size, input_shape[-1], self.num_features)
 
-    def _project(self, inputs: tf.Tensor) -> tf.Tensor:
-        weights = tf.convert_to_tensor(self.projection)
+    def _project(self, inputs: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         return tf.nn.conv2d(inputs, weights, self.patch_size, "SAME")
 
 

@@ -105,9 +105,18 @@ def sequence_decoder(
       activation: Activation of the dense layer.
 
     Raises:
-      ValueError: If `num_outputs` is not a multiple of `num_steps`.
+      ValueError: If `num_outputs` is not a multiple of `num_steps`, or under
+        the dtype policy "bfloat16", in which TensorFlow has no initial weights
+        of recurrent layers.
     """
     check_multiple(num_outputs, num_steps, "the number of steps")
+    policy = keras.config.dtype_policy()
+    if policy.variable_dtype == "bfloat16":
+        raise ValueError(
+            "the dtype policy must not have bfloat16 variables for a "
+            "`sequence_decoder`, whose initial weights TensorFlow cannot "
+            f"orthogonalise in it; 'mixed_bfloat16' can, got {policy.name!r}"
+        )
     return keras.Sequential(
         [
             keras.layers.Input((num_latents,)),

@@ -64,7 +64,9 @@ def sum_rows(
 
 def _find_ones(states: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns whether all nonzero entries are ones, and where they are."""
-    places = tf.where(states)  # [number of nonzeros, 2], row by row
+    # On a CPU TensorFlow finds nonzeros of all types but half.
+    nonzero = states != 0.0 if states.dtype == tf.float16 else states
+    places = tf.where(nonzero)  # [number of nonzeros, 2], row by row
     values = tf.gather_nd(states, places)
     return tf.reduce_all(tf.equal(values, tf.ones([], values.dtype))), places
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import keras
 import numpy as np
@@ -35,6 +35,9 @@ class Prior(keras.layers.Layer):
     depend on the model in `connect`). Distribution objects are made from them
     at each call: a stored one would be neither trained nor saved.
 
+    Densities are float32 whatever Keras's dtype policy, and so are weights,
+    even where a model around the prior computes in half precision.
+
     Attributes:
       num_latents: M.
     """
@@ -47,9 +50,16 @@ class Prior(keras.layers.Layer):
           **kwargs: Keyword arguments of `keras.layers.Layer`.
 
         Raises:
-          ValueError: If `num_latents` is not a positive integer.
+          ValueError: If `num_latents` is not a positive integer, or `dtype`
+            is given and not float32.
         """
-        super().__init__(**kwargs)
+        dtype = keras.dtype_policies.get(kwargs.pop("dtype", "float32"))
+        if {dtype.variable_dtype, dtype.compute_dtype} != {"float32"}:
+            raise ValueError(
+                "`dtype` must be float32, in which priors compute under any "
+                f"policy, got {dtype.name!r}"
+            )
+        super().__init__(**kwargs, dtype=dtype)
         check_counts(num_latents=num_latents)
         self.num_latents = num_latents
         self.built = True
@@ -123,8 +133,17 @@ class Prior(keras.layers.Layer):
     def adapt_inputs(self, x: np.ndarray, seed: int = 0) -> None:
         """Initialises weights that live in data space, from `[N, D]`."""
 
+    def add_weight(self, *args: Any, **kwargs: Any) -> keras.Variable:
+        """Creates a weight as Keras does, but one that stays float32."""
+        return super().add_weight(*args, **{"autocast": False, **kwargs})
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_latents": self.num_latents}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        # Files of before name the policy under which the prior was made.
+        return cls(**{**config, "dtype": "float32"})
 
 
 def check_counts(minimum: int = 1, **counts: int) -> None:

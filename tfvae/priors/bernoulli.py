@@ -39,6 +39,7 @@ class IndependentBernoulliPrior(Prior):
         )
 
     def log_prob(self, latents: tf.Tensor) -> tf.Tensor:
+        latents = tf.cast(latents, tf.float32)
         return IndependentBernoulli(self.logits.value).log_prob(latents)
 
     def sample(

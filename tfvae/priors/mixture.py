@@ -115,7 +115,8 @@ def mixture_log_prob(
       logits: `[K]`, log-weights up to a constant.
       components: The K Gaussians, parameters `[K, M]`.
     """
-    log_probs = components.log_prob(latents[..., tf.newaxis, :])  # [..., K]
+    latents = tf.cast(latents, tf.float32)[..., tf.newaxis, :]
+    log_probs = components.log_prob(latents)  # [..., K]
     return tf.reduce_logsumexp(tf.nn.log_softmax(logits) + log_probs, -1)
 
 

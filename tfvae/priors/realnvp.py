@@ -128,7 +128,7 @@ class RealNVPPrior(Prior):
         return self.bijector().inverse(base)
 
     def log_prob_parts(self, latents: tf.Tensor) -> PriorParts:
-        flat = tf.reshape(latents, [-1, self.num_latents])
+        flat = tf.cast(tf.reshape(latents, [-1, self.num_latents]), tf.float32)
         bijector = self._bijector(one_input=True)
         base = bijector.forward(flat)
         log_det = bijector.forward_log_det_jacobian(flat, event_ndims=1)
@@ -179,11 +179,18 @@ class RealNVPPrior(Prior):
         return self.num_latents // 2
 
     def _make_net(self, name: str) -> keras.Sequential:
-        layers = [keras.layers.Dense(n, "leaky_relu") for n in self.hidden]
+        layers = [
+            keras.layers.Dense(n, "leaky_relu", dtype=self.dtype_policy)
+            for n in self.hidden
+        ]
         last = keras.layers.Dense(
-            self.num_latents - self._num_kept, kernel_initializer="zeros"
+            self.num_latents - self._num_kept,
+            kernel_initializer="zeros",
+            dtype=self.dtype_policy,
         )
         net = keras.Sequential([*layers, last], name=name)
+        # The constructor has no such argument.
+        net.dtype_policy = self.dtype_policy
         net.build((None, self._num_kept))
         return net
 

@@ -22,6 +22,7 @@ class StandardNormalPrior(Prior):
     """
 
     def log_prob(self, latents: tf.Tensor) -> tf.Tensor:
+        latents = tf.cast(latents, tf.float32)
         standard = DiagonalGaussian(tf.zeros_like(latents), tf.constant(0.0))
         return standard.log_prob(latents)
 

@@ -83,7 +83,10 @@ class VampPrior(Prior):
                 "VampPrior must be connected to an encoder before it is used: "
                 "make it the prior of a model, or call `connect`"
             )
-        return self._posterior_of(self.pseudo_inputs.value)
+        components = self._posterior_of(self.pseudo_inputs.value)
+        # A network under a policy of half precision may have made them.
+        floats = [tf.cast(parameter, tf.float32) for parameter in components]
+        return type(components)(*floats)
 
     def log_prob(self, latents: tf.Tensor) -> tf.Tensor:
         return mixture_log_prob(
