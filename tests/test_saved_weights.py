@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every layer of the library computes after each way of saving it.
 
-With `-s` it prints the largest difference of outputs, for each layer and way:
+A slow test prints the largest difference of outputs, for each layer and way:
 
-    python -m pytest -s tests/test_saved_weights.py
+    python -m pytest -m slow -s tests/test_saved_weights.py
 """
 
 from __future__ import annotations
@@ -138,12 +138,6 @@ def _drawn(case: Case, seed: int) -> keras.Model:
 
 @pytest.mark.usefixtures("kept_kernels")
 class SavedWeightsTest(tf.test.TestCase, parameterized.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        ways = ("weights", ".keras", ".h5", "Checkpoint", "SavedModel")
-        print(f"\n{'':<26}", *(f"{way:>10}" for way in ways))
-
     def test_every_registered_layer_has_a_case(self):
         registered = set()
         for module, names in registration.CLASSES.items():
@@ -163,9 +157,27 @@ class SavedWeightsTest(tf.test.TestCase, parameterized.TestCase):
         )
 
     @parameterized.named_parameters(*EVERY_CASE)
-    def test_no_way_of_saving_changes_an_output_of(self, case):
-        model = _drawn(case, 0)
-        expected = np.array(case.compute(model, case.inputs))
+    def test_no_file_changes_an_output_of(self, case):
+        differences, _ = self._differences(_drawn(case, 0), case)
+        self.assertEqual(differences, [0.0] * 3)
+
+    @pytest.mark.slow  # As above, and exported; prints a table.
+    def test_no_way_of_saving_changes_an_output(self):
+        ways = ("weights", ".keras", ".h5", "Checkpoint", "SavedModel")
+        print(f"\n{'':<26}", *(f"{way:>10}" for way in ways))
+        for name, case in EVERY_CASE:
+            model = _drawn(case, 0)
+            differences, expected = self._differences(model, case)
+            served = np.abs(self._served(model, case) - expected).max()
+            cells = (f"{number:10.1e}" for number in (*differences, served))
+            print(f"{name:<26} {len(model.weights):>10}", *cells)
+            self.assertEqual(differences, [0.0] * 3)
+            # Graphs of inference round otherwise.
+            self.assertLess(served, 1e-5 * np.abs(expected).max() + 1e-6)
+
+    def _differences(self, model, case):
+        """Returns the largest differences of outputs, and the outputs."""
+        expected = case.compute(model, case.inputs).numpy()
         self.assertAllInRange(expected, -1e6, 1e6)
         self.path = self.create_tempdir().full_path
         copies = (
@@ -174,14 +186,7 @@ class SavedWeightsTest(tf.test.TestCase, parameterized.TestCase):
             self._restored(model, _drawn(case, 1)),
         )
         outputs = [case.compute(copy, case.inputs) for copy in copies]
-        outputs.append(self._served(model, case))
-        differences = [np.abs(y - expected).max() for y in outputs]
-        name = self.id().rpartition("_of_")[2]
-        cells = (f"{difference:10.1e}" for difference in differences)
-        print(f"\n{name:<26} {len(model.weights):>10}", *cells, end=" ")
-        self.assertEqual(differences[:3], [0.0] * 3)
-        # Graphs of inference round otherwise.
-        self.assertLess(differences[3], 1e-5 * np.abs(expected).max() + 1e-6)
+        return [np.abs(y - expected).max() for y in outputs], expected
 
     def _loaded(self, model):
         model.save(f"{self.path}/model.keras")

@@ -16,8 +16,6 @@ from tfvae import networks
 # value: of outputs, and of gradients.
 PRECISION = {
     "mixed_float16": (3e-3, 0.02),
-    "mixed_bfloat16": (0.02, 0.2),
-    "float16": (3e-3, 0.02),
     "bfloat16": (0.02, 0.2),
     "float64": (1e-5, 1e-5),
 }

@@ -61,6 +61,66 @@ class _SamplingTestCase(tf.test.TestCase, parameterized.TestCase):
         self.assertAllLessEqual(difference - STANDARD_ERRORS * error, 1e-6)
 
 
+EXTREMES = (0.0, 1e-42, 1.0, 1e3, 1e10, 1e19, 1e30, 3e38)
+
+
+def _pairs_of_extremes():
+    """All pairs of values with both signs, `[n, 1]` each."""
+    values = np.float32([*EXTREMES, *(-x for x in EXTREMES)])
+    pairs = np.stack(np.meshgrid(values, values), -1).reshape(-1, 2, 1)
+    return tf.constant(pairs[:, 0]), tf.constant(pairs[:, 1])
+
+
+class ExtremesTest(tf.test.TestCase):
+    def test_gaussian_is_finite_for_any_finite_values(self):
+        one, other = _pairs_of_extremes()
+        ones = tf.ones_like(one)
+        for log_variance in (ones, other, -400.0 * ones):
+            for latents, mean in ((one, other), (other, one), (one, one)):
+                self._assert_finite(
+                    lambda z, m, v: [
+                        DiagonalGaussian(m, v).log_prob(z),
+                        DiagonalGaussian(m, v).entropy(),
+                        DiagonalGaussian(m, v).kl_from_standard_normal(),
+                    ],
+                    (latents, mean, log_variance),
+                )
+
+    def test_bernoulli_is_finite_for_any_finite_values(self):
+        one, other = _pairs_of_extremes()
+        self._assert_finite(
+            lambda states, logits: [
+                IndependentBernoulli(logits).log_prob(states),
+                IndependentBernoulli(logits).entropy(),
+            ],
+            (one, other),
+        )
+
+    def _assert_finite(self, function, arguments):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(arguments)
+            values = function(*arguments)
+        for value in values:
+            self.assertTrue(np.isfinite(value).all(), value)
+            for gradient in tape.gradient(value, arguments):
+                if gradient is not None:
+                    self.assertTrue(np.isfinite(gradient).all(), gradient)
+
+    def test_probabilities_of_0_and_1_are_certain(self):
+        certain = IndependentBernoulli(tf.constant([np.inf, -np.inf]))
+        self.assertEqual(certain.log_prob(tf.constant([1.0, 0.0])), 0.0)
+        self.assertEqual(certain.entropy(), 0.0)
+        self.assertLess(certain.log_prob(tf.constant([0.0, 0.0])), -1e14)
+
+    def test_far_latents_do_not_change_the_density_of_others(self):
+        gaussian = _gaussian((4,))
+        latents = np.random.default_rng(2).normal(size=(5, 4))
+        alone = gaussian.log_prob(tf.constant(latents, tf.float32))
+        latents[0] = 1e30
+        found = gaussian.log_prob(tf.constant(latents, tf.float32))
+        self.assertAllClose(found[1:], alone[1:], rtol=1e-6)
+
+
 class DiagonalGaussianTest(_SamplingTestCase):
     @parameterized.parameters(False, True)
     def test_log_prob_is_a_sum_over_latents(self, scalar_variance):

@@ -28,7 +28,7 @@ TRAINED = [
 CLOSED_FORMS = (priors.StandardNormalPrior, priors.IndependentBernoulliPrior)
 # A right estimate is off by more for one seed in two million.
 STANDARD_ERRORS = 5.0
-POLICIES = ("mixed_float16", "bfloat16", "float64")
+POLICIES = ("mixed_float16", "float64")
 
 
 def _space(cls):

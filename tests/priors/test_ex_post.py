@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+import pytest
 import scipy.special
 import scipy.stats
 import tensorflow as tf
 from absl.testing import parameterized
 
+from tests import oracles
 from tests.priors import small
 from tfvae import priors
 
@@ -174,6 +176,70 @@ class FitTest(tf.test.TestCase, parameterized.TestCase):
             history.held_out_log_prob[history.best_epoch],
             history.held_out_log_prob[0],
         )
+
+
+def _draw_moons(num_draws):
+    """Returns latents around two interleaved half circles, `[N, 2]`."""
+    rng = np.random.default_rng(0)
+    angles = np.pi * rng.random(num_draws)
+    is_upper = rng.random(num_draws) < 0.5
+    x = np.where(is_upper, np.cos(angles), 1.0 - np.cos(angles))
+    y = np.where(is_upper, np.sin(angles), 0.5 - np.sin(angles))
+    return np.stack([x, y], -1) + 0.1 * rng.normal(size=(num_draws, 2))
+
+
+def _flow(num_flows, hidden, bound):
+    return priors.RealNVPPrior(2, num_flows, hidden, bound, bound)
+
+
+class MassTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.named_parameters(
+        (
+            "mixture",
+            lambda: small.model(priors.GaussianMixturePrior).prior,
+            0.05,
+        ),
+        ("vamp_prior", lambda: small.model(priors.VampPrior).prior, 0.5),
+        ("unbounded_flow", lambda: _flow(2, (16,), None), 0.1),
+    )
+    def test_fitted_density_has_the_mass_1(self, make, gain):
+        self._assert_mass_1(make, gain, num_points=321)
+
+    @parameterized.parameters(1.0, 5.0, None)
+    @pytest.mark.slow  # Larger flows on a finer grid.
+    def test_fitted_density_of_a_deep_flow_has_the_mass_1(self, bound):
+        self._assert_mass_1(lambda: _flow(6, (32, 32), bound), 0.3, 1001)
+
+    def _assert_mass_1(self, make, gain, num_points):
+        """Asserts a mass of 1 after a fit that gains so many nats at least."""
+        keras.utils.set_random_seed(0)
+        prior = make()
+        history = priors.fit_prior(
+            prior,
+            _draw_moons(2000),
+            epochs=20,
+            batch_size=200,
+            learning_rate=0.01,
+        )
+        best = history.held_out_log_prob[history.best_epoch]
+        self.assertGreater(best, history.held_out_log_prob[0] + gain)
+        axis = np.linspace(-8.0, 8.0, num_points)
+        log_prob = tf.function(prior.log_prob)
+        mass = 0.0
+        for y in np.split(axis, [num_points // 2]):
+            grid = np.stack(np.meshgrid(axis, y), -1).reshape(-1, 2)
+            values = np.float64(log_prob(tf.constant(grid, tf.float32)))
+            mass += np.exp(values).sum() * (axis[1] - axis[0]) ** 2
+        self.assertAllClose(mass, 1.0, rtol=0.0, atol=0.01)
+
+    def test_fitted_probabilities_of_all_states_sum_to_1(self):
+        prior = priors.IndependentBernoulliPrior(3)
+        states = np.random.default_rng(0).random((500, 3)) < [0.02, 0.5, 0.9]
+        priors.fit_prior(prior, states, epochs=3, learning_rate=0.1)
+        every = oracles.enumerate_states(3).astype(np.float32)
+        probs = np.exp(np.float64(prior.log_prob(every)))
+        self.assertAllClose(probs.sum(), 1.0, rtol=1e-5)
+        self.assertAllClose(tf.sigmoid(prior.logits), states.mean(0), atol=0.1)
 
 
 class ArgumentsTest(tf.test.TestCase, parameterized.TestCase):

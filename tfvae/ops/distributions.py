@@ -2,7 +2,9 @@
 """Posterior distributions of latents: diagonal Gaussian, Bernoulli.
 
 They are plain tuples of parameter tensors without variables of their own;
-densities and entropies are differentiable in the parameters.
+densities and entropies are differentiable in the parameters. They and their
+gradients are finite for any finite arguments: far away a log-density falls as
+the square of a logarithm.
 """
 
 from __future__ import annotations
@@ -12,7 +14,17 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfvae.ops import random
+from tfvae.ops import limits, random
+
+# Log-variances count as that at most, either way: standard deviations from
+# 4e-18 to 2e17.
+MAX_LOG_VARIANCE = 80.0
+# Standard deviations from the mean up to which a Gaussian is one; a power of
+# two, so that to divide by it is exact. The square of a larger float32 would
+# soon be infinite.
+_FAR = 2.0**50
+# Largest size of the logits and relaxed states of Bernoulli distributions.
+_MAX_LOGIT = 1e15
 
 
 class DiagonalGaussian(NamedTuple):
@@ -21,7 +33,7 @@ class DiagonalGaussian(NamedTuple):
     Attributes:
       mean: float32 `[..., M]`.
       log_variance: float32 that broadcasts against `mean`; a scalar for an
-        isotropic Gaussian.
+        isotropic Gaussian. What exceeds +-`MAX_LOG_VARIANCE` counts as that.
     """
 
     mean: tf.Tensor
@@ -41,7 +53,7 @@ class DiagonalGaussian(NamedTuple):
         """
         shape = _sample_shape(self.mean, num_samples)
         noise = random.normal(seed, shape)
-        return self.mean + tf.exp(0.5 * self.log_variance) * noise
+        return self.mean + tf.exp(0.5 * self._bounded()) * noise
 
     @property
     def mode(self) -> tf.Tensor:
@@ -50,15 +62,14 @@ class DiagonalGaussian(NamedTuple):
 
     def log_prob(self, latents: tf.Tensor) -> tf.Tensor:
         """Returns log q(z), nats, summed over latents, `[...]`."""
-        scaled = tf.math.squared_difference(latents, self.mean) * tf.exp(
-            -self.log_variance
-        )
-        per_latent = math.log(2.0 * math.pi) + self.log_variance + scaled
+        log_variance = self._bounded()
+        scaled = _scaled_squares(latents, self.mean, log_variance)
+        per_latent = math.log(2.0 * math.pi) + log_variance + scaled
         return -0.5 * tf.reduce_sum(per_latent, -1)
 
     def entropy(self) -> tf.Tensor:
         """Returns the differential entropy, nats, `[...]`."""
-        per_latent = 1.0 + math.log(2.0 * math.pi) + self.log_variance
+        per_latent = 1.0 + math.log(2.0 * math.pi) + self._bounded()
         return 0.5 * tf.reduce_sum(
             tf.broadcast_to(per_latent, tf.shape(self.mean)), -1
         )
@@ -70,9 +81,15 @@ class DiagonalGaussian(NamedTuple):
         Bayes", appendix B.
         """
         # E_q log q - E_q log p = -H(q) + (log 2 pi + mean**2 + variance) / 2.
-        variance = tf.exp(self.log_variance)
-        per_latent = tf.square(self.mean) + variance - 1.0 - self.log_variance
+        log_variance = self._bounded()
+        variance = tf.exp(log_variance)
+        per_latent = _square(self.mean) + variance - 1.0 - log_variance
         return 0.5 * tf.reduce_sum(per_latent, -1)
+
+    def _bounded(self) -> tf.Tensor:
+        return tf.clip_by_value(
+            self.log_variance, -MAX_LOG_VARIANCE, MAX_LOG_VARIANCE
+        )
 
 
 class IndependentBernoulli(NamedTuple):
@@ -132,14 +149,51 @@ class IndependentBernoulli(NamedTuple):
 
     def log_prob(self, states: tf.Tensor) -> tf.Tensor:
         """Returns log q(s), nats, summed over latents, `[...]`."""
-        per_latent = states * self.logits - tf.nn.softplus(self.logits)
+        logits = self._bounded()
+        states = tf.clip_by_value(states, -_MAX_LOGIT, _MAX_LOGIT)
+        per_latent = states * logits - tf.nn.softplus(logits)
         return tf.reduce_sum(per_latent, -1)
 
     def entropy(self) -> tf.Tensor:
         """Returns the entropy, nats, `[...]`."""
         # -p log p - (1 - p) log(1 - p) = softplus(l) - p l.
-        per_latent = tf.nn.softplus(self.logits) - self.mean * self.logits
+        logits = self._bounded()
+        per_latent = tf.nn.softplus(logits) - tf.sigmoid(logits) * logits
         return tf.reduce_sum(per_latent, -1)
+
+    def _bounded(self) -> tf.Tensor:
+        return tf.clip_by_value(self.logits, -_MAX_LOGIT, _MAX_LOGIT)
+
+
+def _scaled_squares(
+    latents: tf.Tensor, mean: tf.Tensor, log_variance: tf.Tensor
+) -> tf.Tensor:
+    """Returns (z - mean)**2 / variance, or less where that is very large."""
+
+    def usual() -> tf.Tensor:
+        squares = tf.math.squared_difference(latents, mean)
+        return squares * tf.exp(-log_variance)
+
+    def extreme() -> tf.Tensor:
+        # Differences of what is smaller are finite.
+        largest = 0.4 * latents.dtype.max
+        near = tf.clip_by_value(latents, -largest, largest)
+        difference = near - tf.clip_by_value(mean, -largest, largest)
+        return _square(difference * tf.exp(-0.5 * log_variance))
+
+    # Mixtures evaluate this for all pairs of latents and components, where the
+    # second way would take three times as long as the first.
+    largest = tf.reduce_max(tf.abs(latents)) + tf.reduce_max(tf.abs(mean))
+    precision = tf.exp(-0.5 * tf.reduce_min(log_variance))
+    return tf.cond(largest * precision < _FAR, usual, extreme)
+
+
+def _square(values: tf.Tensor) -> tf.Tensor:
+    """Returns the squares of values, growing more slowly from `_FAR` on.
+
+    It increases with the absolute value, up to 4e33 for the largest float32.
+    """
+    return tf.square(_FAR * limits.compress(values / _FAR, 1.0))
 
 
 def _sample_shape(

@@ -30,14 +30,13 @@ def importance_weighted_bound(
       num_samples: K, at least 1.
 
     Returns:
-      `[B]`, nats.
+      `[B]`, nats; -inf, with gradient 0, where all weights are zero.
     """
 
     def advance(
         draw: tf.Tensor, total: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        pair = tf.stack([total, log_weight(draw)])
-        return draw + 1, tf.reduce_logsumexp(pair, 0)
+        return draw + 1, _log_add(total, log_weight(draw))
 
     num_samples = tf.cast(num_samples, tf.int32)
     nothing = tf.fill([batch_size], -math.inf)
@@ -49,3 +48,14 @@ def importance_weighted_bound(
         parallel_iterations=1,
     )
     return total - tf.math.log(tf.cast(num_samples, tf.float32))
+
+
+def _log_add(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    """Returns log(exp(one) + exp(other)), differentiable where one is -inf."""
+    low, high = tf.minimum(one, other), tf.maximum(one, other)
+    are_positive = low > -math.inf
+    # The gradient of a difference of infinities would be NaN, selected or not.
+    gap = tf.where(are_positive, low, 0.0) - tf.where(are_positive, high, 0.0)
+    total = high + tf.math.log1p(tf.exp(gap))
+    only = tf.where(high > -math.inf, high, -math.inf)
+    return tf.where(are_positive, total, only)

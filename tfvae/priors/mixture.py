@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -61,8 +62,13 @@ class GaussianMixturePrior(Prior):
 
     def components(self) -> DiagonalGaussian:
         """Returns the K components, parameters `[K, M]`."""
-        variance = tf.exp(self.log_variances.value) + MIN_VARIANCE
-        return DiagonalGaussian(self.means.value, tf.math.log(variance))
+        # log(exp(l) + MIN_VARIANCE), without overflow.
+        smallest = math.log(MIN_VARIANCE)
+        given = self.log_variances.value
+        log_variances = tf.maximum(given, smallest) + tf.math.log1p(
+            tf.exp(-tf.abs(given - smallest))
+        )
+        return DiagonalGaussian(self.means.value, log_variances)
 
     def log_prob(self, latents: tf.Tensor) -> tf.Tensor:
         return mixture_log_prob(latents, self.logits.value, self.components())

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae import typed_gin
-from tfvae.ops import random
+from tfvae.ops import limits, random
 from tfvae.ops.distributions import DiagonalGaussian
 from tfvae.priors.base import Prior, PriorParts, check_counts
 
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
 
 # What adapts to latents that do not vary divides by no less than this.
 MIN_SCALE = 1e-6
+# One coupling scales by a factor of 4e-18 to 2e17 at the most.
+MAX_LOG_SCALE = 40.0
+# Networks see standardised latents clipped to this, which changes no more than
+# how far-away latents are mapped: their outputs would overflow.
+_MAX_INPUT = 1e6
+# Where densities are evaluated, standardised latents grow logarithmically from
+# the first on (a power of two), and those between couplings end at the second:
+# their squares and their gradients are finite.
+_FAR, _FARTHEST = 2.0**33, 2.0**45
 
 
 @typed_gin.register
@@ -72,7 +82,8 @@ class RealNVPPrior(Prior):
           num_flows: Coupling layers, each followed by a permutation. A single
             one leaves half of the latents unchanged.
           hidden: Sizes of each network's hidden layers, input side first.
-          log_scale_bound: Bound on |s|, imposed by a tanh; None for no bound.
+          log_scale_bound: Bound on |s|, imposed by a tanh; None for none but
+            `MAX_LOG_SCALE`.
           shift_bound: Bound on |t|, likewise.
           permutation: "swap" exchanges the halves, as published; "random"
             draws a permutation for each flow, which fits better by some
@@ -199,12 +210,16 @@ class RealNVPPrior(Prior):
 
         The map and its log-determinant then share the networks' outputs
         instead of computing them twice: training steps take a tenth less time.
+        It also brings latents nearer that are so far away that their density
+        is 0, which no inverse undoes.
         """
         tfb = _bijectors()
         steps = [
             tfb.Shift(-self.offset.value),
             tfb.Scale(1.0 / self.scale.value),
         ]
+        if one_input:
+            steps.append(_approached(_near))
         for flow, order in enumerate(self._orders()):
             affine = self._affine_of(flow)
             steps += [
@@ -214,6 +229,8 @@ class RealNVPPrior(Prior):
                 ),
                 tfb.Permute(order),
             ]
+            if one_input:
+                steps.append(_approached(_not_farthest))
         return tfb.Chain(steps[::-1])
 
     def _affine_of(self, flow: int) -> Callable[..., tfp.bijectors.Bijector]:
@@ -221,7 +238,12 @@ class RealNVPPrior(Prior):
         scale_net, shift_net = self.scale_nets[flow], self.shift_nets[flow]
 
         def affine(kept: tf.Tensor, _: int) -> tfp.bijectors.Bijector:
+            kept = tf.clip_by_value(kept, -_MAX_INPUT, _MAX_INPUT)
             log_scale = _bounded(scale_net(kept), self.log_scale_bound)
+            if (self.log_scale_bound or math.inf) > MAX_LOG_SCALE:
+                log_scale = tf.clip_by_value(
+                    log_scale, -MAX_LOG_SCALE, MAX_LOG_SCALE
+                )
             shift = _bounded(shift_net(kept), self.shift_bound)
             return tfb.Chain(
                 [
@@ -262,6 +284,25 @@ def _check_bounds(**bounds: float | None) -> None:
 
 def _bounded(values: tf.Tensor, bound: float | None) -> tf.Tensor:
     return values if bound is None else bound * tf.tanh(values / bound)
+
+
+def _near(latents: tf.Tensor) -> tf.Tensor:
+    return _FAR * limits.compress(latents / _FAR, 1.0)
+
+
+def _not_farthest(latents: tf.Tensor) -> tf.Tensor:
+    return tf.clip_by_value(latents, -_FARTHEST, _FARTHEST)
+
+
+def _approached(
+    function: Callable[[tf.Tensor], tf.Tensor],
+) -> tfp.bijectors.Bijector:
+    """Returns a bijector of a function that is the identity near 0."""
+    return _bijectors().Inline(
+        forward_fn=function,
+        forward_log_det_jacobian_fn=lambda z: tf.zeros([], z.dtype),
+        forward_min_event_ndims=0,
+    )
 
 
 def _once(function: Callable[..., Any]) -> Callable[..., Any]:
