@@ -7,12 +7,13 @@ import ast
 import itertools
 import pathlib
 
+import keras
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
 from tests.lso import tiny
-from tfvae import latent_model, priors
+from tfvae import latent_model, priors, tvae, vae
 from tfvae.lso.latent_space import latent_space
 from tfvae.tvae import Explore
 
@@ -46,6 +47,54 @@ class CallersTest(parameterized.TestCase):
     def test_switch_is_found_where_there_is_one(self):
         self.assertEqual(_switches("\nisinstance(model, VAE | None)"), [2])
         self.assertEmpty(_switches("isinstance(model, LatentModel)"))
+
+
+@keras.saving.register_keras_serializable("tests.latent_model")
+class ListOfLayers(keras.layers.Layer):
+    """A user's decoder, with layers where TensorFlow does not look."""
+
+    def __init__(self, size, **kwargs):
+        super().__init__(**kwargs)
+        self.size = size
+        self.parts = [keras.layers.Dense(3), keras.layers.Dense(size)]
+        self.named = {"last": keras.layers.Dense(size)}
+
+    def build(self, shape):
+        for part in (*self.parts, self.named["last"]):
+            part.build(shape)
+            shape = part.compute_output_shape(shape)
+
+    def call(self, latents):
+        for part in (*self.parts, self.named["last"]):
+            latents = part(latents)
+        return latents
+
+    def compute_output_shape(self, shape):
+        return (shape[0], self.size)
+
+
+class CheckpointTest(tf.test.TestCase, parameterized.TestCase):
+    def _model(self, kind):
+        decoder = ListOfLayers(tiny.NUM_OBSERVED)
+        if kind == "TVAE":
+            return tvae.TVAE(decoder, 4, tiny.NUM_DATA, num_states=5)
+        encoder = tiny.model().encoder
+        return vae.VAE(encoder, decoder, priors.VampPrior(tiny.NUM_LATENTS, 3))
+
+    @parameterized.named_parameters(*EVERY)
+    def test_tensorflow_checkpoint_holds_layers_in_lists(self, kind):
+        model, x = self._model(kind), tiny.data().points
+        model.adapt(x)
+        model.compile("sgd")
+        index = np.arange(len(x)) if model.needs_index else None
+        model.fit(x, index, verbose=0)
+        path = f"{self.create_tempdir().full_path}/weights"
+        tf.train.Checkpoint(model=model).write(path)
+        other = self._model(kind)
+        tf.train.Checkpoint(model=other).read(path).expect_partial()
+        self.assertLen(other.weights, len(model.weights))
+        for one, two in zip(model.weights, other.weights, strict=True):
+            self.assertAllEqual(one, two, msg=one.path)
 
 
 class ConformanceTest(tf.test.TestCase, parameterized.TestCase):

@@ -24,7 +24,7 @@ from tests.tvae import tiny as tiny_tvae
 from tests.vae import tiny as tiny_vae
 from tfvae import likelihoods, networks, registration, vae
 from tfvae.networks.binary import MIN_SPARSE_INPUTS, BinaryDense
-from tfvae.tvae import TVAE, StateStore
+from tfvae.tvae import TVAE, Exploration, StateStore
 from tfvae.tvae.prior import BernoulliPrior
 
 
@@ -118,7 +118,11 @@ MODELS = {
     StateStore: _held(lambda: StateStore(2, 3, 4)),
     vae.VAE: Case(tiny_vae.make, tf.constant(tiny_vae.data())),
     # Not its call, an evolution that takes seconds to trace.
-    TVAE: Case(tiny_tvae.make, tf.eye(tiny_tvae.NUM_LATENTS), TVAE.decode),
+    TVAE: Case(
+        lambda: tiny_tvae.make(exploration=Exploration()),
+        tf.eye(tiny_tvae.NUM_LATENTS),
+        TVAE.decode,
+    ),
 }
 CASES = NETWORKS | PRIORS | LIKELIHOODS | MODELS
 EVERY_CASE = [(make.__name__, case) for make, case in CASES.items()]

@@ -81,6 +81,25 @@ class LatentModel(keras.Model):
             for name in (*names, *self.likelihood.monitored())
         }
 
+    def _track_all_weights(self) -> None:
+        """Makes TensorFlow's checkpoints hold all that Keras's files hold.
+
+        They leave out what a layer keeps in a list or dictionary, as layers of
+        users do, and `assert_existing_objects_matched` does not notice.
+        """
+        seen = {
+            (one.value if isinstance(one, keras.Variable) else one).ref()
+            for one in tf.train.TrackableView(self).descendants()
+            if isinstance(one, (keras.Variable, tf.Variable))
+        }
+        holder = tf.Module()
+        holder.variables_in_lists = [
+            weight.value
+            for weight in self.weights
+            if weight.value.ref() not in seen
+        ]
+        self._left_out = holder
+
     @property
     def iteration(self) -> tf.Variable:
         """Number of training steps so far, int64 scalar."""

@@ -108,7 +108,8 @@ class BestParameters(keras.layers.Layer):
             trainable=False,
             name="bound",
         )
-        self.copies = [
+        # A tuple: TensorFlow checkpoints do not track variables in lists.
+        self.copies = tuple(
             self.add_weight(
                 shape=variable.shape,
                 initializer="zeros",
@@ -117,7 +118,7 @@ class BestParameters(keras.layers.Layer):
                 name=f"best_{variable.name}",
             )
             for variable in variables
-        ]
+        )
         self.built = True
 
     def check_watched(self) -> None:

@@ -224,6 +224,7 @@ class TVAE(LatentModel):
             self._reconstruct_stored_batch,
             input_signature=[data, tf.TensorSpec([None], tf.int32)],
         )
+        self._track_all_weights()
         self.built = True
 
     def get_config(self) -> dict[str, Any]:

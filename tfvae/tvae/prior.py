@@ -68,7 +68,9 @@ class BernoulliPrior(keras.layers.Layer):
 
     def log_prob(self, states: tf.Tensor) -> tf.Tensor:
         """Returns log p(s), nats, `[..., H]` to `[...]`."""
-        return densities.bernoulli_log_prior(states, self.probs.value)
+        # At 0 and 1 themselves, the log-odds would be infinite.
+        probs = tf.clip_by_value(self.probs.value, 1e-30, 1.0 - 2.0**-24)
+        return densities.bernoulli_log_prior(states, probs)
 
     def sample(
         self, seed: tf.Tensor, num_samples: int | tf.Tensor

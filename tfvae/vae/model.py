@@ -191,6 +191,7 @@ class VAE(LatentModel):
                 tf.TensorSpec([2], tf.int32),
             ],
         )
+        self._track_all_weights()
         self.built = True
 
     def get_config(self) -> dict[str, Any]:
