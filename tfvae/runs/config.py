@@ -228,7 +228,9 @@ def _refuse_idle(found: reach.Reach, must_act: Collection[str] = ()) -> None:
         if name not in exempt
         and (found.is_mistake(name) or (found.is_certain and name in must_act))
     ]
-    problems += [why for name, why in found.wrong.items() if name not in exempt]
+    problems += [
+        why for name, why in found.wrong.items() if name not in _origins.run
+    ]
     if problems:
         raise ValueError("; ".join(problems))
 
@@ -621,5 +623,5 @@ def _check_macros(gin_params: Sequence[str], known: set[str]) -> None:
         near = gin_errors.did_you_mean(unknown[0], used)
         raise ValueError(
             f"`{unknown[0]}` must be a macro of the gin files (they use "
-            f"{listed}) or a parameter written as function.parameter{near}."
+            f"{listed}) or a parameter written as function.parameter{near}"
         )

@@ -391,6 +391,12 @@ class Reach:
             return f"bind `{self._defaults[selector]}` too"
         if found is not None and typed_gin.is_configured(found.wrapped):
             return f"`{self._function or 'Python'}` does not call `{short}`"
+        for one in self._registry.all():
+            if found and found.wrapped in typed_gin.uses_of(one.wrapped).builds:
+                return (
+                    f"only `{one.name}` builds {short}, and nothing in this "
+                    f"run refers to `@{one.name}`"
+                )
         reason = f"nothing in this run refers to `@{short}`"
         slot = None if found is None else self._slot(found, {selector})
         return f"{reason}; {slot}" if slot else reason
