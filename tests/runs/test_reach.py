@@ -222,6 +222,19 @@ class ReachTest(parameterized.TestCase):
                 self._load(text, binding, function=one)
         self._load(f"{text}{binding}\n", function=function)
 
+    def test_scope_of_another_call_asks_for_nothing(self):
+        text = _TVAE.replace("@FullyConnectedDecoder", "@one/ConvDecoder")
+        text += "one/ConvDecoder.image_shape = (4, 4, 1)\n"
+        text += "TVAE.evolution = @two/Evolution()\n"
+        text += "TVAE.num_states = 8\ntwo/Evolution.num_children = 2\n"
+        self._load(text, function="train")
+        config.check("train")
+        self.assertEmpty(config.reached("train").idle)
+
+    def test_macro_of_itself_ends(self):
+        self._load(_TVAE + "A = %B\nB = %A\nfit.batch_size = %A\n")
+        self.assertEmpty(config.reached("train").idle)
+
     def test_macro_that_only_reaches_what_is_idle_is_refused(self):
         text = _TVAE + "FLOWS = 2\nRealNVPPrior.num_flows = %FLOWS\n"
         self._load(text, function="train")

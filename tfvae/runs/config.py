@@ -55,6 +55,9 @@ for _optimizer in (
     gin.external_configurable(_optimizer, module="keras.optimizers")
 
 
+_SHOWN_PROBLEMS = 5
+
+
 class _Origins(NamedTuple):
     """Where bindings are from, by their names; files are the rest."""
 
@@ -181,12 +184,7 @@ def read(
     with gin_errors.in_one_line(_registry):
         gin.finalize()
     _check_macros(gin_params, known)
-    given = {
-        _key(one)
-        for param in gin_params
-        for one in gin_text.parse(param).bindings
-    }
-    params = {one.name for one in after if _key(one) in given}
+    params = names(gin_params)
     _origins = _Origins(
         frozenset(
             one.name
@@ -232,7 +230,10 @@ def _refuse_idle(found: reach.Reach, must_act: Collection[str] = ()) -> None:
         why for name, why in found.wrong.items() if name not in _origins.run
     ]
     if problems:
-        raise ValueError("; ".join(problems))
+        more = len(problems) - _SHOWN_PROBLEMS
+        shown = problems[:_SHOWN_PROBLEMS]
+        shown += [f"and {more} more"] if more > 0 else []
+        raise ValueError("; ".join(shown))
 
 
 def check(function: str, *, optional: Collection[str] = ()) -> None:

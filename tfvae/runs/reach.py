@@ -161,7 +161,12 @@ class Reach:
         return found
 
     def _visit(
-        self, selector: str, scope: _Scope, passed: Mapping[str, str] | None
+        self,
+        selector: str,
+        scope: _Scope,
+        passed: Mapping[str, str] | None,
+        *,
+        may_be: bool = False,
     ) -> None:
         """Follows what the bindings of a call refer to.
 
@@ -170,8 +175,9 @@ class Reach:
           scope: The scope of the call.
           passed: Arguments of the call, and where they are from; None if they
             are not known.
+          may_be: Whether it is not known if there is such a call.
         """
-        key = selector, scope, None if passed is None else tuple(passed)
+        key = selector, scope, None if passed is None else tuple(passed), may_be
         if key in self._memo:
             return
         self._memo.add(key)
@@ -193,7 +199,7 @@ class Reach:
             if name in hints:
                 self._check_type(binding, hints[name], found)
         if found is not None:
-            self._note_rest(found, bound, passed)
+            self._note_rest(found, bound, passed, may_be)
 
     def _follow(
         self,
@@ -212,7 +218,9 @@ class Reach:
         """
         if isinstance(value, Macro):
             binding = self._macros.get(value.name)
-            if binding is not None:
+            key = value, scope, id(call)
+            if binding is not None and key not in self._memo:
+                self._memo.add(key)  # A macro may be bound to itself.
                 self.acting.add(binding.name)
                 inner = tuple(value.name.split("/"))
                 self._follow(binding.value, scope, inner, call)
@@ -228,7 +236,8 @@ class Reach:
             # Whatever gets it may call it later, in a scope of its own.
             scopes = [value.scope] if value.scope else [scope, *self._scopes]
             for entered in scopes:
-                self._visit(selector, entered, passed)
+                may_be = entered != scopes[0]
+                self._visit(selector, entered, passed, may_be=may_be)
         else:
             for one in references(value):
                 self._follow(one, scope, call_scope, None)
@@ -252,6 +261,7 @@ class Reach:
         found: Configurable,
         bound: Mapping[str, Binding],
         passed: Mapping[str, str] | None,
+        may_be: bool,
     ) -> None:
         """Notes parameters without bindings, and what gin does not build."""
         declared = typed_gin.uses_of(found.wrapped)
@@ -266,8 +276,10 @@ class Reach:
             if one.kind in (one.VAR_KEYWORD, one.VAR_POSITIONAL):
                 continue
             if one.default is one.empty or one.default is gin.REQUIRED:
-                if passed is not None:
-                    self.missing.append(f"{found.name}.{name}")
+                whole = f"{found.name}.{name}"
+                is_known = passed is not None and not may_be
+                if is_known and whole not in self.missing:
+                    self.missing.append(whole)
                 continue
             self._note_default(found, name, one.default, declared.defaults)
 
@@ -290,7 +302,7 @@ class Reach:
             return
         text = f"{found.name}.{name} = @{used.name}{parentheses}"
         self._defaults[selector] = text
-        self._note_rest(used, {}, None)
+        self._note_rest(used, {}, None, True)
 
     def _registered(self, target: Any) -> str:
         """Returns the selector of a registered function or class, or ""."""
