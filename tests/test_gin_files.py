@@ -186,7 +186,10 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
         task = self.folder / "my_task.py"
         task.write_text(OWN_TASK)
         if name == "runs/optimize.gin":
-            tiny = [*tiny, f"own_task.path = '{task}'"]
+            tiny = [
+                f"own_task.path = '{task}'",
+                "SparseGaussianProcess.num_inducing = 5",
+            ]
         config.load(
             [name],
             [
@@ -196,7 +199,6 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
                 "optimize.budget = 2",
                 "optimize.queries_per_round = 2",
                 "optimize.num_samples = 0",
-                "SparseGaussianProcess.num_inducing = 5",
             ],
         )
         result = optimize.optimize(self.folder / "run")
@@ -282,7 +284,7 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
 
     def _cell_text(self, base, factors, levels):
         files, bindings = grid.files_and_bindings(factors, levels)
-        config.load([base, *files], bindings)
+        config.read([base, *files], bindings)
         return config.text()
 
     def _tiny_data(self, name):
@@ -330,7 +332,6 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
             return [f"DATA = '{path}'"]
         # A TensorFlow Datasets name: as nothing of it may be there, an array.
         return [
-            "DATA = 'any'",
             "experiment.data = @array_file()",
             f"array_file.path = '{path}'",
         ]

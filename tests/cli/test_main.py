@@ -230,8 +230,8 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         ),
         ("train", ["--seed=-1"], "flag --seed=-1"),
         ("train", [], "`--gin_file` must be given, such as"),
-        ("train", [_BARS, "--gin_param=fitt.epochs=1"], "matching 'fitt'"),
-        ("train", [_BARS, "--gin_param=fit.epoch=1"], "named 'epoch'"),
+        ("train", [_BARS, "--gin_param=fitt.epochs=1"], "`fitt` is no"),
+        ("train", [_BARS, "--gin_param=fit.epoch=1"], "`epoch` is no"),
         ("train", [_BARS, "--gin_param=fit.epochs=x"], "strings need quotes"),
         ("train", ["--gin_file=data/array_file.gin"], "`DATA` must be given"),
         ("evaluate", ["--run_dir=/nowhere"], "`run_dir` must be the folder"),
@@ -396,7 +396,12 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_run_can_be_trained_evaluated_and_repeated(self):
         run_dir = f"--run_dir={self.folder / 'run'}"
-        argv = ["--gin_file=runs/bars.gin", *_SMALL, run_dir, "--seed=3"]
+        shared = self.folder / "shared.gin"
+        shared.write_text(
+            "include 'runs/bars.gin'\nRealNVPPrior.num_flows = 7\n"
+            "WIDTH = 3\nevaluate.num_points = 3\n"
+        )
+        argv = [f"--gin_file={shared}", *_SMALL, run_dir, "--seed=3"]
         argv += ["--gin_param=bars.num_test=4"]
         with mock.patch("tfvae.runs.summaries.draw"):
             code, out, err = _call(
@@ -407,9 +412,21 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         self.assertRegex(err, r"epoch 1/1  bound -[\d.]+")
         self.assertRegex(out, "seed +3\n")
         self.assertIn("done: ", out)
+        self.assertEndsWith(
+            out,
+            "\nnot used by this run: RealNVPPrior.num_flows, WIDTH, "
+            "evaluate.num_points\n",
+        )
+        text = (self.folder / "run" / "config.gin").read_text()
+        self.assertIn("\n# RealNVPPrior.num_flows = 7\n", text)
+        self.assertIn("\nevaluate.num_points = 3\n", text)
         code, out, err = _call("evaluate", run_dir)
         self.assertEqual(code, 0, err)
         self.assertRegex(out, r"log_likelihood +-[\d.]+")
+        self.assertRegex(out, r"points +3\n")
+        self.assertNotIn("not used", out)
+        # Another value of what has no effect is no other configuration.
+        shared.write_text(shared.read_text().replace("= 7", "= 8"))
         again = [*argv, "--gin_param=train.export=False"]
         code, out, err = _call("train", *again)
         self.assertEqual(code, 0, err)
@@ -419,6 +436,26 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
             [*again, "--seed=4"],
             "experiment.seed was 3, is now 4",
         )
+
+    @parameterized.parameters(
+        (["--gin_param=TVAE.likelihood=@BernoulliLikelihood()"], "passes `exp"),
+        (
+            ["--gin_param=train/fit.epochs=3"],
+            "nothing enters the scope 'train'",
+        ),
+        (["--gin_param=EPOCS=3"], "`EPOCS` must be a macro"),
+        (["--gin_param=RealNVPPrior.num_flows=7"], "`experiment.model`, which"),
+        (["--gin_param=denoise.export=False"], "`train` does not call `denois"),
+        (["--gin_param=fit.epochs"], "must be name = value"),
+        (["--gin_param=fit.epochs=%EPOCHS"], "must use a macro that is define"),
+        (["--gin_param=FullyConnectedDecoder.hidden=(4,"], "brackets"),
+        (["--gin_param=Adam.learning_rate=1"], "passes `cyclical_adam.min_le"),
+    )
+    def test_binding_without_effect_is_refused_before_any_work(
+        self, argv, message
+    ):
+        self._assert_told("train", [_BARS, "--run_dir=new", *argv], message)
+        self.assertEmpty([*self.folder.iterdir()])
 
     def test_error_of_ours_leaves_a_traceback_in_the_run_folder(self):
         with mock.patch(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import pathlib
+from collections.abc import Sequence
 
 from tfvae.runs import config
 
@@ -30,12 +31,18 @@ _PICTURE = (
 
 def load_bars(*params: str) -> None:
     """Configures `train` with 40 small bar pictures."""
-    config.load(["runs/bars.gin"], [*_MODEL, *_BARS, *params])
+    _load("runs/bars.gin", [*_MODEL, *_BARS], params)
 
 
 def load_picture(*params: str) -> None:
     """Configures `denoise` with a picture of 16 x 16 pixels."""
-    config.load(["runs/denoise.gin"], [*_MODEL, *_PICTURE, *params])
+    _load("runs/denoise.gin", [*_MODEL, *_PICTURE], params)
+
+
+def _load(name: str, defaults: Sequence[str], params: Sequence[str]) -> None:
+    """Loads a file; `params` may make any of the `defaults` idle."""
+    names = [one.partition(" = ")[0] for one in defaults]
+    config.load([name], [*defaults, *params], may_be_idle=names)
 
 
 def metrics(run_dir: str | pathlib.Path) -> list[dict[str, str]]:

@@ -6,6 +6,8 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 
@@ -20,7 +22,11 @@ class ConfigTest(parameterized.TestCase):
     def test_text_read_again_gives_the_same_text(self):
         config.load(
             [self._file("EPOCHS = 3\nfit.epochs = %EPOCHS\n")],
-            ["fit.optimizer = @cyclical_adam", "TVAE.evolution = @Evolution()"],
+            [
+                "fit.optimizer = @cyclical_adam",
+                "experiment.model = @TVAE",
+                "TVAE.evolution = @Evolution()",
+            ],
         )
         text = config.text()
         config.load([self._file(text, "two.gin")])
@@ -43,23 +49,146 @@ class ConfigTest(parameterized.TestCase):
         self.assertEqual(config.value("TVAE.num_latents"), 64)
 
     @parameterized.parameters(
-        ("fitt.epochs = 1", ValueError, "No configurable matching 'fitt'"),
-        ("fit.epoch = 1", ValueError, "doesn't have a parameter named 'epoch'"),
-        ("fit.optimizer = @nope", ValueError, "matching reference '@nope'"),
+        ("fitt.epochs = 1", ValueError, "`fitt` is no function.*mean `fit`"),
+        (
+            "fit.epoch = 1",
+            ValueError,
+            "`epoch` is no parameter of `fit`; did you mean `epochs`",
+        ),
+        (
+            "fit.optimizer = @nope",
+            ValueError,
+            "`fit.optimizer` must refer to what exists, got @nope",
+        ),
         (
             "fit.optimizer = nope",
             SyntaxError,
-            "strings need quotes of their own",
+            "`fit.optimizer` must be a Python value, got nope; strings need "
+            "quotes: --gin_param=\"fit.optimizer='nope'\"",
         ),
         ("IMAEG = 'a.png'", ValueError, "`IMAEG` must be a macro"),
-        ("fit.epochs 3", SyntaxError, "expected ':' or '='"),
+        ("fit.epochs 3", SyntaxError, "must be name = value.*got 'fit.epochs"),
     )
     def test_mistakes_are_reported(self, param, error, message):
         with self.assertRaisesRegex(error, message):
             config.load([], [param])
 
+    @parameterized.parameters(
+        (
+            "fit.epochs = %EPOCHS",
+            "`fit.epochs` must use a macro that is defined, got %EPOCHS; "
+            "--gin_param=EPOCHS=... defines it",
+        ),
+        (
+            "fit.epochs = x/y.npy",
+            "`fit.epochs` must be a Python value, got x/y.npy; strings need "
+            "quotes: --gin_param=\"fit.epochs='x/y.npy'\"",
+        ),
+        (
+            "fit.epochs = true",
+            "`fit.epochs` must be a Python value, such as True, got true",
+        ),
+        (
+            "fit.epochs = [a, 3]",
+            "`fit.epochs` must be a Python value or a reference such as @name "
+            "or %MACRO, got [a, 3] at 'a'; strings need quotes",
+        ),
+        (
+            "fit.epochs = (4,",
+            "`fit.epochs = (4,` must have all brackets and quotes closed, got "
+            "its end first",
+        ),
+        ("fit.epochs", "a binding must be name = value, such as fit.epochs = "),
+        (
+            "fit.epochs = %gin.REQUIRED",
+            "`fit.epochs` must be given, as in --gin_param=fit.epochs=...",
+        ),
+        (
+            "fit.optimizer = @cyclicaladam",
+            "`fit.optimizer` must refer to what exists, got @cyclicaladam; did "
+            "you mean `@cyclical_adam`?",
+        ),
+        (
+            "TVAE.num_latent = 3",
+            "`num_latent` is no parameter of `TVAE`; did you mean `num_latents",
+        ),
+    )
+    def test_mistake_is_reported_in_one_line(self, param, message):
+        with self.assertRaises((SyntaxError, ValueError)) as caught:
+            config.load([], [param])
+        self.assertStartsWith(str(caught.exception), message)
+        self.assertNotIn("\n", str(caught.exception))
+
+    @parameterized.parameters(
+        ("fit.epochs = ten", "strings need quotes: fit.epochs='ten'"),
+        ("fit.epochs = (1,\nfit.batch_size = 3", "closed before the next bind"),
+        ("include 'runs/bar.gin'", "got 'runs/bar.gin'; did you mean `runs/b"),
+        ("fit.epoch = 1", "`epoch` is no parameter of `fit`; did you mean"),
+        ("fit.optimizer = @nope", "`fit.optimizer` must refer to what exists"),
+        ("fit.epochs", "must be name = value.*got 'fit.epochs'"),
+    )
+    def test_mistake_in_a_file_is_reported_with_its_line(self, line, message):
+        path = self._file(f"# A comment.\n{line}\n")
+        number = 3 if "\n" in line else 2
+        with self.assertRaisesRegex(
+            (OSError, SyntaxError, ValueError),
+            f"^.*one.gin, line {number}: .*{message}[^\n]*$",
+        ):
+            config.load([path])
+
+    def test_required_macro_need_not_act(self):
+        other = ["experiment.data = @bars()"]
+        config.load(["data/array_file.gin"], ["DATA = 'a'", *other])
+        self.assertEqual(config.value("DATA/macro.value"), "a")
+
+    def test_text_of_a_run_has_what_can_not_act_as_comments(self):
+        path = self._file(
+            "experiment.model = @TVAE\nTVAE.num_latents = 3\n"
+            "RealNVPPrior.num_flows = %FLOWS\nRealNVPPrior.seed = 1\n"
+            "FLOWS = 7\nEPOCHS = 2\nfit.epochs = %EPOCHS\n"
+        )
+        config.load([path])
+        text = config.text_of_run()
+        self.assertEqual(
+            config.bindings(text),
+            {
+                "EPOCHS": "2",
+                "TVAE.num_latents": "3",
+                "experiment.model": "@TVAE",
+                "fit.epochs": "%EPOCHS",
+            },
+        )
+        self.assertEndsWith(
+            text,
+            "# Not used by this run:\n# FLOWS = 7\n"
+            "# RealNVPPrior.num_flows = %FLOWS\n# RealNVPPrior.seed = 1\n",
+        )
+
+    def test_text_of_a_run_has_all_that_code_of_the_user_may_use(self):
+        path = self._file("import my_own\nRealNVPPrior.num_flows = 7\n")
+        module = types.ModuleType("my_own")
+        with mock.patch.dict(sys.modules, my_own=module):
+            config.load([path])
+            self.assertEqual(config.text_of_run(), config.text())
+
+    def test_bindings_of_a_run_are_not_judged_again(self):
+        folder = pathlib.Path(self.create_tempdir().full_path)
+        (folder / "config.gin").write_text(
+            "fit.epochs = 3\nTVAE.seed = 3\nexperiment.model = @TVAE\n"
+            "RealNVPPrior.num_flows = 7\n"
+        )
+        config.load_run(folder, function="evaluate")
+        self.assertEmpty(config.unused("evaluate"))
+        shared = self._file("evaluate.num_points = 3\nbars.seed = 1\n")
+        config.load_run(folder, [shared], function="evaluate")
+        self.assertEqual(
+            config.unused("evaluate", is_whole=False), ["bars.seed"]
+        )
+        with self.assertRaisesRegex(ValueError, "`fit.epochs` has no effect"):
+            config.load_run(folder, [], ["fit.epochs = 4"], function="evaluate")
+
     def test_missing_file_is_reported(self):
-        with self.assertRaisesRegex(OSError, "Unable to open file: no.gin"):
+        with self.assertRaisesRegex(OSError, "file must exist, got 'no.gin'"):
             config.load(["no.gin"])
 
     def test_missing_value_is_reported_with_an_example(self):

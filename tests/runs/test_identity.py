@@ -13,10 +13,13 @@ _FOLDER = pathlib.Path("some/run")
 
 class IdentityTest(parameterized.TestCase):
     def test_differences_name_both_values(self):
+        model = "experiment.model = @TVAE\n"
         saved = "fit.batch_size = 32\nfit.epochs = 3\nTVAE.num_states = 5\n"
         current = "fit.batch_size = 64\nfit.epochs = 5\n"
         self.assertEqual(
-            identity.differences(saved, current, identity.TRAINING),
+            identity.differences(
+                model + saved, model + current, identity.TRAINING
+            ),
             [
                 "TVAE.num_states was 5, is now not set",
                 "fit.batch_size was 32, is now 64",
@@ -69,14 +72,26 @@ class IdentityTest(parameterized.TestCase):
     )
     def test_paths_are_compared_as_a_whole(self, before, after, are_same):
         for name in ("own_task.path", "optimize.warm_start"):
-            saved = f"{name} = {before}\n"
-            current = "" if after is None else f"{name} = {after}\n"
+            task = "optimize.task = @own_task()\n"
+            saved = f"{task}{name} = {before}\n"
+            current = task if after is None else f"{task}{name} = {after}\n"
             found = identity.differences(saved, current, identity.TRAINING)
             self.assertLen(found, 0 if are_same else 1)
         other = identity.differences(
             f"a.b = {before}\n", f"a.b = {after}\n", identity.TRAINING
         )
         self.assertLen(other, 1)
+
+    def test_what_can_not_act_makes_no_difference(self):
+        run = "experiment.model = @TVAE\nTVAE.num_latents = 3\n"
+        idle = "RealNVPPrior.num_flows = 7\nFLOWS = 3\n"
+        for saved, current in ((run + idle, run), (run, run + idle)):
+            found = identity.differences(saved, current, identity.TRAINING)
+            self.assertEmpty(found)
+        vae = "experiment.model = @vae\nvae.prior = @RealNVPPrior\n"
+        self.assertLen(
+            identity.differences(vae + idle, vae, identity.TRAINING), 1
+        )
 
     def test_layout_of_the_text_makes_no_difference(self):
         saved = "a.b = [1, 2]\n\n# a comment\nc.d = 'e'\n"

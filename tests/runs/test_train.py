@@ -255,10 +255,7 @@ class TrainTest(tf.test.TestCase, parameterized.TestCase):
 
     @parameterized.parameters(
         "fit.epochs = 0",
-        "fit.epochs = 'abc'",
-        "fit.epochs = 2.5",
         "fit.batch_size = True",
-        "fit.observe_every = None",
         "fit.checkpoint_every = 0",
         "fit.keep_checkpoints = 0",
         "fit.steps_per_execution = -1",
@@ -267,6 +264,16 @@ class TrainTest(tf.test.TestCase, parameterized.TestCase):
         name, _, value = param.partition(" = ")
         with self.assertRaisesRegex(
             ValueError, f"`{name}` must be a positive integer, got {value}"
+        ):
+            self._train(self.folder / "run", param)
+
+    @parameterized.parameters(
+        "fit.epochs = 'abc'", "fit.epochs = 2.5", "fit.observe_every = None"
+    )
+    def test_numbers_must_be_of_the_right_type(self, param):
+        name, _, value = param.partition(" = ")
+        with self.assertRaisesRegex(
+            ValueError, f"`{name}` must be of type int, got {value}"
         ):
             self._train(self.folder / "run", param)
 

@@ -31,6 +31,7 @@ from tfvae.sweeps import (
 _STUB = pathlib.Path(__file__).with_name("stub_worker.py")
 _STUDY = """
 fit.epochs = 3
+fit.optimizer = @cyclical_adam
 cyclical_adam.min_learning_rate = 0.5
 study.factors = {
     'size': {'small': ['fit.batch_size = 8'], 'large': ['%s']},
@@ -84,6 +85,7 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
                 "fit.batch_size": "64",
                 "fit.epochs": "3",
                 "fit.observe_every": "9",
+                "fit.optimizer": "@cyclical_adam",
             },
         )
 
@@ -147,9 +149,40 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
             self._study("study.seed_bindings = ['experiment.seed = 3']")
         self.assertEmpty(self._counts())
 
+    @parameterized.parameters(
+        (["TVAE.num_states = 8"], "nothing in this run refers to `@TVAE`"),
+        (["fit.parts = 8"], "the run passes one of its own"),
+    )
+    def test_override_that_no_cell_uses_is_refused(self, overrides, why):
+        model = "experiment.model = @vae"
+        with self.assertRaisesRegex(
+            ValueError, f"` has no effect in any cell: {why}"
+        ):
+            self._study(model, overrides=overrides)
+        self.assertEmpty(self._counts())
+
+    def test_binding_that_some_cell_uses_is_accepted(self):
+        factors = {
+            "model": {
+                "a": ["experiment.model = @TVAE"],
+                "b": ["experiment.model = @vae"],
+            }
+        }
+        lines = self._study(
+            f"study.factors = {factors}",
+            "study.repetitions = 1",
+            "TVAE.num_latents = 3",
+            "RealNVPPrior.num_flows = 7",
+            overrides=["TVAE.num_states = 8"],
+        ).splitlines()
+        self.assertStartsWith(lines[-1], "not used by this run: RealNVPPrior.")
+        self.assertNotIn("TVAE", lines[-1])
+
     def test_wrong_binding_is_reported_before_anything_is_trained(self):
         factors = {"a": {"b": ["fit.batch_size = 8"], "c": ["fit.no = 1"]}}
-        with self.assertRaisesRegex(ValueError, "have a parameter named 'no'"):
+        with self.assertRaisesRegex(
+            ValueError, "`no` is no parameter of `fit`, which has epochs"
+        ):
             self._study(f"study.factors = {factors}")
         self.assertEmpty(self._counts())
 

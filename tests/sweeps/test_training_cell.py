@@ -28,6 +28,7 @@ _SMALL = (
     "resplit_images.num_test = 40",
     "FullyConnectedDecoder.hidden = (16,)",
     "fully_connected_encoder.hidden = (16,)",
+    "cell.features = @ClassifierFeatures",
     "ClassifierFeatures.num_steps = 3",
     "fit.epochs = 2",
     "fit.batch_size = 50",
@@ -41,7 +42,7 @@ def _load(name, levels, *params):
     files, bindings = grid.files_and_bindings(factors, levels)
     path = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / "base.gin"
     path.write_text(base)
-    config.load([path, *files], [*bindings, *_SMALL, *params])
+    config.read([path, *files], [*bindings, *_SMALL, *params])
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ and the errors of wrong or missing flags appear at once.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import logging
 import math
 import os
@@ -127,9 +128,13 @@ def _check_gin_files(values: flags.FlagValues) -> None:
         if os.path.isfile(path) or (folder / path).is_file():
             continue
         packaged = path.removeprefix("gin/")
+        known = [
+            one.relative_to(folder).as_posix() for one in folder.rglob("*.gin")
+        ]
+        near = difflib.get_close_matches(packaged, known, 1)
         hint = "`tfvae list` prints the packaged ones"
-        if (folder / packaged).is_file():
-            hint = f"did you mean --gin_file={packaged}?"
+        if near:
+            hint = f"did you mean --gin_file={near[0]}?"
         raise ValueError(
             f"`--gin_file` must be an existing file, got {path!r}; {hint}"
         )

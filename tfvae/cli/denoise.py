@@ -71,10 +71,13 @@ def check(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> None:
     """Runs the subcommand."""
     from tfvae.runs import config
-    from tfvae.runs.denoise import denoise, schedule_bindings
+    from tfvae.runs.denoise import HALF_CYCLE, denoise, schedule_bindings
 
     gin_files = config.with_data(values.gin_file, "runs/denoise.gin")
     bindings = schedule_bindings(values.run_dir, values.epochs)
     bindings += console.bindings(values, _PARAMETERS)
-    config.load(gin_files, bindings)
+    may_be_idle = [HALF_CYCLE] if values.epochs is not None else []
+    config.load(
+        gin_files, bindings, function="denoise", may_be_idle=may_be_idle
+    )
     denoise(values.run_dir)

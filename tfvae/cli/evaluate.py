@@ -23,5 +23,6 @@ def main(values: flags.FlagValues) -> None:
     from tfvae.runs.evaluate import evaluate
 
     run_dir = values.run_dir
-    config.load_run(run_dir, values.gin_file, console.bindings(values))
+    bindings = console.bindings(values)
+    config.load_run(run_dir, values.gin_file, bindings, function="evaluate")
     evaluate(run_dir)

@@ -34,5 +34,5 @@ def main(values: flags.FlagValues) -> None:
 
     run_dir = values.run_dir
     bindings = console.bindings(values, {"output": "export.output"})
-    config.load_run(run_dir, values.gin_file, bindings)
+    config.load_run(run_dir, values.gin_file, bindings, function="export")
     export(run_dir)

@@ -72,7 +72,7 @@ def main(values: flags.FlagValues) -> None:
         for name in _PARAMETERS
         if values[name].value is not None
     ]
-    config.load(values.gin_file, values.gin_param + flag_bindings)
+    config.read(values.gin_file, values.gin_param + flag_bindings)
     overrides = [
         one for one in values.gin_param if not one.lstrip().startswith("study.")
     ]

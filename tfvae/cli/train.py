@@ -26,5 +26,5 @@ def main(values: flags.FlagValues) -> None:
     from tfvae.runs import config
     from tfvae.runs.train import train
 
-    config.load(values.gin_file, console.bindings(values))
+    config.load(values.gin_file, console.bindings(values), function="train")
     train(values.run_dir)

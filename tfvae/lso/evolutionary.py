@@ -28,6 +28,7 @@ from tfvae.tvae import operators
 
 
 @typed_gin.register
+@typed_gin.uses(defaults={"evolution": evolutions.Evolution})
 @dataclasses.dataclass(frozen=True)
 class EvolutionaryExpectedImprovement:
     """Queries the maximum of expected improvement over binary latents.

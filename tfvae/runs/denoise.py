@@ -18,7 +18,7 @@ from tfvae.runs.experiment import Experiment, experiment, fit
 from tfvae.runs.run_directory import RunDirectory
 
 _RESTORED = "restored.png"
-_HALF_CYCLE = "cyclical_adam.half_cycle_epochs"
+HALF_CYCLE = "cyclical_adam.half_cycle_epochs"
 
 
 def schedule_bindings(
@@ -39,11 +39,12 @@ def schedule_bindings(
         run = RunDirectory(run_dir)
         if run.config.exists() and run.has_checkpoints:
             saved = config.bindings(run.config.read_text(encoding="utf-8"))
-            half_cycle = saved.get(_HALF_CYCLE, half_cycle)
-    return [f"{_HALF_CYCLE} = {half_cycle}"]
+            half_cycle = saved.get(HALF_CYCLE, half_cycle)
+    return [f"{HALF_CYCLE} = {half_cycle}"]
 
 
 @typed_gin.configurable
+@typed_gin.uses(experiment, fit)
 def denoise(
     run_dir: str | os.PathLike[str],
     *,
@@ -70,6 +71,7 @@ def denoise(
         `run_dir` has a run of another configuration.
       RuntimeError: If another process is using `run_dir`.
     """
+    config.check("denoise")
     run = RunDirectory(run_dir)
     with run.locked_for_training() as is_finished:
         if output is not None:
@@ -100,6 +102,7 @@ def denoise(
         final.update(_scores(parts.restoration, restored))
         summary = run.write_summary(rows, final, parts.seed)
         summaries.report(run, summary)
+        summaries.print_unused(config.unused("denoise"))
     return summary
 
 

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from tfvae import typed_gin
-from tfvae.runs import summaries
+from tfvae.runs import config, summaries
 from tfvae.runs.experiment import experiment
 from tfvae.runs.run_directory import RunDirectory
 
 
 @typed_gin.configurable
+@typed_gin.uses(experiment)
 def evaluate(
     run_dir: str | os.PathLike[str], *, num_points: int | None = 1000
 ) -> dict[str, Any]:
@@ -38,6 +39,7 @@ def evaluate(
     Raises:
       FileNotFoundError: If the run has no checkpoint.
     """
+    config.check("evaluate")
     run = RunDirectory(run_dir)
     with run.locked():
         parts = experiment()
@@ -77,6 +79,7 @@ def evaluate(
         path = run.write_json("evaluation.json", figures)
     summaries.print_figures(figures)
     print(f"wrote {path}")
+    summaries.print_unused(config.unused("evaluate"))
     return figures
 
 

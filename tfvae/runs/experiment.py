@@ -46,6 +46,20 @@ class Experiment(NamedTuple):
 
 
 @typed_gin.configurable
+@typed_gin.uses(
+    passes={
+        "decoder": typed_gin.arguments(
+            "the number of outputs that `experiment.likelihood` needs"
+        ),
+        "likelihood": typed_gin.arguments(),
+        "model": typed_gin.arguments(
+            "`experiment.decoder`",
+            likelihood="`experiment.likelihood`",
+            num_data="the number of points of `experiment.data`",
+            seed="`experiment.seed`",
+        ),
+    }
+)
 def experiment(
     *,
     data: Observations | Restoration = gin.REQUIRED,
@@ -111,10 +125,31 @@ def experiment(
             noise.validate(observations.test)
         except ValueError as err:
             raise ValueError(f"test data: {err}.") from err
+    config.refuse_passed()
     return Experiment(built, observations, restoration, seed)
 
 
 @typed_gin.register
+@typed_gin.uses(
+    passes={
+        "encoder": typed_gin.arguments("`vae.network`", "`vae.num_latents`"),
+        "network": typed_gin.arguments(
+            "the number of outputs that `vae.encoder` needs"
+        ),
+        "prior": typed_gin.arguments("`vae.num_latents`"),
+    },
+    builds={
+        VAE: typed_gin.arguments(
+            "`vae.encoder`",
+            "`experiment.decoder`",
+            "`vae.prior`",
+            "`experiment.likelihood`",
+            objective="`vae.objective`",
+            seed="`experiment.seed`",
+        )
+    },
+    defaults={"objective": Elbo},
+)
 def vae(
     decoder: keras.layers.Layer,
     likelihood: Likelihood,
@@ -181,6 +216,19 @@ def _thinned(observations: Observations, max_points: int) -> Observations:
 
 
 @typed_gin.register
+@typed_gin.uses(
+    builds={
+        keras.optimizers.Adam: typed_gin.arguments(
+            "`cyclical_adam.min_learning_rate` and "
+            "`cyclical_adam.max_learning_rate`"
+        ),
+        tfvae.schedules.TriangularCyclical: typed_gin.arguments(
+            "`cyclical_adam.min_learning_rate`",
+            "`cyclical_adam.max_learning_rate`",
+            "`cyclical_adam.half_cycle_epochs`",
+        ),
+    }
+)
 def cyclical_adam(
     steps_per_epoch: int,
     *,
@@ -209,6 +257,13 @@ def cyclical_adam(
 
 
 @typed_gin.register
+@typed_gin.uses(
+    builds={
+        FusedAdam: typed_gin.arguments(
+            "`constant_adam.learning_rate`", epsilon="`constant_adam.epsilon`"
+        )
+    }
+)
 def constant_adam(
     steps_per_epoch: int,
     *,
@@ -226,6 +281,9 @@ def constant_adam(
 
 
 @typed_gin.configurable
+@typed_gin.uses(
+    passes={"optimizer": typed_gin.arguments("the gradient steps of an epoch")}
+)
 def fit(
     run: RunDirectory,
     parts: Experiment,
@@ -423,7 +481,7 @@ def _callbacks(
         observe,
         table,
         tfvae.callbacks.TensorBoardLog(
-            run.tensorboard, observe, {"config.gin": config.text()}
+            run.tensorboard, observe, {"config.gin": config.text_of_run()}
         ),
         saver,
         tfvae.callbacks.Progress(),

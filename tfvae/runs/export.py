@@ -7,11 +7,13 @@ import os
 import pathlib
 
 from tfvae import serving, typed_gin
+from tfvae.runs import config, summaries
 from tfvae.runs.experiment import experiment
 from tfvae.runs.run_directory import RunDirectory
 
 
 @typed_gin.configurable
+@typed_gin.uses(experiment)
 def export(
     run_dir: str | os.PathLike[str], *, output: str | None = None
 ) -> pathlib.Path:
@@ -27,6 +29,7 @@ def export(
     Raises:
       FileNotFoundError: If the run has no checkpoint.
     """
+    config.check("export")
     run = RunDirectory(run_dir)
     with run.locked():
         parts = experiment()
@@ -38,4 +41,5 @@ def export(
                 parts.model, path, event_shape=parts.observations.event_shape
             )
     print(f"wrote {path}, the model after {checkpoint.epoch} epochs")
+    summaries.print_unused(config.unused("export"))
     return path

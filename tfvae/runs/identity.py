@@ -131,8 +131,8 @@ def differences(saved: str, current: str, rules: Rules) -> list[str]:
 
 
 def _values(text: str) -> dict[str, str]:
-    """Returns values by name, with a macro for the epochs resolved."""
-    values = config.bindings(text)
+    """Returns what can act, by name, with a macro for the epochs resolved."""
+    values = config.acting(text)
     epochs = values.get(EPOCHS, "")
     if epochs.startswith("%"):
         values[EPOCHS] = values.pop(epochs.removeprefix("%"), epochs)

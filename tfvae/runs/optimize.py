@@ -29,7 +29,13 @@ from tfvae.lso.surrogates import Surrogate
 from tfvae.lso.tasks.base import Task
 from tfvae.lso.weighting import Weighting
 from tfvae.optimizers import FusedAdam
-from tfvae.runs import config, identity, optimization_results, task_files
+from tfvae.runs import (
+    config,
+    identity,
+    optimization_results,
+    summaries,
+    task_files,
+)
 from tfvae.runs.experiment import Experiment, experiment
 from tfvae.runs.optimization_figures import TOP, write_run_figures
 from tfvae.runs.optimization_results import RESULT
@@ -110,15 +116,32 @@ def load(
       ValueError: If the gin files do not use the task of the file.
     """
     seeds = [f"{name}.seed = {seed}" for name in ("optimize", "scored_data")]
-    config.load(gin_files, [*gin_params, *(seeds if seed is not None else ())])
+    config.load(
+        gin_files,
+        [*gin_params, *(seeds if seed is not None else ())],
+        function="optimize",
+        may_be_idle=("own_task.path", "scored_data.seed"),
+    )
     if task and "@own_task" not in config.text():
         raise ValueError(
             "`--task` must come with gin files that use @own_task(), such as "
             f"runs/optimize.gin, got {', '.join(map(str, gin_files))}"
         )
+    is_trained = config.value("optimize.warm_start") is not None
+    config.check("optimize", optional=("fit",) if is_trained else ())
 
 
 @typed_gin.configurable
+@typed_gin.uses(
+    experiment,
+    train,
+    builds={
+        FusedAdam: typed_gin.arguments(
+            "`Retraining.learning_rate`", epsilon="`Retraining.epsilon`"
+        )
+    },
+    defaults={"retraining": Retraining},
+)
 def optimize(
     run_dir: str | os.PathLike[str],
     asked: Asked | None = None,
@@ -177,6 +200,7 @@ def optimize(
         another kind or configuration.
       RuntimeError: If another process is using the folder.
     """
+    config.check("optimize", optional=("experiment", "fit", "optimize"))
     plan = Plan(
         budget=budget,
         queries_per_round=queries_per_round,
@@ -196,6 +220,7 @@ def optimize(
     # An objective may change the current folder.
     run = RunDirectory(os.path.abspath(run_dir))
     told = _told(asked, run)
+    is_new = RunDirectory(run.path / MODEL).read_summary() is None
     with run.locked(Kind.OPTIMIZATION):
         # With ask/tell, only the queries go to standard output.
         aside = sys.stdout if asked is None else sys.stderr
@@ -215,6 +240,9 @@ def optimize(
             write_run_figures(run.path)
         if asked is None:
             _print_result(run, result)
+            is_whole = is_new or warm_start is not None
+            unused = config.unused("optimize", is_whole=is_whole)
+            summaries.print_unused(unused)
     return result
 
 

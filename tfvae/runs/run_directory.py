@@ -207,7 +207,7 @@ class RunDirectory:
 
     def write_config(self) -> None:
         """Writes gin's configuration to config.gin."""
-        _write(self.config, config.text())
+        _write(self.config, config.text_of_run())
 
     def write_json(self, name: str, content: dict[str, Any]) -> pathlib.Path:
         """Writes a JSON file atomically and returns its path."""

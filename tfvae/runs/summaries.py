@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -228,6 +228,12 @@ def report_finished(run: RunDirectory) -> dict[str, Any]:
         "raise fit.epochs to continue"
     )
     return summary
+
+
+def print_unused(names: Sequence[str]) -> None:
+    """Prints a line that names the bindings which a run has not used."""
+    if names:
+        print(f"not used by this run: {', '.join(names)}", flush=True)
 
 
 def print_figures(figures: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ import scipy.optimize
 
 from tfvae import typed_gin
 from tfvae.callbacks import Observation
-from tfvae.runs import summaries
+from tfvae.runs import config, summaries
 from tfvae.runs.experiment import Experiment, experiment, fit
 from tfvae.runs.run_directory import RunDirectory
 
@@ -21,6 +21,7 @@ _FEATURE_TOLERANCE = 0.25
 
 
 @typed_gin.configurable
+@typed_gin.uses(experiment, fit)
 def train(
     run_dir: str | os.PathLike[str],
     parts: Experiment | None = None,
@@ -50,6 +51,9 @@ def train(
         `run_dir` has a run of another configuration.
       RuntimeError: If another process is using `run_dir`.
     """
+    is_own = parts is None
+    if is_own:
+        config.check("train")
     run = RunDirectory(run_dir)
     with run.locked_for_training() as is_finished:
         if is_finished:
@@ -69,6 +73,8 @@ def train(
                 summaries.export(run, parts)
         summary = run.write_summary(rows, final, parts.seed)
         summaries.report(run, summary)
+        if is_own:
+            summaries.print_unused(config.unused("train"))
     return summary
 
 

@@ -17,7 +17,7 @@ import gin
 import tfvae.runs.optimize
 import tfvae.sweeps.training_cell  # noqa: F401 (registers with gin)
 from tfvae import typed_gin
-from tfvae.runs import config, identity
+from tfvae.runs import config, identity, summaries
 from tfvae.runs.run_directory import Kind, RunDirectory, UnexpectedError
 from tfvae.sweeps import folders, pool
 from tfvae.sweeps.grid import (
@@ -118,7 +118,7 @@ def study(
       UnexpectedError: If cells failed, after all others have been run.
     """
     num_workers = _checked_workers(workers)
-    _function("cell", cell)
+    run_cell = _function("cell", cell)
     _function("report", report)
     layout = Layout.of(factors, columns, separate)
     grid = cells(
@@ -133,12 +133,16 @@ def study(
     with run.locked(Kind.STUDY):
         base = run.path / folders.BASE
         folders.write_text(base, _without_study(config.text()))
-        texts = _texts(base, grid, factors, seed_bindings, last)
+        texts, unused = _texts(
+            base, grid, factors, seed_bindings, last, overrides, run_cell
+        )
         _check_distinct(grid, texts)
         _check_same(run.path, texts)
         _write_study(run.path, grid, layout, texts, report)
         failed = _run(run.path, grid, num_workers, cell)
         write_report(run.path)
+    if not smoke:  # Smaller cells use less.
+        summaries.print_unused(unused)
     if failed:
         raise UnexpectedError(_failures(run.path, failed, len(grid)))
 
@@ -217,16 +221,52 @@ def _texts(
     grid: Sequence[Cell],
     factors: Factors,
     seed_bindings: Sequence[str],
+    last: Sequence[str],
     overrides: Sequence[str],
-) -> dict[str, str]:
-    """Returns the whole configuration of each cell, by its name."""
+    run_cell: Callable[..., Any],
+) -> tuple[dict[str, str], list[str]]:
+    """Returns the configurations of the cells, checked.
+
+    Args:
+      base: File that the cells share.
+      grid: The cells.
+      factors: See `study`.
+      seed_bindings: See `study`.
+      last: Bindings that override those of the cells.
+      overrides: Those of them that the user has given.
+      run_cell: Runs a cell.
+
+    Returns:
+      The whole configuration of each cell, by its name, and the names of the
+      bindings that no cell can use.
+
+    Raises:
+      ValueError: If such a binding is among `overrides`, or could not act in
+        any other study either.
+    """
     found = {}
+    idle: list[set[str]] = []
+    mistakes: list[set[str]] = []
+    given: set[str] = set()
+    name = config.registered_name(run_cell)
     for cell in grid:
         files, bindings = files_and_bindings(factors, cell.levels)
         seeds = [one.replace("{seed}", str(cell.seed)) for one in seed_bindings]
-        config.load([base, *files], [*bindings, *seeds, *overrides])
-        found[cell.name] = config.text()
-    return found
+        config.read([base, *files], [*bindings, *seeds, *last])
+        found[cell.name] = config.text_of_run()
+        given |= config.names(overrides)
+        reached = config.reached(name)
+        idle.append(set(reached.idle))
+        mistakes.append({one for one in idle[-1] if reached.is_mistake(one)})
+    unused = sorted(set.intersection(*idle))
+    problems = [
+        f"`{one}` has no effect in any cell: {reached.why_idle(one)}"
+        for one in unused
+        if one in given or all(one in each for each in mistakes)
+    ]
+    if problems:
+        raise ValueError("; ".join(problems))
+    return found, [one for one in unused if not reached.is_used_macro(one)]
 
 
 def _check_distinct(grid: Sequence[Cell], texts: Mapping[str, str]) -> None:

@@ -22,7 +22,7 @@ from tfvae.metrics import (
     sample_distances,
 )
 from tfvae.networks.counting import num_parameters, sum_of_dimensions
-from tfvae.priors import Prior
+from tfvae.priors import Prior, fit_prior
 from tfvae.runs import config, summaries
 from tfvae.runs.experiment import Experiment, experiment, fit
 from tfvae.runs.run_directory import RunDirectory
@@ -38,6 +38,18 @@ _references: dict[tuple[object, ...], Reference] = {}
 
 
 @typed_gin.configurable("cell")
+@typed_gin.uses(
+    experiment,
+    fit,
+    passes={
+        "fitted_prior": typed_gin.arguments("the latents of the model"),
+        "reference": typed_gin.arguments(),
+        "features": typed_gin.arguments(
+            "the data of `cell.reference`", "a folder of the study"
+        ),
+    },
+    builds={fit_prior: typed_gin.arguments("`cell.fitted_prior`")},
+)
 def run_cell(
     path: str | os.PathLike[str],
     *,

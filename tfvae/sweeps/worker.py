@@ -59,7 +59,7 @@ def answer(run_cell: RunCell, folder: pathlib.Path) -> str | None:
     started = time.perf_counter()
     saved = _write_to(folder / folders.LOG)
     try:
-        config.load([folder / folders.CONFIG])
+        config.load_run(folder)
         result = dict(run_cell(folder))
         # So that a finished cell is recorded even if the study is interrupted.
         with processes.finishing():

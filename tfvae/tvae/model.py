@@ -33,6 +33,7 @@ _INITIAL, _TRAINING, _INFERENCE, _SAMPLING = range(4)
 
 
 @typed_gin.register
+@typed_gin.uses(defaults={"evolution": evolution_lib.Evolution})
 @keras.saving.register_keras_serializable("tfvae")
 class TVAE(LatentModel):
     """A VAE with binary latents and truncated posteriors instead of an encoder.

@@ -204,6 +204,7 @@ class Encoder(keras.layers.Layer):
 
 
 @typed_gin.register
+@typed_gin.uses(defaults={"posterior": GaussianPosterior})
 def learnable(
     network: NetworkFactory,
     num_latents: int,
@@ -223,6 +224,7 @@ def learnable(
 
 
 @typed_gin.register
+@typed_gin.uses(defaults={"posterior": GaussianPosterior})
 def partially_non_learnable(
     network: NetworkFactory,
     num_latents: int,
@@ -249,6 +251,9 @@ def partially_non_learnable(
 
 
 @typed_gin.register
+@typed_gin.uses(
+    builds={GaussianPosterior: typed_gin.arguments("`non_learnable.variance`")}
+)
 def non_learnable(
     network: NetworkFactory,
     num_latents: int,
@@ -266,6 +271,13 @@ def non_learnable(
 
 
 @typed_gin.register
+@typed_gin.uses(
+    builds={
+        GaussianPosterior: typed_gin.arguments(
+            "`random_kitchen_sinks.variance`"
+        )
+    }
+)
 def random_kitchen_sinks(
     network: NetworkFactory,
     num_latents: int,

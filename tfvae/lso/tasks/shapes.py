@@ -21,6 +21,7 @@ def area(image: np.ndarray) -> float:
 
 
 @typed_gin.register
+@typed_gin.uses(passes={"data": typed_gin.arguments()})
 def shapes(
     data: Callable[[], Observations] = squares,
     image_shape: Sequence[int] = (64, 64),
