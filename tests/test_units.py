@@ -7,6 +7,7 @@ import functools
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -42,6 +43,7 @@ DATA = {
     "tiny": lambda: 1e-30 * _unit(),
     "outlier": lambda: np.r_[_unit()[:-1], np.full((1, D), 1e9)],
 }
+OF_TVAE_BY_DEFAULT = ("pixels", "constant_columns", "huge")
 LIKELIHOODS = {
     "gaussian": likelihoods.GaussianLikelihood,
     "diagonal": likelihoods.DiagonalGaussianLikelihood,
@@ -71,7 +73,8 @@ def _model(kind, likelihood="gaussian", prior=None):
 def _trained(kind, x, epochs=8, **settings):
     model = _model(kind, **settings)
     model.adapt(x)
-    model.compile(keras.optimizers.Adam(5e-3))
+    # Tracing graphs would take longer than the few steps.
+    model.compile(keras.optimizers.Adam(5e-3), run_eagerly=True)
     y = INDEX if kind == "TVAE" else None
     logs = model.fit(
         x, y, batch_size=32, epochs=epochs, shuffle=False, verbose=0
@@ -85,24 +88,35 @@ def _fitted(kind):
 
 
 class TrainingTest(tf.test.TestCase, parameterized.TestCase):
-    @parameterized.product(kind=["VAE", "TVAE"], name=list(DATA))
+    @parameterized.parameters(
+        *[("VAE", name) for name in DATA],
+        *[("TVAE", name) for name in OF_TVAE_BY_DEFAULT],
+    )
     def test_training_on_data_of_any_units_raises_a_finite_bound(
         self, kind, name
     ):
+        self._assert_trains(kind, name)
+
+    @parameterized.parameters(*sorted(set(DATA) - set(OF_TVAE_BY_DEFAULT)))
+    @pytest.mark.slow  # What the cases before are samples of.
+    def test_training_a_tvae_on_other_data_raises_a_finite_bound(self, name):
+        self._assert_trains("TVAE", name)
+
+    def _assert_trains(self, kind, name):
         x = DATA[name]().astype(np.float32)
         model, bounds = _trained(kind, x)
         self.assertAllInRange(bounds, -1e9, 1e9)
         if name != "outlier":  # Of 95 data points of no variance beside one.
             self.assertGreater(bounds[-1], bounds[0])
-        found = model.log_likelihood_bound(x[:4])
-        self.assertTrue(np.isfinite(found).all())
-        self.assertTrue(np.isfinite(model.predict(x, verbose=0)).all())
+        logs = model.evaluate(x, verbose=0, return_dict=True)
+        self.assertTrue(np.isfinite(logs["bound"]))
+        self.assertTrue(np.isfinite(model.reconstruct(x[:4])).all())
 
     @parameterized.product(
         kind=["VAE", "TVAE"],
         likelihood=list(LIKELIHOODS),
         # Powers of two change no mantissa.
-        scale=[2.0**-90, 2.0**8, 2.0**90],
+        scale=[2.0**-90, 2.0**90],
     )
     def test_bounds_are_in_the_units_of_the_data(self, kind, likelihood, scale):
         # Standardised to the same numbers, which train to the same weights;
@@ -171,8 +185,7 @@ class FarPointsTest(tf.test.TestCase, parameterized.TestCase):
         self.assertTrue(np.isfinite(bounds).all())
         self.assertTrue(np.all(np.diff(bounds) <= 0.0), bounds)
         self.assertTrue(np.all(np.diff(bounds[:7]) < 0.0), bounds)
-        self.assertTrue(np.isfinite(model.predict(self._rows())).all())
-        model.compile("sgd")
+        self.assertTrue(np.isfinite(model.reconstruct(self._rows())).all())
         logs = model.evaluate(self._rows(), verbose=0, return_dict=True)
         self.assertTrue(np.isfinite(logs["bound"]))
 
