@@ -42,6 +42,7 @@ __all__ = [
     "METADATA_FILE",
     "OBSERVED_SIGNATURE",
     "Limits",
+    "check_limits",
     "check_saved_model",
     "export_saved_model",
 ]
@@ -148,6 +149,19 @@ def export_saved_model(
         folders.replace(path, partial)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_limits(model: TVAE | VAE, limits: Limits | None) -> None:
+    """Raises a ValueError if limits are not for a model.
+
+    Args:
+      model: The model.
+      limits: None for `Limits()`.
+
+    Raises:
+      ValueError: If the limits refuse every request to the default signature.
+    """
+    endpoints_of(model, limits or Limits())
 
 
 def check_saved_model(
