@@ -71,11 +71,6 @@ class Endpoints(abc.ABC, Generic[_Model]):
         """
         self._model: _Model = model
         self._limits = limits
-        # One graph in both of the signatures that it is part of.
-        self._by_default = tf.function(
-            self.reconstruct_by_default,
-            input_signature=self._data_specs("data"),
-        )
 
     @abc.abstractmethod
     def signatures(self) -> dict[str, Signature]:
@@ -101,10 +96,20 @@ class Endpoints(abc.ABC, Generic[_Model]):
     def reconstruct_by_default(self, data: tf.Tensor) -> Outputs:
         """Returns mean and bound, given data `[B, D]` alone."""
 
-    def reconstruct_observed(
-        self, data: tf.Tensor, observed: tf.Tensor
-    ) -> Outputs:
-        """As `reconstruct_by_default`; data where `observed` is 0 do not count.
+    @functools.cached_property
+    def _default_graph(self) -> Any:
+        """`reconstruct_by_default`, traced once for both default signatures."""
+        function = tf.function(
+            self.reconstruct_by_default,
+            input_signature=self._data_specs("data"),
+        )
+        return function.get_concrete_function()
+
+    def serve_default(self, data: tf.Tensor) -> Outputs:
+        return self._default_graph(data)
+
+    def serve_observed(self, data: tf.Tensor, observed: tf.Tensor) -> Outputs:
+        """As `serve_default`; data where `observed` is 0 do not count.
 
         They may be anything there: strict JSON has no NaN.
         """
@@ -124,7 +129,7 @@ class Endpoints(abc.ABC, Generic[_Model]):
             _zeros_and_ones("observed", observed),
         ]
         is_observed = after(checks, observed > 0.0)
-        return self._by_default(tf.where(is_observed, data, math.nan))
+        return self._default_graph(tf.where(is_observed, data, math.nan))
 
     def sample(self, num_samples: tf.Tensor, seed: tf.Tensor) -> Outputs:
         num_samples = self._as_count(
@@ -213,8 +218,8 @@ class TVAEEndpoints(Endpoints[TVAE]):
         states = self._row_spec("states", self._model.num_latents)
         unseen = [*data, *_scalars("max_steps", "seed")]
         return {
-            DEFAULT_SIGNATURE: Signature(self._by_default, data),
-            OBSERVED_SIGNATURE: Signature(self.reconstruct_observed, masked),
+            DEFAULT_SIGNATURE: Signature(self.serve_default, data),
+            OBSERVED_SIGNATURE: Signature(self.serve_observed, masked),
             "encode": Signature(self.encode, unseen),
             "decode": Signature(self.decode, [states]),
             "reconstruct": Signature(self.reconstruct, unseen),
@@ -330,8 +335,8 @@ class VAEEndpoints(Endpoints[VAE]):
         num_samples, seed = _scalars("num_samples", "seed")
         drawn = [*data, num_samples, seed]
         return {
-            DEFAULT_SIGNATURE: Signature(self._by_default, data),
-            OBSERVED_SIGNATURE: Signature(self.reconstruct_observed, masked),
+            DEFAULT_SIGNATURE: Signature(self.serve_default, data),
+            OBSERVED_SIGNATURE: Signature(self.serve_observed, masked),
             "mean": Signature(self.mean, data),
             "encode": Signature(self.encode, data),
             "decode": Signature(self.decode, [latents]),
