@@ -13,6 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 import tensorflow as tf
 
+from tfvae.networks import binary
 from tfvae.ops import bits
 from tfvae.ops.distributions import DiagonalGaussian, IndependentBernoulli
 from tfvae.serving.limits import Limits, after, at_least, at_most
@@ -139,6 +140,10 @@ class Endpoints(abc.ABC, Generic[_Model]):
             "observations": self._model.sample(num_samples, seed),
             "mean": self._model.sample(num_samples, seed, mean=True),
         }
+
+    def _decoded(self, latents: tf.Tensor) -> Outputs:
+        with binary.plain_products():
+            return {"mean": self._model.decode(latents)}
 
     def _as_rows(self, name: str, rows: tf.Tensor, width: int) -> tf.Tensor:
         """Returns rows of a request, with runtime checks of their shape."""
@@ -283,7 +288,7 @@ class TVAEEndpoints(Endpoints[TVAE]):
     def decode(self, states: tf.Tensor) -> Outputs:
         states = self._as_rows("states", states, self._model.num_latents)
         checks = [_zeros_and_ones("states", states)]
-        return {"mean": self._model.decode(after(checks, states))}
+        return self._decoded(after(checks, states))
 
     def _infer(
         self, data: tf.Tensor, max_steps: tf.Tensor, seed: tf.Tensor
@@ -388,7 +393,8 @@ class VAEEndpoints(Endpoints[VAE]):
 
     def mean(self, data: tf.Tensor) -> Outputs:
         data = self._as_rows("data", data, self._model.num_observed)
-        return {"mean": self._model.reconstruct(data)}
+        with binary.plain_products():
+            return {"mean": self._model.reconstruct(data)}
 
     def reconstruct(
         self, data: tf.Tensor, num_samples: tf.Tensor, seed: tf.Tensor
@@ -419,7 +425,7 @@ class VAEEndpoints(Endpoints[VAE]):
             tf.reduce_all(tf.math.is_finite(latents)),
             ["latents must be finite, got NaN or infinity"],
         )
-        return {"mean": self._model.decode(after([is_finite], latents))}
+        return self._decoded(after([is_finite], latents))
 
     def _bound(
         self,
