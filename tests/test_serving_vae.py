@@ -19,6 +19,7 @@ import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
+from benchmarks import conversion_worker
 from tests.vae import tiny
 from tfvae import likelihoods, priors, serving, vae
 from tfvae.serving import endpoints
@@ -153,6 +154,13 @@ class SignaturesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllClose(loaded.mean(x)["mean"], model.reconstruct(x))
         self.assertEmpty(_random_operations(loaded.signatures["mean"]))
         self.assertNotEmpty(_random_operations(loaded.signatures["sample"]))
+
+    def test_mean_converts_to_tflite(self):
+        _, path, _ = _exported("normal")
+        difference = conversion_worker.largest_difference(
+            conversion_worker.tflite, str(path), "mean", _data(4)
+        )
+        self.assertLess(difference, 1e-5)
 
     @every_variant
     def test_sample_and_decode_equal_those_of_the_model(
