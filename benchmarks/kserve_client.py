@@ -137,9 +137,15 @@ class Client:
         }
         return "OK", "", outputs
 
-    async def post(self, url: str, body: Any) -> tuple[int, str]:
+    async def post(
+        self,
+        url: str,
+        body: Any,
+        content_type: str = "application/json",
+        **headers: str,
+    ) -> tuple[int, str]:
         """Posts a body, and returns the status and the response."""
-        headers = {"content-type": "application/json"}
+        headers = {"content-type": content_type, **headers}
         response = await self._http.post(url, content=body, headers=headers)
         return response.status_code, response.text
 
@@ -163,10 +169,25 @@ class Client:
             "huge": lambda: b" " * (limit + 1),
             "huge, in chunks": chunks,
         }
+        binary = functools.partial(
+            self.post, self._v2, b"{}", content_type="application/octet-stream"
+        )
+        header = "Inference-Header-Content-Length"
         return {
-            f"{name}, {protocol}": functools.partial(self._post_new, url, body)
-            for protocol, url in (("V1", self._v1), ("V2", self._v2))
-            for name, body in bodies.items()
+            **{
+                f"{name}, {protocol}": functools.partial(
+                    self._post_new, url, body
+                )
+                for protocol, url in (("V1", self._v1), ("V2", self._v2))
+                for name, body in bodies.items()
+            },
+            "binary without a length, V2": binary,
+            "binary of a length x, V2": functools.partial(
+                binary, **{header: "x"}
+            ),
+            "binary without inputs, V2": functools.partial(
+                binary, **{header: "2"}
+            ),
         }
 
     async def _post_new(

@@ -15,6 +15,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from benchmarks import conversion_worker, conversions
+from tfvae import serving
 
 _PACKAGES = {"TFLite": (), "ONNX": ("tf2onnx", "onnxruntime")}
 _PACKAGES["OpenVINO"] = ("openvino",)
@@ -59,6 +60,7 @@ class ConversionsTest(tf.test.TestCase, parameterized.TestCase):
 
     @parameterized.parameters(*_PACKAGES)
     @pytest.mark.slow
+    @mock.patch.object(serving, "check_saved_model", mock.Mock())
     def test_all_without_draws_convert_to(self, name):
         for package in _PACKAGES[name]:
             if importlib.util.find_spec(package) is None:
