@@ -13,6 +13,10 @@ Usage:
       --gin_param="epoch_times.torch_python='torch_env/bin/python'"
   tfvae benchmark --mode=sampling --run_dir=runs/sampling \
       --gin_param="sampling.torch_python='torch_env/bin/python'"
+  tfvae benchmark --mode=serving --run_dir=runs/serving \
+      --gin_param="serving_load.kserve_python='kserve_env/bin/python'"
+  tfvae benchmark --mode=conversions --run_dir=runs/conversions \
+      --gin_param="conversions.converter_python='convert_env/bin/python'"
 
 --mode=speed    data points per second and bound of each EM epoch, memory
 --mode=quality  seconds until a bound is reached, and until a PSNR is reached
@@ -26,6 +30,12 @@ Usage:
                 learnable one in PyTorch; parameters are those of epoch_times
 --mode=sampling weighted batches per second, and the time to change all weights,
                 in comparison with PyTorch; parameters are those of sampling
+--mode=serving  requests per second, latencies and memory of a model that KServe
+                serves, and its answers to malformed requests; parameters are
+                those of serving_load
+--mode=conversions
+                what TFLite, ONNX and OpenVINO convert, and the differences from
+                TensorFlow's outputs; parameters are those of conversions
 
 In the modes speed and quality, tfvae, the reference implementation of the tests
 and the programs of --compare are run alternately, each in a separate process.
@@ -40,11 +50,18 @@ table.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from absl import flags
 
 from tfvae.cli import console
 
-_MODES = ["speed", "quality", "scaling", "profile", "epochs", "sampling"]
+_MODES = [
+    *("speed", "quality", "scaling", "profile"),
+    *("epochs", "sampling", "serving", "conversions"),
+]
+# Of their own models and data.
+_WITHOUT_FILE = ("epochs", "sampling", "serving", "conversions")
 
 
 def define(values: flags.FlagValues) -> None:
@@ -72,13 +89,13 @@ def define(values: flags.FlagValues) -> None:
 
 def check(values: flags.FlagValues) -> None:
     """Raises a ValueError if there is nothing to measure."""
-    if values.mode not in ("epochs", "sampling"):
+    if values.mode not in _WITHOUT_FILE:
         console.check_gin_file(values)
 
 
 def main(values: flags.FlagValues) -> None:
     """Runs the subcommand."""
-    from benchmarks import epoch_times, sampling
+    from benchmarks import conversions, epoch_times, sampling, serving_load
     from benchmarks.training import benchmark
     from tfvae.runs import config
 
@@ -88,9 +105,14 @@ def main(values: flags.FlagValues) -> None:
         config.load(files, [*epoch_times.BINDINGS, *overrides])
         epoch_times.epoch_times(values.run_dir, overrides)
         return
-    if values.mode == "sampling":
+    by_mode: dict[str, Callable[[str], object]] = {
+        "sampling": sampling.sampling,
+        "serving": serving_load.serving_load,
+        "conversions": conversions.conversions,
+    }
+    if values.mode in by_mode:
         config.load(values.gin_file, console.bindings(values))
-        sampling.sampling(values.run_dir)
+        by_mode[values.mode](values.run_dir)
         return
     names = ("mode", "compare", "plain")
     bindings = console.bindings(values, {k: f"benchmark.{k}" for k in names})

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psutil
@@ -71,6 +71,15 @@ class PinnedProcess:
             raise RuntimeError(processes.last_line(self._log)) from err
         assert row is not None  # As there is no timeout.
         return row
+
+    def ask(self, message: Mapping[str, Any], key: str) -> dict[str, Any]:
+        """Sends a JSON line and returns the next answer that has `key`.
+
+        Raises:
+          RuntimeError: If the process ends before it answers.
+        """
+        self._process.send(message)
+        return self.read(key)
 
     def epoch(self, line: str) -> Epoch:
         """Requests an epoch and returns its cost.

@@ -119,7 +119,8 @@ class PackageTest(parameterized.TestCase):
         self.assertEqual(found.group(1), tfvae.__version__)
 
     def test_every_source_file_names_the_licence(self):
-        for folder in ("tfvae", "tools", "tests", "benchmarks", "papers"):
+        folders = ("tfvae", "tools", "tests", "benchmarks", "papers")
+        for folder in (*folders, "examples"):
             for path in (ROOT / folder).rglob("*.py"):
                 self.assertStartsWith(
                     path.read_text(), "# SPDX-License-Identifier: Apache-2.0\n"

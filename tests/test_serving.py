@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import dataclasses
 import errno
 import functools
 import json
@@ -23,10 +24,12 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from tfvae import likelihoods, serving
 from tfvae.networks import ConvDecoder, FullyConnectedDecoder
+from tfvae.serving import endpoints
 from tfvae.tvae import TVAE, Evolution
 
 D, H, S = 9, 10, 12
 UNSEEN = {"data": (-1, D), "max_steps": (), "seed": ()}
+LIMITS = serving.Limits(rows=40, num_samples=50, max_steps=30, row_steps=320)
 
 
 def _new_model(likelihood, decoder=FullyConnectedDecoder, **kwargs):
@@ -82,7 +85,9 @@ def _exported(variant):
     path = pathlib.Path(folder) / "models" / "1"
     check = serving.check_saved_model if variant == CHECKED else mock.Mock()
     with mock.patch.object(serving, "check_saved_model", check):
-        serving.export_saved_model(model, path, event_shape=(3, 3))
+        serving.export_saved_model(
+            model, path, event_shape=(3, 3), limits=LIMITS
+        )
     return model, path, tf.saved_model.load(path)
 
 
@@ -157,6 +162,17 @@ class SignaturesTest(tf.test.TestCase, parameterized.TestCase):
         mean = model.decode(states)
         self.assertAllEqual(loaded.decode(states)["mean"], mean)
 
+    def test_values_where_observed_is_0_are_ignored(self):
+        _, _, loaded = _exported("gaussian")
+        x = _data(7)
+        observed = 1.0 - np.isnan(x).astype(np.float32)
+        expected = loaded.serving_default(x)
+        for anything in (0.0, 1e30, -np.inf, np.nan):
+            data = np.where(observed, x, np.float32(anything))
+            found = loaded.serving_observed(data, observed)
+            self.assertAllEqual(found["mean"], expected["mean"])
+            self.assertAllEqual(found["bound"], expected["bound"])
+
     def test_bound_of_all_states_is_the_log_likelihood(self):
         model, _, loaded = _exported("exhaustive")
         bound = loaded.log_likelihood_bound(_data(3), 1, 0)["bound"]
@@ -219,6 +235,11 @@ class ContentTest(tf.test.TestCase, parameterized.TestCase):
             {"data": (-1, D)},
             {"mean": (-1, D), "bound": (-1,)},
         ),
+        (
+            "serving_observed",
+            {"data": (-1, D), "observed": (-1, D)},
+            {"mean": (-1, D), "bound": (-1,)},
+        ),
     )
     def test_names_and_shapes_are_shown_by(self, inputs, outputs):
         name = self.id().rpartition("_shown_by_")[2]
@@ -247,6 +268,10 @@ class ContentTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(metadata["event_shape"], [3, 3])
         self.assertEqual(metadata["likelihood"], "DiagonalGaussianLikelihood")
         self.assertEqual(metadata["support"], [None, None])
+        self.assertEqual(
+            metadata["limits"],
+            {"rows": 40, "num_samples": 50, "max_steps": 30, "row_steps": 320},
+        )
         self.assertEqual(metadata["versions"]["tensorflow"], tf.__version__)
 
     def test_folder_is_readable_by_others(self):
@@ -304,11 +329,100 @@ class BadRequestTest(tf.test.TestCase, parameterized.TestCase):
         ):
             self._call("decode", states=np.zeros((2, 9), np.float32))
 
-    def test_negative_number_of_samples_raises(self):
+    @parameterized.parameters(0.5, 2.0, -1.0, np.nan)
+    def test_states_that_are_not_binary_raise(self, value):
+        states = np.zeros((3, H), np.float32)
+        states[1, 2] = value
         with self.assertRaisesRegex(
-            tf.errors.InvalidArgumentError, "num_samples must not be negative"
+            tf.errors.InvalidArgumentError, "states must be zeros and ones"
         ):
-            self._call("sample", num_samples=-2, seed=0)
+            self._call("decode", states=states)
+
+    @parameterized.parameters(
+        (-2, "num_samples must be at least 0, got.*-2"),
+        (51, "num_samples must be at most 50, got.*51"),
+        (2_000_000_000, "num_samples must be at most 50, got.*2000000000"),
+    )
+    def test_number_of_samples_out_of_range_raises(self, number, message):
+        with self.assertRaisesRegex(tf.errors.InvalidArgumentError, message):
+            self._call("sample", num_samples=number, seed=0)
+
+    @parameterized.product(
+        name=["encode", "reconstruct", "log_likelihood_bound"],
+        case=[
+            (2, -1, "max_steps must be at least 0, got.*-1"),
+            (2, 31, "max_steps must be at most 30, got.*31"),
+            (2, 2_000_000_000, "max_steps must be at most 30, got.*2000000000"),
+            (20, 17, "rows of data times steps must be at most 320.*340"),
+            (41, 1, "rows of data must be at most 40, got.*41"),
+        ],
+    )
+    def test_steps_or_rows_out_of_range_raise(self, name, case):
+        rows, steps, message = case
+        with self.assertRaisesRegex(tf.errors.InvalidArgumentError, message):
+            self._call(name, data=_data(rows), max_steps=steps, seed=0)
+
+    @parameterized.parameters(
+        ("serving_default", ["data"], D),
+        ("serving_observed", ["data", "observed"], D),
+        ("decode", ["states"], H),
+    )
+    def test_too_many_rows_raise(self, name, inputs, width):
+        rows = np.ones((41, width), np.float32)
+        with self.assertRaisesRegex(
+            tf.errors.InvalidArgumentError, "must be at most 40, got.*41"
+        ):
+            self._call(name, **dict.fromkeys(inputs, rows))
+
+    @parameterized.parameters(
+        (np.full((2, D), 0.5), "observed must be zeros and ones"),
+        (np.full((2, D), np.nan), "observed must be zeros and ones"),
+        (np.ones((1, D)), "must have as many rows as data, got.*1.*2"),
+        (np.ones((2, 1)), r"\[2,1\].*\[\?,9\]"),
+        (np.zeros((2, D)), "without any observed"),
+    )
+    def test_observed_raises(self, observed, message):
+        observed = observed.astype(np.float32)
+        with self.assertRaisesRegex(tf.errors.InvalidArgumentError, message):
+            self._call("serving_observed", data=_data(2), observed=observed)
+
+
+class LimitsTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters(0, -1, 2.5, True, 2**31, "7", None)
+    def test_what_is_no_positive_int32_raises(self, value):
+        with self.assertRaisesRegex(
+            ValueError, "`rows` must be an integer from 1 to 2147483647, got"
+        ):
+            serving.Limits(rows=value)
+
+    def test_limits_that_refuse_the_model_itself_raise(self):
+        model, _, _ = _exported("gaussian")
+        with self.assertRaisesRegex(
+            ValueError, "`limits.row_steps` must be at least .* = 8, got 7"
+        ):
+            serving.export_saved_model(
+                model, "nowhere", limits=serving.Limits(row_steps=7)
+            )
+
+    def test_limits_spare_the_steps_of_the_model(self):
+        model = _exhaustive(inference_steps=9)
+        limits = serving.Limits(max_steps=2, row_steps=27)
+        signatures = endpoints.endpoints_of(model, limits).signatures()
+        reconstruct = signatures[serving.DEFAULT_SIGNATURE].function
+        self.assertEqual(reconstruct(_data(3))["bound"].shape, [3])
+        with self.assertRaisesRegex(
+            tf.errors.InvalidArgumentError,
+            "rows of data times steps must be at most 27, got.*36",
+        ):
+            reconstruct(_data(4))
+
+    def test_check_of_an_export_stays_within_its_limits(self):
+        model, _, _ = _exported("exhaustive")
+        limits = serving.Limits(1, 1, 1, 1, model.inference_steps)
+        served = endpoints.endpoints_of(model, limits)
+        for name, inputs in served.probes().items():
+            outputs = served.signatures()[name].function(**inputs)
+            self.assertNotEmpty(outputs)
 
 
 class ExportTest(tf.test.TestCase, parameterized.TestCase):
@@ -334,6 +448,9 @@ class ExportTest(tf.test.TestCase, parameterized.TestCase):
         (leftover / "saved_model.pb").write_bytes(b"of a killed export")
         serving.export_saved_model(self.other_model, self.path)
         self.assertNotAllEqual(before, self._bound())
+        metadata = json.loads((self.path / serving.METADATA_FILE).read_text())
+        default = dataclasses.asdict(serving.Limits())
+        self.assertLessEqual(metadata["limits"].items(), default.items())
         self.assertEqual(os.listdir(self.folder), ["1"])
 
     @mock.patch.object(serving, "check_saved_model")

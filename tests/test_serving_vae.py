@@ -19,10 +19,13 @@ import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
+from benchmarks import conversion_worker
 from tests.vae import tiny
 from tfvae import likelihoods, priors, serving, vae
+from tfvae.serving import endpoints
 
 D, M = tiny.NUM_OBSERVED, tiny.NUM_LATENTS
+LIMITS = serving.Limits(rows=300, num_samples=99, row_samples=300 * 128)
 
 
 def _flow():
@@ -87,7 +90,9 @@ def _exported(variant):
     path = pathlib.Path(folder) / "models" / "1"
     check = serving.check_saved_model if variant == CHECKED else mock.Mock()
     with mock.patch.object(serving, "check_saved_model", check):
-        serving.export_saved_model(model, path, event_shape=(3, 2))
+        serving.export_saved_model(
+            model, path, event_shape=(3, 2), limits=LIMITS
+        )
     return model, path, tf.saved_model.load(path)
 
 
@@ -127,6 +132,35 @@ class SignaturesTest(tf.test.TestCase, parameterized.TestCase):
         found = loaded.serving_default(x)
         self.assertAllClose(found["mean"], model.reconstruct(x))
         self.assertAllClose(found["bound"], model.log_likelihood_bound(x))
+
+    @parameterized.parameters("flow", "binary")
+    def test_values_where_observed_is_0_are_ignored(self, variant):
+        _, _, loaded = _exported(variant)
+        x = _data(4)
+        observed = 1.0 - np.isnan(x).astype(np.float32)
+        expected = loaded.serving_default(x)
+        for anything in (0.0, 1e30, -np.inf, np.nan):
+            data = np.where(observed, x, np.float32(anything))
+            found = loaded.serving_observed(data, observed)
+            self.assertAllEqual(found["mean"], expected["mean"])
+            self.assertAllEqual(found["bound"], expected["bound"])
+
+    @every_variant
+    def test_mean_is_the_reconstruction_without_draws(
+        self, variant, batch_size
+    ):
+        model, _, loaded = _exported(variant)
+        x = _data(batch_size)
+        self.assertAllClose(loaded.mean(x)["mean"], model.reconstruct(x))
+        self.assertEmpty(_random_operations(loaded.signatures["mean"]))
+        self.assertNotEmpty(_random_operations(loaded.signatures["sample"]))
+
+    def test_mean_converts_to_tflite(self):
+        _, path, _ = _exported("normal")
+        difference = conversion_worker.largest_difference(
+            conversion_worker.tflite, str(path), "mean", _data(4)
+        )
+        self.assertLess(difference, 1e-5)
 
     @every_variant
     def test_sample_and_decode_equal_those_of_the_model(
@@ -185,6 +219,14 @@ class SignaturesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(loaded.sample(0, 0)["mean"].shape, (0, D))
 
 
+def _random_operations(function):
+    graph = function.graph.as_graph_def()
+    nodes = [*graph.node]
+    for inner in graph.library.function:
+        nodes.extend(inner.node_def)
+    return {node.op for node in nodes if "Random" in node.op}
+
+
 class ContentTest(tf.test.TestCase, parameterized.TestCase):
     """What is in the exported folder."""
 
@@ -209,6 +251,12 @@ class ContentTest(tf.test.TestCase, parameterized.TestCase):
             {"mean": (None, M), "variance": (None, M)},
         ),
         ("decode", {"latents": (None, M)}, {"mean": (None, D)}),
+        ("mean", {"data": (None, D)}, {"mean": (None, D)}),
+        (
+            "serving_observed",
+            {"data": (None, D), "observed": (None, D)},
+            {"mean": (None, D), "bound": (None,)},
+        ),
         (
             "reconstruct",
             {"data": (None, D), "num_samples": (), "seed": ()},
@@ -254,6 +302,11 @@ class ContentTest(tf.test.TestCase, parameterized.TestCase):
             "num_observed": D,
             "num_samples": serving.DEFAULT_NUM_SAMPLES,
             "event_shape": [3, 2],
+            "limits": {
+                "rows": 300,
+                "num_samples": 99,
+                "row_samples": 38_400,
+            },
             "support": [None, None],
             "seed": 0,
         }
@@ -297,11 +350,86 @@ class BadRequestTest(tf.test.TestCase, parameterized.TestCase):
         (
             "sample",
             {"num_samples": -2, "seed": 0},
-            "num_samples must not be negative",
+            "num_samples must be at least 0, got.*-2",
         ),
     )
     def test_arguments_raise_in(self, inputs, message):
         name = self.id().rpartition("_raise_in_")[2]
+        self._assert_refused(name, inputs, message)
+
+    @parameterized.parameters(np.nan, np.inf, -np.inf)
+    def test_latents_that_are_not_finite_raise(self, value):
+        latents = np.zeros((3, M), np.float32)
+        latents[1, 0] = value
+        inputs = {"latents": latents}
+        self._assert_refused("decode", inputs, "latents must be finite")
+
+    @parameterized.parameters(
+        ("sample", {"num_samples": 100}, "num_samples must be at most 99.*100"),
+        (
+            "sample",
+            {"num_samples": 2_000_000_000},
+            "num_samples must be at most 99, got.*2000000000",
+        ),
+        *(
+            (name, {"data": np.zeros((rows, D), np.float32), **inputs}, message)
+            for name in ("log_likelihood_bound", "reconstruct")
+            for rows, inputs, message in (
+                (
+                    2,
+                    {"num_samples": 2_000_000_000},
+                    "num_samples must be at most 99, got.*2000000000",
+                ),
+                (301, {"num_samples": 1}, "rows of data must be at most 300"),
+            )
+        ),
+        *(
+            (name, {"data": np.zeros((301, D), np.float32)}, "at most 300.*301")
+            for name in ("encode", "mean", "serving_default")
+        ),
+        ("decode", {"latents": np.zeros((301, M), np.float32)}, "at most 300"),
+    )
+    def test_requests_over_a_limit_raise(self, name, inputs, message):
+        if "num_samples" in inputs:
+            inputs = {**inputs, "seed": 0}
+        self._assert_refused(name, inputs, message)
+
+    def test_draws_of_all_rows_are_limited(self):
+        model, _, _ = _exported("normal")
+        limits = serving.Limits(row_samples=256)
+        served = endpoints.endpoints_of(model, limits).signatures()
+        default, reconstruct = (
+            served[name].function for name in ("serving_default", "reconstruct")
+        )
+        self.assertEqual(default(_data(2))["bound"].shape, [2])
+        message = "(?s)rows of data times num_samples must be at most 256.*"
+        for call, product in (
+            (lambda: default(_data(3)), 384),
+            (lambda: reconstruct(_data(3), 100, 0), 300),
+        ):
+            with self.assertRaisesRegex(
+                tf.errors.InvalidArgumentError, f"{message}{product}"
+            ):
+                call()
+
+    def test_check_of_an_export_stays_within_its_limits(self):
+        model, _, _ = _exported("normal")
+        limits = serving.Limits(rows=1, num_samples=1, row_samples=128)
+        served = endpoints.endpoints_of(model, limits)
+        for name, inputs in served.probes().items():
+            outputs = served.signatures()[name].function(**inputs)
+            self.assertNotEmpty(outputs)
+
+    def test_limits_that_refuse_every_default_bound_raise(self):
+        limits = serving.Limits(row_samples=127)
+        with self.assertRaisesRegex(
+            ValueError, "`limits.row_samples` must be at least 128.*got 127"
+        ):
+            serving.export_saved_model(
+                _exported("normal")[0], "nowhere", limits=limits
+            )
+
+    def _assert_refused(self, name, inputs, message):
         signature = _exported("flow")[2].signatures[name]
         inputs = {key: tf.constant(value) for key, value in inputs.items()}
         with self.assertRaisesRegex(tf.errors.InvalidArgumentError, message):

@@ -236,6 +236,7 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         ("train", ["--gin_file=data/array_file.gin"], "`DATA` must be given"),
         ("evaluate", ["--run_dir=/nowhere"], "`run_dir` must be the folder"),
         ("export", ["--run_dir=/nowhere"], "`run_dir` must be the folder"),
+        ("export", ["--limit=rows"], "`--limit` must be as in.*got 'rows'"),
         ("benchmark", ["--mode=spede"], "value should be one of <speed"),
         ("benchmark", [_BARS], "`--run_dir` must be given"),
         ("denoise", [], "`--image` must be given"),

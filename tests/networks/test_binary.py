@@ -47,6 +47,24 @@ def _training(layer):
 
 
 class BinaryDenseTest(tf.test.TestCase, parameterized.TestCase):
+    def test_plain_products_have_no_sparse_sums(self):
+        layer, dense = _pair(LARGE, {})
+        spec = tf.TensorSpec([None, LARGE], tf.float32)
+
+        def operations():
+            traced = tf.function(layer, [spec]).get_concrete_function()
+            graph = traced.graph.as_graph_def()
+            bodies = [graph.node, *(f.node_def for f in graph.library.function)]
+            return traced, {node.op for nodes in bodies for node in nodes}
+
+        with binary.plain_products():
+            plain, without = operations()
+        _, with_sums = operations()
+        self.assertNotIn("SparseSegmentSumWithNumSegments", without)
+        self.assertIn("SparseSegmentSumWithNumSegments", with_sums)
+        states = _states(LARGE)
+        self.assertAllClose(plain(states), dense(states), atol=1e-5)
+
     @parameterized.product(num_latents=(5, SMALL, LARGE, 300), options=OPTIONS)
     def test_values_and_gradients_are_those_of_a_dense_layer(
         self, num_latents, options

@@ -33,7 +33,8 @@ class EvaluateTest(tf.test.TestCase):
         with mock.patch("tfvae.runs.summaries.read_figures", return_value={}):
             with mock.patch("tfvae.runs.summaries.draw_model"):
                 summary = train(self.folder)
-        config.load_run(self.folder)
+        limits = ["export.limits = @Limits()", "Limits.rows = 6"]
+        config.load_run(self.folder, gin_params=limits)
         figures = evaluate(self.folder)
         self.assertEqual(figures["bound"], summary["test_bound"])
         self.assertLessEqual(figures["bound"], figures["log_likelihood"] + 1e-4)
@@ -49,6 +50,8 @@ class EvaluateTest(tf.test.TestCase):
         states = np.eye(6, dtype=np.float32)
         means = served["decode"](states=tf.constant(states))["mean"]
         self.assertEqual(means.shape, (6, 16))
+        metadata = json.loads((path / serving.METADATA_FILE).read_text())
+        self.assertEqual(metadata["limits"]["rows"], 6)
 
     def test_enumeration_is_left_out_where_it_takes_long(self):
         few, many = np.zeros((2, 16)), np.zeros((1000, 3072))

@@ -4,13 +4,18 @@ r"""Exports the model of a run as a SavedModel, for TensorFlow Serving.
 Usage:
   tfvae export --run_dir=runs/bars
   tfvae export --run_dir=runs/bars --output=models/bars/1
+  tfvae export --run_dir=runs/bars --limit=num_samples=500 --limit=rows=1000
   saved_model_cli show --all --dir models/bars/1
 
 The SavedModel has the signatures encode, decode, reconstruct, sample and
-log_likelihood_bound, and can be loaded without tfvae.
+log_likelihood_bound, and can be loaded without tfvae. Requests over a limit are
+refused: rows, num_samples, max_steps, row_samples (rows times num_samples) and
+row_steps (rows times max_steps); docs/serving.md has the defaults.
 """
 
 from __future__ import annotations
+
+import re
 
 from absl import flags
 
@@ -25,6 +30,22 @@ def define(values: flags.FlagValues) -> None:
         "Folder of the SavedModel (saved_model/ in the run folder unless set).",
         flag_values=values,
     )
+    flags.DEFINE_multi_string(
+        "limit",
+        [],
+        "Largest request that is answered, as name=number. Repeatable.",
+        flag_values=values,
+    )
+
+
+def check(values: flags.FlagValues) -> None:
+    """Raises a ValueError if a limit is not a number with a name."""
+    for limit in values.limit:
+        if not re.fullmatch(r"\w+=\d+", limit):
+            raise ValueError(
+                "`--limit` must be as in --limit=num_samples=500, got "
+                f"{limit!r}"
+            )
 
 
 def main(values: flags.FlagValues) -> None:
@@ -33,6 +54,10 @@ def main(values: flags.FlagValues) -> None:
     from tfvae.runs.export import export
 
     run_dir = values.run_dir
-    bindings = console.bindings(values, {"output": "export.output"})
+    bindings = [
+        "export.limits = @Limits()",
+        *console.bindings(values, {"output": "export.output"}),
+        *(f"Limits.{limit}" for limit in values.limit),
+    ]
     config.load_run(run_dir, values.gin_file, bindings, function="export")
     export(run_dir)

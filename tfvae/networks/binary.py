@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
+
 import keras
 import tensorflow as tf
 
@@ -11,6 +15,21 @@ from tfvae.ops import sparse
 # From this number of inputs on, summing rows beats a matrix product on a CPU,
 # if at most one in `sparse.ENTRIES_PER_ROW` is a one.
 MIN_SPARSE_INPUTS = 256
+
+_IS_DENSE = contextvars.ContextVar("tfvae_is_dense", default=False)
+
+
+@contextlib.contextmanager
+def plain_products() -> Iterator[None]:
+    """Makes every `BinaryDense` traced within it a plain matrix product.
+
+    For graphs that are to be converted: other runtimes have no sparse sums.
+    """
+    token = _IS_DENSE.set(True)
+    try:
+        yield
+    finally:
+        _IS_DENSE.reset(token)
 
 
 @keras.saving.register_keras_serializable("tfvae")
@@ -26,7 +45,8 @@ class BinaryDense(keras.layers.Dense):
     def call(
         self, states: tf.Tensor, training: bool | None = None
     ) -> tf.Tensor:
-        if self.kernel.shape[0] < MIN_SPARSE_INPUTS or states.shape.rank != 2:
+        is_small = self.kernel.shape[0] < MIN_SPARSE_INPUTS
+        if is_small or states.shape.rank != 2 or _IS_DENSE.get():
             return super().call(states)
         kernel = tf.convert_to_tensor(self.kernel)
         # Loading a SavedModel with a custom gradient warns, so it is part of

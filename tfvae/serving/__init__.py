@@ -27,10 +27,12 @@ from tfvae.serving import folders
 from tfvae.serving.endpoints import (
     DEFAULT_NUM_SAMPLES,
     DEFAULT_SIGNATURE,
+    OBSERVED_SIGNATURE,
     Endpoints,
     Outputs,
     endpoints_of,
 )
+from tfvae.serving.limits import Limits
 from tfvae.tvae import TVAE
 from tfvae.vae import VAE
 
@@ -38,6 +40,9 @@ __all__ = [
     "DEFAULT_NUM_SAMPLES",
     "DEFAULT_SIGNATURE",
     "METADATA_FILE",
+    "OBSERVED_SIGNATURE",
+    "Limits",
+    "check_limits",
     "check_saved_model",
     "export_saved_model",
 ]
@@ -62,6 +67,7 @@ def export_saved_model(
     path: str | os.PathLike[str],
     *,
     event_shape: Sequence[int] | None = None,
+    limits: Limits | None = None,
 ) -> None:
     """Writes a trained model as a SavedModel with named signatures.
 
@@ -73,6 +79,9 @@ def export_saved_model(
       with the model's own `inference_steps` and `seed`, as `model.infer(x)`
       does. Its only input and its outputs are batches, so servers can batch
       requests, and REST clients can send a plain list.
+    * `serving_observed`: data, observed [B, D] -> mean, bound. The same, for
+      clients that can not send NaN: 1 where data are observed, 0 where they
+      are missing, whatever they are there.
     * `reconstruct`: the same, given max_steps and seed (int32 scalars).
     * `encode`: data, max_steps, seed -> packed uint8 [B, S, W], states
       [B, S, H], as `decode` takes them, weights [B, S], bound [B], num_steps.
@@ -85,6 +94,8 @@ def export_saved_model(
 
     * `serving_default`: data [B, D] -> mean [B, D], bound [B], as
       `reconstruct` with `DEFAULT_NUM_SAMPLES` and the model's own `seed`.
+    * `serving_observed`: as of a TVAE.
+    * `mean`: data -> mean [B, D], without draws, for converters.
     * `reconstruct`: data, num_samples, seed (int32 scalars) -> mean, bound.
     * `encode`: data -> mean and variance of q(z | x), [B, M]; probs [B, M]
       where the latents are binary.
@@ -95,12 +106,14 @@ def export_saved_model(
     All of them return what the model's methods (`infer` and `posterior_mean`,
     or `encode`, `reconstruct` and `log_likelihood_bound`; `decode`, `sample`)
     return in Python for the same arguments. In Python they are also methods of
-    the object that `tf.saved_model.load(path)` returns.
+    the object that `tf.saved_model.load(path)` returns. Requests that exceed
+    `limits` fail before any work.
 
     The folder is written next to `path`, loaded and compared with the model,
     and only then renamed: `path` never holds an incomplete export. An existing
     SavedModel is replaced. Metadata for clients (kind of model, sizes,
-    likelihood, event shape, versions) are in its `assets.extra/tfvae.json`.
+    likelihood, event shape, limits, versions) are in its
+    `assets.extra/tfvae.json`.
 
     Args:
       model: The model; its present weights are exported.
@@ -108,16 +121,18 @@ def export_saved_model(
         such as `models/tfvae/1`.
       event_shape: Shape of one observation before it was flattened to D, for
         the metadata; None for (D,).
+      limits: The largest requests that are answered; None for `Limits()`.
 
     Raises:
       TypeError: If `model` is neither a TVAE nor a VAE.
-      ValueError: If a weight is not finite, or `event_shape` does not have D
-        entries.
+      ValueError: If a weight is not finite, `event_shape` does not have D
+        entries, or `limits` refuse every request to the default signature.
       FileExistsError: If `path` exists and holds anything but a SavedModel.
       OSError: If the disk is full or cannot be written to.
       RuntimeError: If the written model does not compute what `model` does.
     """
-    endpoints = endpoints_of(model)
+    limits = limits or Limits()
+    endpoints = endpoints_of(model, limits)
     shape = (model.num_observed,) if event_shape is None else event_shape
     shape = tuple(int(size) for size in shape)
     if math.prod(shape) != model.num_observed:
@@ -135,25 +150,43 @@ def export_saved_model(
     try:
         metadata = {**_metadata(model, shape), **endpoints.facts()}
         _write(partial, functions, weights, metadata)
-        check_saved_model(partial, model)
+        check_saved_model(partial, model, limits)
         folders.flush(partial)
         folders.replace(path, partial)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def check_saved_model(path: str | os.PathLike[str], model: TVAE | VAE) -> None:
+def check_limits(model: TVAE | VAE, limits: Limits | None) -> None:
+    """Raises a ValueError if limits are not for a model.
+
+    Args:
+      model: The model.
+      limits: None for `Limits()`.
+
+    Raises:
+      ValueError: If the limits refuse every request to the default signature.
+    """
+    endpoints_of(model, limits or Limits())
+
+
+def check_saved_model(
+    path: str | os.PathLike[str],
+    model: TVAE | VAE,
+    limits: Limits | None = None,
+) -> None:
     """Compares an exported model with the one in memory, on a tiny batch.
 
     Args:
       path: Folder of the SavedModel.
       model: The model that was exported.
+      limits: What it was exported with; None for `Limits()`.
 
     Raises:
       RuntimeError: If it cannot be loaded or called, or if the shape, type or
         value of an output differs.
     """
-    endpoints = endpoints_of(model)
+    endpoints = endpoints_of(model, limits or Limits())
     expected = endpoints.signatures()
     probes = endpoints.probes()
     try:
