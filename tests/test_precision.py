@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -108,8 +109,18 @@ class PolicyTest(tf.test.TestCase, parameterized.TestCase):
         super().setUp()
         self.addCleanup(keras.config.set_dtype_policy, "float32")
 
-    @parameterized.product(policy=list(POLICIES), kind=list(MODELS))
-    def test_models_train_predict_and_serve(self, policy, kind):
+    @parameterized.product(kind=list(MODELS))
+    def test_models_train_predict_and_serve(self, kind):
+        self._assert_works("mixed_float16", kind)
+
+    @parameterized.product(
+        policy=["mixed_bfloat16", "float64"], kind=list(MODELS)
+    )
+    @pytest.mark.slow  # What the policy before is a sample of.
+    def test_models_train_predict_and_serve_elsewhere(self, policy, kind):
+        self._assert_works(policy, kind)
+
+    def _assert_works(self, policy, kind):
         reference = _fit(MODELS[kind](), keras.optimizers.Adam(1e-3), 2)
         keras.config.set_dtype_policy(policy)
         model = MODELS[kind]()
