@@ -96,6 +96,8 @@ setuptools.setup(
         "test": [
             *_MOLECULES,
             *_STUDIES,
+            # Draws the arguments of property tests.
+            "hypothesis>=6.140,<7",
             "mypy>=2.4,<2.5",
             "pytest>=9.0,<10",
             "pytest-xdist>=3.8,<4",

@@ -18,9 +18,28 @@ if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault(_name, "1")
 
 import gin  # noqa: E402
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 from absl.testing import absltest  # noqa: E402, F401 (defines --test_tmpdir)
+
+# Property tests draw the same examples in each run, or with
+# --hypothesis-profile=thorough fifteen times as many, others in each run.
+hypothesis.settings.register_profile(
+    "quick",
+    max_examples=50,
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    phases=[phase for phase in hypothesis.Phase if phase.name != "explain"],
+)
+hypothesis.settings.register_profile(
+    "thorough",
+    hypothesis.settings.get_profile("quick"),
+    max_examples=750,
+    derandomize=False,
+)
+hypothesis.settings.load_profile("quick")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -91,7 +91,7 @@ def check_weights(weights: Any, num_data: int) -> None:
     """Raises ValueError unless `weights` can weigh data points.
 
     Args:
-      weights: Numbers `[N]` or `[N, 1]`, finite and not negative.
+      weights: Numbers `[N]` or `[N, 1]`, finite as float32, not negative.
       num_data: N.
     """
     found = np.asarray(weights)
@@ -100,7 +100,9 @@ def check_weights(weights: Any, num_data: int) -> None:
             f"`sample_weight` must have shape ({num_data},), one weight for "
             f"each row of `x`, got {found.shape!r}"
         )
-    wrong = ~(np.isfinite(found) & (found >= 0)).reshape(-1)
+    with np.errstate(over="ignore"):
+        is_finite = np.isfinite(found.astype(np.float32))
+    wrong = ~(is_finite & (found >= 0)).reshape(-1)
     if wrong.any():
         raise ValueError(
             "`sample_weight` must be finite and not negative, got "
@@ -191,7 +193,8 @@ def check_data(x: Any, num_observed: int) -> np.ndarray:
     x = np.asarray(x)
     if x.dtype.kind not in "fiu":
         raise TypeError(f"`x` must be numbers, got dtype {x.dtype}")
-    x = x.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # Infinite values are refused below.
+        x = x.astype(np.float32, copy=False)
     if x.ndim != 2 or x.shape[1] != num_observed:
         raise _shape_error(x.shape, num_observed)
     infinite = np.isinf(x).any(1)

@@ -173,7 +173,8 @@ class StandardizedLikelihood(Likelihood):
     ) -> keras.Variable:
         return self.add_weight(
             shape=(),
-            initializer=keras.initializers.Constant(value),
+            # Keras's `Constant` would round float64 values to float32.
+            initializer=lambda shape, dtype: tf.constant(value, dtype, shape),
             dtype=dtype,
             trainable=False,
             autocast=False,

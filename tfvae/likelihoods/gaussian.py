@@ -16,6 +16,9 @@ from tfvae.ops import densities, moments, random
 
 # Decoder log-variances stay within this distance of log(scale**2).
 MAX_LOG_VARIANCE_RATIO = 15.0
+# Variances that are given, in units of the squared scale, so that densities of
+# all data are finite float32 numbers: the least of a fixed one, the largest.
+_LEAST_FIXED, _LARGEST = 1e-12, 1e30
 
 
 @typed_gin.register
@@ -40,12 +43,14 @@ class GaussianLikelihood(StandardizedLikelihood):
 
         Args:
           initial_variance: Initial variance; None for the variance of the
-            data given to `adapt` (1 before it is called).
+            data given to `adapt` (1 before it is called). `adapt` raises one
+            below 1e-8 of the squared scale to that.
           standardize: Whether decoder outputs are in standardised units (the
             data's mean and standard deviation) or in the data's own.
           is_fixed: Whether the variance keeps its initial value. With a
             variance of 1 / 2 the log-likelihood is the negative squared error
-            up to a constant.
+            up to a constant. `adapt` refuses one below 1e-12 of the squared
+            scale.
           **kwargs: Keyword arguments of `keras.layers.Layer`.
 
         Raises:
@@ -75,10 +80,20 @@ class GaussianLikelihood(StandardizedLikelihood):
 
     def adapt(self, x: np.ndarray) -> None:
         super().adapt(x)
+        variance = float(self.variance)
         if self.initial_variance is None:
-            variance = moments.of_columns(x).pooled().variance
-            least = MIN_VARIANCE * float(self.scale) ** 2
-            self.variance.assign(max(float(variance), least))
+            variance = float(moments.of_columns(x).pooled().variance)
+        unit = float(self.scale) ** 2
+        least, largest = MIN_VARIANCE * unit, _LARGEST * unit
+        if self.is_fixed and self.initial_variance is not None:
+            least = _LEAST_FIXED * unit
+            if not least <= variance <= largest:
+                raise ValueError(
+                    "`initial_variance` that is fixed must be from "
+                    f"{least:.3g} to {largest:.3g} for these data, got "
+                    f"{variance:.3g}"
+                )
+        self.variance.assign(min(max(variance, least), largest))
 
     def _squared_scale(self) -> tf.Tensor:
         """Returns the squared scale, a float64 scalar."""

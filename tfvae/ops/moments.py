@@ -63,9 +63,11 @@ def scale_of(found: Moments, x: np.ndarray, of_constants: float) -> float:
       x: `[N, D]`, NaN where missing.
       of_constants: Scale of constant data, relative to their absolute value.
     """
+    limits = np.finfo(np.float32)
     largest = float(np.nanmax(np.abs(x)))
-    std = float(np.sqrt(found.variance))
+    scale = float(np.sqrt(found.variance))
     # Smaller differences are lost when float32 data are centred.
-    if std > 0.1 * np.finfo(np.float32).eps * largest:
-        return std
-    return of_constants * (largest or 1.0)
+    if scale <= 0.1 * limits.eps * largest:
+        scale = of_constants * (largest or 1.0)
+    # TensorFlow takes smaller numbers for zero.
+    return max(scale, float(limits.tiny))
