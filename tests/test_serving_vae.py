@@ -133,9 +133,8 @@ class SignaturesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllClose(found["mean"], model.reconstruct(x))
         self.assertAllClose(found["bound"], model.log_likelihood_bound(x))
 
-    @parameterized.parameters("flow", "binary")
-    def test_values_where_observed_is_0_are_ignored(self, variant):
-        _, _, loaded = _exported(variant)
+    def test_values_where_observed_is_0_are_ignored(self):
+        _, _, loaded = _exported("normal")
         x = _data(4)
         observed = 1.0 - np.isnan(x).astype(np.float32)
         expected = loaded.serving_default(x)
