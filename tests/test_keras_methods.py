@@ -313,6 +313,15 @@ class ArgumentsTest(tf.test.TestCase, parameterized.TestCase):
             model.sample(2, seed=0.5)
 
     @parameterized.named_parameters(*EVERY)
+    def test_latents_are_finite(self, kind):
+        model = KINDS[kind]()
+        latents = np.zeros((2, model.num_latents))
+        self.assertEqual(model.decode(latents).shape, [2, tiny.NUM_OBSERVED])
+        latents[1, 1] = np.nan
+        with self.assertRaisesRegex(ValueError, "`(latents|states)` must be"):
+            model.decode(latents)
+
+    @parameterized.named_parameters(*EVERY)
     def test_data_in_units_of_no_adapt_are_refused_in_training(self, kind):
         model = _compiled(kind)
         with self.assertRaisesRegex(ValueError, r"call adapt\(x\) first"):

@@ -627,6 +627,10 @@ class VAE(LatentModel):
                 f"`latents` must have shape [..., {self.num_latents}], got "
                 f"{tuple(latents.shape)!r}"
             )
+        if tf.executing_eagerly() and not tf.reduce_all(
+            tf.math.is_finite(latents)
+        ):
+            raise ValueError("`latents` must be finite, got NaN or infinity")
         return self.likelihood.mean(self.decode_outputs(latents))
 
     def sample(
