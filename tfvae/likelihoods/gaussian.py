@@ -77,7 +77,7 @@ class GaussianLikelihood(StandardizedLikelihood):
         super().adapt(x)
         if self.initial_variance is None:
             variance = moments.of_columns(x).pooled().variance
-            least = MIN_VARIANCE * float(self.scale) ** 2
+            least = MIN_VARIANCE * float(self.scale.numpy()) ** 2
             self.variance.assign(max(float(variance), least))
 
     def _squared_scale(self) -> tf.Tensor:
