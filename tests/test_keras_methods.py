@@ -108,12 +108,36 @@ class TargetsTest(tf.test.TestCase, parameterized.TestCase):
                     method(X, y)
         with self.assertRaisesRegex(ValueError, r"in \[0, 24\).*got 24"):
             model.fit(X, INDEX + 1)
+        for weights in (None, np.ones(len(X))):
+            with self.assertRaisesRegex(ValueError, "got no index"):
+                model.fit(X, sample_weight=weights, verbose=0)
         # Evaluation is of unseen data, whose index does not matter.
         bounds = [
             model.evaluate(X, y, verbose=0, return_dict=True)["bound"]
             for y in (None, INDEX, INDEX + 100)
         ]
         self.assertAllEqual(bounds, bounds[:1] * 3)
+
+    def test_labels_of_a_tvae_are_no_index(self):
+        model = _compiled("TVAE")
+        labels = INDEX % 10
+        for method in (model.fit, model.evaluate, model.train_on_batch):
+            for y in (labels, labels[:, None]):
+                with self.assertRaisesRegex(
+                    ValueError, "labels; got rows 0 and 10, .* with index 0"
+                ):
+                    method(X, y)
+        data = tf.data.Dataset.from_tensors((X, labels))
+        rule = "must be equal where their indices are equal"
+        with self.assertRaisesRegex(tf.errors.InvalidArgumentError, rule):
+            model.fit(data, shuffle=False, verbose=0)
+        # A row may occur several times, missing values and all.
+        missing = np.where(INDEX[:, None] == [0, 1, 2, 3], np.nan, X)
+        missing = missing.astype(np.float32)
+        repeated = np.array([0, 5, 0, 1, 1])
+        model.fit(missing[repeated], repeated, verbose=0)
+        data = tf.data.Dataset.from_tensors((missing[repeated], repeated))
+        model.fit(data, shuffle=False, verbose=0)
 
     def test_features_need_a_frozen_part_and_its_shape(self):
         x = tiny_vae.data()
@@ -203,6 +227,25 @@ class WeightsTest(tf.test.TestCase, parameterized.TestCase):
         self.assertLess(abs(alone - only_first), 0.3 * abs(alone - every) + 0.5)
         self.assertNotAllClose(only_first, every)
 
+    @parameterized.product(kind=list(KINDS), has_targets=[True, False])
+    def test_weights_of_validation_data_act(self, kind, has_targets):
+        model = _compiled(kind)
+        weights = np.linspace(0.0, 2.0, len(X), dtype=np.float32)
+        y = X if kind == "VAE" else INDEX
+        data = (X, y if has_targets else None, weights)
+        logs = model.fit(
+            X, _targets(kind), validation_data=data, verbose=0
+        ).history
+        expected = model.evaluate(
+            X, sample_weight=weights, verbose=0, return_dict=True
+        )
+        self.assertAllClose(logs["val_bound"][0], expected["bound"])
+        self.assertAllClose(logs["val_loss"][0], expected["loss"])
+        self.assertNotAllClose(
+            logs["val_bound"][0],
+            model.evaluate(X, verbose=0, return_dict=True)["bound"],
+        )
+
     @parameterized.product(
         kind=list(KINDS), wrong=[np.nan, np.inf, -1.0], is_dataset=[True, False]
     )
@@ -282,6 +325,7 @@ class ArgumentsTest(tf.test.TestCase, parameterized.TestCase):
             lambda x: model.train_on_batch(x, y),
             lambda x: model.fit(X, y, validation_data=(x, None)),
             model.adapt,
+            model.posterior_mode,
         ]
         for call in calls:
             for x in (X[:, :3], X[0], X[:, :, None]):

@@ -46,6 +46,12 @@ def _vae():
     )
 
 
+def _dense(num_outputs):
+    return keras.Sequential(
+        [keras.Input((8,)), keras.layers.Dense(num_outputs)]
+    )
+
+
 def _tvae(num_m=None):
     keras.utils.set_random_seed(1)
     return tvae.TVAE(
@@ -150,6 +156,24 @@ class PolicyTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllEqual(
             loaded.predict(X, verbose=0), model.predict(X, verbose=0)
         )
+
+    @parameterized.product(kind=list(MODELS))
+    def test_layers_of_16_bits_are_served_in_a_float32_model(self, kind):
+        half = {"dtype": "mixed_bfloat16"}
+        decoder = keras.Sequential(
+            [
+                keras.Input((3,)),
+                keras.layers.Dense(16, "tanh", **half),
+                keras.layers.Dense(8, bias_initializer="normal", **half),
+            ]
+        )
+        if kind == "VAE":
+            encoder = vae.learnable(_dense, 3)
+            model = vae.VAE(encoder, decoder, priors.StandardNormalPrior(3))
+        else:
+            model = tvae.TVAE(decoder, 3, len(X), num_states=8)
+        _fit(model, keras.optimizers.Adam(0.01))
+        serving.export_saved_model(model, self.create_tempdir().full_path)
 
     @parameterized.product(kind=list(MODELS))
     def test_densities_see_data_of_full_precision(self, kind):

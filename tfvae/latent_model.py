@@ -185,9 +185,7 @@ class LatentModel(keras.Model):
         _check_no_class_weight(class_weight)
         y = self._checked_arrays(x, y, sample_weight, is_training=True)
         if validation_data is not None:
-            self._checked_arrays(
-                *keras.utils.unpack_x_y_sample_weight(validation_data)
-            )
+            validation_data = self._checked_validation(validation_data)
         return super().fit(
             x,
             y,
@@ -294,17 +292,29 @@ class LatentModel(keras.Model):
             self.likelihood.check_units(points)
         if weights is not None:
             inputs.check_weights(weights, len(points))
-            y = self._default_targets(points) if y is None else y
+            if y is None:
+                y = self._default_targets(points, is_training)
         if y is not None:
             self._check_targets(y, points, is_training)
         return y
+
+    def _checked_validation(self, data: Any) -> Any:
+        """Validates `validation_data`; returns it, with `y` beside weights."""
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        y = self._checked_arrays(x, y, weights)
+        return data if weights is None else (x, y, weights)
 
     def _points_of(self, x: Any) -> Any:
         """Returns the data among what is passed as `x`."""
         return x
 
-    def _default_targets(self, points: np.ndarray) -> np.ndarray:
-        """Returns a `y` that means the same as None, for data `[N, D]`."""
+    def _default_targets(
+        self, points: np.ndarray, is_training: bool
+    ) -> np.ndarray | None:
+        """Returns a `y` that means the same as None, for data `[N, D]`.
+
+        None where there must be one.
+        """
         raise NotImplementedError
 
     def _check_targets(

@@ -37,14 +37,15 @@ def _trained(strategy: tf.distribute.Strategy | None) -> list[np.ndarray]:
     from tests.vae import tiny
     from tfvae import likelihoods
 
+    x = tiny.data(num_data=64)
     with strategy.scope() if strategy else contextlib.nullcontext():
         # Hardly any noise, and none that depends on the replica's batch.
         model = tiny.make(
             "non_learnable",
             likelihood=likelihoods.GaussianLikelihood(0.5, is_fixed=True),
         )
+        model.adapt(x)
         model.compile(keras.optimizers.SGD(0.05))
-    x = tiny.data(num_data=64)
     model.fit(x, batch_size=32, epochs=20, shuffle=False, verbose=0)
     return [v.numpy() for v in model.trainable_variables]
 

@@ -200,8 +200,10 @@ class StandardizedLikelihood(Likelihood):
             self.scale.assign(moments.scale_of(found, x, _CONSTANT_SCALE))
 
     def check_units(self, x: np.ndarray) -> None:
-        offset, scale = float(self.offset), float(self.scale)
-        largest = np.nanmax(np.abs(x.astype(np.float64) - offset)) / scale
+        offset, scale = self.offset.numpy(), self.scale.numpy()
+        # The farthest is an end: no copy of the data is made.
+        ends = np.array([np.nanmin(x), np.nanmax(x)], np.float64)
+        largest = np.abs(ends - offset).max() / scale
         if largest > MAX_DISTANCE:
             raise ValueError(
                 f"`x` must be at most {MAX_DISTANCE:g} of the likelihood's "

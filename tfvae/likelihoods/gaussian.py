@@ -80,10 +80,10 @@ class GaussianLikelihood(StandardizedLikelihood):
 
     def adapt(self, x: np.ndarray) -> None:
         super().adapt(x)
-        variance = float(self.variance)
+        variance = float(self.variance.numpy())
         if self.initial_variance is None:
             variance = float(moments.of_columns(x).pooled().variance)
-        unit = float(self.scale) ** 2
+        unit = float(self.scale.numpy()) ** 2
         least, largest = MIN_VARIANCE * unit, _LARGEST * unit
         if self.is_fixed and self.initial_variance is not None:
             least = _LEAST_FIXED * unit

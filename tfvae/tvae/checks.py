@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
+
+if TYPE_CHECKING:
+    from tfvae.tvae.draws import Draws
 
 
 def as_index(index: Any, num_data: int) -> tf.Tensor:
@@ -44,6 +47,52 @@ def check_index(index: np.ndarray, num_data: int) -> None:
             f"the training data that the model has states for, got "
             f"{index[wrong][0]}"
         )
+
+
+def check_rows(index: np.ndarray, x: np.ndarray) -> None:
+    """Raises ValueError unless rows of equal index are equal.
+
+    Labels are not told from indices by anything else.
+
+    Args:
+      index: Integers `[N]`.
+      x: float32 `[N, D]`, NaN where missing.
+    """
+    _, first, place = np.unique(index, return_index=True, return_inverse=True)
+    if len(first) == len(index):
+        return
+    earlier = first[place]
+    is_same = (x == x[earlier]) | (np.isnan(x) & np.isnan(x[earlier]))
+    wrong = np.flatnonzero(~is_same.all(1))
+    if len(wrong):
+        row = wrong[0]
+        raise ValueError(
+            "`y` must be the index of each row of `x` in the training data, "
+            "as in fit(x, np.arange(len(x))): a TVAE takes no targets or "
+            f"labels; got rows {earlier[row]} and {row}, which differ, both "
+            f"with index {index[row]}"
+        )
+
+
+def as_draws(drawn: Draws, x: tf.Tensor) -> Draws:
+    """Returns the draws of a batch, validated inside the graph.
+
+    Args:
+      drawn: The distinct data points of `x`.
+      x: `[B, D]`, NaN where missing. Rows of equal index that are not equal
+        raise tf.errors.InvalidArgumentError when the draws are computed.
+    """
+    first = tf.gather(drawn.x, drawn.position)
+    is_same = (x == first) | (tf.math.is_nan(x) & tf.math.is_nan(first))
+    are_same = tf.debugging.Assert(
+        tf.reduce_all(is_same),
+        [
+            "rows of x must be equal where their indices are equal; labels are "
+            "no indices"
+        ],
+    )
+    with tf.control_dependencies([are_same]):
+        return drawn._replace(x=tf.identity(drawn.x))
 
 
 def as_states(states: Any, num_latents: int) -> tf.Tensor:

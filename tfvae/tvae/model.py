@@ -383,10 +383,15 @@ class TVAE(LatentModel):
         index = checks.as_index(index, self.num_data)
         if weights is not None:
             weights = inputs.as_weights(weights)
-        return draws.distinct_draws(self._as_batch(x), index, weights)
+        x = self._as_batch(x)
+        return checks.as_draws(draws.distinct_draws(x, index, weights), x)
 
-    def _default_targets(self, points: np.ndarray) -> np.ndarray:
-        # In evaluation, which ignores it; training must have an index.
+    def _default_targets(
+        self, points: np.ndarray, is_training: bool
+    ) -> np.ndarray | None:
+        if is_training:
+            return None
+        # Evaluation ignores it.
         return np.arange(len(points), dtype=np.int32)
 
     def _check_targets(
@@ -403,6 +408,7 @@ class TVAE(LatentModel):
             )
         if is_training and self.num_data and len(found):
             checks.check_index(found, self.num_data)
+        checks.check_rows(found.reshape(-1), points)
 
     def _states_or_raise(self) -> states_lib.StateStore:
         if self.states is None:
@@ -623,7 +629,7 @@ class TVAE(LatentModel):
             training has visited has its stored states, as of its last visit;
             all else is inferred.
         """
-        return inference.posterior_mode(self, x, index)
+        return inference.posterior_mode(self, self._checked_rows(x), index)
 
     # Generation.
 

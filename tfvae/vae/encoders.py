@@ -135,8 +135,12 @@ class Encoder(keras.layers.Layer):
         """
         found = moments.of_columns(x)
         offset, scale = found.mean, 1.0
-        farthest = float(np.nanmax(np.abs(x - offset)))
-        if float(np.nanmax(np.abs(x))) <= _USUAL and farthest >= _UNIT_SPREAD:
+        # NaN only of columns without values, which fmin and fmax leave out.
+        low = np.fmin.reduce(x).astype(np.float64)
+        high = np.fmax.reduce(x).astype(np.float64)
+        largest = float(np.nanmax(np.maximum(-low, high)))
+        farthest = float(np.nanmax(np.maximum(offset - low, high - offset)))
+        if largest <= _USUAL and farthest >= _UNIT_SPREAD:
             offset = np.zeros_like(offset)
         else:
             scale = moments.scale_of(found.within_columns(), x, 1.0)

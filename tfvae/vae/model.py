@@ -459,7 +459,9 @@ class VAE(LatentModel):
     def _points_of(self, x: Any) -> Any:
         return x[0] if isinstance(x, (tuple, list)) and len(x) == 2 else x
 
-    def _default_targets(self, points: np.ndarray) -> np.ndarray:
+    def _default_targets(
+        self, points: np.ndarray, is_training: bool
+    ) -> np.ndarray:
         return points
 
     def _check_targets(
@@ -612,7 +614,7 @@ class VAE(LatentModel):
         self, x: np.ndarray, index: np.ndarray | None = None
     ) -> np.ndarray:
         """Returns the modes of q(z | x), `[n, M]`; `index` is not used."""
-        return in_batches(self._mode, x)
+        return in_batches(self._mode, self._checked_rows(x))
 
     def encode(self, x: np.ndarray | tf.Tensor) -> Distribution:
         """Returns q(z | x) of one batch, a distribution of `[B, M]`."""
