@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import contextlib
+import io
 import pathlib
 from unittest import mock
 
 import numpy as np
 import tensorflow as tf
+import tifffile
 
 from tests.runs import small
 from tfvae import serving
@@ -109,17 +112,55 @@ class DenoiseTest(tf.test.TestCase):
             "fit.epochs = 1",
         )
         # At the end of the run, and of one that has ended.
-        for name in ("first.tif", "again.png", "flat.jpg"):
+        for name in ("first.tif", "again.png"):
             output = self.folder / name
             self._denoise(*params, f"denoise.output = '{output}'")
-            pixels, bits = images.read_image(output)
-            is_deep = name != "flat.jpg"
-            self.assertEqual(bits, 16 if is_deep else 8)
-            is_kept = bool((pixels[0, 0] == picture[0, 0]).all())
-            self.assertEqual(is_kept, is_deep)
+            restored = images.read_image(output)
+            self.assertDTypeEqual(restored.values, np.uint16)
+            self.assertAllEqual(restored.pixels[0, 0], picture[0, 0])
+        with self.assertRaisesRegex(
+            ValueError, r"`output` must end in .png or .tif.*jpg can not hold"
+        ):
+            self._denoise(
+                *params, f"denoise.output = '{self.folder / 'flat.jpg'}'"
+            )
         for name in ("restored.png", "restored_latest.png"):
             drawn = images.read_image(self.folder / "run/figures" / name)
-            self.assertEqual(drawn.bits, 16)
+            self.assertDTypeEqual(drawn.values, np.uint16)
+
+    def test_float_picture_comes_out_in_its_own_units(self):
+        values = np.linspace(-1319.0, 5132.0, 256).reshape(16, 16)
+        tifffile.imwrite(self.folder / "ct.tif", values.astype(np.float32))
+        params = (
+            f"IMAGE = '{self.folder / 'ct.tif'}'",
+            "corrupted_image.crop = None",
+            "corrupted_image.noise_std = 600.0",
+            "fit.epochs = 2",
+        )
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            summary = self._denoise(*params)
+        self.assertStartsWith(
+            printed.getvalue(),
+            "ct: 16 x 16 pixels, grey, float32, values -1319 to 5132, on a "
+            "range of -1319 to 5132\nadding Gaussian noise of standard "
+            "deviation 600 (9.3 % of the range)\n",
+        )
+        self.assertRegex(
+            printed.getvalue(),
+            rf"noise: standard deviation {summary['noise_std']:.4g} \(",
+        )
+        self.assertGreater(summary["noise_std"], 256.0)
+        output = self.folder / "out.npy"
+        self._denoise(*params, f"denoise.output = '{output}'")
+        restored = np.load(output)
+        self.assertDTypeEqual(restored, np.float32)
+        # So few epochs find little more than the mean, 1906 in its units.
+        self.assertAllClose(restored.mean(), 1906.5, atol=300.0)
+        self.assertAllEqual(
+            tifffile.imread(self.folder / "run/figures/restored.tif"),
+            restored[..., 0],
+        )
 
     def test_picture_that_needs_no_16_bits_stays_as_deep(self):
         deep = self.folder / "deep.png"
@@ -136,9 +177,9 @@ class DenoiseTest(tf.test.TestCase):
         # All values are whole numbers, and a copy has the depth of the file.
         output = self.folder / "again.png"
         self._denoise(*params, f"denoise.output = '{output}'")
-        pixels, bits = images.read_image(output)
-        self.assertAllEqual(pixels, picture)
-        self.assertEqual(bits, 16)
+        restored = images.read_image(output)
+        self.assertAllEqual(restored.pixels, picture)
+        self.assertDTypeEqual(restored.values, np.uint16)
 
     def test_data_points_are_refused_with_the_tool_to_use(self):
         small.load_bars("fit.epochs = 1")

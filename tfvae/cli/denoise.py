@@ -47,8 +47,8 @@ def define(values: flags.FlagValues) -> None:
     }.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
     for name, text in {
-        "noise_std": "Standard deviation of Gaussian noise to add, for values"
-        " from 0 to 255.",
+        "noise_std": "Standard deviation of Gaussian noise to add, in the"
+        " image's own units.",
         "missing": "Fraction of the values to remove at random, 0 to 1.",
     }.items():
         flags.DEFINE_float(name, None, text, flag_values=values)
@@ -60,12 +60,36 @@ def define(values: flags.FlagValues) -> None:
         " falls.",
     }.items():
         flags.DEFINE_integer(name, None, text, flag_values=values)
+    flags.DEFINE_list(
+        "value_range",
+        None,
+        "Two values that stand for black and white, such as -1000,3000; by"
+        " default they are found from the type of the file and its values, and"
+        " printed.",
+        flag_values=values,
+    )
 
 
 def check(values: flags.FlagValues) -> None:
     """Raises a ValueError if there is nothing to restore."""
     if not (values.image or values.gin_file or values.gin_param):
         raise ValueError("`--image` must be given, as in --image=photo.png")
+    _value_range(values)
+
+
+def _value_range(values: flags.FlagValues) -> tuple[float, float] | None:
+    """Returns the value of `--value_range`; raises a ValueError for others."""
+    given = values.value_range
+    if given is None:
+        return None
+    try:
+        low, high = map(float, given)
+    except ValueError as err:
+        raise ValueError(
+            "`--value_range` must be two numbers, as in "
+            f"--value_range=-1000,3000, got {','.join(given)!r}"
+        ) from err
+    return low, high
 
 
 def main(values: flags.FlagValues) -> None:
@@ -76,6 +100,9 @@ def main(values: flags.FlagValues) -> None:
     gin_files = config.with_data(values.gin_file, "runs/denoise.gin")
     bindings = schedule_bindings(values.run_dir, values.epochs)
     bindings += console.bindings(values, _PARAMETERS)
+    value_range = _value_range(values)
+    if value_range is not None:
+        bindings.append(f"corrupted_image.value_range = {value_range!r}")
     may_be_idle = [HALF_CYCLE] if values.epochs is not None else []
     config.load(
         gin_files, bindings, function="denoise", may_be_idle=may_be_idle
