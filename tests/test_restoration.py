@@ -272,6 +272,66 @@ class CorruptedImageTest(tf.test.TestCase, parameterized.TestCase):
         task = restoration.corrupted_image(image, mask=mask, clean=image)
         self.assertAllEqual(task.clean, image)
 
+    @parameterized.named_parameters(
+        ("complete", False, {}, "all values are denoised"),
+        ("nan", True, {}, "0.595 % .* filled in; the others are denoised"),
+        ("mask", False, {"mask": True}, "the others stay exactly as they are"),
+        ("both", True, {"mask": True}, "the others stay exactly as they are"),
+        (
+            "mask_and_denoise",
+            False,
+            {"mask": True, "keep_observed": False},
+            "the others are denoised",
+        ),
+        (
+            "nan_and_keep",
+            True,
+            {"keep_observed": True},
+            "the others stay exactly as they are",
+        ),
+        (
+            "dropped",
+            False,
+            {"missing_fraction": 0.1},
+            "the others stay exactly as they are",
+        ),
+        (
+            "dropped_and_noisy",
+            False,
+            {"missing_fraction": 0.1, "noise_std": 5.0},
+            "the others are denoised",
+        ),
+    )
+    def test_observed_values_stay_only_where_it_is_said_what_is_missing(
+        self, has_nan, arguments, line
+    ):
+        image = _picture().astype(np.float32)
+        if has_nan:
+            image[3, 4] = np.nan
+        if "mask" in arguments:
+            mask = np.zeros((12, 14))
+            mask[5, 6] = 1
+            arguments = {**arguments, "mask": mask}
+        task = restoration.corrupted_image(image, patch=(4, 4), **arguments)
+        self.assertRegex(task.describe().splitlines()[-1], line + "$")
+        points = task.observations().train
+        picture = task.picture(task.restore(np.full(points.shape, 7.0)))
+        observed = ~np.isnan(task.image)
+        is_same = picture.values[observed] == image[observed]
+        self.assertAllEqual(is_same, np.full(is_same.shape, "stay" in line))
+        self.assertFalse(np.isnan(picture.values).any())
+
+    def test_kept_values_are_the_same_bits_in_any_units(self):
+        image = _picture().astype(np.float32) * np.float32(1e7 / 3.0) - 1e8
+        task = restoration.corrupted_image(image, missing_fraction=0.2)
+        points = task.observations().train
+        picture = task.picture(task.restore(np.zeros(points.shape)))
+        observed = ~np.isnan(task.image)
+        self.assertAllEqual(
+            picture.values[observed].view(np.uint32),
+            image[observed].view(np.uint32),
+        )
+
     def test_mask_is_cropped_with_the_image(self):
         mask = np.zeros((12, 14))
         mask[5, 6] = 1

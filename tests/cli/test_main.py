@@ -339,6 +339,16 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
             ("corrupted_image.value_range", "(-1000.0, 3000.0)"),
         ),
         (
+            "observed_values",
+            ["--image=camera", "--mask=m.png", "--denoise"],
+            ("corrupted_image.keep_observed", "False"),
+        ),
+        (
+            "observed_values_unless_not",
+            ["--image=camera", "--nodenoise"],
+            ("corrupted_image.keep_observed", "True"),
+        ),
+        (
             "cycle_of_ones_own",
             [
                 *("--image=camera", "--epochs=8"),

@@ -10,11 +10,14 @@ Usage:
       --gin_file=papers/ecml2022_tvae/house_noise25.gin \
       --run_dir=runs/house25
 
-The second example fills in the pixels where the mask is not black. The last
-one adds noise to a clean image and measures PSNR and SSIM of the result. Gin
-files that do not bind `experiment.data` are read after runs/denoise.gin, and
-override parts of it. During training, figures/restored_latest.png in the run
-folder shows the image as restored so far. Repeat the command to resume an
+The second example fills in the pixels where the mask is not black, and leaves
+all others exactly as they are; with --denoise they are denoised. Without mask,
+missing values (NaN) are filled in and all others denoised. The last example
+adds noise to a clean image and measures PSNR and SSIM of the result.
+
+Gin files that do not bind `experiment.data` are read after runs/denoise.gin,
+and override parts of it. During training, figures/restored_latest.png in the
+run folder shows the image as restored so far. Repeat the command to resume an
 interrupted run.
 """
 
@@ -60,6 +63,14 @@ def define(values: flags.FlagValues) -> None:
         " falls.",
     }.items():
         flags.DEFINE_integer(name, None, text, flag_values=values)
+    flags.DEFINE_bool(
+        "denoise",
+        None,
+        "Whether to denoise observed values where others are missing. By"
+        " default they stay exactly as they are under --mask and --missing, and"
+        " are denoised otherwise.",
+        flag_values=values,
+    )
     flags.DEFINE_list(
         "value_range",
         None,
@@ -100,6 +111,8 @@ def main(values: flags.FlagValues) -> None:
     gin_files = config.with_data(values.gin_file, "runs/denoise.gin")
     bindings = schedule_bindings(values.run_dir, values.epochs)
     bindings += console.bindings(values, _PARAMETERS)
+    if values.denoise is not None:
+        bindings.append(f"corrupted_image.keep_observed = {not values.denoise}")
     value_range = _value_range(values)
     if value_range is not None:
         bindings.append(f"corrupted_image.value_range = {value_range!r}")
