@@ -162,7 +162,8 @@ def _pillow_values(
         key = picture.info.get("transparency")
         alpha = None
         if key is not None:
-            alpha = _alpha_of_key(values, key, _bits_of_png(picture))
+            bits = 8 if mode == "1" else _bits_of_png(picture)
+            alpha = _alpha_of_key(values, key, bits)
             notes.append("its transparent colour as alpha")
         return values, alpha, profile
     if mode in ("LA", "RGBA"):
