@@ -17,7 +17,7 @@ import tensorflow as tf
 import tifffile
 from absl.testing import parameterized
 
-from tfvae.data import images
+from tfvae.data import formats, images
 
 SRGB = PIL.ImageCms.ImageCmsProfile(
     PIL.ImageCms.createProfile("sRGB")
@@ -284,7 +284,7 @@ class KeptMetadataTest(DecodingTest):
             _values((5, 7, 3), dtype),
             _values((5, 7), dtype, seed=1),
             icc_profile=SRGB,
-            resolution=images.Resolution(300.0, 150.0, "inch"),
+            resolution=formats.Resolution(300.0, 150.0, "inch"),
         )
         path = self.path(f"x.{suffix}")
         images.write_values(path, written)
@@ -305,7 +305,7 @@ class KeptMetadataTest(DecodingTest):
     def test_unit_of_a_tiff_is_kept(self, unit):
         written = images.Image(
             _values((5, 7, 1), np.float32),
-            resolution=images.Resolution(9.5, 8.0, unit),
+            resolution=formats.Resolution(9.5, 8.0, unit),
         )
         images.write_values(self.path("x.tif"), written)
         self.assertEqual(self.read("x.tif").resolution, (9.5, 8.0, unit))
@@ -329,7 +329,7 @@ class KeptMetadataTest(DecodingTest):
         written = images.Image(
             values,
             icc_profile=SRGB,
-            resolution=images.Resolution(300.0, 300.0, "inch"),
+            resolution=formats.Resolution(300.0, 300.0, "inch"),
         )
         images.write_values(self.path("x.jpg"), written)
         read = self.read("x.jpg")

@@ -7,6 +7,7 @@ import pathlib
 from unittest import mock
 
 import numpy as np
+import PIL.Image
 import tensorflow as tf
 import tifffile
 
@@ -187,13 +188,65 @@ class DenoiseTest(tf.test.TestCase):
             denoise(self.folder / "run")
 
     def test_output_is_checked_before_training(self):
-        for output, error, message in (
-            ("out.xyz", ValueError, "`output` must end in .png"),
-            ("missing/out.png", FileNotFoundError, "in an existing folder"),
+        picture = np.full((16, 16, 2), 7, np.uint16)
+        deep, flat = self.folder / "deep.tif", self.folder / "flat.png"
+        tifffile.imwrite(
+            deep, picture, photometric="minisblack", planarconfig="contig"
+        )
+        images.write_image(flat, np.eye(16))
+        clear = self.folder / "clear.png"
+        PIL.Image.fromarray(np.full((16, 16, 4), 9, np.uint8)).save(clear)
+        for image, output, error, message in (
+            (flat, "out.xyz", ValueError, "`output` must end in .png"),
+            (flat, "gone/out.png", FileNotFoundError, "in an existing folder"),
+            (flat, self.folder, ValueError, "`output` must end in .png"),
+            (flat, "/proc/out.png", OSError, "`output` must be writable"),
+            (flat, flat, ValueError, "must not be `image` unless `--overwr"),
+            (deep, "out.png", ValueError, "in .tif or .npy, as .png can.*2 ch"),
+            (deep, "out.jpg", ValueError, "in .tif or .npy.*dtype uint16"),
+            (clear, "out.jpg", ValueError, "in .png or .tif,.*an alpha chan"),
+            (clear, "out.npy", ValueError, "in .png or .tif,.*an alpha chan"),
         ):
             with self.assertRaisesRegex(error, message):
-                self._denoise("fit.epochs = 1", f"denoise.output = '{output}'")
+                self._denoise(
+                    f"IMAGE = '{image}'",
+                    "corrupted_image.crop = None",
+                    "fit.epochs = 1",
+                    f"denoise.output = '{output}'",
+                )
         self.assertFalse((self.folder / "run/config.gin").exists())
+
+    def test_jpeg_must_be_asked_for_where_values_are_to_stay(self):
+        output = self.folder / "out.jpg"
+        params = (
+            "corrupted_image.noise_std = 0.0",
+            "corrupted_image.missing_fraction = 0.1",
+            "fit.epochs = 1",
+            f"denoise.output = '{output}'",
+        )
+        with self.assertRaisesRegex(ValueError, "not be JPEG.*`--lossy`"):
+            self._denoise(*params)
+        self._denoise(*params, "denoise.lossy = True")
+        exact = self.folder / "run/figures/restored.png"
+        self.assertAllClose(
+            images.read_image(output).pixels,
+            images.read_image(exact).pixels,
+            atol=10.0,
+        )
+
+    def test_file_that_is_read_may_be_overwritten_if_said(self):
+        path = self.folder / "picture.png"
+        images.write_image(path, np.random.default_rng(0).random((16, 16)))
+        before = path.read_bytes()
+        self._denoise(
+            f"IMAGE = '{path}'",
+            "corrupted_image.crop = None",
+            "corrupted_image.noise_std = 0.0",
+            "fit.epochs = 1",
+            f"denoise.output = '{path}'",
+            "denoise.overwrite = True",
+        )
+        self.assertNotEqual(path.read_bytes(), before)
 
     def test_finished_run_writes_its_picture_elsewhere(self):
         summary = self._denoise("fit.epochs = 1")

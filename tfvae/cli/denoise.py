@@ -37,6 +37,8 @@ _PARAMETERS = {
     "stride": "corrupted_image.stride",
     "epochs": "fit.epochs",
     "output": "denoise.output",
+    "overwrite": "denoise.overwrite",
+    "lossy": "denoise.lossy",
 }
 
 
@@ -46,7 +48,8 @@ def define(values: flags.FlagValues) -> None:
         "image": "Image to restore.",
         "clean": "The same image without noise, to measure PSNR and SSIM.",
         "mask": "Image of the same size, not black where pixels are missing.",
-        "output": "File to write the restored image to.",
+        "output": "File to write the restored image to: PNG, TIFF, .npy, or"
+        " JPEG with quality 95.",
     }.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
     for name, text in {
@@ -63,6 +66,12 @@ def define(values: flags.FlagValues) -> None:
         " falls.",
     }.items():
         flags.DEFINE_integer(name, None, text, flag_values=values)
+    for name, text in {
+        "overwrite": "Let --output be a file that is read, such as --image.",
+        "lossy": "Let --output be JPEG where observed values are to stay as"
+        " they are.",
+    }.items():
+        flags.DEFINE_bool(name, None, text, flag_values=values)
     flags.DEFINE_bool(
         "denoise",
         None,

@@ -20,7 +20,7 @@ import skimage.transform
 
 from tfvae.data import decoding, encoding, formats
 from tfvae.data.formats import SUFFIXES as IMAGE_SUFFIXES
-from tfvae.data.formats import WHITE, Image, Resolution
+from tfvae.data.formats import WHITE, Image
 
 EMBEDDED_IMAGES = {
     "astronaut": "astronaut.png",
