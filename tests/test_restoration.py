@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from unittest import mock
 
 import numpy as np
@@ -95,6 +96,44 @@ class RestorationTest(tf.test.TestCase, parameterized.TestCase):
         ):
             restoration.Restoration(image, patch=(3, 3))
         restoration.Restoration(image, patch=(4, 4))
+
+    @parameterized.product(stride=(1, 2, 3), seed=(0, 1, 2, 3))
+    def test_patch_that_an_error_suggests_reaches_all_holes(self, stride, seed):
+        image = np.full((41, 43, 1), 80.0)
+        top, left, side = np.random.default_rng(seed).integers(5, 14, 3)
+        image[top : top + 12, left : left + 7 + side] = np.nan
+        settings = {"stride": stride}
+        with self.assertRaisesRegex(ValueError, "`--patch=[0-9]+` would") as e:
+            restoration.Restoration(image, patch=(3, 3), **settings)
+        found = int(re.search(r"--patch=(\d+)", str(e.exception))[1])
+        restoration.Restoration(image, patch=(found, found), **settings)
+        if stride == 1:  # The least.
+            with self.assertRaisesRegex(ValueError, "out of reach"):
+                restoration.Restoration(image, patch=(found - 1, found - 1))
+
+    def test_mostly_missing_picture_asks_whether_the_mask_is_inverted(self):
+        mask = np.ones((20, 20))
+        mask[4:10, 4:8] = 0
+        with self.assertRaisesRegex(
+            ValueError, "94 % of the picture is missing: is the mask inverted"
+        ):
+            restoration.corrupted_image(
+                _picture((20, 20, 1)), mask=mask, patch=(4, 4)
+            )
+        mask[:15] = 0
+        task = restoration.corrupted_image(
+            _picture((20, 20, 1)), mask=1 - mask, patch=(16, 16)
+        )
+        self.assertEqual(
+            task.describe().splitlines()[-1],
+            "75 % of the picture is missing: is the mask inverted "
+            "(`--mask_invert`)?",
+        )
+        task = restoration.corrupted_image(
+            _picture((20, 20, 1)), mask=1 - mask, mask_invert=True
+        )
+        self.assertNotIn("inverted", task.describe())
+        self.assertAllClose(task.missing_fraction, 0.25)
 
     def test_entries_are_missing_per_channel(self):
         image = np.full((9, 9, 3), 80.0)
@@ -332,6 +371,29 @@ class CorruptedImageTest(tf.test.TestCase, parameterized.TestCase):
             image[observed].view(np.uint32),
         )
 
+    def test_transparent_parts_may_be_the_mask_and_become_opaque(self):
+        pixels = np.full((12, 14, 4), 255, np.uint8)
+        pixels[..., :3] = _eight_bits((12, 14, 3))
+        pixels[4:6, 5:9, 3] = 0
+        pixels[7, 7, 3] = 10
+        path = os.path.join(self.folder, "holes.png")
+        PIL.Image.fromarray(pixels).save(path)
+        task = restoration.corrupted_image(path, mask="alpha")
+        expected = np.broadcast_to(pixels[..., 3:] == 0, (12, 14, 3))
+        self.assertAllEqual(np.isnan(task.image), expected)
+        points = task.observations().train
+        picture = task.picture(task.restore(np.full(points.shape, 7.0)))
+        self.assertAllEqual(picture.values[4:6, 5:9], np.full((2, 4, 3), 7))
+        self.assertAllEqual(
+            picture.alpha, np.where(pixels[..., 3] == 10, 10, 255)
+        )
+        task = restoration.corrupted_image(
+            path, mask="alpha", mask_threshold=10
+        )
+        self.assertAllEqual(np.isnan(task.image[..., 0]), pixels[..., 3] <= 10)
+        with self.assertRaisesRegex(ValueError, "'alpha' for an image without"):
+            restoration.corrupted_image("camera", mask="alpha")
+
     def test_mask_is_cropped_with_the_image(self):
         mask = np.zeros((12, 14))
         mask[5, 6] = 1
@@ -509,6 +571,8 @@ class CorruptedImageTest(tf.test.TestCase, parameterized.TestCase):
             r"`mask` must be as large.*12 x",
         ),
         ("ranks", {"mask": np.zeros(12)}, r"`mask` must be as large"),
+        ("grown", {"mask_grow": 2}, "`mask` must be given with `mask_thresho"),
+        ("inverted", {"mask_invert": True}, "`mask` must be given with"),
         ("all", {"mask": np.ones((12, 14))}, "only missing"),
         ("clean", {"clean": np.zeros((2, 2))}, r"`clean` must have the shape"),
         ("crop", {"crop": (0, 0, 13, 14)}, r"`crop` must be.*12 x 14"),

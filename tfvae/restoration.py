@@ -15,8 +15,10 @@ import os
 from typing import Any
 
 import numpy as np
+import scipy.ndimage
 
 from tfvae import typed_gin
+from tfvae.data.formats import alpha_limit
 from tfvae.data.images import (
     WHITE,
     Image,
@@ -38,6 +40,12 @@ from tfvae.ops.patches import (
     patch_starts,
 )
 from tfvae.resources import check_memory
+
+ALPHA = "alpha"
+"""The mask that is the image's own transparency."""
+
+_MOSTLY = 0.5
+"""Share of missing values from which a mask may well be inverted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +74,7 @@ class Restoration:
         none, as for floats.
       noise_std: Standard deviation of the noise that was added, in the
         units of `source`.
+      is_masked: Whether a mask has said what is missing.
       name: Short name of the image.
     """
 
@@ -80,6 +89,7 @@ class Restoration:
     value_range: ValueRange = ValueRange(0.0, WHITE)
     limits: tuple[float, float] | None = (0.0, WHITE)
     noise_std: float = 0.0
+    is_masked: bool = False
     name: str = "image"
 
     def __post_init__(self) -> None:
@@ -130,8 +140,24 @@ class Restoration:
             raise ValueError(
                 "`patch` must be large enough to reach from every missing "
                 "pixel to an observed one, got "
-                f"{self.patch!r} and {num_lost} pixels out of reach"
+                f"{self.patch!r} and {num_lost} pixels out of reach; "
+                f"{self._reaching_patch()}"
             )
+
+    def _reaching_patch(self) -> str:
+        """Says which patch would reach all missing pixels."""
+        missing = np.isnan(self.image).all(axis=-1)
+        distance = scipy.ndimage.distance_transform_cdt(
+            missing, metric="chessboard"
+        )
+        # A window of this side holds both pixels, wherever the stride puts it.
+        side = int(distance.max()) + self.stride
+        if side <= min(missing.shape):
+            hint = f"`--patch={side}` would reach them"
+        else:
+            hint = "no square patch would reach them"
+        share = self.missing_fraction
+        return hint + (f". {_is_inverted(share)}" if share > _MOSTLY else "")
 
     def _informed_rows(self) -> np.ndarray:
         """Returns which patches have an observed entry, `[N_all]` bool."""
@@ -309,6 +335,8 @@ class Restoration:
                 f"{100.0 * missing:.3g} % of the values are missing and filled "
                 f"in; the others {fate}"
             )
+            if self.is_masked and missing > _MOSTLY:
+                lines.append(_is_inverted(missing))
         else:
             lines.append(f"all values {fate}")
         return "\n".join(lines)
@@ -357,6 +385,13 @@ class Restoration:
         return self.score(self.image, clip=False)
 
 
+def _is_inverted(share: float) -> str:
+    return (
+        f"{100.0 * share:.3g} % of the picture is missing: is the mask "
+        "inverted (`--mask_invert`)?"
+    )
+
+
 def _digest(digest: Any, value: Any) -> None:
     """Adds arrays with dtype and shape, images, and other values as text."""
     if isinstance(value, Image):
@@ -383,7 +418,8 @@ def _as_image(name: str, image: np.ndarray) -> np.ndarray:
     if np.isinf(array).any() or np.isnan(array).all():
         raise ValueError(
             f"`{name}` must be finite or missing (NaN) in every entry, and "
-            "observed in at least one, got infinite or only missing entries"
+            "observed in at least one, got infinite or only missing entries "
+            "(of a mask: is it inverted?)"
         )
     return array
 
@@ -406,6 +442,9 @@ def corrupted_image(
     missing_fraction: float = 0.0,
     whole_pixels: bool = False,
     mask: str | os.PathLike[str] | np.ndarray | None = None,
+    mask_threshold: float | None = None,
+    mask_invert: bool = False,
+    mask_grow: int = 0,
     patch: int | tuple[int, int] = (8, 8),
     stride: int = 1,
     merge_method: MergeMethod = "mean",
@@ -436,7 +475,12 @@ def corrupted_image(
         otherwise each colour value is dropped on its own.
       mask: What to in-paint: a file or array as large as `image` (before
         cropping), non-zero where missing. What `image` holds there is
-        disregarded, also as a reference; give `clean` to get scores.
+        disregarded, also as a reference; give `clean` to get scores. "alpha"
+        for the image's own transparent parts, which become opaque.
+      mask_threshold: The value of the mask above which pixels are missing, see
+        `read_mask`; of "alpha", the opacity up to which they are.
+      mask_invert: Whether all other pixels are missing instead.
+      mask_grow: Pixels by which to extend what is missing.
       patch: Height and width of a patch in pixels, or both as one number.
       stride: Distance of neighbouring patches in pixels.
       merge_method: "mean", "median" or "gaussian", see `merge_patches`.
@@ -458,7 +502,9 @@ def corrupted_image(
     """
     source = load_image(image)
     reference = None if clean is None else load_image(clean)
-    missing = None if mask is None else _load_mask(mask, source.values.shape)
+    missing = _missing(mask, source, mask_threshold, mask_invert, mask_grow)
+    if missing is not None and isinstance(mask, str) and mask == ALPHA:
+        source = _with_opaque(source, missing)
     if reference is not None:
         _check_reference(reference, source)
     if crop is not None:
@@ -495,6 +541,7 @@ def corrupted_image(
         value_range=chosen,
         limits=_limits(source, chosen),
         noise_std=noise_std,
+        is_masked=mask is not None,
         name=_name(image),
     )
 
@@ -563,20 +610,44 @@ def _limits(source: Image, chosen: ValueRange) -> tuple[float, float] | None:
     return float(ends[0]), float(ends[1])
 
 
-def _load_mask(
-    mask: str | os.PathLike[str] | np.ndarray, shape: tuple[int, ...]
-) -> np.ndarray:
-    height, width, channels = shape
-    if not isinstance(mask, np.ndarray):
-        return read_mask(mask, (height, width, channels))
-    missing = mask != 0
-    missing = missing[..., None] if missing.ndim == 2 else missing
-    if missing.shape not in ((height, width, 1), (height, width, channels)):
-        raise ValueError(
-            f"`mask` must be as large as the image ({height} x {width}), got "
-            f"shape {mask.shape!r}"
-        )
-    return np.broadcast_to(missing, shape)
+def _missing(
+    mask: str | os.PathLike[str] | np.ndarray | None,
+    source: Image,
+    threshold: float | None,
+    invert: bool,
+    grow: int,
+) -> np.ndarray | None:
+    """Returns where a mask says that values are missing, or None without."""
+    if mask is None:
+        if threshold is not None or invert or grow:
+            raise ValueError(
+                "`mask` must be given with `mask_threshold`, `mask_invert` or "
+                "`mask_grow`, got None"
+            )
+        return None
+    if isinstance(mask, str) and mask == ALPHA and not os.path.exists(mask):
+        if source.alpha is None:
+            raise ValueError(
+                "`mask` must not be 'alpha' for an image without alpha channel"
+            )
+        mask = source.alpha <= (threshold or 0)
+        threshold = None
+    return read_mask(
+        mask,
+        source.values.shape,
+        threshold=threshold,
+        invert=invert,
+        grow=grow,
+    )
+
+
+def _with_opaque(source: Image, missing: np.ndarray) -> Image:
+    """Returns an image that is opaque where it will be filled in."""
+    if source.alpha is None:
+        return source
+    opaque = source.alpha.dtype.type(alpha_limit(source.alpha.dtype))
+    alpha = np.where(missing.all(axis=-1), opaque, source.alpha)
+    return dataclasses.replace(source, alpha=alpha)
 
 
 def _name(image: str | os.PathLike[str] | np.ndarray) -> str:

@@ -298,6 +298,9 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         (["--image={folder}/one.png", "--clean={folder}/two.png"], "clean"),
         (["--image={folder}/one.png", "--output=a.xyz"], "output"),
         (["--image={folder}/one.png", "--value_range=1"], "`--value_range`"),
+        (["--image={folder}/one.png", "--patch=0"], "`--patch` must be"),
+        (["--image={folder}/one.png", "--patch=3,a"], "`--patch` must be"),
+        (["--image={folder}/one.png", "--mask_grow=1"], "`mask` must be given"),
         (["--image={folder}/one.png", "--value_range=a,b"], "`--value_range`"),
         (["--image={folder}/one.png", "--value_range=2,1"], "`value_range` m"),
     )
@@ -337,6 +340,16 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
             "range_of_values",
             ["--image=camera", "--value_range=-1000,3000"],
             ("corrupted_image.value_range", "(-1000.0, 3000.0)"),
+        ),
+        (
+            "patch",
+            ["--image=camera", "--patch=12"],
+            ("corrupted_image.patch", "(12, 12)"),
+        ),
+        (
+            "oblong_patch",
+            ["--image=camera", "--patch=4,12"],
+            ("corrupted_image.patch", "(4, 12)"),
         ),
         (
             "observed_values",

@@ -345,6 +345,90 @@ class ReadMaskTest(FolderTest):
             self.assertAllEqual(mask, expected)
             self.assertDTypeEqual(mask, np.bool_)
 
+    @parameterized.named_parameters(
+        ("bool", bool, 1),
+        ("zero_one", np.uint8, 1),
+        ("labels", np.uint16, 300),
+        ("soft", np.float32, 0.01),
+        ("white", np.uint8, 255),
+    )
+    def test_mask_of_any_kind_is_missing_where_it_is_not_zero(self, dtype, one):
+        missing = np.random.default_rng(0).random((5, 7)) < 0.3
+        values = (missing * one).astype(dtype)
+        expected = np.broadcast_to(missing[..., None], COLOUR)
+        self.assertAllEqual(images.read_mask(values, COLOUR), expected)
+        np.save(self.path("m.npy"), values)
+        mask = images.read_mask(self.path("m.npy"), COLOUR)
+        self.assertAllEqual(mask, expected)
+        if dtype is not bool:
+            tifffile.imwrite(self.path("m.tif"), values)
+            mask = images.read_mask(self.path("m.tif"), COLOUR)
+            self.assertAllEqual(mask, expected)
+
+    def test_one_bit_mask_is_read(self):
+        missing = np.random.default_rng(0).random((5, 7)) < 0.3
+        PIL.Image.fromarray(missing).save(self.path("m.png"))
+        mask = images.read_mask(self.path("m.png"), GREY)
+        self.assertAllEqual(mask[..., 0], missing)
+
+    def test_threshold_is_in_the_units_of_the_mask(self):
+        values = np.array([[0, 100, 101, 65535]], np.uint16)
+        mask = images.read_mask(values, (1, 4, 1), threshold=100)
+        self.assertAllEqual(mask[0, :, 0], [False, False, True, True])
+
+    def test_mask_may_be_inverted_and_grown(self):
+        values = np.zeros((7, 9), np.uint8)
+        values[3, 4] = 1
+        rows, columns = np.indices((7, 9))
+        distance = np.hypot(rows - 3, columns - 4)
+        for grow in (0, 1, 2):
+            mask = images.read_mask(values, (7, 9, 1), grow=grow)
+            self.assertAllEqual(mask[..., 0], distance <= grow)
+        mask = images.read_mask(values, (7, 9, 1), invert=True)
+        self.assertAllEqual(mask[..., 0], distance > 0)
+        # What is missing grows, not what is set in the file.
+        values[2:5, 3:6] = 1
+        mask = images.read_mask(values, (7, 9, 1), invert=True, grow=1)
+        self.assertAllEqual(mask[..., 0], distance > 0)
+        nothing = images.read_mask(0 * values, (7, 9, 1), grow=3)
+        self.assertFalse(nothing.any())
+
+    def test_jpeg_needs_a_threshold(self):
+        missing = np.zeros((16, 16), bool)
+        missing[4:9, 3:12] = True
+        PIL.Image.fromarray(missing.astype(np.uint8) * 255).save(
+            self.path("m.jpg"), quality=60
+        )
+        with self.assertRaisesRegex(ValueError, "`mask` must be of a lossless"):
+            images.read_mask(self.path("m.jpg"), (16, 16, 1))
+        mask = images.read_mask(self.path("m.jpg"), (16, 16, 1), threshold=127)
+        self.assertAllEqual(mask[..., 0], missing)
+
+    def test_opaque_strokes_of_one_colour_on_nothing_are_missing(self):
+        pixels = np.zeros((5, 7, 4), np.uint8)
+        pixels[1:3, 2:5] = 0, 0, 0, 255  # black strokes
+        PIL.Image.fromarray(pixels).save(self.path("m.png"))
+        mask = images.read_mask(self.path("m.png"), GREY)
+        self.assertAllEqual(mask[..., 0], pixels[..., 3] > 0)
+        pixels[..., 3] = 255  # all opaque: the colours count
+        pixels[0, 0, :3] = 9
+        PIL.Image.fromarray(pixels).save(self.path("m.png"))
+        mask = images.read_mask(self.path("m.png"), GREY)
+        self.assertAllEqual(mask[..., 0], pixels[..., 0] > 0)
+        pixels[1, 1, 3] = 0  # both
+        PIL.Image.fromarray(pixels).save(self.path("m.png"))
+        with self.assertRaisesRegex(ValueError, "or several colours, got both"):
+            images.read_mask(self.path("m.png"), GREY)
+
+    @parameterized.parameters(
+        ({"grow": -1}, "`grow` must be an integer from 0, got -1"),
+        ({"grow": 1.5}, "`grow` must be an integer"),
+        ({"threshold": float("nan")}, "`threshold` must be finite"),
+    )
+    def test_refuses_settings(self, settings, message):
+        with self.assertRaisesRegex(ValueError, message):
+            images.read_mask(np.zeros((5, 7)), GREY, **settings)
+
     def test_missing_entries_of_an_array_are_missing(self):
         np.save(self.path("m.npy"), np.array([[np.nan, 0.0]]))
         mask = images.read_mask(self.path("m.npy"), (1, 2, 1))

@@ -32,6 +32,9 @@ _PARAMETERS = {
     "image": "IMAGE",
     "clean": "corrupted_image.clean",
     "mask": "corrupted_image.mask",
+    "mask_grow": "corrupted_image.mask_grow",
+    "mask_invert": "corrupted_image.mask_invert",
+    "mask_threshold": "corrupted_image.mask_threshold",
     "noise_std": "corrupted_image.noise_std",
     "missing": "corrupted_image.missing_fraction",
     "stride": "corrupted_image.stride",
@@ -47,7 +50,8 @@ def define(values: flags.FlagValues) -> None:
     for name, text in {
         "image": "Image to restore.",
         "clean": "The same image without noise, to measure PSNR and SSIM.",
-        "mask": "Image of the same size, not black where pixels are missing.",
+        "mask": "Image of the same size, not black where pixels are missing;"
+        " or the word alpha, for the transparent parts of the image itself.",
         "output": "File to write the restored image to: PNG, TIFF, .npy, or"
         " JPEG with quality 95.",
     }.items():
@@ -55,10 +59,15 @@ def define(values: flags.FlagValues) -> None:
     for name, text in {
         "noise_std": "Standard deviation of Gaussian noise to add, in the"
         " image's own units.",
+        "mask_threshold": "Value of the mask above which pixels are missing, in"
+        " its own units, such as 127 for JPEG; with --mask=alpha, the opacity"
+        " up to which they are.",
         "missing": "Fraction of the values to remove at random, 0 to 1.",
     }.items():
         flags.DEFINE_float(name, None, text, flag_values=values)
     for name, text in {
+        "mask_grow": "Pixels by which to extend what is missing, such as 2 for"
+        " the soft rims of scratches.",
         "stride": "Pixels between neighbouring patches; 2 is 4 times as fast,"
         " for large images.",
         "epochs": "Passes over the patches; more give better results and take"
@@ -67,6 +76,7 @@ def define(values: flags.FlagValues) -> None:
     }.items():
         flags.DEFINE_integer(name, None, text, flag_values=values)
     for name, text in {
+        "mask_invert": "The mask is black where pixels are missing.",
         "overwrite": "Let --output be a file that is read, such as --image.",
         "lossy": "Let --output be JPEG where observed values are to stay as"
         " they are.",
@@ -78,6 +88,13 @@ def define(values: flags.FlagValues) -> None:
         "Whether to denoise observed values where others are missing. By"
         " default they stay exactly as they are under --mask and --missing, and"
         " are denoised otherwise.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "patch",
+        None,
+        "Side of a patch in pixels, or height,width. Larger ones are better"
+        " for much noise, and reach into larger holes.",
         flag_values=values,
     )
     flags.DEFINE_list(
@@ -95,6 +112,21 @@ def check(values: flags.FlagValues) -> None:
     if not (values.image or values.gin_file or values.gin_param):
         raise ValueError("`--image` must be given, as in --image=photo.png")
     _value_range(values)
+    _patch(values)
+
+
+def _patch(values: flags.FlagValues) -> tuple[int, int] | None:
+    """Returns the value of `--patch`; raises a ValueError for others."""
+    given = values.patch
+    if given is None:
+        return None
+    sizes = [int(one) if one.strip().isdigit() else 0 for one in given]
+    if len(sizes) not in (1, 2) or min(sizes) < 1:
+        raise ValueError(
+            "`--patch` must be one or two positive integers, as in --patch=8 "
+            f"or --patch=8,12, got {','.join(given)!r}"
+        )
+    return sizes[0], sizes[-1]
 
 
 def _value_range(values: flags.FlagValues) -> tuple[float, float] | None:
@@ -122,6 +154,9 @@ def main(values: flags.FlagValues) -> None:
     bindings += console.bindings(values, _PARAMETERS)
     if values.denoise is not None:
         bindings.append(f"corrupted_image.keep_observed = {not values.denoise}")
+    patch = _patch(values)
+    if patch is not None:
+        bindings.append(f"corrupted_image.patch = {patch!r}")
     value_range = _value_range(values)
     if value_range is not None:
         bindings.append(f"corrupted_image.value_range = {value_range!r}")

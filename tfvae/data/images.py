@@ -15,6 +15,7 @@ import tempfile
 from typing import NamedTuple
 
 import numpy as np
+import scipy.ndimage
 import skimage.data
 import skimage.transform
 
@@ -217,38 +218,93 @@ def _umask() -> int:
 
 
 def read_mask(
-    path: str | os.PathLike[str], shape: tuple[int, int, int]
+    mask: str | os.PathLike[str] | np.ndarray,
+    shape: tuple[int, ...],
+    *,
+    threshold: float | None = None,
+    invert: bool = False,
+    grow: int = 0,
 ) -> np.ndarray:
     """Reads which entries of an image are missing.
 
     Args:
-      path: An image or `.npy` file; non-zero entries are missing. Prefer
-        lossless formats: compression noise counts as non-zero.
+      mask: An image or `.npy` file, or an array. Entries are missing that
+        are not zero: 1 or 255, labels, and the soft edges of a brush. Of a
+        file with transparent parts and one colour, the opaque parts are.
       shape: Height, width and channels of the image to be masked.
+      threshold: Entries above it, in the mask's own values, are missing
+        instead; must be given for JPEG, whose compression leaves noise.
+      invert: Whether the other entries are missing instead.
+      grow: Missing parts are extended to all within this distance, in pixels.
 
     Returns:
       `shape` bool, True where missing. A grey mask holds for all channels;
-      a colour mask for each channel, or, on a grey image, wherever any
-      of its channels is set.
+      a colour mask for each channel, or, on an image of another number of
+      channels, wherever any of its channels is set.
 
     Raises:
       FileNotFoundError: If there is no such file.
-      ValueError: If it is unreadable or of another height or width.
+      ValueError: If it is unreadable or of another height or width, or says
+        two things.
     """
-    path = pathlib.Path(path)
-    if path.suffix.lower() == ".npy" and path.is_file():
-        values = _load_mask_array(path)
-    else:
-        values = read_image(path).pixels
-    if values.shape[:2] != tuple(shape[:2]):
+    if threshold is not None and not math.isfinite(threshold):
+        raise ValueError(f"`threshold` must be finite, got {threshold!r}")
+    if not isinstance(grow, int) or grow < 0:
+        raise ValueError(f"`grow` must be an integer from 0, got {grow!r}")
+    origin = "" if isinstance(mask, np.ndarray) else f" in {mask!s}"
+    values = _mask_values(mask, threshold)
+    values = values[..., None] if values.ndim == 2 else values
+    if values.ndim != 3 or values.shape[:2] != tuple(shape[:2]):
+        found = " x ".join(map(str, values.shape[:2]))
         raise ValueError(
             f"`mask` must be as large as the image ({shape[0]} x {shape[1]}), "
-            f"got {values.shape[0]} x {values.shape[1]} in {path!s}"
+            f"got {found}{origin}"
         )
-    missing = (values != 0.0) | np.isnan(values)
+    is_set = values != 0 if threshold is None else values > threshold
+    missing = is_set | np.isnan(values)
     if missing.shape[2] != shape[2]:
         missing = missing.any(axis=-1, keepdims=True)
+    missing = ~missing if invert else missing
+    if grow:
+        missing = np.stack(
+            [_grown(missing[..., i], grow) for i in range(missing.shape[2])],
+            axis=-1,
+        )
     return np.ascontiguousarray(np.broadcast_to(missing, shape))
+
+
+def _grown(missing: np.ndarray, distance: int) -> np.ndarray:
+    """Extends a mask, `[height, width]` bool, by a distance in pixels."""
+    if not missing.any():
+        return missing
+    return scipy.ndimage.distance_transform_edt(~missing) <= distance
+
+
+def _mask_values(
+    mask: str | os.PathLike[str] | np.ndarray, threshold: float | None
+) -> np.ndarray:
+    """Returns what a mask says, of its own dtype, bool as 0 and 1."""
+    if isinstance(mask, np.ndarray):
+        return mask.astype(np.uint8) if mask.dtype == bool else mask
+    path = pathlib.Path(mask)
+    if path.suffix.lower() == ".npy" and path.is_file():
+        return _load_mask_array(path)
+    image = read_image(path)
+    if image.is_lossy and threshold is None:
+        raise ValueError(
+            "`mask` must be of a lossless format such as PNG, or "
+            "`--mask_threshold` given, such as 127, as compression makes few "
+            f"values exactly zero, got {path!s}"
+        )
+    if image.alpha is None or (image.alpha == image.alpha[0, 0]).all():
+        return image.values
+    visible = image.values[image.alpha > 0]
+    if (visible != visible[:1]).any():
+        raise ValueError(
+            "`mask` must have either transparent parts or several colours, "
+            f"got both in {path!s}"
+        )
+    return image.alpha[..., None]
 
 
 def _load_mask_array(path: pathlib.Path) -> np.ndarray:
