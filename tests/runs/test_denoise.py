@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import io
 import pathlib
+import shutil
 from unittest import mock
 
 import numpy as np
@@ -216,37 +217,39 @@ class DenoiseTest(tf.test.TestCase):
                 )
         self.assertFalse((self.folder / "run/config.gin").exists())
 
-    def test_jpeg_must_be_asked_for_where_values_are_to_stay(self):
-        output = self.folder / "out.jpg"
+    def test_jpeg_and_files_that_are_read_must_be_asked_for(self):
+        path, output = self.folder / "picture.png", self.folder / "out.jpg"
+        images.write_image(path, np.random.default_rng(0).random((16, 16)))
+        before = path.read_bytes()
         params = (
+            f"IMAGE = '{path}'",
+            "corrupted_image.crop = None",
             "corrupted_image.noise_std = 0.0",
             "corrupted_image.missing_fraction = 0.1",
             "fit.epochs = 1",
-            f"denoise.output = '{output}'",
         )
+        to_jpeg = f"denoise.output = '{output}'"
         with self.assertRaisesRegex(ValueError, "not be JPEG.*`--lossy`"):
-            self._denoise(*params)
-        self._denoise(*params, "denoise.lossy = True")
+            self._denoise(*params, to_jpeg)
+        self._denoise(*params, to_jpeg, "denoise.lossy = True")
         exact = self.folder / "run/figures/restored.png"
         self.assertAllClose(
             images.read_image(output).pixels,
             images.read_image(exact).pixels,
             atol=10.0,
         )
-
-    def test_file_that_is_read_may_be_overwritten_if_said(self):
-        path = self.folder / "picture.png"
-        images.write_image(path, np.random.default_rng(0).random((16, 16)))
-        before = path.read_bytes()
-        self._denoise(
-            f"IMAGE = '{path}'",
-            "corrupted_image.crop = None",
-            "corrupted_image.noise_std = 0.0",
-            "fit.epochs = 1",
-            f"denoise.output = '{path}'",
-            "denoise.overwrite = True",
-        )
-        self.assertNotEqual(path.read_bytes(), before)
+        to_itself = f"denoise.output = '{path}'"
+        with self.assertRaisesRegex(ValueError, "must not be `image` unless"):
+            self._denoise(*params, to_itself)
+        self.assertEqual(path.read_bytes(), before)
+        self._denoise(*params, to_itself, "denoise.overwrite = True")
+        self.assertEqual(path.read_bytes(), exact.read_bytes())
+        # Of an earlier version, that did not say what picture a run is of.
+        (self.folder / "run/inputs.json").unlink()
+        with self.assertRaisesRegex(
+            ValueError, "earlier version; choose anoth"
+        ):
+            self._denoise(*params)
 
     def test_finished_run_writes_its_picture_elsewhere(self):
         summary = self._denoise("fit.epochs = 1")
@@ -257,6 +260,90 @@ class DenoiseTest(tf.test.TestCase):
             images.read_image(output).pixels,
             images.read_image(self.folder / "run/figures/restored.png").pixels,
         )
+
+    def _write_inputs(self):
+        """Writes a picture, a mask and a reference; returns parameters."""
+        pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 4))
+        pixels[..., 3] = 255
+        self._pixels = pixels.astype(np.uint8)
+        self._mask = np.zeros((16, 16), np.uint8)
+        self._mask[4:6, 5:9] = 1
+        PIL.Image.fromarray(self._pixels).save(self.folder / "in.png")
+        PIL.Image.fromarray(self._pixels).save(self.folder / "clean.png")
+        PIL.Image.fromarray(self._mask).save(self.folder / "mask.png")
+        return (
+            f"IMAGE = '{self.folder / 'in.png'}'",
+            f"corrupted_image.clean = '{self.folder / 'clean.png'}'",
+            f"corrupted_image.mask = '{self.folder / 'mask.png'}'",
+            "corrupted_image.crop = None",
+            "corrupted_image.noise_std = 0.0",
+            "fit.epochs = 1",
+        )
+
+    def _change_inputs(self):
+        """Changes one input at a time; yields what."""
+        for name, at in (
+            ("in.png", (0, 0, 0)),  # a value
+            ("in.png", (0, 0, 3)),  # alpha only
+            ("in.png", (4, 5, 1)),  # a value under the mask
+            ("clean.png", (0, 0, 0)),
+            ("mask.png", (0, 0)),
+        ):
+            path = self.folder / name
+            before = path.read_bytes()
+            array = self._mask if name == "mask.png" else self._pixels
+            array = array.copy()
+            array[at] ^= 1
+            PIL.Image.fromarray(array).save(path)
+            try:
+                yield f"{name} at {at}"
+            finally:
+                path.write_bytes(before)
+
+    def test_finished_run_answers_for_its_own_files_only(self):
+        params = self._write_inputs()
+        summary = self._denoise(*params)
+        output = self.folder / "out.png"
+        for what in self._change_inputs():
+            with self.subTest(what):
+                with self.assertRaisesRegex(
+                    ValueError, "with other values than the run was started"
+                ):
+                    self._denoise(*params, f"denoise.output = '{output}'")
+                self.assertFalse(output.exists())
+        # Flags, also where checkpoints have been deleted to save space.
+        shutil.rmtree(self.folder / "run/checkpoints")
+        for flag in (
+            "corrupted_image.stride = 2",
+            "corrupted_image.value_range = (0, 300)",
+            "corrupted_image.mask_grow = 1",
+            "corrupted_image.keep_observed = False",
+        ):
+            with self.assertRaisesRegex(
+                ValueError, "of the same config.*is now"
+            ):
+                self._denoise(*params, flag)
+        again = self._denoise(*params, f"denoise.output = '{output}'")
+        self.assertEqual(again, summary)
+        self.assertTrue(output.exists())
+
+    def test_interrupted_run_resumes_with_its_own_files_only(self):
+        params = self._write_inputs()
+        with mock.patch(
+            "tfvae.runs.denoise._draw", side_effect=KeyboardInterrupt
+        ):
+            with self.assertRaises(KeyboardInterrupt):
+                self._denoise(*params)
+        changes = self._change_inputs()
+        for what in ("in.png at (0, 0, 0)", "in.png at (0, 0, 3)"):
+            self.assertEqual(next(changes), what)
+            with self.assertRaisesRegex(
+                ValueError, "with other values than the run was started"
+            ):
+                self._denoise(*params)
+        next(changes)
+        changes.close()
+        self._denoise(*params)
 
     def test_unreadable_picture_is_reported(self):
         (self.folder / "broken.png").write_bytes(b"no picture")
