@@ -62,6 +62,8 @@ setuptools.setup(
         "cloudpickle>=3,<4",
         "filelock>=4,<5",
         "gin-config>=0.5,<0.6",
+        # Compressed TIFF, 16-bit PNG and JPEG 2000; tifffile needs it for LZW.
+        "imagecodecs>=2024.9.22,<2028",
         # TensorFlow Datasets imports it on every Python, but asks for it only
         # below 3.9.
         "importlib_resources>=6,<8",

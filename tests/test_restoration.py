@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from unittest import mock
 
 import numpy as np
@@ -20,6 +21,10 @@ from tfvae.ops import patches
 
 def _picture(shape=(12, 14, 1), seed=0):
     return np.random.default_rng(seed).uniform(0, 255, shape)
+
+
+def _eight_bits(shape=(12, 14, 1)):
+    return np.rint(_picture(shape)).astype(np.uint8)
 
 
 class RestorationTest(tf.test.TestCase, parameterized.TestCase):
@@ -92,6 +97,44 @@ class RestorationTest(tf.test.TestCase, parameterized.TestCase):
             restoration.Restoration(image, patch=(3, 3))
         restoration.Restoration(image, patch=(4, 4))
 
+    @parameterized.product(stride=(1, 2, 3), seed=(0, 1, 2, 3))
+    def test_patch_that_an_error_suggests_reaches_all_holes(self, stride, seed):
+        image = np.full((41, 43, 1), 80.0)
+        top, left, side = np.random.default_rng(seed).integers(5, 14, 3)
+        image[top : top + 12, left : left + 7 + side] = np.nan
+        settings = {"stride": stride}
+        with self.assertRaisesRegex(ValueError, "`--patch=[0-9]+` would") as e:
+            restoration.Restoration(image, patch=(3, 3), **settings)
+        found = int(re.search(r"--patch=(\d+)", str(e.exception))[1])
+        restoration.Restoration(image, patch=(found, found), **settings)
+        if stride == 1:  # The least.
+            with self.assertRaisesRegex(ValueError, "out of reach"):
+                restoration.Restoration(image, patch=(found - 1, found - 1))
+
+    def test_mostly_missing_picture_asks_whether_the_mask_is_inverted(self):
+        mask = np.ones((20, 20))
+        mask[4:10, 4:8] = 0
+        with self.assertRaisesRegex(
+            ValueError, "94 % of the picture is missing: is the mask inverted"
+        ):
+            restoration.corrupted_image(
+                _picture((20, 20, 1)), mask=mask, patch=(4, 4)
+            )
+        mask[:15] = 0
+        task = restoration.corrupted_image(
+            _picture((20, 20, 1)), mask=1 - mask, patch=(16, 16)
+        )
+        self.assertEqual(
+            task.describe().splitlines()[-1],
+            "75 % of the picture is missing: is the mask inverted "
+            "(`--mask_invert`)?",
+        )
+        task = restoration.corrupted_image(
+            _picture((20, 20, 1)), mask=1 - mask, mask_invert=True
+        )
+        self.assertNotIn("inverted", task.describe())
+        self.assertAllClose(task.missing_fraction, 0.25)
+
     def test_entries_are_missing_per_channel(self):
         image = np.full((9, 9, 3), 80.0)
         image[..., 1] = np.nan
@@ -152,7 +195,7 @@ class RestorationTest(tf.test.TestCase, parameterized.TestCase):
 class ScoreTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(((40, 30, 1),), ((40, 30, 3),))
     def test_equals_scikit_image(self, shape):
-        clean = _picture(shape)
+        clean = _eight_bits(shape)
         task = restoration.corrupted_image(clean, noise_std=20.0)
         image = np.clip(task.image, 0, 255).astype(np.float64)
         clean = task.clean.astype(np.float64)
@@ -180,7 +223,7 @@ class ScoreTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllClose(score["ssim"], 1.0)
 
     def test_corrupted_score_is_not_clipped(self):
-        black = np.zeros((200, 200, 1))
+        black = np.zeros((200, 200, 1), np.uint8)
         task = restoration.corrupted_image(black, noise_std=25.0)
         expected = 20 * math.log10(255 / 25)
         # The mean of 40000 squared normals is within 5 sqrt(2 / 4e4) = 3.5 %,
@@ -268,6 +311,89 @@ class CorruptedImageTest(tf.test.TestCase, parameterized.TestCase):
         task = restoration.corrupted_image(image, mask=mask, clean=image)
         self.assertAllEqual(task.clean, image)
 
+    @parameterized.named_parameters(
+        ("complete", False, {}, "all values are denoised"),
+        ("nan", True, {}, "0.595 % .* filled in; the others are denoised"),
+        ("mask", False, {"mask": True}, "the others stay exactly as they are"),
+        ("both", True, {"mask": True}, "the others stay exactly as they are"),
+        (
+            "mask_and_denoise",
+            False,
+            {"mask": True, "keep_observed": False},
+            "the others are denoised",
+        ),
+        (
+            "nan_and_keep",
+            True,
+            {"keep_observed": True},
+            "the others stay exactly as they are",
+        ),
+        (
+            "dropped",
+            False,
+            {"missing_fraction": 0.1},
+            "the others stay exactly as they are",
+        ),
+        (
+            "dropped_and_noisy",
+            False,
+            {"missing_fraction": 0.1, "noise_std": 5.0},
+            "the others are denoised",
+        ),
+    )
+    def test_observed_values_stay_only_where_it_is_said_what_is_missing(
+        self, has_nan, arguments, line
+    ):
+        image = _picture().astype(np.float32)
+        if has_nan:
+            image[3, 4] = np.nan
+        if "mask" in arguments:
+            mask = np.zeros((12, 14))
+            mask[5, 6] = 1
+            arguments = {**arguments, "mask": mask}
+        task = restoration.corrupted_image(image, patch=(4, 4), **arguments)
+        self.assertRegex(task.describe().splitlines()[-1], line + "$")
+        points = task.observations().train
+        picture = task.picture(task.restore(np.full(points.shape, 7.0)))
+        observed = ~np.isnan(task.image)
+        is_same = picture.values[observed] == image[observed]
+        self.assertAllEqual(is_same, np.full(is_same.shape, "stay" in line))
+        self.assertFalse(np.isnan(picture.values).any())
+
+    def test_kept_values_are_the_same_bits_in_any_units(self):
+        image = _picture().astype(np.float32) * np.float32(1e7 / 3.0) - 1e8
+        task = restoration.corrupted_image(image, missing_fraction=0.2)
+        points = task.observations().train
+        picture = task.picture(task.restore(np.zeros(points.shape)))
+        observed = ~np.isnan(task.image)
+        self.assertAllEqual(
+            picture.values[observed].view(np.uint32),
+            image[observed].view(np.uint32),
+        )
+
+    def test_transparent_parts_may_be_the_mask_and_become_opaque(self):
+        pixels = np.full((12, 14, 4), 255, np.uint8)
+        pixels[..., :3] = _eight_bits((12, 14, 3))
+        pixels[4:6, 5:9, 3] = 0
+        pixels[7, 7, 3] = 10
+        path = os.path.join(self.folder, "holes.png")
+        PIL.Image.fromarray(pixels).save(path)
+        task = restoration.corrupted_image(path, mask="alpha")
+        expected = np.broadcast_to(pixels[..., 3:] == 0, (12, 14, 3))
+        self.assertAllEqual(np.isnan(task.image), expected)
+        points = task.observations().train
+        picture = task.picture(task.restore(np.full(points.shape, 7.0)))
+        self.assertAllEqual(picture.values[4:6, 5:9], np.full((2, 4, 3), 7))
+        self.assertAllEqual(
+            picture.alpha, np.where(pixels[..., 3] == 10, 10, 255)
+        )
+        task = restoration.corrupted_image(
+            path, mask="alpha", mask_threshold=10
+        )
+        self.assertAllEqual(np.isnan(task.image[..., 0]), pixels[..., 3] <= 10)
+        with self.assertRaisesRegex(ValueError, "'alpha' for an image without"):
+            restoration.corrupted_image("camera", mask="alpha")
+
     def test_mask_is_cropped_with_the_image(self):
         mask = np.zeros((12, 14))
         mask[5, 6] = 1
@@ -301,26 +427,139 @@ class CorruptedImageTest(tf.test.TestCase, parameterized.TestCase):
         image = np.arange(65536).reshape(256, 256, 1) / 257.0
         path = os.path.join(self.folder, "deep.png")
         images.write_image(path, image, bits=16)
-        task = restoration.corrupted_image(path, noise_std=1.0)
+        task = restoration.corrupted_image(path, noise_std=257.0)
         self.assertAllClose(task.clean, image, rtol=1e-6, atol=1e-6)
-        self.assertEqual(task.bits, 16)
+        self.assertDTypeEqual(task.picture(task.clean).values, np.uint16)
         # Values that 8 bits hold make a file of 16 bits no flatter one.
         images.write_image(path, np.rint(image), bits=16)
-        self.assertEqual(restoration.corrupted_image(path).bits, 16)
+        task = restoration.corrupted_image(path)
+        self.assertDTypeEqual(task.picture(task.image).values, np.uint16)
 
-    def test_8_bit_image_with_transparency_keeps_its_depth(self):
+    def test_8_bit_image_with_transparency_keeps_its_depth_and_alpha(self):
         pixels = np.full((12, 14, 4), 100, np.uint8)
-        pixels[..., 3] = 77
+        pixels[..., 3] = np.arange(14)
         path = os.path.join(self.folder, "clear.png")
         PIL.Image.fromarray(pixels, mode="RGBA").save(path)
         task = restoration.corrupted_image(path, noise_std=1.0)
-        self.assertNotAllEqual(task.clean % 1.0, np.zeros((12, 14, 3)))
-        self.assertEqual(task.bits, 8)
+        self.assertAllEqual(task.clean, np.full((12, 14, 3), 100.0))
+        picture = task.picture(task.clean)
+        self.assertAllEqual(picture.values, pixels[..., :3])
+        self.assertDTypeEqual(picture.values, np.uint8)
+        self.assertAllEqual(picture.alpha, pixels[..., 3])
 
-    @parameterized.parameters(("camera", 8), (np.ones((12, 14)), 16))
-    def test_depth_is_that_of_the_picture_or_of_the_dtype(self, image, bits):
+    @parameterized.parameters(
+        ("camera", np.uint8), (np.ones((12, 14)), np.float64)
+    )
+    def test_dtype_is_that_of_the_picture(self, image, dtype):
         task = restoration.corrupted_image(image, noise_std=1.0, stride=4)
-        self.assertEqual(task.bits, bits)
+        self.assertDTypeEqual(task.picture(task.clean).values, dtype)
+
+    @parameterized.named_parameters(
+        ("bytes", np.uint8, 3, 200, (0, 255)),
+        ("dark_words", np.uint16, 3, 200, (0, 255)),
+        ("10_bits", np.uint16, 3, 1000, (0, 1023)),
+        ("12_bits", np.uint16, 3, 4093, (0, 4095)),
+        ("14_bits", np.uint16, 3, 4096, (0, 16383)),
+        ("16_bits", np.uint16, 3, 60000, (0, 65535)),
+        ("positive_integers", np.int16, 3, 4093, (0, 4095)),
+        ("hounsfield", np.int16, -1024, 3071, (-1024, 3071)),
+        ("signed", np.int8, -100, 50, (-100, 50)),
+        ("large", np.int32, -70000, 90000, (-70000, 90000)),
+        ("unsigned", np.uint32, 5, 90000, (5, 90000)),
+        ("half", np.float16, -2.5, 7.5, (-2.5, 7.5)),
+        ("unit", np.float32, 0.01, 0.99, (0, 1)),
+        ("as_bytes", np.float32, 0.5, 254.5, (0, 255)),
+        ("ct", np.float32, -1319, 5132, (-1319, 5132)),
+        ("double", np.float64, 1e6, 1e6 + 1, (1e6, 1e6 + 1)),
+    )
+    def test_range_is_found_and_undone(self, dtype, low, high, expected):
+        values = np.linspace(low, high, 12 * 14).reshape(12, 14, 1)
+        values = values.astype(dtype)
+        task = restoration.corrupted_image(values)
+        self.assertEqual(task.value_range, expected)
+        self.assertBetween(task.image.min(), 0.0, 1e-3 + task.image.max())
+        self.assertLessEqual(task.image.max(), 255.0 + 1e-3)
+        estimates = patches.extract_patches(task.image, (8, 8))
+        picture = task.picture(task.restore(estimates))
+        self.assertDTypeEqual(picture.values, dtype)
+        tolerance = 1e-6 * (expected[1] - expected[0])
+        if np.dtype(dtype).kind == "f":
+            tolerance += float(np.spacing(np.asarray(high, dtype)))
+        self.assertAllClose(
+            picture.values.astype(np.float64),
+            values.astype(np.float64),
+            rtol=0.0,
+            atol=tolerance,
+        )
+
+    def test_range_may_be_given_and_psnr_refers_to_it(self):
+        values = np.full((12, 14), 900, np.uint16)
+        task = restoration.corrupted_image(
+            values + np.uint16(10), clean=values, value_range=(800, 1000)
+        )
+        self.assertEqual(task.value_range, (800.0, 1000.0))
+        self.assertAllClose(
+            task.corrupted_score()["psnr"], 20 * math.log10(200 / 10)
+        )
+
+    def test_range_is_that_of_the_clean_image(self):
+        clean = np.linspace(0.0, 1.0, 12 * 14).reshape(12, 14)
+        task = restoration.corrupted_image(3.0 * clean - 1.0, clean=clean)
+        self.assertEqual(task.value_range, (0.0, 1.0))
+
+    def test_noise_is_added_and_converted_in_the_units_of_the_image(self):
+        clean = np.full((200, 200), 2000, np.uint16)
+        clean[0, 0] = 4000
+        task = restoration.corrupted_image(clean, noise_std=41.0, scale=0.5)
+        noise = task.value_range.from_pixels(task.image - task.clean)
+        # Standard error 41 / sqrt(2 * 4e4) = 0.145, five of it.
+        self.assertAllClose(noise.std(), 41.0, atol=0.75)
+        found, share = task.in_units(0.5 * 255.0 * 41.0 / 4095.0)
+        self.assertAllClose((found, share), (41.0, 41.0 / 4095.0))
+
+    def test_floats_are_never_clipped_and_integers_to_their_range(self):
+        for values, expected in (
+            (np.array([[-1000.0, 3000.0]]), (-17000.0, 19000.0)),
+            (np.array([[0, 4000]], np.uint16), (0, 4095)),
+            (np.array([[-1000, 3000]], np.int16), (-1000, 3000)),
+        ):
+            task = restoration.corrupted_image(
+                np.tile(values, (8, 4)), patch=(4, 4)
+            )
+            estimates = np.full(task.observations().train.shape, -4.0 * 255.0)
+            low = task.picture(task.restore(estimates)).values
+            high = task.picture(task.restore(4.5 * -estimates / 4.0)).values
+            if values.dtype.kind == "f":
+                low_high = -1000.0 - 4.0 * 4000.0, -1000.0 + 4.5 * 4000.0
+                self.assertAllClose((low[0, 0, 0], high[0, 0, 0]), low_high)
+                self.assertAllClose(low_high[0], expected[0])
+            else:
+                self.assertEqual((low[0, 0, 0], high[0, 0, 0]), expected)
+
+    def test_given_range_does_not_clip_what_is_observed_beyond_it(self):
+        values = np.array([[0, 4000]], np.uint16).repeat(8, 0).repeat(4, 1)
+        task = restoration.corrupted_image(values, value_range=(100, 200))
+        estimates = patches.extract_patches(task.image, (8, 8))
+        self.assertAllEqual(
+            task.picture(task.restore(estimates)).values[..., 0], values
+        )
+
+    def test_first_line_states_kind_and_range(self):
+        values = np.linspace(12, 4093, 12 * 14).reshape(12, 14)
+        task = restoration.corrupted_image(
+            values.astype(np.uint16), noise_std=41.0
+        )
+        lines = task.describe().splitlines()
+        self.assertEqual(
+            lines,
+            [
+                "image: 12 x 14 pixels, grey, uint16, values 12 to 4093, on a "
+                "range of 0 to 4095",
+                "adding Gaussian noise of standard deviation 41 (1 % of the "
+                "range)",
+                "all values are denoised",
+            ],
+        )
 
     @parameterized.named_parameters(
         ("noise", {"noise_std": -1.0}, "`noise_std` must be finite"),
@@ -332,9 +571,14 @@ class CorruptedImageTest(tf.test.TestCase, parameterized.TestCase):
             r"`mask` must be as large.*12 x",
         ),
         ("ranks", {"mask": np.zeros(12)}, r"`mask` must be as large"),
+        ("grown", {"mask_grow": 2}, "`mask` must be given with `mask_thresho"),
+        ("inverted", {"mask_invert": True}, "`mask` must be given with"),
         ("all", {"mask": np.ones((12, 14))}, "only missing"),
         ("clean", {"clean": np.zeros((2, 2))}, r"`clean` must have the shape"),
         ("crop", {"crop": (0, 0, 13, 14)}, r"`crop` must be.*12 x 14"),
+        ("range", {"value_range": (3, 3)}, r"`value_range` must be.*\(3, 3\)"),
+        ("text", {"value_range": "low"}, "`value_range` must be.*'low'"),
+        ("open", {"value_range": (0, math.nan)}, "`value_range` must be.*nan"),
     )
     def test_refuses(self, arguments, message):
         with self.assertRaisesRegex(ValueError, message):

@@ -204,13 +204,21 @@ class Progress(keras.callbacks.Callback):
     epoch; elsewhere only plain lines, at least a few seconds apart.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        factors: Mapping[str, float] | None = None,
+    ) -> None:
         """Creates the callback.
 
         Args:
           stream: Stream to print to; None for standard error.
+          factors: What to multiply metrics by, such as to print noise in the
+            units of an image.
         """
         super().__init__()
+        self._factors = dict(factors or {})
         self._stream = sys.stderr if stream is None else stream
         self._on_terminal = self._stream.isatty()
         self._bar: tqdm.tqdm | None = None
@@ -249,7 +257,11 @@ class Progress(keras.callbacks.Callback):
         self._told = now
         elapsed = now - self._started
         per_epoch = elapsed / (epoch + 1 - (self._first_epoch or 0))
-        line = progress_line(epoch + 1, epochs, logs or {}, elapsed, per_epoch)
+        shown = {
+            name: float(value) * self._factors.get(name, 1.0)
+            for name, value in (logs or {}).items()
+        }
+        line = progress_line(epoch + 1, epochs, shown, elapsed, per_epoch)
         print(line, file=self._stream, flush=True)
 
 

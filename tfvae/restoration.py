@@ -9,19 +9,26 @@ estimates of a pixel are merged into one value.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import os
+from typing import Any
 
 import numpy as np
+import scipy.ndimage
 
 from tfvae import typed_gin
+from tfvae.data.formats import alpha_limit
 from tfvae.data.images import (
     WHITE,
+    Image,
+    ValueRange,
     add_noise,
     crop_image,
     drop_pixels,
     load_image,
     read_mask,
+    value_range_of,
 )
 from tfvae.data.source import Observations
 from tfvae.ops.image_quality import psnr, ssim
@@ -34,14 +41,20 @@ from tfvae.ops.patches import (
 )
 from tfvae.resources import check_memory
 
+ALPHA = "alpha"
+"""The mask that is the image's own transparency."""
+
+_MOSTLY = 0.5
+"""Share of missing values from which a mask may well be inverted."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Restoration:
     """A corrupted image, cut into patches and merged from patch estimates.
 
-    All images have values on 0..255; `scale` maps them to the model's values
-    and back. Estimates are clipped to 0..255 only by `restore` and `score`
-    (and when written to a file), never in between.
+    All images have values on 0..255, to which `value_range` maps those of a
+    file; `scale` maps them to the model's values and back. Estimates are
+    clipped to `limits` only by `restore` and `score`, never in between.
 
     Attributes:
       image: `[height, width, channels]` float32, the corrupted image; NaN
@@ -54,7 +67,14 @@ class Restoration:
       keep_observed: Whether observed entries are kept in the result, so
         that only missing ones are filled in; for incomplete images
         without noise.
-      bits: Bits per channel to write the restored image with, 8 or 16.
+      source: The image in its own dtype and units, with its metadata, which
+        `picture` gives to the result; by default `image` with 8 bits.
+      value_range: The values of `source` that 0 and 255 stand for.
+      limits: The smallest and the largest estimate, on 0..255; None for
+        none, as for floats.
+      noise_std: Standard deviation of the noise that was added, in the
+        units of `source`.
+      is_masked: Whether a mask has said what is missing.
       name: Short name of the image.
     """
 
@@ -65,7 +85,11 @@ class Restoration:
     merge_method: MergeMethod = "mean"
     scale: float = 1.0
     keep_observed: bool = False
-    bits: int = 8
+    source: Image = None  # type: ignore[assignment] # Set below.
+    value_range: ValueRange = ValueRange(0.0, WHITE)
+    limits: tuple[float, float] | None = (0.0, WHITE)
+    noise_std: float = 0.0
+    is_masked: bool = False
     name: str = "image"
 
     def __post_init__(self) -> None:
@@ -92,6 +116,10 @@ class Restoration:
                     f"{np.count_nonzero(np.isnan(clean))} missing entries"
                 )
             object.__setattr__(self, "clean", clean)
+        if self.source is None:
+            rounded = np.rint(np.nan_to_num(image)).clip(0.0, WHITE)
+            source = Image(rounded.astype(np.uint8))
+            object.__setattr__(self, "source", source)
         self._check_memory()
         self._check_restorable()
 
@@ -112,8 +140,24 @@ class Restoration:
             raise ValueError(
                 "`patch` must be large enough to reach from every missing "
                 "pixel to an observed one, got "
-                f"{self.patch!r} and {num_lost} pixels out of reach"
+                f"{self.patch!r} and {num_lost} pixels out of reach; "
+                f"{self._reaching_patch()}"
             )
+
+    def _reaching_patch(self) -> str:
+        """Says which patch would reach all missing pixels."""
+        missing = np.isnan(self.image).all(axis=-1)
+        distance = scipy.ndimage.distance_transform_cdt(
+            missing, metric="chessboard"
+        )
+        # A window of this side holds both pixels, wherever the stride puts it.
+        side = int(distance.max()) + self.stride
+        if side <= min(missing.shape):
+            hint = f"`--patch={side}` would reach them"
+        else:
+            hint = "no square patch would reach them"
+        share = self.missing_fraction
+        return hint + (f". {_is_inverted(share)}" if share > _MOSTLY else "")
 
     def _informed_rows(self) -> np.ndarray:
         """Returns which patches have an observed entry, `[N_all]` bool."""
@@ -191,7 +235,7 @@ class Restoration:
         )
 
     def restore(self, estimates: np.ndarray) -> np.ndarray:
-        """The restored image, clipped to 0..255.
+        """The restored image, clipped to `limits`.
 
         Args:
           estimates: See `merge`.
@@ -203,7 +247,99 @@ class Restoration:
         image = self.merge(estimates)
         if self.keep_observed:
             image = np.where(np.isnan(self.image), image, self.image)
-        return np.clip(image, 0.0, WHITE)
+        return self._clipped(image)
+
+    def _clipped(self, image: np.ndarray) -> np.ndarray:
+        return image if self.limits is None else np.clip(image, *self.limits)
+
+    def picture(self, restored: np.ndarray) -> Image:
+        """The restored image as it is written: dtype, units and metadata.
+
+        Args:
+          restored: `[height, width, channels]` on 0..255, from `restore`.
+
+        Returns:
+          The image. With `keep_observed` the observed values are those of
+          `source`, bit for bit.
+        """
+        source, dtype = self.source, self.source.values.dtype
+        values = self.value_range.from_pixels(restored)
+        if dtype.kind in "iu":
+            limits = np.iinfo(dtype)
+            values = np.rint(values).clip(limits.min, limits.max)
+        else:
+            widest = np.finfo(dtype).max
+            values = values.clip(-widest, widest)
+        values = values.astype(dtype)
+        if source.is_premultiplied and source.alpha is not None:
+            values = np.minimum(values, source.alpha[..., None])
+        if self.keep_observed:
+            kept = self.value_range.to_pixels(source.values) == self.image
+            values = np.where(kept, source.values, values)
+        return dataclasses.replace(source, values=values)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that the result depends on: images and settings."""
+        digest = hashlib.sha256()
+        for field in dataclasses.fields(self):
+            _digest(digest, getattr(self, field.name))
+        return digest.hexdigest()
+
+    def in_units(self, noise_std: float) -> tuple[float, float]:
+        """Converts a standard deviation of the model's values.
+
+        Args:
+          noise_std: The standard deviation, in the model's values.
+
+        Returns:
+          The standard deviation in the units of `source`, and as a share of
+          `value_range`.
+        """
+        share = noise_std / self.scale / WHITE
+        return share * self.value_range.width, share
+
+    def describe(self) -> str:
+        """Says what the image is taken to be and what will be done, as lines.
+
+        Returns:
+          The first line has size, channels, dtype, values, their range, and
+          what was done in reading; further ones noise that was added, and
+          what happens to missing and to observed values.
+        """
+        height, width, channels = self.image.shape
+        colours = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
+        colours += " + alpha" if self.source.alpha is not None else ""
+        values = self.source.values
+        found = ValueRange(float(np.nanmin(values)), float(np.nanmax(values)))
+        lines = [
+            "; ".join(
+                [
+                    f"{self.name}: {height} x {width} pixels, {colours}, "
+                    f"{values.dtype}, values {found}, on a range of "
+                    f"{self.value_range}",
+                    *self.source.notes,
+                ]
+            )
+        ]
+        if self.noise_std:
+            share = 100.0 * self.noise_std / self.value_range.width
+            lines.append(
+                "adding Gaussian noise of standard deviation "
+                f"{self.noise_std:g} ({share:.3g} % of the range)"
+            )
+        missing, fate = self.missing_fraction, "are denoised"
+        if self.keep_observed:
+            fate = "stay exactly as they are"
+        if missing:
+            lines.append(
+                f"{100.0 * missing:.3g} % of the values are missing and filled "
+                f"in; the others {fate}"
+            )
+            if self.is_masked and missing > _MOSTLY:
+                lines.append(_is_inverted(missing))
+        else:
+            lines.append(f"all values {fate}")
+        return "\n".join(lines)
 
     def score(
         self, image: np.ndarray, *, clip: bool = True
@@ -212,11 +348,11 @@ class Restoration:
 
         Args:
           image: `[height, width, channels]` on 0..255.
-          clip: Whether to clip `image` to 0..255 first.
+          clip: Whether to clip `image` to `limits` first.
 
         Returns:
-          "psnr" in decibels and "ssim", each over the whole image with a
-          data range of 255; "ssim" is NaN for images below 7 x 7 pixels.
+          "psnr" in decibels and "ssim", each over the whole image, relative
+          to `value_range`; "ssim" is NaN for images below 7 x 7 pixels.
 
         Raises:
           RuntimeError: If there is no clean image.
@@ -231,7 +367,7 @@ class Restoration:
                 f"{self.clean.shape!r}, got shape {image.shape!r} with "
                 f"{np.count_nonzero(np.isnan(image))} missing entries"
             )
-        image = np.clip(image, 0.0, WHITE) if clip else image
+        image = self._clipped(image) if clip else image
         return {
             "psnr": psnr(self.clean, image, WHITE),
             "ssim": ssim(self.clean, image, WHITE),
@@ -249,6 +385,25 @@ class Restoration:
         return self.score(self.image, clip=False)
 
 
+def _is_inverted(share: float) -> str:
+    return (
+        f"{100.0 * share:.3g} % of the picture is missing: is the mask "
+        "inverted (`--mask_invert`)?"
+    )
+
+
+def _digest(digest: Any, value: Any) -> None:
+    """Adds arrays with dtype and shape, images, and other values as text."""
+    if isinstance(value, Image):
+        for field in dataclasses.fields(value):
+            _digest(digest, getattr(value, field.name))
+    elif isinstance(value, np.ndarray):
+        digest.update(f"{value.dtype} {value.shape}".encode())
+        digest.update(np.ascontiguousarray(value).data)
+    else:
+        digest.update(f"{value!r};".encode())
+
+
 def _as_image(name: str, image: np.ndarray) -> np.ndarray:
     array = np.asarray(image)
     if array.dtype.kind not in "uif":
@@ -263,7 +418,8 @@ def _as_image(name: str, image: np.ndarray) -> np.ndarray:
     if np.isinf(array).any() or np.isnan(array).all():
         raise ValueError(
             f"`{name}` must be finite or missing (NaN) in every entry, and "
-            "observed in at least one, got infinite or only missing entries"
+            "observed in at least one, got infinite or only missing entries "
+            "(of a mask: is it inverted?)"
         )
     return array
 
@@ -281,11 +437,15 @@ def corrupted_image(
     *,
     clean: str | os.PathLike[str] | np.ndarray | None = None,
     crop: tuple[int, int, int, int] | None = None,
+    value_range: tuple[float, float] | None = None,
     noise_std: float = 0.0,
     missing_fraction: float = 0.0,
     whole_pixels: bool = False,
     mask: str | os.PathLike[str] | np.ndarray | None = None,
-    patch: tuple[int, int] = (8, 8),
+    mask_threshold: float | None = None,
+    mask_invert: bool = False,
+    mask_grow: int = 0,
+    patch: int | tuple[int, int] = (8, 8),
     stride: int = 1,
     merge_method: MergeMethod = "mean",
     scale: float = 1.0,
@@ -298,29 +458,41 @@ def corrupted_image(
     zero. To benchmark, pass a clean image and the corruption: `noise_std`
     adds white Gaussian noise (unclipped), `missing_fraction` drops entries.
 
+    The image may have any dtype and units: `Restoration.picture` returns the
+    restored one in the same.
+
     Args:
       image: A file, the name of an embedded picture or an array, see
         `load_image`; NaN marks missing entries.
       clean: The clean image, if it is not `image` itself.
       crop: Top row, left column, height and width of a region to work on.
-      noise_std: Standard deviation of the noise to add, on 0..255.
+      value_range: The values that stand for black and white, in the image's
+        units, which PSNR and shares of noise refer to; None for those that
+        `tfvae.data.value_range_of` finds in `clean`, or else in `image`.
+      noise_std: Standard deviation of the noise to add, in the image's units.
       missing_fraction: Probability of each entry to be dropped.
       whole_pixels: Whether all channels of a pixel are dropped together;
         otherwise each colour value is dropped on its own.
       mask: What to in-paint: a file or array as large as `image` (before
         cropping), non-zero where missing. What `image` holds there is
-        disregarded, also as a reference; give `clean` to get scores.
-      patch: Height and width of a patch in pixels.
+        disregarded, also as a reference; give `clean` to get scores. "alpha"
+        for the image's own transparent parts, which become opaque.
+      mask_threshold: The value of the mask above which pixels are missing, see
+        `read_mask`; of "alpha", the opacity up to which they are.
+      mask_invert: Whether all other pixels are missing instead.
+      mask_grow: Pixels by which to extend what is missing.
+      patch: Height and width of a patch in pixels, or both as one number.
       stride: Distance of neighbouring patches in pixels.
       merge_method: "mean", "median" or "gaussian", see `merge_patches`.
       scale: Factor from 0..255 to the model's values.
-      keep_observed: Whether to keep observed entries; None keeps them if
-        entries are missing and no noise was added.
+      keep_observed: Whether observed values stay exactly as they are. None
+        keeps them where `mask` or `missing_fraction` says what is missing,
+        unless noise is added; of an image that has NaN itself they are
+        denoised.
       seed: Seed of the corruption.
 
     Returns:
-      The prepared restoration, with the bit depth of `image`. It has a
-      `clean` image, and so scores, if
+      The prepared restoration. It has a `clean` image, and so scores, if
       `clean` was given, or if `image` is complete and was corrupted here
       by noise or random dropping.
 
@@ -328,56 +500,154 @@ def corrupted_image(
       FileNotFoundError: If a file does not exist.
       ValueError: If an argument is out of range or shapes do not fit.
     """
-    source, bits = load_image(image)
-    reference = None if clean is None else load_image(clean).pixels
-    missing = None if mask is None else _load_mask(mask, source.shape)
-    if reference is not None and reference.shape != source.shape:
-        raise ValueError(
-            f"`clean` must have the shape of `image`, {source.shape!r}, got "
-            f"shape {reference.shape!r}"
-        )
-    if missing is not None:
-        source = np.where(missing, np.float32(np.nan), source)
+    source = load_image(image)
+    reference = None if clean is None else load_image(clean)
+    missing = _missing(mask, source, mask_threshold, mask_invert, mask_grow)
+    if missing is not None and isinstance(mask, str) and mask == ALPHA:
+        source = _with_opaque(source, missing)
+    if reference is not None:
+        _check_reference(reference, source)
     if crop is not None:
-        source = crop_image(source, crop)
-        reference = None if reference is None else crop_image(reference, crop)
+        source = _cropped(source, crop)
+        reference = None if reference is None else _cropped(reference, crop)
+        missing = None if missing is None else crop_image(missing, crop)
+    chosen = _chosen_range(value_range, source, reference)
+    pixels = chosen.to_pixels(source.values)
+    if missing is not None:
+        pixels = np.where(missing, np.float32(np.nan), pixels)
+    whole = None if reference is None else chosen.to_pixels(reference.values)
     is_corrupted_here = noise_std != 0.0 or missing_fraction != 0.0
-    if reference is None and is_corrupted_here and not np.isnan(source).any():
-        reference = source
+    if whole is None and is_corrupted_here and not np.isnan(pixels).any():
+        whole = pixels
     # Two streams, so that the noise does not depend on the dropped entries.
-    noisy = add_noise(source, noise_std, seed) if noise_std else source
+    noisy = pixels
+    if noise_std:
+        noisy = add_noise(pixels, noise_std * WHITE / chosen.width, seed)
     corrupted = drop_pixels(
         noisy, missing_fraction, whole_pixels=whole_pixels, seed=seed + 1
     )
     if keep_observed is None:
-        keep_observed = bool(np.isnan(corrupted).any()) and noise_std == 0.0
+        is_told = mask is not None or missing_fraction != 0.0
+        keep_observed = is_told and noise_std == 0.0
     return Restoration(
         image=corrupted,
-        clean=reference,
-        patch=patch,
+        clean=whole,
+        patch=_as_pair(patch),
         stride=stride,
         merge_method=merge_method,
         scale=scale,
         keep_observed=keep_observed,
-        bits=bits,
+        source=source,
+        value_range=chosen,
+        limits=_limits(source, chosen),
+        noise_std=noise_std,
+        is_masked=mask is not None,
         name=_name(image),
     )
 
 
-def _load_mask(
-    mask: str | os.PathLike[str] | np.ndarray, shape: tuple[int, ...]
-) -> np.ndarray:
-    height, width, channels = shape
-    if not isinstance(mask, np.ndarray):
-        return read_mask(mask, (height, width, channels))
-    missing = mask != 0
-    missing = missing[..., None] if missing.ndim == 2 else missing
-    if missing.shape not in ((height, width, 1), (height, width, channels)):
+def _check_reference(reference: Image, source: Image) -> None:
+    """Checks that a clean image has the shape and units of a corrupted one."""
+    if reference.values.shape != source.values.shape:
         raise ValueError(
-            f"`mask` must be as large as the image ({height} x {width}), got "
-            f"shape {mask.shape!r}"
+            "`clean` must have the shape of `image`, "
+            f"{source.values.shape!r}, got shape {reference.values.shape!r}"
         )
-    return np.broadcast_to(missing, shape)
+    dtypes = reference.values.dtype, source.values.dtype
+    if dtypes[0] != dtypes[1] and not any(one.kind == "f" for one in dtypes):
+        raise ValueError(
+            "`clean` must have the units of `image`, whose dtype is "
+            f"{dtypes[1]}, got dtype {dtypes[0]}"
+        )
+
+
+def _cropped(image: Image, crop: tuple[int, int, int, int]) -> Image:
+    """Returns a region of an image with its metadata."""
+    alpha = image.alpha
+    if alpha is not None:
+        alpha = crop_image(alpha[..., None], crop)[..., 0]
+    return dataclasses.replace(
+        image, values=crop_image(image.values, crop), alpha=alpha
+    )
+
+
+def _chosen_range(
+    given: tuple[float, float] | None, source: Image, reference: Image | None
+) -> ValueRange:
+    """Returns the range that is given, or that the clean values suggest."""
+    if given is None:
+        values = (reference or source).values
+        if np.isnan(values).all():
+            raise ValueError(
+                "`image` must be observed in at least one entry, got only "
+                "missing ones"
+            )
+        return value_range_of(values)
+    try:
+        low, high = (float(one) for one in given)
+    except (TypeError, ValueError):
+        low, high = math.nan, math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(
+            "`value_range` must be two finite numbers, the smaller one first, "
+            f"got {given!r}"
+        )
+    return ValueRange(low, high)
+
+
+def _limits(source: Image, chosen: ValueRange) -> tuple[float, float] | None:
+    """Returns the limits of estimates on 0..255: none for floats.
+
+    Integers do not leave the range, unless observed values do.
+    """
+    if source.values.dtype.kind == "f":
+        return None
+    low = min(chosen.low, float(source.values.min()))
+    high = max(chosen.high, float(source.values.max()))
+    limits = np.iinfo(source.values.dtype)
+    low, high = max(low, float(limits.min)), min(high, float(limits.max))
+    ends = chosen.to_pixels(np.array([low, high]))
+    return float(ends[0]), float(ends[1])
+
+
+def _missing(
+    mask: str | os.PathLike[str] | np.ndarray | None,
+    source: Image,
+    threshold: float | None,
+    invert: bool,
+    grow: int,
+) -> np.ndarray | None:
+    """Returns where a mask says that values are missing, or None without."""
+    if mask is None:
+        if threshold is not None or invert or grow:
+            raise ValueError(
+                "`mask` must be given with `mask_threshold`, `mask_invert` or "
+                "`mask_grow`, got None"
+            )
+        return None
+    if isinstance(mask, str) and mask == ALPHA and not os.path.exists(mask):
+        if source.alpha is None:
+            raise ValueError(
+                "`mask` must not be 'alpha' for an image without alpha channel"
+            )
+        mask = source.alpha <= (threshold or 0)
+        threshold = None
+    return read_mask(
+        mask,
+        source.values.shape,
+        threshold=threshold,
+        invert=invert,
+        grow=grow,
+    )
+
+
+def _with_opaque(source: Image, missing: np.ndarray) -> Image:
+    """Returns an image that is opaque where it will be filled in."""
+    if source.alpha is None:
+        return source
+    opaque = source.alpha.dtype.type(alpha_limit(source.alpha.dtype))
+    alpha = np.where(missing.all(axis=-1), opaque, source.alpha)
+    return dataclasses.replace(source, alpha=alpha)
 
 
 def _name(image: str | os.PathLike[str] | np.ndarray) -> str:

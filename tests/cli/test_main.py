@@ -298,6 +298,12 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         (["--image={folder}/one.png", "--mask={folder}/two.png"], "mask"),
         (["--image={folder}/one.png", "--clean={folder}/two.png"], "clean"),
         (["--image={folder}/one.png", "--output=a.xyz"], "output"),
+        (["--image={folder}/one.png", "--value_range=1"], "`--value_range`"),
+        (["--image={folder}/one.png", "--patch=0"], "`--patch` must be"),
+        (["--image={folder}/one.png", "--patch=3,a"], "`--patch` must be"),
+        (["--image={folder}/one.png", "--mask_grow=1"], "`mask` must be given"),
+        (["--image={folder}/one.png", "--value_range=a,b"], "`--value_range`"),
+        (["--image={folder}/one.png", "--value_range=2,1"], "`value_range` m"),
     )
     def test_wrong_picture_is_reported_in_one_line(self, argv, message):
         (self.folder / "broken.png").write_bytes(b"no picture")
@@ -330,6 +336,31 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
             "epochs_are_one_cycle",
             ["--image=camera", "--epochs=5"],
             ("cyclical_adam.half_cycle_epochs", "2.5"),
+        ),
+        (
+            "range_of_values",
+            ["--image=camera", "--value_range=-1000,3000"],
+            ("corrupted_image.value_range", "(-1000.0, 3000.0)"),
+        ),
+        (
+            "patch",
+            ["--image=camera", "--patch=12"],
+            ("corrupted_image.patch", "(12, 12)"),
+        ),
+        (
+            "oblong_patch",
+            ["--image=camera", "--patch=4,12"],
+            ("corrupted_image.patch", "(4, 12)"),
+        ),
+        (
+            "observed_values",
+            ["--image=camera", "--mask=m.png", "--denoise"],
+            ("corrupted_image.keep_observed", "False"),
+        ),
+        (
+            "observed_values_unless_not",
+            ["--image=camera", "--nodenoise"],
+            ("corrupted_image.keep_observed", "True"),
         ),
         (
             "cycle_of_ones_own",

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import contextlib
+import io
 import pathlib
+import shutil
 from unittest import mock
 
 import numpy as np
+import PIL.Image
 import tensorflow as tf
+import tifffile
 
 from tests.runs import small
 from tfvae import serving
@@ -109,17 +114,55 @@ class DenoiseTest(tf.test.TestCase):
             "fit.epochs = 1",
         )
         # At the end of the run, and of one that has ended.
-        for name in ("first.tif", "again.png", "flat.jpg"):
+        for name in ("first.tif", "again.png"):
             output = self.folder / name
             self._denoise(*params, f"denoise.output = '{output}'")
-            pixels, bits = images.read_image(output)
-            is_deep = name != "flat.jpg"
-            self.assertEqual(bits, 16 if is_deep else 8)
-            is_kept = bool((pixels[0, 0] == picture[0, 0]).all())
-            self.assertEqual(is_kept, is_deep)
+            restored = images.read_image(output)
+            self.assertDTypeEqual(restored.values, np.uint16)
+            self.assertAllEqual(restored.pixels[0, 0], picture[0, 0])
+        with self.assertRaisesRegex(
+            ValueError, r"`output` must end in .png or .tif.*jpg can not hold"
+        ):
+            self._denoise(
+                *params, f"denoise.output = '{self.folder / 'flat.jpg'}'"
+            )
         for name in ("restored.png", "restored_latest.png"):
             drawn = images.read_image(self.folder / "run/figures" / name)
-            self.assertEqual(drawn.bits, 16)
+            self.assertDTypeEqual(drawn.values, np.uint16)
+
+    def test_float_picture_comes_out_in_its_own_units(self):
+        values = np.linspace(-1319.0, 5132.0, 256).reshape(16, 16)
+        tifffile.imwrite(self.folder / "ct.tif", values.astype(np.float32))
+        params = (
+            f"IMAGE = '{self.folder / 'ct.tif'}'",
+            "corrupted_image.crop = None",
+            "corrupted_image.noise_std = 600.0",
+            "fit.epochs = 2",
+        )
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            summary = self._denoise(*params)
+        self.assertStartsWith(
+            printed.getvalue(),
+            "ct: 16 x 16 pixels, grey, float32, values -1319 to 5132, on a "
+            "range of -1319 to 5132\nadding Gaussian noise of standard "
+            "deviation 600 (9.3 % of the range)\n",
+        )
+        self.assertRegex(
+            printed.getvalue(),
+            rf"noise: standard deviation {summary['noise_std']:.4g} \(",
+        )
+        self.assertGreater(summary["noise_std"], 256.0)
+        output = self.folder / "out.npy"
+        self._denoise(*params, f"denoise.output = '{output}'")
+        restored = np.load(output)
+        self.assertDTypeEqual(restored, np.float32)
+        # So few epochs find little more than the mean, 1906 in its units.
+        self.assertAllClose(restored.mean(), 1906.5, atol=300.0)
+        self.assertAllEqual(
+            tifffile.imread(self.folder / "run/figures/restored.tif"),
+            restored[..., 0],
+        )
 
     def test_picture_that_needs_no_16_bits_stays_as_deep(self):
         deep = self.folder / "deep.png"
@@ -136,9 +179,9 @@ class DenoiseTest(tf.test.TestCase):
         # All values are whole numbers, and a copy has the depth of the file.
         output = self.folder / "again.png"
         self._denoise(*params, f"denoise.output = '{output}'")
-        pixels, bits = images.read_image(output)
-        self.assertAllEqual(pixels, picture)
-        self.assertEqual(bits, 16)
+        restored = images.read_image(output)
+        self.assertAllEqual(restored.pixels, picture)
+        self.assertDTypeEqual(restored.values, np.uint16)
 
     def test_data_points_are_refused_with_the_tool_to_use(self):
         small.load_bars("fit.epochs = 1")
@@ -146,13 +189,67 @@ class DenoiseTest(tf.test.TestCase):
             denoise(self.folder / "run")
 
     def test_output_is_checked_before_training(self):
-        for output, error, message in (
-            ("out.xyz", ValueError, "`output` must end in .png"),
-            ("missing/out.png", FileNotFoundError, "in an existing folder"),
+        picture = np.full((16, 16, 2), 7, np.uint16)
+        deep, flat = self.folder / "deep.tif", self.folder / "flat.png"
+        tifffile.imwrite(
+            deep, picture, photometric="minisblack", planarconfig="contig"
+        )
+        images.write_image(flat, np.eye(16))
+        clear = self.folder / "clear.png"
+        PIL.Image.fromarray(np.full((16, 16, 4), 9, np.uint8)).save(clear)
+        for image, output, error, message in (
+            (flat, "out.xyz", ValueError, "`output` must end in .png"),
+            (flat, "gone/out.png", FileNotFoundError, "in an existing folder"),
+            (flat, self.folder, ValueError, "`output` must end in .png"),
+            (flat, "/proc/out.png", OSError, "`output` must be writable"),
+            (flat, flat, ValueError, "must not be `image` unless `--overwr"),
+            (deep, "out.png", ValueError, "in .tif or .npy, as .png can.*2 ch"),
+            (deep, "out.jpg", ValueError, "in .tif or .npy.*dtype uint16"),
+            (clear, "out.jpg", ValueError, "in .png or .tif,.*an alpha chan"),
+            (clear, "out.npy", ValueError, "in .png or .tif,.*an alpha chan"),
         ):
             with self.assertRaisesRegex(error, message):
-                self._denoise("fit.epochs = 1", f"denoise.output = '{output}'")
+                self._denoise(
+                    f"IMAGE = '{image}'",
+                    "corrupted_image.crop = None",
+                    "fit.epochs = 1",
+                    f"denoise.output = '{output}'",
+                )
         self.assertFalse((self.folder / "run/config.gin").exists())
+
+    def test_jpeg_and_files_that_are_read_must_be_asked_for(self):
+        path, output = self.folder / "picture.png", self.folder / "out.jpg"
+        images.write_image(path, np.random.default_rng(0).random((16, 16)))
+        before = path.read_bytes()
+        params = (
+            f"IMAGE = '{path}'",
+            "corrupted_image.crop = None",
+            "corrupted_image.noise_std = 0.0",
+            "corrupted_image.missing_fraction = 0.1",
+            "fit.epochs = 1",
+        )
+        to_jpeg = f"denoise.output = '{output}'"
+        with self.assertRaisesRegex(ValueError, "not be JPEG.*`--lossy`"):
+            self._denoise(*params, to_jpeg)
+        self._denoise(*params, to_jpeg, "denoise.lossy = True")
+        exact = self.folder / "run/figures/restored.png"
+        self.assertAllClose(
+            images.read_image(output).pixels,
+            images.read_image(exact).pixels,
+            atol=10.0,
+        )
+        to_itself = f"denoise.output = '{path}'"
+        with self.assertRaisesRegex(ValueError, "must not be `image` unless"):
+            self._denoise(*params, to_itself)
+        self.assertEqual(path.read_bytes(), before)
+        self._denoise(*params, to_itself, "denoise.overwrite = True")
+        self.assertEqual(path.read_bytes(), exact.read_bytes())
+        # Of an earlier version, that did not say what picture a run is of.
+        (self.folder / "run/inputs.json").unlink()
+        with self.assertRaisesRegex(
+            ValueError, "earlier version; choose anoth"
+        ):
+            self._denoise(*params)
 
     def test_finished_run_writes_its_picture_elsewhere(self):
         summary = self._denoise("fit.epochs = 1")
@@ -163,6 +260,90 @@ class DenoiseTest(tf.test.TestCase):
             images.read_image(output).pixels,
             images.read_image(self.folder / "run/figures/restored.png").pixels,
         )
+
+    def _write_inputs(self):
+        """Writes a picture, a mask and a reference; returns parameters."""
+        pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 4))
+        pixels[..., 3] = 255
+        self._pixels = pixels.astype(np.uint8)
+        self._mask = np.zeros((16, 16), np.uint8)
+        self._mask[4:6, 5:9] = 1
+        PIL.Image.fromarray(self._pixels).save(self.folder / "in.png")
+        PIL.Image.fromarray(self._pixels).save(self.folder / "clean.png")
+        PIL.Image.fromarray(self._mask).save(self.folder / "mask.png")
+        return (
+            f"IMAGE = '{self.folder / 'in.png'}'",
+            f"corrupted_image.clean = '{self.folder / 'clean.png'}'",
+            f"corrupted_image.mask = '{self.folder / 'mask.png'}'",
+            "corrupted_image.crop = None",
+            "corrupted_image.noise_std = 0.0",
+            "fit.epochs = 1",
+        )
+
+    def _change_inputs(self):
+        """Changes one input at a time; yields what."""
+        for name, at in (
+            ("in.png", (0, 0, 0)),  # a value
+            ("in.png", (0, 0, 3)),  # alpha only
+            ("in.png", (4, 5, 1)),  # a value under the mask
+            ("clean.png", (0, 0, 0)),
+            ("mask.png", (0, 0)),
+        ):
+            path = self.folder / name
+            before = path.read_bytes()
+            array = self._mask if name == "mask.png" else self._pixels
+            array = array.copy()
+            array[at] ^= 1
+            PIL.Image.fromarray(array).save(path)
+            try:
+                yield f"{name} at {at}"
+            finally:
+                path.write_bytes(before)
+
+    def test_finished_run_answers_for_its_own_files_only(self):
+        params = self._write_inputs()
+        summary = self._denoise(*params)
+        output = self.folder / "out.png"
+        for what in self._change_inputs():
+            with self.subTest(what):
+                with self.assertRaisesRegex(
+                    ValueError, "with other values than the run was started"
+                ):
+                    self._denoise(*params, f"denoise.output = '{output}'")
+                self.assertFalse(output.exists())
+        # Flags, also where checkpoints have been deleted to save space.
+        shutil.rmtree(self.folder / "run/checkpoints")
+        for flag in (
+            "corrupted_image.stride = 2",
+            "corrupted_image.value_range = (0, 300)",
+            "corrupted_image.mask_grow = 1",
+            "corrupted_image.keep_observed = False",
+        ):
+            with self.assertRaisesRegex(
+                ValueError, "of the same config.*is now"
+            ):
+                self._denoise(*params, flag)
+        again = self._denoise(*params, f"denoise.output = '{output}'")
+        self.assertEqual(again, summary)
+        self.assertTrue(output.exists())
+
+    def test_interrupted_run_resumes_with_its_own_files_only(self):
+        params = self._write_inputs()
+        with mock.patch(
+            "tfvae.runs.denoise._draw", side_effect=KeyboardInterrupt
+        ):
+            with self.assertRaises(KeyboardInterrupt):
+                self._denoise(*params)
+        changes = self._change_inputs()
+        for what in ("in.png at (0, 0, 0)", "in.png at (0, 0, 3)"):
+            self.assertEqual(next(changes), what)
+            with self.assertRaisesRegex(
+                ValueError, "with other values than the run was started"
+            ):
+                self._denoise(*params)
+        next(changes)
+        changes.close()
+        self._denoise(*params)
 
     def test_unreadable_picture_is_reported(self):
         (self.folder / "broken.png").write_bytes(b"no picture")

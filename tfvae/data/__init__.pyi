@@ -3,7 +3,10 @@
 from . import (
     arrays,
     batches,
+    decoding,
     digits,
+    encoding,
+    formats,
     generated,
     image_sources,
     images,
@@ -22,6 +25,7 @@ from .image_sources import image_files, image_patches
 from .images import (
     EMBEDDED_IMAGES,
     Image,
+    ValueRange,
     add_noise,
     crop_image,
     drop_pixels,
@@ -30,7 +34,9 @@ from .images import (
     read_image,
     read_mask,
     resize_image,
+    value_range_of,
     write_image,
+    write_values,
 )
 from .molecules import molecule_file, molecule_sequences
 from .source import Observations, split_test
@@ -42,7 +48,10 @@ from .weighted import WeightedBatches, loss_weighted_batches
 __all__ = [
     "arrays",
     "batches",
+    "decoding",
     "digits",
+    "encoding",
+    "formats",
     "generated",
     "image_sources",
     "images",
@@ -55,6 +64,7 @@ __all__ = [
     "EMBEDDED_IMAGES",
     "Image",
     "Observations",
+    "ValueRange",
     "WeightedBatches",
     "add_noise",
     "array_file",
@@ -81,5 +91,7 @@ __all__ = [
     "square_images",
     "squares",
     "tfds_images",
+    "value_range_of",
     "write_image",
+    "write_values",
 ]

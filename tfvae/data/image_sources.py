@@ -15,6 +15,7 @@ from tfvae import typed_gin
 from tfvae.data.images import (
     IMAGE_SUFFIXES,
     WHITE,
+    Image,
     convert_channels,
     crop_image,
     load_image,
@@ -60,7 +61,7 @@ def image_files(
     files = _matching_files(path)
     images: list[np.ndarray] = []
     for file in files:
-        image = read_image(file).pixels
+        image = _pixels(read_image(file), file)
         if channels is not None:
             image = convert_channels(image, channels)
         image = image if size is None else resize_image(image, size)
@@ -154,7 +155,7 @@ def image_patches(
     """
     if isinstance(images, (str, os.PathLike, np.ndarray)):
         images = [images]
-    pictures = [load_image(one).pixels for one in images]
+    pictures = [_pixels(load_image(one), one) for one in images]
     if not pictures or len({one.shape[2] for one in pictures}) > 1:
         raise ValueError(
             "`images` must be at least one picture, all grey or all RGB, got "
@@ -183,6 +184,17 @@ def image_patches(
         event_shape=(*patch, pictures[0].shape[2]),
         value_range=value_range,
     )
+
+
+def _pixels(image: Image, origin: object) -> np.ndarray:
+    """Returns grey or RGB on 0..255, see `Image.pixels`."""
+    pixels = image.pixels
+    if pixels.shape[2] not in (1, 3):
+        name = "an array" if isinstance(origin, np.ndarray) else origin
+        raise ValueError(
+            f"images must have 1 or 3 channels, got {pixels.shape[2]} in {name}"
+        )
+    return pixels
 
 
 def _draw_rows(points: np.ndarray, count: int, seed: int) -> np.ndarray:

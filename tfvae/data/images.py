@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads, writes and corrupts images; a file's bit depth stays with its pixels.
+"""Reads, writes and corrupts images, and finds the range of their values.
 
-Images are float32 arrays `[height, width, channels]` with one (grey) or three
-(RGB) channels and values on 0..255 whatever the file's bit depth; a 16-bit
-value v becomes v / 257, which float32 holds precisely enough to restore v.
-NaN marks a missing entry.
+An `Image` has the values of a file in its own dtype and units; its `pixels`,
+and what the functions here take, are float32 arrays `[height, width, channels]`
+whose black is 0 and whose white is 255. NaN marks a missing entry.
 """
 
 from __future__ import annotations
@@ -12,22 +11,17 @@ from __future__ import annotations
 import math
 import os
 import pathlib
-import struct
 import tempfile
-import tokenize
-import zlib
 from typing import NamedTuple
 
 import numpy as np
-import PIL.Image
-import PIL.ImageOps
+import scipy.ndimage
 import skimage.data
 import skimage.transform
-import tensorflow as tf
-import tifffile
 
-WHITE = 255.0
-"""Largest value of an entry; black is zero."""
+from tfvae.data import decoding, encoding, formats
+from tfvae.data.formats import SUFFIXES as IMAGE_SUFFIXES
+from tfvae.data.formats import WHITE, Image
 
 EMBEDDED_IMAGES = {
     "astronaut": "astronaut.png",
@@ -51,178 +45,117 @@ EMBEDDED_IMAGES = {
 }
 """Pictures whose files are part of scikit-image's installation."""
 
-IMAGE_SUFFIXES = (
-    ".bmp",
-    ".gif",
-    ".jpeg",
-    ".jpg",
-    ".npy",
-    ".pbm",
-    ".pgm",
-    ".png",
-    ".ppm",
-    ".tif",
-    ".tiff",
-    ".webp",
-)
-"""Endings by which images in a folder are recognised."""
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_PER_16_BIT_STEP = 257.0  # 65535 / 255
+class ValueRange(NamedTuple):
+    """The values of an image that stand for black and white, in its units.
 
-# Exceptions that the decoders raise on damaged files.
-_DECODING_ERRORS = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    LookupError,
-    TypeError,
-    ArithmeticError,
-    MemoryError,
-    struct.error,
-    tokenize.TokenError,
-    zlib.error,
-    PIL.Image.DecompressionBombError,
-    tf.errors.OpError,
-)
-
-
-class Image(NamedTuple):
-    """Pixels, and how many bits it takes to write them without loss.
-
-    Attributes:
-      pixels: `[height, width, 1 or 3]` float32 on 0..255, NaN where missing.
-      bits: Bits per channel, 8 or 16, as `write_image` takes them. Floating
-        point values have 16, the most that is written.
+    Models see values on 0..255, on which they have been tuned. For 8 bits that
+    is the image itself.
     """
 
-    pixels: np.ndarray
-    bits: int
+    low: float
+    high: float
+
+    def to_pixels(self, values: np.ndarray) -> np.ndarray:
+        """Returns values in the image's units on 0..255, float32."""
+        values = np.asarray(values).astype(np.float64)
+        return ((values - self.low) * self._factor).astype(np.float32)
+
+    def from_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """Returns values on 0..255 in the image's units, float64."""
+        return np.asarray(pixels, np.float64) / self._factor + self.low
+
+    @property
+    def width(self) -> float:
+        """Distance of white from black, in the image's units."""
+        return self.high - self.low
+
+    @property
+    def _factor(self) -> float:
+        return WHITE / self.width
+
+    def __str__(self) -> str:
+        """`low to high`, with up to seven digits."""
+        return f"{self.low:.7g} to {self.high:.7g}"
+
+
+_BIT_DEPTHS = (8, 10, 12, 14, 16)
+
+
+def value_range_of(values: np.ndarray) -> ValueRange:
+    """Returns the range that dtype and values of an image suggest.
+
+    | dtype | values | range |
+    |---|---|---|
+    | uint8 | any | 0 to 255 |
+    | other integers | in 0 to 65535 | 0 to 2^b - 1, the least that holds them for b = 8, 10, 12, 14, 16 |
+    | floats | in 0 to 1 | 0 to 1 |
+    | floats | in 0 to 255 | 0 to 255 |
+    | all | others | the smallest to the largest value |
+
+    Args:
+      values: Any shape, with at least one value that is not NaN.
+    """  # noqa: E501
+    values = np.asarray(values)
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    if values.dtype.kind != "f":
+        limits = [2.0**bits - 1.0 for bits in _BIT_DEPTHS]
+        limits = limits[:1] if values.dtype == np.uint8 else limits
+    else:
+        limits = [1.0, WHITE]
+    for limit in limits:
+        if 0.0 <= low and high <= limit:
+            return ValueRange(0.0, limit)
+    return ValueRange(low, high if high > low else low + 1.0)
 
 
 def read_image(path: str | os.PathLike[str]) -> Image:
-    """Reads an image file.
+    """Reads an image file in its own dtype and units, with its metadata.
 
-    Any format that Pillow reads, TIFF, and PNG with 8 or 16 bits per
-    channel; palettes are resolved, other colour spaces become RGB, a
-    camera's orientation tag is applied, and transparent parts are laid over
-    white. Float TIFF and `.npy` files (`[height, width]` or
-    `[height, width, channels]`) are taken as they are, on 0..255, and may
-    hold NaN.
+    `.npy` files (`[height, width]` or `[height, width, 1 to 3]`), TIFF of any
+    dtype and compression, PNG and JPEG 2000 of 8 or 16 bits, and all else that
+    Pillow reads. Orientation, white-is-zero, palettes, colour keys and planar
+    layouts are applied; alpha, ICC profile and resolution are kept. CMYK and
+    YCbCr are converted to RGB. Floats may hold NaN, which is missing. Of
+    several pages or frames it is the first.
 
     Args:
       path: The file.
 
     Returns:
-      The pixels and the bit depth of the file.
+      The image; its `notes` say what was done.
 
     Raises:
       FileNotFoundError: If there is no such file.
-      ValueError: If the file is not a readable image.
+      ValueError: If the file is not a readable image, or of a kind that is
+        not supported, which the message names.
+    """
+    return decoding.read(path)
+
+
+def write_values(path: str | os.PathLike[str], image: Image) -> None:
+    """Writes an image file atomically, in its own dtype, with its metadata.
+
+    JPEG has a quality of 95 without subsampling; WebP is lossless.
+
+    Args:
+      path: The file; its ending chooses the format.
+      image: The image.
+
+    Raises:
+      ValueError: If the format can not hold the image.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"`path` must be an image file, got {path!s}")
-    with open(path, "rb") as file:
-        head = file.read(32)
+    # In the same directory, so that the replacement is one atomic step.
+    handle, temporary = tempfile.mkstemp(suffix=path.suffix, dir=path.parent)
+    os.close(handle)
     try:
-        if path.suffix.lower() == ".npy":
-            image = _from_array(_load_npy(path))
-        elif head.startswith(_PNG_SIGNATURE) and head[24:25] == b"\x10":
-            # Pillow reads 16-bit colour PNGs with 8 bits only.
-            decoded = tf.io.decode_png(path.read_bytes(), dtype=tf.uint16)
-            image = _from_integers(decoded.numpy())
-        elif head.startswith(_TIFF_SIGNATURES):
-            image = _read_tiff(path)
-        else:
-            image = _read_with_pillow(path)
-    except _DECODING_ERRORS as error:
-        reason = str(error).split("\n")[0] or type(error).__name__
-        raise ValueError(
-            f"`path` must be a readable image, got {path!s}: {reason}"
-        ) from error
-    if np.isinf(image.pixels).any():
-        raise ValueError(
-            "`path` must hold finite values (NaN marks a missing entry), got "
-            f"infinite ones in {path!s}"
-        )
-    return image
-
-
-def _load_npy(path: pathlib.Path) -> np.ndarray:
-    with open(path, "rb") as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
-
-
-def _read_with_pillow(path: pathlib.Path) -> Image:
-    with PIL.Image.open(path) as picture:
-        picture.load()
-        oriented = PIL.ImageOps.exif_transpose(picture)
-        mode = oriented.mode
-        if mode == "F" or mode == "I" or mode.startswith("I;"):
-            array = np.asarray(oriented)
-            return _from_integers(array) if mode != "F" else _from_array(array)
-        if mode == "1":
-            oriented = oriented.convert("L")
-        elif mode in ("P", "PA"):
-            oriented = oriented.convert("RGBA")
-            array = np.asarray(oriented)
-            if (array[..., :3] == array[..., :1]).all():
-                array = array[..., [0, 3]]  # a palette of greys
-            return _from_integers(array)
-        elif mode not in ("L", "LA", "RGB", "RGBA"):
-            has_alpha = oriented.has_transparency_data
-            oriented = oriented.convert("RGBA" if has_alpha else "RGB")
-        return _from_integers(np.asarray(oriented))
-
-
-def _read_tiff(path: pathlib.Path) -> Image:
-    with tifffile.TiffFile(path) as file:
-        page = file.pages.first
-        plain = page.photometric in (
-            tifffile.PHOTOMETRIC.MINISBLACK,
-            tifffile.PHOTOMETRIC.RGB,
-        )
-        if plain and page.dtype in (np.uint16, np.float32, np.float64):
-            array = page.asarray()
-            if page.axes.startswith("S"):  # colour planes one after another
-                array = np.moveaxis(array, 0, -1)
-            is_float = array.dtype.kind == "f"
-            return _from_array(array) if is_float else _from_integers(array)
-    return _read_with_pillow(path)
-
-
-def _from_integers(array: np.ndarray) -> Image:
-    """Reads grey, grey + alpha, RGB or RGBA of 8 or 16 bits."""
-    if array.dtype == np.uint8:
-        scale, bits = 1.0, 8
-    elif array.min() >= 0 and array.max() <= 65535:
-        scale, bits = 1.0 / _PER_16_BIT_STEP, 16
-    else:
-        raise ValueError("values outside 16 bits are not supported")
-    array = array.astype(np.float64) * scale
-    array = array[..., None] if array.ndim == 2 else array
-    if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4):
-        raise ValueError(f"an array of shape {array.shape} is not an image")
-    if array.shape[2] in (2, 4):
-        opacity = array[..., -1:] / WHITE
-        array = opacity * array[..., :-1] + (1.0 - opacity) * WHITE
-    return Image(array.astype(np.float32), bits)
-
-
-def _from_array(array: np.ndarray) -> Image:
-    """Takes a numeric array whose values are already on 0..255."""
-    if array.dtype.kind not in "uif":
-        raise ValueError(f"dtype {array.dtype} is not a number")
-    array = array[..., None] if array.ndim == 2 else array
-    if array.ndim != 3 or array.shape[2] not in (1, 3) or 0 in array.shape:
-        raise ValueError(
-            "an image must have shape [height, width] or "
-            f"[height, width, 1 or 3], not {array.shape}"
-        )
-    bits = 16 if array.dtype.kind == "f" else 8
-    return Image(array.astype(np.float32), bits)
+        encoding.write(temporary, image, path.suffix)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
 
 
 def write_image(
@@ -232,10 +165,10 @@ def write_image(
     bits: int = 8,
     missing_value: float = 0.0,
 ) -> None:
-    """Writes an image file atomically.
+    """Draws an image on 0..255 to a file, atomically.
 
-    Values are clipped to 0..255 and rounded here, and only here. A `.npy`
-    file keeps them as they are, NaN included.
+    Values are clipped to 0..255 and rounded. A `.npy` file keeps them as they
+    are, NaN included. `write_values` writes images in their own units.
 
     Args:
       path: The file; its ending chooses the format.
@@ -246,52 +179,36 @@ def write_image(
     Raises:
       ValueError: If the image's shape, `bits` or the format do not fit.
     """
-    path = pathlib.Path(path)
-    suffix = path.suffix.lower()
-    image = _from_array(np.asarray(image)).pixels
+    suffix = pathlib.Path(path).suffix.lower()
+    image = formats.from_array(np.asarray(image)).values.astype(np.float32)
+    if image.shape[2] == 2:
+        raise ValueError(
+            "`image` must have shape [height, width] or [height, width, 1 or "
+            f"3], got {image.shape}"
+        )
     allowed = (".png", ".tif", ".tiff") if bits == 16 else IMAGE_SUFFIXES
     if bits not in (8, 16) or suffix not in allowed:
         raise ValueError(
             "`bits` must be 8, or 16 for PNG and TIFF, and `path` must end "
             f"in an image suffix, got {bits!r} and {path!s}"
         )
-    # In the same directory, so that the replacement is one atomic step.
-    handle, temporary = tempfile.mkstemp(suffix=suffix, dir=path.parent)
-    os.close(handle)
-    try:
-        _encode(temporary, suffix, image, bits, missing_value)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _encode(
-    path: str, suffix: str, image: np.ndarray, bits: int, missing: float
-) -> None:
-    if suffix == ".npy":
-        np.save(path, image)
-        return
-    filled = np.where(np.isnan(image), missing, image).astype(np.float64)
-    scaled = np.clip(filled, 0.0, WHITE)
-    if bits == 16:
-        pixels = np.rint(scaled * _PER_16_BIT_STEP).astype(np.uint16)
-        if suffix == ".png":
-            encoded = tf.io.encode_png(tf.constant(pixels)).numpy()
-            pathlib.Path(path).write_bytes(encoded)
+    if suffix != ".npy":
+        filled = np.where(np.isnan(image), missing_value, image)
+        scaled = np.clip(filled.astype(np.float64), 0.0, WHITE)
+        if bits == 16:
+            image = np.rint(scaled * 257.0).astype(np.uint16)
         else:
-            grey = pixels.shape[2] == 1
-            tifffile.imwrite(
-                path,
-                pixels[..., 0] if grey else pixels,
-                photometric="minisblack" if grey else "rgb",
-            )
-        return
-    pixels = np.rint(scaled).astype(np.uint8)
-    PIL.Image.fromarray(
-        pixels[..., 0] if pixels.shape[2] == 1 else pixels
-    ).save(path)
+            image = np.rint(scaled).astype(np.uint8)
+    write_values(path, Image(image))
+
+
+def shown_channels(image: np.ndarray) -> np.ndarray:
+    """Returns what a picture can show: the first three channels, or one.
+
+    Args:
+      image: `[height, width, channels]`.
+    """
+    return image[..., : 3 if image.shape[-1] >= 3 else 1]
 
 
 def _umask() -> int:
@@ -301,46 +218,101 @@ def _umask() -> int:
 
 
 def read_mask(
-    path: str | os.PathLike[str], shape: tuple[int, int, int]
+    mask: str | os.PathLike[str] | np.ndarray,
+    shape: tuple[int, ...],
+    *,
+    threshold: float | None = None,
+    invert: bool = False,
+    grow: int = 0,
 ) -> np.ndarray:
     """Reads which entries of an image are missing.
 
     Args:
-      path: An image or `.npy` file; non-zero entries are missing. Prefer
-        lossless formats: compression noise counts as non-zero.
+      mask: An image or `.npy` file, or an array. Entries are missing that
+        are not zero: 1 or 255, labels, and the soft edges of a brush. Of a
+        file with transparent parts and one colour, the opaque parts are.
       shape: Height, width and channels of the image to be masked.
+      threshold: Entries above it, in the mask's own values, are missing
+        instead; must be given for JPEG, whose compression leaves noise.
+      invert: Whether the other entries are missing instead.
+      grow: Missing parts are extended to all within this distance, in pixels.
 
     Returns:
       `shape` bool, True where missing. A grey mask holds for all channels;
-      a colour mask for each channel, or, on a grey image, wherever any
-      of its channels is set.
+      a colour mask for each channel, or, on an image of another number of
+      channels, wherever any of its channels is set.
 
     Raises:
       FileNotFoundError: If there is no such file.
-      ValueError: If it is unreadable or of another height or width.
+      ValueError: If it is unreadable or of another height or width, or says
+        two things.
     """
-    path = pathlib.Path(path)
-    if path.suffix.lower() == ".npy" and path.is_file():
-        values = _load_mask_array(path)
-    else:
-        values = read_image(path).pixels
-    if values.shape[:2] != tuple(shape[:2]):
+    if threshold is not None and not math.isfinite(threshold):
+        raise ValueError(f"`threshold` must be finite, got {threshold!r}")
+    if not isinstance(grow, int) or grow < 0:
+        raise ValueError(f"`grow` must be an integer from 0, got {grow!r}")
+    origin = "" if isinstance(mask, np.ndarray) else f" in {mask!s}"
+    values = _mask_values(mask, threshold)
+    values = values[..., None] if values.ndim == 2 else values
+    if values.ndim != 3 or values.shape[:2] != tuple(shape[:2]):
+        found = " x ".join(map(str, values.shape[:2]))
         raise ValueError(
             f"`mask` must be as large as the image ({shape[0]} x {shape[1]}), "
-            f"got {values.shape[0]} x {values.shape[1]} in {path!s}"
+            f"got {found}{origin}"
         )
-    missing = (values != 0.0) | np.isnan(values)
+    is_set = values != 0 if threshold is None else values > threshold
+    missing = is_set | np.isnan(values)
     if missing.shape[2] != shape[2]:
         missing = missing.any(axis=-1, keepdims=True)
+    missing = ~missing if invert else missing
+    if grow:
+        missing = np.stack(
+            [_grown(missing[..., i], grow) for i in range(missing.shape[2])],
+            axis=-1,
+        )
     return np.ascontiguousarray(np.broadcast_to(missing, shape))
+
+
+def _grown(missing: np.ndarray, distance: int) -> np.ndarray:
+    """Extends a mask, `[height, width]` bool, by a distance in pixels."""
+    if not missing.any():
+        return missing
+    return scipy.ndimage.distance_transform_edt(~missing) <= distance
+
+
+def _mask_values(
+    mask: str | os.PathLike[str] | np.ndarray, threshold: float | None
+) -> np.ndarray:
+    """Returns what a mask says, of its own dtype, bool as 0 and 1."""
+    if isinstance(mask, np.ndarray):
+        return mask.astype(np.uint8) if mask.dtype == bool else mask
+    path = pathlib.Path(mask)
+    if path.suffix.lower() == ".npy" and path.is_file():
+        return _load_mask_array(path)
+    image = read_image(path)
+    if image.is_lossy and threshold is None:
+        raise ValueError(
+            "`mask` must be of a lossless format such as PNG, or "
+            "`--mask_threshold` given, such as 127, as compression makes few "
+            f"values exactly zero, got {path!s}"
+        )
+    if image.alpha is None or (image.alpha == image.alpha[0, 0]).all():
+        return image.values
+    visible = image.values[image.alpha > 0]
+    if (visible != visible[:1]).any():
+        raise ValueError(
+            "`mask` must have either transparent parts or several colours, "
+            f"got both in {path!s}"
+        )
+    return image.alpha[..., None]
 
 
 def _load_mask_array(path: pathlib.Path) -> np.ndarray:
     try:
-        array = _load_npy(path)
-        return _from_array(
+        array = formats.load_npy(path)
+        return formats.from_array(
             array.astype(np.float32) if array.dtype == bool else array
-        ).pixels
+        ).values
     except (OSError, ValueError) as error:
         raise ValueError(
             f"`mask` must be a readable array, got {path!s}: {error}"
@@ -372,9 +344,7 @@ def embedded_image(
         raise ValueError(
             f"`name` must be one of {sorted(EMBEDDED_IMAGES)}, got {name!r}"
         )
-    image = read_image(
-        pathlib.Path(skimage.data.__file__).parent / EMBEDDED_IMAGES[name]
-    ).pixels
+    image = read_image(_embedded_path(name)).pixels
     image = crop_image(image, crop) if crop is not None else image
     return resize_image(image, size) if size is not None else image
 
@@ -472,29 +442,33 @@ def load_image(image: str | os.PathLike[str] | np.ndarray) -> Image:
 
     Args:
       image: A path; or a name in `EMBEDDED_IMAGES`; or an array
-        `[height, width]` or `[height, width, 1 or 3]` on 0..255, of
-        8 bits where its dtype is an integer.
+        `[height, width]` or `[height, width, 1 to 3]`, integers or floats in
+        units of its own.
 
     Returns:
-      The pixels and their bit depth.
+      The image.
 
     Raises:
       FileNotFoundError: If it is neither a file nor an embedded name.
       ValueError: If it is not an image.
     """
     if isinstance(image, np.ndarray):
-        taken = _from_array(image)
-        if np.isinf(taken.pixels).any():
+        taken = formats.from_array(image)
+        if np.isinf(taken.values).any():
             raise ValueError("`image` must be finite, got infinite values")
         return taken
     if str(image) in EMBEDDED_IMAGES and not os.path.exists(image):
-        return Image(embedded_image(str(image)), 8)
+        return read_image(_embedded_path(str(image)))
     if not os.path.isfile(image):
         raise FileNotFoundError(
             "`image` must be an image file or one of the embedded pictures "
             f"{sorted(EMBEDDED_IMAGES)}, got {str(image)!r}"
         )
     return read_image(image)
+
+
+def _embedded_path(name: str) -> pathlib.Path:
+    return pathlib.Path(skimage.data.__file__).parent / EMBEDDED_IMAGES[name]
 
 
 def add_noise(image: np.ndarray, noise_std: float, seed: int = 0) -> np.ndarray:

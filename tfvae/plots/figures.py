@@ -72,10 +72,12 @@ def show(axes: Axes, image: np.ndarray) -> None:
 
 
 def as_rgb(image: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-    """Returns `[..., 1 or 3]` as RGB on 0..1, missing entries highlighted.
+    """Returns `[..., channels]` as RGB on 0..1, missing entries highlighted.
 
-    A pixel with only some of its colours missing shows the others.
+    A pixel with only some of its colours missing shows the others. Of others
+    than 1 or 3 channels it is the first or the first three.
     """
+    image = image[..., : 3 if image.shape[-1] >= 3 else 1]
     low, high = limits
     scaled = np.clip((image.astype(np.float64) - low) / (high - low), 0.0, 1.0)
     missing = np.isnan(image)

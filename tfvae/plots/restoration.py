@@ -35,7 +35,8 @@ def restoration_panel(
     Below each is the region of most local contrast, enlarged.
 
     Args:
-      clean: `[height, width, 1 or 3]` on 0..255, or None if unknown.
+      clean: `[height, width, channels]` on 0..255, or None if unknown; of
+        others than 1 or 3 channels the first or the first three are drawn.
       corrupted: The same shape; NaN entries are marked as missing.
       restored: The same shape.
       path: File to write.
@@ -89,10 +90,10 @@ def restoration_panel(
 def _check_panel(pictures: Sequence[np.ndarray]) -> None:
     shapes = sorted({picture.shape for picture in pictures})
     shape = shapes[0]
-    if len(shapes) > 1 or len(shape) != 3 or shape[2] not in (1, 3):
+    if len(shapes) > 1 or len(shape) != 3:
         raise ValueError(
             "`clean`, `corrupted` and `restored` must have one shape "
-            f"[height, width, 1 or 3], got {shapes!r}"
+            f"[height, width, channels], got {shapes!r}"
         )
 
 

@@ -3,21 +3,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
+import tempfile
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from tfvae import plots, typed_gin
 from tfvae.callbacks import Observation
-from tfvae.data import images
+from tfvae.data import encoding, images
 from tfvae.restoration import Restoration
-from tfvae.runs import config, summaries
+from tfvae.runs import config, identity, summaries
 from tfvae.runs.experiment import Experiment, experiment, fit
 from tfvae.runs.run_directory import RunDirectory
 
-_RESTORED = "restored.png"
+OUTPUT_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".jpg", ".jpeg")
+"""Endings of the files that a restored image can be written to."""
+
+_INPUTS = "inputs.json"
 HALF_CYCLE = "cyclical_adam.half_cycle_epochs"
 
 
@@ -49,18 +55,25 @@ def denoise(
     run_dir: str | os.PathLike[str],
     *,
     output: str | None = None,
+    overwrite: bool = False,
+    lossy: bool = False,
     export: bool = True,
 ) -> dict[str, Any]:
     """Trains on the patches of an image and writes the restored image.
 
     During training, figures/restored_latest.png has the image as restored so
-    far. Call it again with the same configuration to resume an interrupted
-    run; a finished run is not changed, and its image is written to `output`.
+    far; at the end, figures/restored.png has it in its own dtype, or
+    restored.tif where PNG can not hold that. Call it again with the same
+    configuration and files to resume an interrupted run; a finished run is not
+    changed, and its image is written to `output`.
 
     Args:
       run_dir: Folder of the run, see `RunDirectory`.
       output: File to write the restored image to, in addition to the run
-        folder; None for none.
+        folder; None for none. JPEG has a quality of 95.
+      overwrite: Whether `output` may be a file that is read.
+      lossy: Whether `output` may be JPEG where observed values are to stay
+        exactly as they are, which JPEG changes.
       export: Whether to write a SavedModel at the end.
 
     Returns:
@@ -68,17 +81,18 @@ def denoise(
 
     Raises:
       ValueError: If a value of the configuration is out of range, or
-        `run_dir` has a run of another configuration.
+        `run_dir` has a run of another configuration or of other files.
+      OSError: If `output` can not be written.
       RuntimeError: If another process is using `run_dir`.
     """
     config.check("denoise")
     run = RunDirectory(run_dir)
     with run.locked_for_training() as is_finished:
         if output is not None:
-            _check_output(output)
+            _check_place(output, overwrite)
         if is_finished:
-            if output is not None:
-                _copy_restored(run, output)
+            run.refuse_others(identity.TRAINING)
+            _copy_restored(run, output, lossy)
             return summaries.report_finished(run)
         parts = experiment()
         if parts.restoration is None:
@@ -87,6 +101,10 @@ def denoise(
                 "@corrupted_image(), got data points; use `tfvae train` for "
                 "them."
             )
+        print(parts.restoration.describe(), flush=True)
+        if output is not None:
+            _check_kind(output, parts.restoration, lossy)
+        _check_inputs(run, parts.restoration)
         observer = _Observer(run, parts, parts.restoration)
         rows = fit(run, parts, observer)
         summaries.announce_end(export)
@@ -95,11 +113,13 @@ def denoise(
             summaries.draw(run, parts, rows)
             _draw(run, parts.restoration, restored)
             if output is not None:
-                _write(output, restored, parts.restoration.bits)
+                picture = parts.restoration.picture(restored)
+                images.write_values(output, picture)
             if export:
                 summaries.export(run, parts)
         final: dict[str, Any] = {"data": parts.observations.name}
         final.update(_scores(parts.restoration, restored))
+        final.update(_noise(parts.restoration, rows[-1]))
         summary = run.write_summary(rows, final, parts.seed)
         summaries.report(run, summary)
         summaries.print_unused(config.unused("denoise"))
@@ -120,15 +140,17 @@ class _Observer:
     def __call__(self, epoch: int) -> Observation:
         restored = self.restored(epoch)
         self._run.figures.mkdir(exist_ok=True)
+        is_deep = self._restoration.source.values.dtype == np.uint16
+        shown = images.shown_channels(restored)
         images.write_image(
             self._run.figures / "restored_latest.png",
-            restored,
-            bits=self._restoration.bits,
+            shown,
+            bits=16 if is_deep else 8,
         )
         scores = {}
         if self._restoration.clean is not None:
             scores = self._restoration.score(restored)
-        return Observation(scores, {"restored": restored / images.WHITE})
+        return Observation(scores, {"restored": shown / images.WHITE})
 
     def restored(self, epoch: int) -> np.ndarray:
         """Returns the image as restored after `epoch` epochs."""
@@ -141,49 +163,152 @@ class _Observer:
         return self._last[1]
 
 
-def _write(path: str | os.PathLike[str], image: np.ndarray, bits: int) -> None:
-    """Writes an image with `bits` per channel if the format supports it."""
-    can_be_deep = pathlib.Path(path).suffix.lower() in (".png", ".tif", ".tiff")
-    images.write_image(path, image, bits=bits if can_be_deep else 8)
-
-
-def _check_output(output: str) -> None:
-    """Raises an error if the image could not be written to `output`."""
+def _check_place(output: str, overwrite: bool) -> None:
+    """Raises an error if no file could be written to `output`."""
     path = pathlib.Path(output)
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".tif", ".tiff"):
+    if path.suffix.lower() not in OUTPUT_SUFFIXES:
         raise ValueError(
-            "`output` must end in .png, .jpg, .jpeg, .tif or .tiff, got "
+            f"`output` must end in {', '.join(OUTPUT_SUFFIXES)}, got "
             f"{output!r}."
         )
-    if not path.resolve().parent.is_dir():
+    if not path.resolve().parent.is_dir() or path.is_dir():
         raise FileNotFoundError(
-            f"`output` must be in an existing folder, got {output!r}."
+            f"`output` must be a file in an existing folder, got {output!r}."
+        )
+    try:
+        if path.exists():
+            with path.open("r+b"):
+                pass
+        with tempfile.TemporaryFile(dir=path.resolve().parent):
+            pass
+    except OSError as err:
+        raise OSError(
+            f"`output` must be writable, got {output!r}: {err.strerror}."
+        ) from err
+    for name in ("image", "mask", "clean"):
+        given = config.value(f"corrupted_image.{name}")
+        is_file = isinstance(given, str) and os.path.exists(given)
+        if is_file and path.exists() and path.samefile(given):
+            if overwrite:
+                continue
+            raise ValueError(
+                f"`output` must not be `{name}` unless `--overwrite` is given, "
+                f"got {output!r}."
+            )
+
+
+def _check_kind(output: str, restoration: Restoration, lossy: bool) -> None:
+    """Raises a ValueError if `output` could not hold the restored image."""
+    suffix = pathlib.Path(output).suffix.lower()
+    source = restoration.source
+    kind = (source.values.dtype, source.values.shape[2])
+    has_alpha = source.alpha is not None
+    reason = encoding.why_unsuitable(suffix, *kind, has_alpha)
+    if reason is not None:
+        suitable = [
+            one
+            for one in (".png", ".tif", ".npy")
+            if encoding.why_unsuitable(one, *kind, has_alpha) is None
+        ]
+        raise ValueError(
+            f"`output` must end in {' or '.join(suitable)}, as {suffix} can "
+            f"not hold {reason}, got {output!r}."
+        )
+    is_jpeg = suffix in (".jpg", ".jpeg")
+    if is_jpeg and restoration.keep_observed and not lossy:
+        raise ValueError(
+            "`output` must not be JPEG where observed values stay exactly as "
+            "they are, as it would change them, unless `--lossy` is given, got "
+            f"{output!r}."
         )
 
 
-def _copy_restored(run: RunDirectory, output: str) -> None:
-    """Copies the restored image of a finished run to `output`."""
-    path = run.figures / _RESTORED
+def _check_inputs(run: RunDirectory, restoration: Restoration) -> None:
+    """Checks that a started run is of these files; records them for a new one.
+
+    Raises:
+      ValueError: If the folder has checkpoints or results of other ones.
+    """
+    path = run.path / _INPUTS
+    current = {"sha256": restoration.fingerprint()}
+    if run.has_checkpoints or run.is_finished():
+        try:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError) as err:
+            raise ValueError(
+                f"`run_dir` {run.path} must have {_INPUTS}, which says what "
+                "image it restores; it is damaged or of an earlier version; "
+                "choose another folder."
+            ) from err
+        if saved != current:
+            raise ValueError(
+                f"`run_dir` {run.path} must be empty or of the same image, "
+                f"mask and reference, got {restoration.name} with other "
+                "values than the run was started with; choose another folder."
+            )
+        return
+    run.write_json(_INPUTS, current)
+
+
+def _copy_restored(run: RunDirectory, output: str | None, lossy: bool) -> None:
+    """Copies the restored image of a finished run to `output`, if any."""
+    restoration = config.evaluated("experiment.data")
+    _check_inputs(run, restoration)
+    if output is None:
+        return
+    _check_kind(output, restoration, lossy)
+    path = _restored_path(run, restoration)
     if not path.exists():
         raise FileNotFoundError(
             f"`output` needs the restored image of the finished run, but {path}"
             " does not exist."
         )
-    _write(output, *images.read_image(path))
+    images.write_values(output, images.read_image(path))
     print(f"wrote {output}, a copy of {path}")
+
+
+def _restored_path(run: RunDirectory, restoration: Restoration) -> pathlib.Path:
+    """Returns the file of the run that has the restored image."""
+    source = restoration.source
+    # Premultiplied values can be converted for PNG, but not back.
+    reason = "premultiplied alpha" if source.is_premultiplied else None
+    reason = reason or encoding.why_unsuitable(
+        ".png",
+        source.values.dtype,
+        source.values.shape[2],
+        source.alpha is not None,
+    )
+    suffix = ".png" if reason is None else ".tif"
+    return run.figures / f"restored{suffix}"
 
 
 def _draw(
     run: RunDirectory, restoration: Restoration, restored: np.ndarray
 ) -> None:
     """Writes the restored image, alone and beside the corrupted image."""
-    _write(run.figures / _RESTORED, restored, restoration.bits)
+    images.write_values(
+        _restored_path(run, restoration), restoration.picture(restored)
+    )
     plots.restoration_panel(
         restoration.clean,
         restoration.image,
         restored,
         run.figures / "restoration.png",
     )
+
+
+def _noise(
+    restoration: Restoration, row: Mapping[str, float]
+) -> dict[str, float]:
+    """Returns the noise that the model has found, in the image's units."""
+    if "noise_std" not in row:
+        return {}
+    found, share = restoration.in_units(row["noise_std"])
+    print(
+        f"noise: standard deviation {found:.4g} ({100.0 * share:.3g} % of the "
+        f"range {restoration.value_range})"
+    )
+    return {"noise_std": found}
 
 
 def _scores(restoration: Restoration, restored: np.ndarray) -> dict[str, float]:

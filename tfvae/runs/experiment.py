@@ -350,7 +350,7 @@ def fit(
     if start < epochs:
         _announce(parts, start, epochs, steps)
         with run.our_errors():
-            callbacks = _callbacks(run, parts.model, observe, table, saver)
+            callbacks = _callbacks(run, parts, observe, table, saver)
             _train(run, parts, start, epochs, batch_size, callbacks)
         run.features.unlink(missing_ok=True)
     return table.rows
@@ -469,22 +469,25 @@ def _saver(
 
 def _callbacks(
     run: RunDirectory,
-    model: LatentModel,
+    parts: Experiment,
     observe: tfvae.callbacks.Observe,
     table: tfvae.callbacks.MetricsTable,
     saver: tfvae.checkpoints.SaveCheckpoints,
 ) -> list[keras.callbacks.Callback]:
     """Returns all callbacks of a run, in the order that they depend on."""
+    factors = {}
+    if parts.restoration is not None:
+        factors["noise_std"] = parts.restoration.in_units(1.0)[0]
     return [
         tfvae.callbacks.StopWhenDiverged(),
-        *model.training_callbacks(),
+        *parts.model.training_callbacks(),
         observe,
         table,
         tfvae.callbacks.TensorBoardLog(
             run.tensorboard, observe, {"config.gin": config.text_of_run()}
         ),
         saver,
-        tfvae.callbacks.Progress(),
+        tfvae.callbacks.Progress(factors=factors),
     ]
 
 

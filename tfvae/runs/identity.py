@@ -21,7 +21,9 @@ EPOCHS = "fit.epochs"
 _WITHOUT_INFLUENCE = frozenset(
     {
         "denoise.export",
+        "denoise.lossy",
         "denoise.output",
+        "denoise.overwrite",
         "evaluate.num_points",
         "export.output",
         "fit.keep_checkpoints",
