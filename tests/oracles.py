@@ -142,6 +142,18 @@ def bernoulli() -> LogLikelihood:
     return bernoulli_log_prob
 
 
+def poisson(shift: float = 0.0, scale: float = 1.0) -> LogLikelihood:
+    """Rates are scale * softplus(shift + outputs)."""
+
+    def log_prob(x: np.ndarray, outputs: np.ndarray) -> float:
+        seen = ~np.isnan(x)
+        log_rate = np.log(scale * np.logaddexp(0.0, shift + outputs[seen]))
+        log_factorial = scipy.special.gammaln(x[seen] + 1.0)
+        return (x[seen] * log_rate - np.exp(log_rate) - log_factorial).sum()
+
+    return log_prob
+
+
 # A decoder and what follows from it.
 
 

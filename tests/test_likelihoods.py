@@ -26,6 +26,13 @@ def _moved(likelihood):
     return likelihood
 
 
+def _adapted_to_counts():
+    likelihood = likelihoods.PoissonLikelihood()
+    likelihood.scale.assign(2.5)
+    likelihood.shift.assign(0.4)
+    return likelihood
+
+
 # Every likelihood of the library: how to make one that is not the default,
 # the oracle of its density, and outputs `[K, O]` for D = 1.
 CASES = {
@@ -49,6 +56,11 @@ CASES = {
         likelihoods.BernoulliLikelihood,
         oracles.bernoulli(),
         [[-1.2], [0.0], [3.0]],
+    ),
+    likelihoods.PoissonLikelihood: (
+        _adapted_to_counts,
+        oracles.poisson(0.4, 2.5),
+        [[-2.0], [0.0], [3.0]],
     ),
 }
 # Their data points are no entries that could be missing one by one, nor can
@@ -77,9 +89,11 @@ def _pairs(likelihood, x, observed, outputs):
 
 
 def _moments(likelihood, outputs):
-    """Mass, mean and variance of x given outputs, D = 1, by integration."""
+    """Mass, mean, variance and kurtosis of x given outputs, D = 1."""
     if isinstance(likelihood, likelihoods.BernoulliLikelihood):
         grid, integrate = np.array([0.0, 1.0]), np.sum
+    elif isinstance(likelihood, likelihoods.PoissonLikelihood):
+        grid, integrate = np.arange(100.0), np.sum
     else:
         grid = np.linspace(-15.0, 15.0, 2001)
         integrate = functools.partial(scipy.integrate.simpson, x=grid)
@@ -87,7 +101,9 @@ def _moments(likelihood, outputs):
     log_prob = likelihood.log_prob(x, tf.ones_like(x), tf.constant([outputs]))
     density = np.exp(np.float64(log_prob))
     mass, mean, square = (integrate(density * grid**k) for k in range(3))
-    return mass, mean, square - mean**2
+    variance = square - mean**2
+    kurtosis = integrate(density * (grid - mean) ** 4) / variance**2
+    return mass, mean, variance, kurtosis
 
 
 class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
@@ -205,7 +221,7 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
     def test_density_has_mass_1_and_the_stated_mean(self, make, _, grid):
         likelihood = make()
         for outputs in grid:
-            mass, mean, _ = _moments(likelihood, outputs)
+            mass, mean, *_ = _moments(likelihood, outputs)
             self.assertAllClose(mass, 1.0, rtol=1e-4)
             found = likelihood.mean(tf.constant([outputs]))
             self.assertAllClose(found, [[mean]], rtol=1e-4, atol=1e-4)
@@ -215,18 +231,17 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
         likelihood = make()
         num_samples = 40000
         for outputs in grid:
-            _, mean, variance = _moments(likelihood, outputs)
+            _, mean, variance, kurtosis = _moments(likelihood, outputs)
             samples = likelihood.sample(
                 random.make_seed(2), tf.repeat([outputs], num_samples, axis=0)
             ).numpy()
             self.assertEqual(samples.shape, (num_samples, 1))
-            # Four standard errors of the mean; of the variance, whose own
-            # standard error is at most sqrt(2 / n) for these likelihoods.
+            # Four standard errors of the mean; of the variance, four of at
+            # least those of a normal distribution, whose kurtosis is 3.
             error = 4.0 * math.sqrt(variance / num_samples)
             self.assertAllClose(samples.mean(), mean, rtol=0, atol=error)
-            self.assertAllClose(
-                samples.var(), variance, rtol=4.0 * math.sqrt(2 / num_samples)
-            )
+            error = 4.0 * math.sqrt(max(kurtosis - 1.0, 2.0) / num_samples)
+            self.assertAllClose(samples.var(), variance, rtol=error)
 
     @parameterized.named_parameters(*EVERY_CASE)
     def test_gradient_is_finite_at_extreme_outputs(self, make, *_):

@@ -103,6 +103,7 @@ LIKELIHOODS = {
         likelihoods.DiagonalGaussianLikelihood
     ),
     likelihoods.BernoulliLikelihood: _held(likelihoods.BernoulliLikelihood),
+    likelihoods.PoissonLikelihood: _held(likelihoods.PoissonLikelihood),
     likelihoods.SequenceLikelihood: _held(
         lambda: likelihoods.SequenceLikelihood(2, 3, (0, 1, 1))
     ),

@@ -68,6 +68,7 @@ from .likelihoods import (
     BernoulliLikelihood,
     DiagonalGaussianLikelihood,
     GaussianLikelihood,
+    PoissonLikelihood,
 )
 from .networks import (
     ConvDecoder,
@@ -138,6 +139,7 @@ __all__ = [
     "GaussianPosterior",
     "IndependentBernoulliPrior",
     "Observations",
+    "PoissonLikelihood",
     "RandFlip",
     "RealNVPPrior",
     "RelaxedBernoulliPosterior",

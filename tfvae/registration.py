@@ -21,6 +21,7 @@ CLASSES = {
         "BernoulliLikelihood",
         "DiagonalGaussianLikelihood",
         "GaussianLikelihood",
+        "PoissonLikelihood",
         "SequenceLikelihood",
     ),
     "tfvae.lso.retraining": ("Retraining",),

@@ -87,6 +87,14 @@ class BoundTest(tf.test.TestCase, parameterized.TestCase):
         total = tf.reduce_sum(tf.exp(model.log_likelihood(every)))
         self.assertAllClose(total, 1.0, rtol=1e-5)
 
+    def test_probabilities_of_all_counts_sum_to_1(self):
+        # Rates are up to 3, and P(x > 14) of one is below 1e-6.
+        model = tiny.shared("poisson", ALL_STATES)
+        every = np.array(list(itertools.product(np.arange(15.0), repeat=3)))
+        self.assertAllLess(tiny.means(model, oracles.enumerate_states(4)), 3.0)
+        total = tf.reduce_sum(tf.exp(model.log_likelihood(every)))
+        self.assertAllClose(total, 1.0, rtol=1e-5)
+
     def test_missing_entries_are_summed_out(self):
         # p(x_1, x_2) = sum over x_0 of p(x_0, x_1, x_2).
         model = tiny.shared("bernoulli")
@@ -285,6 +293,8 @@ class GenerationTest(tf.test.TestCase, parameterized.TestCase):
         if isinstance(likelihood, likelihoods.BernoulliLikelihood):
             means = tiny.means(model, states)
             return means * (1.0 - means)
+        if isinstance(likelihood, likelihoods.PoissonLikelihood):
+            return tiny.means(model, states)
         if isinstance(likelihood, likelihoods.GaussianLikelihood):
             return np.full((len(states), 3), float(likelihood.variance))
         outputs = oracles.perceptron(model.decoder.get_weights(), states)

@@ -53,6 +53,7 @@ class GradientTest(tf.test.TestCase, parameterized.TestCase):
         ("gaussian", ALL_STATES, None),
         ("diagonal", tiny.NUM_STATES, None),
         ("bernoulli", tiny.NUM_STATES, 2),
+        ("poisson", tiny.NUM_STATES, None),
     )
     def test_step_is_the_gradient_of_the_bound_with_q_free_or_fixed(
         self, kind, num_states, num_m_states
@@ -139,7 +140,7 @@ class WeightsTest(tf.test.TestCase, parameterized.TestCase):
         model.train_step((x, np.asarray(index), weights))
         return model
 
-    @parameterized.parameters("gaussian", "diagonal", "bernoulli")
+    @parameterized.parameters("gaussian", "diagonal", "bernoulli", "poisson")
     def test_a_point_drawn_twice_is_one_of_weight_two(self, likelihood):
         x = tiny.data()
         twice = self._trained(

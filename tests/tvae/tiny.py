@@ -10,6 +10,7 @@ import numpy as np
 
 from tests import oracles
 from tfvae import likelihoods, networks, tvae
+from tfvae.likelihoods import base
 
 NUM_DATA, NUM_OBSERVED, NUM_LATENTS, NUM_STATES = 11, 3, 4, 6
 INDEX = np.arange(NUM_DATA)
@@ -19,6 +20,7 @@ LIKELIHOODS = {
     "gaussian": lambda: likelihoods.GaussianLikelihood(initial_variance=0.1),
     "diagonal": likelihoods.DiagonalGaussianLikelihood,
     "bernoulli": likelihoods.BernoulliLikelihood,
+    "poisson": likelihoods.PoissonLikelihood,
 }
 
 
@@ -62,7 +64,7 @@ def shared(likelihood: str = "gaussian", num_states: int = NUM_STATES) -> Any:
 
 def _units(model: tvae.TVAE) -> tuple[float, float]:
     """Offset and scale of the decoder's means."""
-    if isinstance(model.likelihood, likelihoods.BernoulliLikelihood):
+    if not isinstance(model.likelihood, base.StandardizedLikelihood):
         return 0.0, 1.0
     return float(model.likelihood.offset), float(model.likelihood.scale)
 
@@ -72,6 +74,8 @@ def log_likelihood(model: tvae.TVAE) -> oracles.LogLikelihood:
     likelihood = model.likelihood
     if isinstance(likelihood, likelihoods.BernoulliLikelihood):
         return oracles.bernoulli()
+    if isinstance(likelihood, likelihoods.PoissonLikelihood):
+        return oracles.poisson(float(likelihood.shift), float(likelihood.scale))
     offset, scale = _units(model)
     if isinstance(likelihood, likelihoods.GaussianLikelihood):
         return oracles.gaussian(float(likelihood.variance), offset, scale)
@@ -136,6 +140,9 @@ def means(model: tvae.TVAE, states: np.ndarray) -> np.ndarray:
     outputs = oracles.perceptron(model.decoder.get_weights(), states)
     if isinstance(model.likelihood, likelihoods.BernoulliLikelihood):
         return 1.0 / (1.0 + np.exp(-outputs))
+    if isinstance(model.likelihood, likelihoods.PoissonLikelihood):
+        rate = np.logaddexp(0.0, float(model.likelihood.shift) + outputs)
+        return float(model.likelihood.scale) * rate
     offset, scale = _units(model)
     return offset + scale * outputs[..., :NUM_OBSERVED]
 

@@ -14,6 +14,7 @@ from tfvae.likelihoods.gaussian import (
     DiagonalGaussianLikelihood,
     GaussianLikelihood,
 )
+from tfvae.likelihoods.poisson import PoissonLikelihood
 from tfvae.likelihoods.sequence import SequenceLikelihood
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "DiagonalGaussianLikelihood",
     "GaussianLikelihood",
     "Likelihood",
+    "PoissonLikelihood",
     "SequenceLikelihood",
 ]

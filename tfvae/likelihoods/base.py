@@ -48,6 +48,19 @@ class Likelihood(keras.layers.Layer):
         """
         super().__init__(**{**kwargs, "dtype": "float32"})
 
+    def _add_scalar(
+        self, name: str, value: float, dtype: str = "float32"
+    ) -> keras.Variable:
+        return self.add_weight(
+            shape=(),
+            # Keras's `Constant` would round float64 values to float32.
+            initializer=lambda shape, dtype: tf.constant(value, dtype, shape),
+            dtype=dtype,
+            trainable=False,
+            autocast=False,
+            name=name,
+        )
+
     def num_outputs(self, num_observed: int) -> int:
         """Returns the number of decoder outputs for D observed dimensions."""
         return num_observed
@@ -167,19 +180,6 @@ class StandardizedLikelihood(Likelihood):
         self.standardize = standardize
         self.offset = self._add_scalar("offset", 0.0)
         self.scale = self._add_scalar("scale", 1.0)
-
-    def _add_scalar(
-        self, name: str, value: float, dtype: str = "float32"
-    ) -> keras.Variable:
-        return self.add_weight(
-            shape=(),
-            # Keras's `Constant` would round float64 values to float32.
-            initializer=lambda shape, dtype: tf.constant(value, dtype, shape),
-            dtype=dtype,
-            trainable=False,
-            autocast=False,
-            name=name,
-        )
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "standardize": self.standardize}

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from . import (
+    anscombe,
     bits,
     densities,
     distributions,
@@ -17,6 +18,7 @@ from . import (
 )
 
 __all__ = [
+    "anscombe",
     "bits",
     "densities",
     "distributions",

@@ -4,7 +4,7 @@
 TensorFlow's float draws differ between a graph and its XLA compilation, and
 its default generator is about a hundred times slower under XLA on a CPU. The
 integer draws of the Philox generator have neither fault, so all draws here are
-derived from them.
+derived from them, except for those of `poisson`, which XLA can not compile.
 """
 
 from __future__ import annotations
@@ -138,3 +138,21 @@ def categorical(
     index = tf.searchsorted(cumulative, draws, side="right")
     # Rounding may put a draw on the total itself; it belongs to the last index.
     return tf.minimum(index, tf.shape(weights)[1] - 1)
+
+
+def poisson(seed: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+    """Draws counts from Poisson distributions, exactly.
+
+    This is TensorFlow's rejection sampler, which XLA can not compile; it draws
+    the same eagerly and in graphs.
+
+    Args:
+      seed: `[2]` int32.
+      rate: `[...]`, finite, not negative.
+
+    Returns:
+      float32 `[...]` of integers, rounded to 24 bits.
+    """
+    return tf.random.stateless_poisson(
+        tf.shape(rate), seed, rate, dtype=tf.float32
+    )
