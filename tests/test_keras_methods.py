@@ -331,6 +331,9 @@ class ArgumentsTest(tf.test.TestCase, parameterized.TestCase):
             for x in (X[:, :3], X[0], X[:, :, None]):
                 with self.assertRaisesRegex(ValueError, r"shape \[N, 4\]"):
                     call(x)
+            if call is not calls[-1]:
+                with self.assertRaisesRegex(ValueError, "got None"):
+                    call(None)
             with self.assertRaisesRegex(ValueError, "at least one row"):
                 call(X[:0])
             with self.assertRaisesRegex(ValueError, "must be finite"):
@@ -373,8 +376,10 @@ class ArgumentsTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_a_loss_is_refused_by_compile(self):
         for kind in KINDS:
+            model = KINDS[kind]()
             with self.assertRaisesRegex(ValueError, "`loss` must be left out"):
-                KINDS[kind]().compile("sgd", loss="mse")
+                model.compile("sgd", loss="mse")
+            self.assertFalse(model.compiled)
 
 
 class NoWeightTest(tf.test.TestCase):

@@ -170,7 +170,7 @@ class TrainingTest(tf.test.TestCase, parameterized.TestCase):
 
 
 class FarPointsTest(tf.test.TestCase, parameterized.TestCase):
-    DISTANCES = (0.0, 1e1, 1e2, 1e3, 1e5, 1e8, 1e11, 1e18, 1e28, 3e38)
+    DISTANCES = (0.0, 1e1, 1e2, 1e3, 1e5, 1e8, 1e11, 1e13, 1e18, 1e28, 3e38)
 
     def _rows(self):
         direction = np.linspace(1.0, -0.5, D)
@@ -185,6 +185,7 @@ class FarPointsTest(tf.test.TestCase, parameterized.TestCase):
         self.assertTrue(np.isfinite(bounds).all())
         self.assertTrue(np.all(np.diff(bounds) <= 0.0), bounds)
         self.assertTrue(np.all(np.diff(bounds[:7]) < 0.0), bounds)
+        self.assertAllEqual(bounds[-2], bounds[-1])
         self.assertTrue(np.isfinite(model.reconstruct(self._rows())).all())
         logs = model.evaluate(self._rows(), verbose=0, return_dict=True)
         self.assertTrue(np.isfinite(logs["bound"]))

@@ -143,7 +143,9 @@ class MetricsTable(keras.callbacks.Callback):
         """Appends the row of the epoch."""
         row: dict[str, float] = {"epoch": epoch + 1}
         row.update({name: float(value) for name, value in (logs or {}).items()})
-        row["learning_rate"] = float(self.model.optimizer.learning_rate)
+        row["learning_rate"] = float(
+            keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+        )
         row["seconds"] = time.perf_counter() - self._started
         self.rows.append(row)
         self._write()

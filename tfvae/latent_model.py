@@ -137,8 +137,12 @@ class LatentModel(keras.Model):
             or if trainable weights have less than 32 bits.
         """
         super().compile(*args, **kwargs)
-        inputs.check_compiled(self.get_compile_config())
-        inputs.check_precision(self.trainable_variables)
+        try:
+            inputs.check_compiled(self.get_compile_config())
+            inputs.check_precision(self.trainable_variables)
+        except ValueError:
+            self.compiled = False
+            raise
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a loaded model, as Keras asks where `compile` is custom."""
@@ -242,6 +246,10 @@ class LatentModel(keras.Model):
           TypeError: If data are not numeric.
           ValueError: If `x` is not as described.
         """
+        if isinstance(x, (tuple, list)):
+            raise ValueError(
+                f"`x` must be data alone, got a {type(x).__name__} of {len(x)}"
+            )
         self._checked_arrays(x, None, None)
         return super().predict(x, *args, **kwargs)
 
@@ -285,6 +293,8 @@ class LatentModel(keras.Model):
         Keras drops weights that come without any.
         """
         points = self._points_of(x)
+        if points is None:
+            raise ValueError("`x` must be data or a dataset, got None")
         if not inputs.is_array(points):
             return y
         points = self._checked_rows(points)

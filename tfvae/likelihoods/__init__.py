@@ -7,7 +7,7 @@ in `tfvae.ops.densities`. Every model of the library takes one as an argument.
 A new one is a subclass of `Likelihood`; the conformance tests pick it up.
 """
 
-from tfvae.likelihoods.base import MIN_VARIANCE, Likelihood
+from tfvae.likelihoods.base import MAX_DISTANCE, MIN_VARIANCE, Likelihood
 from tfvae.likelihoods.bernoulli import BernoulliLikelihood
 from tfvae.likelihoods.gaussian import (
     MAX_LOG_VARIANCE_RATIO,
@@ -19,6 +19,7 @@ from tfvae.likelihoods.sequence import SequenceLikelihood
 
 __all__ = [
     "MAX_LOG_VARIANCE_RATIO",
+    "MAX_DISTANCE",
     "MIN_VARIANCE",
     "BernoulliLikelihood",
     "DiagonalGaussianLikelihood",

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfvae import typed_gin
+from tfvae import likelihoods, typed_gin
 from tfvae.ops import limits, moments
 from tfvae.resources import check_disk_space
 from tfvae.vae.posteriors import Distribution, GaussianPosterior, Posterior
@@ -150,6 +150,10 @@ class Encoder(keras.layers.Layer):
     def standardize(self, x: tf.Tensor) -> tf.Tensor:
         """Returns what the networks see of data `[b, D]`: zeros for NaN."""
         standardized = (x - self.offset.value) / self.scale.value
+        # As likelihoods do: what is further away counts as no further.
+        standardized = tf.clip_by_value(
+            standardized, -likelihoods.MAX_DISTANCE, likelihoods.MAX_DISTANCE
+        )
         missing = tf.math.is_nan(x)
         return limits.compress(tf.where(missing, 0.0, standardized), _USUAL)
 

@@ -318,7 +318,7 @@ class VAE(LatentModel):
             objective=self.objective,
             seed=self.seed,
         )
-        x = inputs.check_data(x, self.num_observed)
+        x = self._checked_rows(x)
         self._adapt_prior_inputs(prior, x)
         sample = tf.function(
             lambda batch, seed: self.encoder(batch).sample(seed)
