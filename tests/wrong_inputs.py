@@ -12,6 +12,8 @@ import tempfile
 
 import keras
 import numpy as np
+import PIL.Image
+import tifffile
 
 import tfvae
 from tests.lso import objectives, tiny
@@ -73,7 +75,88 @@ def _other_ledger():
     return _optimise(folder=_FOLDER, weighting=lso.Rank(0.5))
 
 
+_PICTURE = np.arange(400.0).reshape(20, 20)
+
+
+def _tiff(array, **settings):
+    """Restores a TIFF file."""
+    path = _FOLDER / "wrong.tif"
+    tifffile.imwrite(path, array, **settings)
+    tfvae.corrupted_image(path)
+
+
+def _file(name, content):
+    """Restores a file of these bytes."""
+    (_FOLDER / name).write_bytes(content)
+    tfvae.corrupted_image(_FOLDER / name)
+
+
+def _mask_file(name, array, **settings):
+    """In-paints by a mask that Pillow writes."""
+    PIL.Image.fromarray(array).save(_FOLDER / name)
+    tfvae.corrupted_image(_PICTURE, mask=_FOLDER / name, **settings)
+
+
+def _two_masks():
+    """A mask with transparent parts and several colours."""
+    array = np.full((20, 20, 4), 255, np.uint8)
+    array[0, 0], array[1, 1, :3] = 0, 7
+    return array
+
+
 IN_PYTHON = {
+    "picture of RGBA without a file": lambda: tfvae.corrupted_image(
+        np.zeros((20, 20, 4))
+    ),
+    "picture with channels first": lambda: tfvae.corrupted_image(
+        np.zeros((3, 20, 20))
+    ),
+    "picture of complex numbers": lambda: tfvae.corrupted_image(1j * _PICTURE),
+    "picture all missing": lambda: tfvae.corrupted_image(np.nan * _PICTURE),
+    "range upside down": lambda: tfvae.corrupted_image(
+        _PICTURE, value_range=(1, 0)
+    ),
+    "clean picture of other units": lambda: tfvae.corrupted_image(
+        _PICTURE.astype(np.uint16), clean=_PICTURE.astype(np.uint8)
+    ),
+    "white-is-zero of floats": lambda: _tiff(
+        _PICTURE, photometric="miniswhite"
+    ),
+    "CMYK of 16 bits": lambda: _tiff(
+        np.zeros((20, 20, 4), np.uint16), photometric="separated"
+    ),
+    "CIELAB": lambda: _tiff(
+        np.zeros((20, 20, 3), np.uint8), photometric="cielab"
+    ),
+    "raw sensor data": lambda: _tiff(
+        np.zeros((20, 20), np.uint16), photometric="cfa"
+    ),
+    "two alpha channels": lambda: _tiff(
+        np.zeros((20, 20, 5), np.uint8),
+        photometric="rgb",
+        extrasamples=["unassalpha", "unassalpha"],
+    ),
+    "OpenEXR": lambda: _file("wrong.exr", b"\x76\x2f\x31\x01" + bytes(60)),
+    "PPM of 16 bits": lambda: _file("wrong.ppm", b"P6 1 1 65535\n" + bytes(6)),
+    "mask that is JPEG": lambda: _mask_file(
+        "wrong.jpg", np.zeros((20, 20), np.uint8)
+    ),
+    "mask that says two things": lambda: _mask_file("two.png", _two_masks()),
+    "mask with all missing": lambda: tfvae.corrupted_image(
+        _PICTURE, mask=1.0 + _PICTURE
+    ),
+    "mask that is inverted": lambda: tfvae.corrupted_image(
+        _PICTURE, mask=_PICTURE > 5
+    ),
+    "transparency of an opaque picture": lambda: tfvae.corrupted_image(
+        _PICTURE, mask="alpha"
+    ),
+    "mask settings without mask": lambda: tfvae.corrupted_image(
+        _PICTURE, mask_grow=2
+    ),
+    "hole out of reach": lambda: tfvae.corrupted_image(
+        _PICTURE, mask=_PICTURE // 20 // 9 == 1, patch=4
+    ),
     "S > 2^H": lambda: _model(num_states=9),
     "children > H": lambda: _model(evolution=_evolution(num_children=4)),
     "parents > S": lambda: _model(evolution=_evolution(num_parents=5)),
@@ -138,6 +221,18 @@ ON_THE_COMMAND_LINE = {
     "--run_dir={run}",
     "mask of another size": "denoise.py --image={folder}/one.png "
     "--mask={folder}/two.png --run_dir={run}",
+    "output that is the picture": "denoise.py --image={folder}/one.png "
+    "--output={folder}/one.png --run_dir={run}",
+    "output in a place that can not be written": "denoise.py "
+    "--image={folder}/one.png --output=/proc/out.png --run_dir={run}",
+    "output without the depth": "denoise.py --image={folder}/deep.tif "
+    "--output={folder}/out.jpg --run_dir={run}",
+    "JPEG of in-painting": "denoise.py --image={folder}/one.png "
+    "--mask={folder}/spot.png --output={folder}/out.jpg --run_dir={run}",
+    "range of one value": "denoise.py --image={folder}/one.png "
+    "--value_range=255 --run_dir={run}",
+    "patch of no size": "denoise.py --image={folder}/one.png --patch=0 "
+    "--run_dir={run}",
     "no run": "evaluate.py --run_dir={folder}",
     "a class for an object": _SHAPES
     + "--gin_param=optimize.strategy=@OracleGrid",
@@ -178,6 +273,10 @@ def main() -> None:
     (folder / "broken.png").write_bytes(b"no picture")
     images.write_image(folder / "one.png", np.zeros((20, 20, 1)))
     images.write_image(folder / "two.png", np.zeros((20, 21, 1)))
+    spot = np.zeros((20, 20, 1))
+    spot[3:5, 3:5] = images.WHITE
+    images.write_image(folder / "spot.png", spot)
+    images.write_image(folder / "deep.tif", spot, bits=16)
     (folder / "task.txt").write_text(_TUPLE)
     (folder / "tuple.py").write_text(_TUPLE)
     (folder / "exit.py").write_text("raise SystemExit('no licence')")

@@ -271,7 +271,8 @@ class Restoration:
             widest = np.finfo(dtype).max
             values = values.clip(-widest, widest)
         values = values.astype(dtype)
-        if source.is_premultiplied and source.alpha is not None:
+        is_premultiplied = source.is_premultiplied and dtype.kind in "iu"
+        if is_premultiplied and source.alpha is not None:
             values = np.minimum(values, source.alpha[..., None])
         if self.keep_observed:
             kept = self.value_range.to_pixels(source.values) == self.image

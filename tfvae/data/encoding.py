@@ -39,6 +39,8 @@ def why_unsuitable(
     if suffix in _TIFF_SUFFIXES:
         return None
     if suffix == ".npy":
+        if num_channels > 3:  # They may be taken for RGBA.
+            return f"{num_channels} channels"
         return "an alpha channel" if has_alpha else None
     deepest = (np.uint8, np.uint16) if suffix == ".png" else (np.uint8,)
     if dtype not in deepest:
@@ -113,7 +115,7 @@ def _write_tiff(path: str | os.PathLike[str], image: Image) -> None:
     )
 
 
-def _straight(image: Image) -> Image:
+def straight(image: Image) -> Image:
     """Divides premultiplied values by the opacity."""
     if not image.is_premultiplied:
         return image
@@ -134,7 +136,7 @@ def _straight(image: Image) -> Image:
 
 def _stacked(image: Image) -> np.ndarray:
     """Returns values and alpha as one array, without an axis of length 1."""
-    image = _straight(image)
+    image = straight(image)
     array = image.values
     if image.alpha is not None:
         array = np.concatenate([array, image.alpha[..., None]], axis=-1)

@@ -453,7 +453,12 @@ def load_image(image: str | os.PathLike[str] | np.ndarray) -> Image:
       ValueError: If it is not an image.
     """
     if isinstance(image, np.ndarray):
-        taken = formats.from_array(image)
+        try:
+            taken = formats.from_array(image)
+        except ValueError as error:
+            raise ValueError(
+                f"`image` must be an image, got an array: {error}"
+            ) from error
         if np.isinf(taken.values).any():
             raise ValueError("`image` must be finite, got infinite values")
         return taken
