@@ -24,10 +24,10 @@ from absl import flags  # noqa: E402
 from absl.testing import absltest  # noqa: E402, F401 (defines --test_tmpdir)
 
 # Property tests draw the same examples in each run, or with
-# --hypothesis-profile=thorough fifteen times as many, others in each run.
+# --hypothesis-profile=thorough twenty times as many, others in each run.
 hypothesis.settings.register_profile(
     "quick",
-    max_examples=50,
+    max_examples=24,
     deadline=None,
     derandomize=True,
     print_blob=True,
@@ -36,7 +36,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.register_profile(
     "thorough",
     hypothesis.settings.get_profile("quick"),
-    max_examples=750,
+    max_examples=480,
     derandomize=False,
 )
 hypothesis.settings.load_profile("quick")

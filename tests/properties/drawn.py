@@ -2,7 +2,7 @@
 """Strategies that draw data of any shape, type and scale, and settings.
 
 The number of examples follows from Hypothesis's profile, see conftest.py: a
-test of pure functions runs all of them, one of models (`MODELS`) a part.
+test of pure functions runs all of them, a slower one a part.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ import hypothesis.extra.numpy as hnp
 import numpy as np
 from hypothesis import strategies as st
 
-# A test that trains or evaluates models, and one that writes files.
-MODELS = hypothesis.settings(
-    max_examples=max(1, hypothesis.settings.default.max_examples // 5)
-)
-FILES = hypothesis.settings(
-    max_examples=max(1, hypothesis.settings.default.max_examples // 20)
-)
+_NUM_EXAMPLES = hypothesis.settings.default.max_examples
+# Of a test that makes layers, models, and files or graphs.
+LAYERS = hypothesis.settings(max_examples=_NUM_EXAMPLES // 2)
+MODELS = hypothesis.settings(max_examples=_NUM_EXAMPLES // 8)
+FILES = hypothesis.settings(max_examples=_NUM_EXAMPLES // 12)
 
 SEEDS = st.integers(0, 2**31 - 1)
 # Powers of ten, and of two, which change no mantissa.
-SCALES = st.one_of(st.just(1.0), st.integers(-30, 30).map(lambda k: 10.0**k))
+SCALES = st.one_of(
+    st.just(1.0),
+    st.sampled_from([1e-30, 1e-20, 1e20, 1e30]),
+    st.integers(-30, 30).map(lambda k: 10.0**k),
+)
 BINARY_SCALES = st.integers(-90, 90).map(lambda k: 2.0**k)
 WEIGHTS = st.one_of(
     st.sampled_from([0.0, 1.0, 2.0, 0.5]),
@@ -99,13 +101,19 @@ def unit(draw, num_observed: int, max_rows: int = 6) -> np.ndarray:
 def sequences(
     draw, num_steps: int, num_symbols: int, max_rows: int = 6
 ) -> np.ndarray:
-    """Draws symbols, float32 `[N, T K]`, some steps missing."""
+    """Draws symbols or their probabilities, float32 `[N, T K]`.
+
+    Some steps are missing.
+    """
     num_data = draw(st.integers(1, max_rows))
     shape = (num_data, num_steps)
     symbols = draw(
         hnp.arrays(np.int64, shape, elements=st.integers(0, num_symbols - 1))
     )
     x = np.eye(num_symbols, dtype=np.float32)[symbols]
+    if draw(st.booleans()):
+        x = draw(arrays(x.shape, 0.1, 1.0))
+        x /= x.sum(-1, keepdims=True)
     gaps = draw(hnp.arrays(np.bool_, shape, fill=st.just(False)))
     gaps[gaps.all(1), 0] = False
     x[gaps] = np.nan

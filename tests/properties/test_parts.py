@@ -271,6 +271,7 @@ class LikelihoodsTest(tf.test.TestCase):
 class PriorsTest(tf.test.TestCase):
     CLASSES = tuple(small_priors.CASES)
 
+    @drawn.LAYERS
     @given(st.data())
     def test_no_nan_comes_of_finite_latents(self, data):
         cls = data.draw(st.sampled_from(self.CLASSES))
@@ -302,6 +303,7 @@ class PriorsTest(tf.test.TestCase):
         ]
         self.assertAllClose(tf.concat(parts, 0), found, rtol=1e-5, atol=1e-5)
 
+    @drawn.LAYERS
     @given(st.data())
     def test_fitting_starts_from_finite_weights(self, data):
         cls = data.draw(st.sampled_from(self.CLASSES))

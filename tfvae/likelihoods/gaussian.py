@@ -80,11 +80,15 @@ class GaussianLikelihood(StandardizedLikelihood):
 
     def adapt(self, x: np.ndarray) -> None:
         super().adapt(x)
+        unit = float(self.scale.numpy()) ** 2
+        least, largest = MIN_VARIANCE * unit, _LARGEST * unit
         variance = float(self.variance.numpy())
         if self.initial_variance is None:
             variance = float(moments.of_columns(x).pooled().variance)
-        unit = float(self.scale.numpy()) ** 2
-        least, largest = MIN_VARIANCE * unit, _LARGEST * unit
+            if self.standardize and variance < least:
+                # Constant data: what decoders have to learn first is as large
+                # as the scale. Gradients are in proportion to 1 / variance.
+                variance = unit
         if self.is_fixed and self.initial_variance is not None:
             least = _LEAST_FIXED * unit
             if not least <= variance <= largest:

@@ -242,7 +242,9 @@ class VAE(LatentModel):
     def _adapt_prior_inputs(self, prior: Prior, x: np.ndarray) -> None:
         """Initialises what a prior has in the space of the encoder's inputs."""
         rows = np.array(self.encoder.standardize(x))
-        rows[np.isnan(x)] = np.nan
+        # Columns without any value stay what the encoder sees, zeros.
+        missing = np.isnan(x)
+        rows[missing & ~missing.all(0)] = np.nan
         prior.adapt_inputs(rows, self.seed)
 
     def calibrate(self, x: np.ndarray, y: np.ndarray | None = None) -> None:
@@ -490,9 +492,13 @@ class VAE(LatentModel):
         """Returns the terms of the bound for one draw of the latents."""
         x, observed = batch.targets, batch.observed
         parts = self.prior.log_prob_parts(latents)
+        # In squared units, which float32 may not hold: neither a missing entry
+        # nor a weight of zero may meet infinity.
+        mean = tf.where(observed > 0.0, self.likelihood.mean(outputs), x)
+        error = densities.squared_error(x, observed, mean)
         return objectives.Terms(
             self.likelihood.log_prob(x, observed, outputs),
-            densities.squared_error(x, observed, self.likelihood.mean(outputs)),
+            tf.minimum(error, error.dtype.max),
             self.prior.kl(posterior, latents, parts),
             parts.log_det,
         )
