@@ -115,12 +115,15 @@ class PolicyTest(tf.test.TestCase, parameterized.TestCase):
         super().setUp()
         self.addCleanup(keras.config.set_dtype_policy, "float32")
 
-    @parameterized.product(kind=list(MODELS))
-    def test_models_train_predict_and_serve(self, kind):
-        self._assert_works("mixed_float16", kind)
+    def test_models_train_predict_and_serve(self):
+        self._assert_works("mixed_float16", "VAE")
 
-    @parameterized.product(
-        policy=["mixed_bfloat16", "float64"], kind=list(MODELS)
+    @parameterized.parameters(
+        ("mixed_float16", "TVAE"),
+        ("mixed_bfloat16", "VAE"),
+        ("mixed_bfloat16", "TVAE"),
+        ("float64", "VAE"),
+        ("float64", "TVAE"),
     )
     @pytest.mark.slow  # What the policy before is a sample of.
     def test_models_train_predict_and_serve_elsewhere(self, policy, kind):
@@ -157,7 +160,7 @@ class PolicyTest(tf.test.TestCase, parameterized.TestCase):
             loaded.predict(X, verbose=0), model.predict(X, verbose=0)
         )
 
-    @parameterized.product(kind=list(MODELS))
+    @parameterized.parameters("TVAE")
     def test_layers_of_16_bits_are_served_in_a_float32_model(self, kind):
         half = {"dtype": "mixed_bfloat16"}
         decoder = keras.Sequential(

@@ -43,7 +43,7 @@ DATA = {
     "tiny": lambda: 1e-30 * _unit(),
     "outlier": lambda: np.r_[_unit()[:-1], np.full((1, D), 1e9)],
 }
-OF_TVAE_BY_DEFAULT = ("pixels", "constant_columns", "huge")
+OF_TVAE_BY_DEFAULT = ("pixels", "huge")
 LIKELIHOODS = {
     "gaussian": likelihoods.GaussianLikelihood,
     "diagonal": likelihoods.DiagonalGaussianLikelihood,
@@ -116,7 +116,7 @@ class TrainingTest(tf.test.TestCase, parameterized.TestCase):
         kind=["VAE", "TVAE"],
         likelihood=list(LIKELIHOODS),
         # Powers of two change no mantissa.
-        scale=[2.0**-90, 2.0**90],
+        scale=[2.0**90],
     )
     def test_bounds_are_in_the_units_of_the_data(self, kind, likelihood, scale):
         # Standardised to the same numbers, which train to the same weights;
