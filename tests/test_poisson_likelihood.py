@@ -8,6 +8,7 @@ import math
 
 import keras
 import numpy as np
+import pytest
 import scipy.stats
 import tensorflow as tf
 from absl.testing import parameterized
@@ -227,6 +228,7 @@ class ModelTest(tf.test.TestCase, parameterized.TestCase):
         self.assertTrue(np.isfinite(found).all(), found)
         self.assertTrue(np.isfinite(model.predict(x, verbose=0)).all())
 
+    @pytest.mark.slow
     def test_patterns_of_rates_are_learned_from_incomplete_counts(self):
         mean = 20.0
         x, rates = _counts(mean), _rates(mean)

@@ -48,6 +48,10 @@ def trained_weights(model):
     ]
 
 
+# Models: fifteen seconds for what the tests of their parts are samples of.
+pytestmark = pytest.mark.slow
+
+
 class EagerTest(tf.test.TestCase):
     """Runs without graphs."""
 
