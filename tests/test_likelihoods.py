@@ -499,6 +499,14 @@ class GaussianTest(tf.test.TestCase, parameterized.TestCase):
         likelihood.adapt(7.0 * _data((50, 3)))
         self.assertAllClose(likelihood.variance, 0.01)
 
+    def test_given_variance_does_not_depend_on_what_was_adapted_to_before(self):
+        x = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+        likelihood = likelihoods.GaussianLikelihood(initial_variance=0.01)
+        likelihood.adapt(1e6 * x)  # Raised to what these data allow.
+        self.assertGreater(float(likelihood.variance), 1e3)
+        likelihood.adapt(x)
+        self.assertAllClose(likelihood.variance, 0.01)
+
     @parameterized.parameters(0.0, -1.0, math.nan)
     def test_variance_that_is_not_positive_is_reported(self, variance):
         with self.assertRaisesRegex(

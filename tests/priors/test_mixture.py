@@ -227,6 +227,9 @@ class VampPriorTest(tf.test.TestCase):
         rows = sorted(map(tuple, prior.pseudo_inputs.numpy()))
         expected = [(1.0, 6.0, 5.0), (2.0, 8.0, 6.0), (3.0, 4.0, 5.5)]
         self.assertAllClose(rows, expected)
+        # A column without any value is all zeros, not NaN.
+        prior.adapt_inputs(np.array([[1.0, nan, 5.0]] * 3))
+        self.assertAllEqual(prior.pseudo_inputs, [[1.0, 0.0, 5.0]] * 3)
 
 
 class BernoulliTest(tf.test.TestCase):

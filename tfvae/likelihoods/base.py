@@ -185,8 +185,11 @@ class StandardizedLikelihood(Likelihood):
         return {**super().get_config(), "standardize": self.standardize}
 
     def adapt(self, x: np.ndarray) -> None:
+        self._adapt_to(moments.of_columns(x))
+
+    def _adapt_to(self, columns: moments.Moments) -> None:
+        """Initialises data-dependent parameters from the moments of data."""
         if self.standardize:
-            columns = moments.of_columns(x)
             found, within = columns.pooled(), columns.within_columns()
             if found.variance > _FAR_APART**2 * within.variance > 0.0:
                 warnings.warn(
@@ -194,10 +197,10 @@ class StandardizedLikelihood(Likelihood):
                     f"deviation {found.variance**0.5:.3g}) than the rows "
                     f"({within.variance**0.5:.3g}), which a decoder has to "
                     "learn first; subtract each column's mean",
-                    stacklevel=3,
+                    stacklevel=4,
                 )
             self.offset.assign(found.mean)
-            self.scale.assign(moments.scale_of(found, x, _CONSTANT_SCALE))
+            self.scale.assign(moments.scale_of(found, _CONSTANT_SCALE))
 
     def check_units(self, x: np.ndarray) -> None:
         offset, scale = self.offset.numpy(), self.scale.numpy()

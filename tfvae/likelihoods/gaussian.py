@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfvae import typed_gin
@@ -78,13 +77,13 @@ class GaussianLikelihood(StandardizedLikelihood):
             "is_fixed": self.is_fixed,
         }
 
-    def adapt(self, x: np.ndarray) -> None:
-        super().adapt(x)
+    def _adapt_to(self, columns: moments.Moments) -> None:
+        super()._adapt_to(columns)
         unit = float(self.scale.numpy()) ** 2
         least, largest = MIN_VARIANCE * unit, _LARGEST * unit
-        variance = float(self.variance.numpy())
-        if self.initial_variance is None:
-            variance = float(moments.of_columns(x).pooled().variance)
+        variance = self.initial_variance
+        if variance is None:
+            variance = float(columns.pooled().variance)
             if self.standardize and variance < least:
                 # Constant data: what decoders have to learn first is as large
                 # as the scale. Gradients are in proportion to 1 / variance.

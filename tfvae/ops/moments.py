@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Means and variances of data of any scale, without their missing entries."""
+"""Moments and ranges of data of any scale, without their missing entries."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ _ROWS = 2**14
 
 
 class Moments(NamedTuple):
-    """Means and variances of D columns, or of all entries.
+    """Moments and ranges of D columns, or of all entries.
 
     Attributes:
       size: float64 `[D]` or scalar, observed entries.
       mean: float64 likewise; 0 where there are none.
       variance: float64 likewise; 0 where there are none.
+      low: float64 likewise, the smallest value; NaN where there are none.
+      high: float64 likewise, the largest value.
     """
 
     size: np.ndarray
     mean: np.ndarray
     variance: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
 
     def pooled(self) -> Moments:
         """Returns the moments of the entries of all columns."""
@@ -30,7 +34,9 @@ class Moments(NamedTuple):
         share = self.size / max(count, 1.0)
         mean = share @ self.mean
         variance = share @ (self.variance + np.square(self.mean - mean))
-        return Moments(count, mean, variance)
+        # They leave out NaN.
+        low, high = np.fmin.reduce(self.low), np.fmax.reduce(self.high)
+        return Moments(count, mean, variance, low, high)
 
     def within_columns(self) -> Moments:
         """Returns `pooled` with the variance about the columns' means."""
@@ -52,19 +58,26 @@ def of_columns(x: np.ndarray) -> Moments:
     squares = sum(
         np.nansum(np.square(p.astype(np.float64) - mean), 0) for p in parts
     )
-    return Moments(count, mean, squares / some)
+    low = np.fmin.reduce([np.fmin.reduce(p) for p in parts])
+    high = np.fmax.reduce([np.fmax.reduce(p) for p in parts])
+    return Moments(
+        count,
+        mean,
+        squares / some,
+        low.astype(np.float64),
+        high.astype(np.float64),
+    )
 
 
-def scale_of(found: Moments, x: np.ndarray, of_constants: float) -> float:
+def scale_of(found: Moments, of_constants: float) -> float:
     """Returns the standard deviation, or a positive number for constant data.
 
     Args:
-      found: Pooled moments of `x`.
-      x: `[N, D]`, NaN where missing.
+      found: Pooled moments.
       of_constants: Scale of constant data, relative to their absolute value.
     """
     limits = np.finfo(np.float32)
-    largest = float(np.nanmax(np.abs(x)))
+    largest = float(np.maximum(-found.low, found.high))
     scale = float(np.sqrt(found.variance))
     # Smaller differences are lost when float32 data are centred.
     if scale <= 0.1 * limits.eps * largest:

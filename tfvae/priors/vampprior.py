@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae import typed_gin
+from tfvae.ops import moments
 from tfvae.ops.distributions import DiagonalGaussian
 from tfvae.priors.base import Prior, check_counts
 from tfvae.priors.mixture import mixture_log_prob, mixture_sample
@@ -107,7 +108,8 @@ class VampPrior(Prior):
         """Sets the pseudo-inputs to randomly drawn data points.
 
         Args:
-          x: `[N, D]`; missing entries (NaN) become their column's mean.
+          x: `[N, D]`; missing entries (NaN) become their column's mean,
+            0 where a column has no value.
           seed: Seed of the draw, which is without replacement if N >= K.
 
         Raises:
@@ -120,8 +122,7 @@ class VampPrior(Prior):
         rows = x[rng.choice(len(x), self.num_pseudo_inputs, replace=few)]
         missing = np.isnan(rows)
         if missing.any():
-            means = np.nanmean(x, axis=0)
-            rows = np.where(missing, means, rows)
+            rows = np.where(missing, moments.of_columns(x).mean, rows)
         self.pseudo_inputs.assign(rows)
 
     def get_config(self) -> dict[str, Any]:

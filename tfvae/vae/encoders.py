@@ -135,15 +135,15 @@ class Encoder(keras.layers.Layer):
         """
         found = moments.of_columns(x)
         offset, scale = found.mean, 1.0
-        # NaN only of columns without values, which fmin and fmax leave out.
-        low = np.fmin.reduce(x).astype(np.float64)
-        high = np.fmax.reduce(x).astype(np.float64)
-        largest = float(np.nanmax(np.maximum(-low, high)))
-        farthest = float(np.nanmax(np.maximum(offset - low, high - offset)))
+        # NaN of columns without values.
+        largest = np.nanmax(np.maximum(-found.low, found.high))
+        farthest = np.nanmax(
+            np.maximum(offset - found.low, found.high - offset)
+        )
         if largest <= _USUAL and farthest >= _UNIT_SPREAD:
             offset = np.zeros_like(offset)
         else:
-            scale = moments.scale_of(found.within_columns(), x, 1.0)
+            scale = moments.scale_of(found.within_columns(), 1.0)
         self.offset.assign(offset)
         self.scale.assign(scale)
 

@@ -242,9 +242,7 @@ class VAE(LatentModel):
     def _adapt_prior_inputs(self, prior: Prior, x: np.ndarray) -> None:
         """Initialises what a prior has in the space of the encoder's inputs."""
         rows = np.array(self.encoder.standardize(x))
-        # Columns without any value stay what the encoder sees, zeros.
-        missing = np.isnan(x)
-        rows[missing & ~missing.all(0)] = np.nan
+        rows[np.isnan(x)] = np.nan
         prior.adapt_inputs(rows, self.seed)
 
     def calibrate(self, x: np.ndarray, y: np.ndarray | None = None) -> None:
