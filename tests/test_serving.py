@@ -22,6 +22,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 from tensorflow.core.protobuf import saved_model_pb2
 
+from tests import served
 from tfvae import likelihoods, serving
 from tfvae.networks import ConvDecoder, FullyConnectedDecoder
 from tfvae.serving import endpoints
@@ -164,14 +165,7 @@ class SignaturesTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_values_where_observed_is_0_are_ignored(self):
         _, _, loaded = _exported("exhaustive")
-        x = _data(7)
-        observed = 1.0 - np.isnan(x).astype(np.float32)
-        expected = loaded.serving_default(x)
-        for anything in (0.0, 1e30, -np.inf, np.nan):
-            data = np.where(observed, x, np.float32(anything))
-            found = loaded.serving_observed(data, observed)
-            self.assertAllEqual(found["mean"], expected["mean"])
-            self.assertAllEqual(found["bound"], expected["bound"])
+        served.assert_unobserved_is_ignored(self, loaded, _data(7))
 
     def test_bound_of_all_states_is_the_log_likelihood(self):
         model, _, loaded = _exported("exhaustive")

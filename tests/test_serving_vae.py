@@ -20,6 +20,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from benchmarks import conversion_worker
+from tests import served
 from tests.vae import tiny
 from tfvae import likelihoods, priors, serving, vae
 from tfvae.serving import endpoints
@@ -135,14 +136,7 @@ class SignaturesTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_values_where_observed_is_0_are_ignored(self):
         _, _, loaded = _exported("normal")
-        x = _data(4)
-        observed = 1.0 - np.isnan(x).astype(np.float32)
-        expected = loaded.serving_default(x)
-        for anything in (0.0, 1e30, -np.inf, np.nan):
-            data = np.where(observed, x, np.float32(anything))
-            found = loaded.serving_observed(data, observed)
-            self.assertAllEqual(found["mean"], expected["mean"])
-            self.assertAllEqual(found["bound"], expected["bound"])
+        served.assert_unobserved_is_ignored(self, loaded, _data(4))
 
     @every_variant
     def test_mean_is_the_reconstruction_without_draws(
