@@ -12,7 +12,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+MAX_WEIGHT = 1e12
+"""Largest weight of a data point; optimizers square gradients in float32."""
+
 _INTEGERS = (tf.int32, tf.int64, np.int32, np.int64)
+_WEIGHTS = f"must be finite, not negative, and at most {MAX_WEIGHT:g}"
 
 
 def as_batch(
@@ -70,13 +74,13 @@ def as_weights(weights: Any) -> tf.Tensor:
       weights: Numbers `[B]` or `[B, 1]`.
 
     Returns:
-      float32 `[B]`. Weights that are NaN, infinite or negative raise
+      float32 `[B]`. Weights that are NaN, negative or above MAX_WEIGHT raise
       tf.errors.InvalidArgumentError when the tensor is computed.
     """
     weights = tf.reshape(tf.cast(weights, tf.float32), [-1])
     is_valid = tf.debugging.Assert(
-        tf.reduce_all(tf.math.is_finite(weights) & (weights >= 0.0)),
-        ["sample_weight must be finite and not negative, got", weights],
+        tf.reduce_all((weights >= 0.0) & (weights <= MAX_WEIGHT)),
+        [f"sample_weight {_WEIGHTS}, got", weights],
     )
     with tf.control_dependencies([is_valid]):
         return tf.identity(weights)
@@ -91,7 +95,7 @@ def check_weights(weights: Any, num_data: int) -> None:
     """Raises ValueError unless `weights` can weigh data points.
 
     Args:
-      weights: Numbers `[N]` or `[N, 1]`, finite as float32, not negative.
+      weights: Numbers `[N]` or `[N, 1]`, from 0 to MAX_WEIGHT.
       num_data: N.
     """
     found = np.asarray(weights)
@@ -100,12 +104,13 @@ def check_weights(weights: Any, num_data: int) -> None:
             f"`sample_weight` must have shape ({num_data},), one weight for "
             f"each row of `x`, got {found.shape!r}"
         )
+    # Compared as float32, like in the graph; NaN is not in between.
     with np.errstate(over="ignore"):
-        is_finite = np.isfinite(found.astype(np.float32))
-    wrong = ~(is_finite & (found >= 0)).reshape(-1)
+        values = found.astype(np.float32).reshape(-1)
+    wrong = ~((values >= 0.0) & (values <= np.float32(MAX_WEIGHT)))
     if wrong.any():
         raise ValueError(
-            "`sample_weight` must be finite and not negative, got "
+            f"`sample_weight` {_WEIGHTS}, got "
             f"{found.reshape(-1)[wrong][0]} in {int(wrong.sum())} rows, the "
             f"first {int(wrong.argmax())}"
         )
