@@ -43,8 +43,15 @@ class ModelsTest(tf.test.TestCase, parameterized.TestCase):
         } | kwargs
         return LatentSpaceOptimizer.of_model(folder, **values)
 
-    @parameterized.parameters("sampling", "loss", "replication")
-    def test_run_that_stops_now_and_then_goes_on_the_same(self, use):
+    def test_run_that_stops_now_and_then_goes_on_the_same(self):
+        self._assert_goes_on_the_same_with("sampling")
+
+    @parameterized.parameters("loss", "replication")
+    @pytest.mark.slow  # What the test before is a sample of.
+    def test_other_run_that_stops_now_and_then_goes_on_the_same(self, use):
+        self._assert_goes_on_the_same_with(use)
+
+    def _assert_goes_on_the_same_with(self, use):
         retraining = dataclasses.replace(RETRAINING, use=use)
         self._assert_goes_on_the_same(lambda: {"retraining": retraining})
 

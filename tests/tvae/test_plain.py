@@ -117,13 +117,23 @@ def _trained(cls, case, shared, epochs=3):
     return model, history
 
 
-# Cases whose own candidates are tested by default; the rest is slow.
-OWN_BY_DEFAULT = ("small", "more_than_64_latents", "sparse_first_layer")
+# Cases that are tested by default, together of every kind; the rest is slow.
+SHARED_BY_DEFAULT = ("deep", "bernoulli", "diagonal", "m_step_batches")
+OWN_BY_DEFAULT = ("more_than_64_latents", "sparse_first_layer")
 
 
 class PlainTest(tf.test.TestCase, parameterized.TestCase):
-    @parameterized.named_parameters(*CASES.items())
+    @parameterized.named_parameters(
+        (name, CASES[name]) for name in SHARED_BY_DEFAULT
+    )
     def test_training_equals_the_slow_form(self, case):
+        self._assert_training_equals_the_slow_form(case, shared=True)
+
+    @parameterized.named_parameters(
+        item for item in CASES.items() if item[0] not in SHARED_BY_DEFAULT
+    )
+    @pytest.mark.slow  # Half a minute for what the cases before stand for.
+    def test_training_equals_the_slow_form_elsewhere(self, case):
         self._assert_training_equals_the_slow_form(case, shared=True)
 
     @parameterized.named_parameters(

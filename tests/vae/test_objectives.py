@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 
 import keras
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -156,6 +157,7 @@ class PublishedTermsTest(tf.test.TestCase, parameterized.TestCase):
         found = self._trained(network, prior, 1)["regularization"]
         self.assertBetween(found, -6.5, -6.4)
 
+    @pytest.mark.slow  # Eighty epochs; the tests before have no flow.
     def test_two_flows_saturate(self):
         prior = priors.RealNVPPrior(M, num_flows=2)
         found = self._trained("conv", prior, 80)
