@@ -24,6 +24,8 @@ from tfvae.data.images import (
     read_mask,
 )
 from tfvae.data.source import Observations
+from tfvae.likelihoods import Likelihood
+from tfvae.noise import Noise
 from tfvae.ops.image_quality import psnr, ssim
 from tfvae.ops.patches import (
     MERGE_METHODS,
@@ -55,6 +57,8 @@ class Restoration:
         that only missing ones are filled in; for incomplete images
         without noise.
       bits: Bits per channel to write the restored image with, 8 or 16.
+      noise: What is known of the noise, in the units of `image`; None for
+        noise of one level that is learned.
       name: Short name of the image.
     """
 
@@ -66,6 +70,7 @@ class Restoration:
     scale: float = 1.0
     keep_observed: bool = False
     bits: int = 8
+    noise: Noise | None = None
     name: str = "image"
 
     def __post_init__(self) -> None:
@@ -94,6 +99,8 @@ class Restoration:
             object.__setattr__(self, "clean", clean)
         self._check_memory()
         self._check_restorable()
+        if self.noise is not None:
+            object.__setattr__(self, "noise", self.noise.fitted(image))
 
     def _check_restorable(self) -> None:
         """Checks that every missing entry has a patch with observed ones."""
@@ -128,14 +135,34 @@ class Restoration:
 
     def observations(self) -> Observations:
         """The patches as data points; entirely missing ones are left out."""
-        patches = extract_patches(self.image, self.patch, self.stride)
-        patches = patches[self._informed_rows()] * np.float32(self.scale)
+        values = self._to_model(self.image)
+        patches = extract_patches(values, self.patch, self.stride)
+        low, high = self._to_model(np.array([0.0, WHITE])).tolist()
         return Observations(
             name=self.name,
-            train=patches,
+            train=patches[self._informed_rows()],
             event_shape=(*self.patch, self.image.shape[2]),
-            value_range=(0.0, WHITE * self.scale),
+            value_range=(low, high),
         )
+
+    def _to_model(self, image: np.ndarray) -> np.ndarray:
+        """Returns the model's values of those of an image, float32 `[...]`."""
+        if self.noise is not None:
+            image = self.noise.to_model(image.astype(np.float64))
+        return image.astype(np.float32) * np.float32(self.scale)
+
+    def likelihood(self, given: Likelihood) -> Likelihood:
+        """Returns the likelihood for the noise: the given one if unknown.
+
+        Args:
+          given: The likelihood that is configured.
+
+        Raises:
+          ValueError: If the given one does not fit `noise`.
+        """
+        if self.noise is None:
+            return given
+        return self.noise.likelihood(given, self.scale)
 
     def _check_memory(self) -> None:
         """Checks the memory for cutting, selecting, scaling and batching."""
@@ -182,13 +209,16 @@ class Restoration:
             informed = patches
             patches = np.full((len(rows), width), np.nan, dtype=np.float32)
             patches[rows] = informed
-        return merge_patches(
+        merged = merge_patches(
             patches,
             self.image.shape,
             self.patch,
             self.stride,
             self.merge_method,
         )
+        if self.noise is None:
+            return merged
+        return self.noise.from_model(merged).astype(np.float32)
 
     def restore(self, estimates: np.ndarray) -> np.ndarray:
         """The restored image, clipped to 0..255.
@@ -290,6 +320,7 @@ def corrupted_image(
     merge_method: MergeMethod = "mean",
     scale: float = 1.0,
     keep_observed: bool | None = None,
+    noise: Noise | None = None,
     seed: int = 0,
 ) -> Restoration:
     """Loads an image, corrupts it as asked, and prepares its restoration.
@@ -316,6 +347,8 @@ def corrupted_image(
       scale: Factor from 0..255 to the model's values.
       keep_observed: Whether to keep observed entries; None keeps them if
         entries are missing and no noise was added.
+      noise: What is known of the noise that the image has, see `tfvae.noise`;
+        None for noise of one level that is learned.
       seed: Seed of the corruption.
 
     Returns:
@@ -360,6 +393,7 @@ def corrupted_image(
         scale=scale,
         keep_observed=keep_observed,
         bits=bits,
+        noise=noise,
         name=_name(image),
     )
 

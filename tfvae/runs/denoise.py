@@ -87,6 +87,8 @@ def denoise(
                 "@corrupted_image(), got data points; use `tfvae train` for "
                 "them."
             )
+        if parts.restoration.noise is not None:
+            print(parts.restoration.noise.describe(), flush=True)
         observer = _Observer(run, parts, parts.restoration)
         rows = fit(run, parts, observer)
         summaries.announce_end(export)
