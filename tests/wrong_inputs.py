@@ -233,6 +233,10 @@ ON_THE_COMMAND_LINE = {
     "--value_range=255 --run_dir={run}",
     "patch of no size": "denoise.py --image={folder}/one.png --patch=0 "
     "--run_dir={run}",
+    "gain of Gaussian noise": "denoise.py --image={folder}/one.png "
+    "--gain=2 --run_dir={run}",
+    "too small to estimate its noise": "denoise.py --image={folder}/one.png "
+    "--noise=poisson --run_dir={run}",
     "no run": "evaluate.py --run_dir={folder}",
     "a class for an object": _SHAPES
     + "--gin_param=optimize.strategy=@OracleGrid",

@@ -31,6 +31,8 @@ from tfvae.data.images import (
     value_range_of,
 )
 from tfvae.data.source import Observations
+from tfvae.likelihoods import Likelihood
+from tfvae.noise import Noise
 from tfvae.ops.image_quality import psnr, ssim
 from tfvae.ops.patches import (
     MERGE_METHODS,
@@ -75,6 +77,8 @@ class Restoration:
       noise_std: Standard deviation of the noise that was added, in the
         units of `source`.
       is_masked: Whether a mask has said what is missing.
+      noise: What is known of the noise, in the units of `source`; None for
+        noise of one level that is learned.
       name: Short name of the image.
     """
 
@@ -90,6 +94,7 @@ class Restoration:
     limits: tuple[float, float] | None = (0.0, WHITE)
     noise_std: float = 0.0
     is_masked: bool = False
+    noise: Noise | None = None
     name: str = "image"
 
     def __post_init__(self) -> None:
@@ -122,6 +127,12 @@ class Restoration:
             object.__setattr__(self, "source", source)
         self._check_memory()
         self._check_restorable()
+        object.__setattr__(self, "noise", self._fitted_noise())
+
+    def _fitted_noise(self) -> Noise | None:
+        if self.noise is None:
+            return None
+        return self.noise.fitted(self.value_range.from_pixels(self.image))
 
     def _check_restorable(self) -> None:
         """Checks that every missing entry has a patch with observed ones."""
@@ -172,14 +183,34 @@ class Restoration:
 
     def observations(self) -> Observations:
         """The patches as data points; entirely missing ones are left out."""
-        patches = extract_patches(self.image, self.patch, self.stride)
-        patches = patches[self._informed_rows()] * np.float32(self.scale)
+        values = self._to_model(self.image)
+        patches = extract_patches(values, self.patch, self.stride)
+        low, high = self._to_model(np.array([0.0, WHITE])).tolist()
         return Observations(
             name=self.name,
-            train=patches,
+            train=patches[self._informed_rows()],
             event_shape=(*self.patch, self.image.shape[2]),
-            value_range=(0.0, WHITE * self.scale),
+            value_range=(low, high),
         )
+
+    def _to_model(self, image: np.ndarray) -> np.ndarray:
+        """Returns the model's values of pixels, float32 `[...]`."""
+        if self.noise is not None:
+            image = self.noise.to_model(image, self.value_range)
+        return image.astype(np.float32) * np.float32(self.scale)
+
+    def likelihood(self, given: Likelihood) -> Likelihood:
+        """Returns the likelihood for the noise: the given one if unknown.
+
+        Args:
+          given: The likelihood that is configured.
+
+        Raises:
+          ValueError: If the given one does not fit `noise`.
+        """
+        if self.noise is None:
+            return given
+        return self.noise.likelihood(given, self.scale, self.value_range)
 
     def _check_memory(self) -> None:
         """Checks the memory for cutting, selecting, scaling and batching."""
@@ -226,13 +257,16 @@ class Restoration:
             informed = patches
             patches = np.full((len(rows), width), np.nan, dtype=np.float32)
             patches[rows] = informed
-        return merge_patches(
+        merged = merge_patches(
             patches,
             self.image.shape,
             self.patch,
             self.stride,
             self.merge_method,
         )
+        if self.noise is None:
+            return merged
+        return self.noise.from_model(merged, self.value_range)
 
     def restore(self, estimates: np.ndarray) -> np.ndarray:
         """The restored image, clipped to `limits`.
@@ -286,8 +320,15 @@ class Restoration:
             _digest(digest, getattr(self, field.name))
         return digest.hexdigest()
 
+    @property
+    def is_transformed(self) -> bool:
+        """Whether the model's values are other than scaled pixels."""
+        return self.noise is not None and self.noise.is_transform
+
     def in_units(self, noise_std: float) -> tuple[float, float]:
         """Converts a standard deviation of the model's values.
+
+        It has none in the units of `source` where `is_transformed`.
 
         Args:
           noise_std: The standard deviation, in the model's values.
@@ -328,6 +369,8 @@ class Restoration:
                 "adding Gaussian noise of standard deviation "
                 f"{self.noise_std:g} ({share:.3g} % of the range)"
             )
+        if self.noise is not None:
+            lines.append(self.noise.describe())
         missing, fate = self.missing_fraction, "are denoised"
         if self.keep_observed:
             fate = "stay exactly as they are"
@@ -451,6 +494,7 @@ def corrupted_image(
     merge_method: MergeMethod = "mean",
     scale: float = 1.0,
     keep_observed: bool | None = None,
+    noise: Noise | None = None,
     seed: int = 0,
 ) -> Restoration:
     """Loads an image, corrupts it as asked, and prepares its restoration.
@@ -490,6 +534,8 @@ def corrupted_image(
         keeps them where `mask` or `missing_fraction` says what is missing,
         unless noise is added; of an image that has NaN itself they are
         denoised.
+      noise: What is known of the noise that the image has, in
+        its units, see `tfvae.noise`; None for noise of one level that is learned.
       seed: Seed of the corruption.
 
     Returns:
@@ -543,6 +589,7 @@ def corrupted_image(
         limits=_limits(source, chosen),
         noise_std=noise_std,
         is_masked=mask is not None,
+        noise=noise,
         name=_name(image),
     )
 

@@ -293,7 +293,22 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         (["--image=no.png"], "no.png"),
         (["--image={folder}/broken.png"], "broken.png"),
         (["--image={folder}/one.png", "--noise_std=-1"], "noise_std"),
-        (["--image={folder}/one.png", "--noise_std=nan"], "`--noise_std` must"),
+        (["--image={folder}/one.png", "--noise_std=nan"], "`--add_noise_std`"),
+        (["--image=camera", "--known_noise_std=0"], "`GaussianNoise.std` must"),
+        (["--image=camera", "--gain=2"], "`--gain` must be given with --noise"),
+        (
+            ["--image=camera", "--noise=poisson", "--known_noise_std=2"],
+            "`--known_noise_std` must not be given with --noise=poisson, whose",
+        ),
+        (
+            ["--image=camera", "--noise=poisson", "--read_noise_std=2"],
+            "`--noise` must be poisson-gaussian with --read_noise_std",
+        ),
+        (["--image=camera", "--noise=poison"], "value should be one of"),
+        (
+            ["--image={folder}/one.png", "--noise=poisson"],
+            "`image` must have at least 32 blocks",
+        ),
         (["--image={folder}/one.png", "--missing=1.5"], "missing_fraction"),
         (["--image={folder}/one.png", "--mask={folder}/two.png"], "mask"),
         (["--image={folder}/one.png", "--clean={folder}/two.png"], "clean"),
@@ -326,6 +341,31 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
             "image_as_a_parameter",
             ["--gin_param=IMAGE='camera'"],
             ("fit.epochs", "32"),
+        ),
+        (
+            "known_noise",
+            ["--image=camera", "--known_noise_std=12"],
+            ("GaussianNoise.std", "12.0"),
+        ),
+        (
+            "noise_to_add_by_its_old_name",
+            ["--image=camera", "--noise_std=12"],
+            ("corrupted_image.noise_std", "12.0"),
+        ),
+        (
+            "counts",
+            ["--image=camera", "--noise=poisson", "--gain=2"],
+            ("PoissonGaussianNoise.read_noise_std", "0.0"),
+        ),
+        (
+            "counts_and_read_noise",
+            ["--image=camera", "--noise=poisson-gaussian"],
+            ("corrupted_image.noise", "@PoissonGaussianNoise()"),
+        ),
+        (
+            "counts_by_likelihood",
+            ["--image=camera", "--noise=poisson", "--poisson_likelihood"],
+            ("PoissonGaussianNoise.by_likelihood", "True"),
         ),
         (
             "file_with_data",

@@ -183,6 +183,23 @@ class DenoiseTest(tf.test.TestCase):
         self.assertAllEqual(restored.pixels, picture)
         self.assertDTypeEqual(restored.values, np.uint16)
 
+    def test_noise_of_counts_is_allowed_for_and_printed(self):
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            summary = self._denoise(
+                "corrupted_image.noise_std = 5.0",
+                "corrupted_image.noise = @PoissonGaussianNoise()",
+                "PoissonGaussianNoise.gain = 2.0",
+                "PoissonGaussianNoise.read_noise_std = 5.0",
+                "fit.epochs = 1",
+            )
+        self.assertRegex(
+            out.getvalue(), "noise: Poisson of gain 2 .* read .* 5;"
+        )
+        row = small.metrics(self.folder / "run")[-1]
+        self.assertEqual(float(row["noise_std"]), 1.0)  # Of the transform.
+        self.assertGreater(summary["psnr"], 10.0)
+
     def test_data_points_are_refused_with_the_tool_to_use(self):
         small.load_bars("fit.epochs = 1")
         with self.assertRaisesRegex(ValueError, "use `tfvae train`"):

@@ -299,8 +299,12 @@ def _draw(
 
 def _noise(
     restoration: Restoration, row: Mapping[str, float]
-) -> dict[str, float]:
-    """Returns the noise that the model has found, in the image's units."""
+) -> dict[str, Any]:
+    """Returns the noise that was known or found, in the image's units."""
+    noise = restoration.noise
+    if noise is not None:
+        print(noise.describe())
+        return {"noise": noise.describe()}
     if "noise_std" not in row:
         return {}
     found, share = restoration.in_units(row["noise_std"])
