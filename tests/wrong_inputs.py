@@ -237,6 +237,10 @@ ON_THE_COMMAND_LINE = {
     "--gain=2 --run_dir={run}",
     "too small to estimate its noise": "denoise.py --image={folder}/one.png "
     "--noise=poisson --run_dir={run}",
+    "strength above 1": "denoise.py --image={folder}/one.png --strength=2 "
+    "--run_dir={run}",
+    "strength without denoising": "denoise.py --image={folder}/one.png "
+    "--mask={folder}/spot.png --strength=0.5 --run_dir={run}",
     "no run": "evaluate.py --run_dir={folder}",
     "a class for an object": _SHAPES
     + "--gin_param=optimize.strategy=@OracleGrid",

@@ -314,6 +314,11 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         (["--image={folder}/one.png", "--clean={folder}/two.png"], "clean"),
         (["--image={folder}/one.png", "--output=a.xyz"], "output"),
         (["--image={folder}/one.png", "--value_range=1"], "`--value_range`"),
+        (["--image=camera", "--strength=2"], "`strength` must be from 0 to 1"),
+        (
+            ["--image=camera", "--missing=0.5", "--strength=0.5"],
+            "`strength` must be 1 where observed values stay",
+        ),
         (["--image={folder}/one.png", "--patch=0"], "`--patch` must be"),
         (["--image={folder}/one.png", "--patch=3,a"], "`--patch` must be"),
         (["--image={folder}/one.png", "--mask_grow=1"], "`mask` must be given"),
@@ -361,6 +366,11 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
             "counts_and_read_noise",
             ["--image=camera", "--noise=poisson-gaussian"],
             ("corrupted_image.noise", "@PoissonGaussianNoise()"),
+        ),
+        (
+            "strength",
+            ["--image=camera", "--strength=0.7"],
+            ("corrupted_image.strength", "0.7"),
         ),
         (
             "counts_by_likelihood",

@@ -43,6 +43,8 @@ class DenoiseTest(tf.test.TestCase):
                 "features.png",
                 "latent_usage.png",
                 "psnr.png",
+                "residual.npy",
+                "residual.png",
                 "restoration.png",
                 "restored.png",
                 "restored_latest.png",
@@ -199,6 +201,32 @@ class DenoiseTest(tf.test.TestCase):
         row = small.metrics(self.folder / "run")[-1]
         self.assertEqual(float(row["noise_std"]), 1.0)  # Of the transform.
         self.assertGreater(summary["psnr"], 10.0)
+
+    def test_changed_strength_of_a_run_is_refused_by_name(self):
+        self._denoise("fit.epochs = 1")
+        with self.assertRaisesRegex(
+            ValueError, "corrupted_image.strength was not set, is now 0.5"
+        ):
+            self._denoise("fit.epochs = 1", "corrupted_image.strength = 0.5")
+
+    def test_residual_is_written_in_units_of_the_picture(self):
+        values = np.random.default_rng(0).uniform(1e3, 5e3, (16, 16))
+        values = values.astype(np.uint16)
+        path, output = self.folder / "deep.tif", self.folder / "out.tif"
+        tifffile.imwrite(path, values)
+        self._denoise(
+            f"IMAGE = '{path}'",
+            "corrupted_image.crop = None",
+            "corrupted_image.noise_std = 0.0",
+            "fit.epochs = 1",
+            f"denoise.output = '{output}'",
+        )
+        figures = self.folder / "run/figures"
+        residual = np.squeeze(np.load(figures / "residual.npy"))
+        self.assertAllEqual(tifffile.imread(output) + residual, values)
+        shown = images.read_image(figures / "residual.png").values[..., 0]
+        self.assertAllEqual(shown > 128, residual > residual.std() / 100.0)
+        self.assertEqual(np.abs(shown - 127.5).max(), 127.5)
 
     def test_data_points_are_refused_with_the_tool_to_use(self):
         small.load_bars("fit.epochs = 1")

@@ -43,6 +43,7 @@ _PARAMETERS = {
     "mask_grow": "corrupted_image.mask_grow",
     "mask_invert": "corrupted_image.mask_invert",
     "mask_threshold": "corrupted_image.mask_threshold",
+    "strength": "corrupted_image.strength",
     "add_noise_std": "corrupted_image.noise_std",
     "known_noise_std": "GaussianNoise.std",
     "missing": "corrupted_image.missing_fraction",
@@ -93,6 +94,9 @@ def define(values: flags.FlagValues) -> None:
         " its own units, such as 127 for JPEG; with --mask=alpha, the opacity"
         " up to which they are.",
         "missing": "Fraction of the values to remove at random, 0 to 1.",
+        "strength": "How far observed values are denoised, from 0, which leaves"
+        " them as they are, to 1, the model's estimate (1 unless set). Missing"
+        " values are always filled in.",
     }.items():
         flags.DEFINE_float(name, None, text, flag_values=values)
     for name, text in {

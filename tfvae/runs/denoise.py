@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from tfvae import plots, typed_gin
+from tfvae import files, plots, typed_gin
 from tfvae.callbacks import Observation
 from tfvae.data import encoding, images
+from tfvae.ops import residuals
 from tfvae.restoration import Restoration
 from tfvae.runs import config, identity, summaries
 from tfvae.runs.experiment import Experiment, experiment, fit
@@ -63,9 +64,11 @@ def denoise(
 
     During training, figures/restored_latest.png has the image as restored so
     far; at the end, figures/restored.png has it in its own dtype, or
-    restored.tif where PNG can not hold that. Call it again with the same
-    configuration and files to resume an interrupted run; a finished run is not
-    changed, and its image is written to `output`.
+    restored.tif where PNG can not hold that. figures/residual.npy has what was
+    removed from observed values, in their units, NaN where they are missing,
+    and figures/residual.png shows it, mid-grey where it is 0. Call it again
+    with the same configuration and files to resume an interrupted run; a
+    finished run is not changed, and its image is written to `output`.
 
     Args:
       run_dir: Folder of the run, see `RunDirectory`.
@@ -285,7 +288,7 @@ def _restored_path(run: RunDirectory, restoration: Restoration) -> pathlib.Path:
 def _draw(
     run: RunDirectory, restoration: Restoration, restored: np.ndarray
 ) -> None:
-    """Writes the restored image, alone and beside the corrupted image."""
+    """Writes the restored image, its residual, and a figure of both."""
     images.write_values(
         _restored_path(run, restoration), restoration.picture(restored)
     )
@@ -294,6 +297,13 @@ def _draw(
         restoration.image,
         restored,
         run.figures / "restoration.png",
+    )
+    residual = restoration.residual(restored)
+    with files.replacing(run.figures / "residual.npy", "wb") as file:
+        np.save(file, residual)
+    images.write_image(
+        run.figures / "residual.png",
+        residuals.shown(images.shown_channels(residual)),
     )
 
 
