@@ -10,6 +10,7 @@ import math
 import keras
 import numpy as np
 import pytest
+import scipy.ndimage
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -17,7 +18,7 @@ import tfvae
 from tfvae import likelihoods
 from tfvae.data import images
 from tfvae.noise import GaussianNoise, PoissonGaussianNoise
-from tfvae.ops import anscombe
+from tfvae.ops import anscombe, residuals
 
 
 @functools.cache
@@ -285,30 +286,48 @@ class LikelihoodTest(tf.test.TestCase, parameterized.TestCase):
                 task.likelihood(likelihoods.GaussianLikelihood())
 
 
+def _estimates(task, num_latents=32):
+    """The estimates of all patches by a small model trained on them."""
+    keras.utils.set_random_seed(0)
+    train = task.observations().train
+    index = np.arange(len(train))
+    model = tfvae.TVAE(
+        tfvae.FullyConnectedDecoder(train.shape[1], (32,)),
+        num_latents=num_latents,
+        num_data=len(train),
+        likelihood=task.likelihood(likelihoods.GaussianLikelihood()),
+        num_states=8,
+        evolution=tfvae.Evolution(num_parents=2, num_children=2),
+    )
+    model.adapt(train)
+    model.compile(keras.optimizers.Adam(0.01))
+    model.fit(train, index, batch_size=100, epochs=8, verbose=0)
+    return model.stored_reconstruction(train, index)
+
+
 @pytest.mark.slow
 class DenoisedTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters("transform", "likelihood")
     def test_counts_are_denoised(self, name):
-        keras.utils.set_random_seed(0)
         x, clean = _counted(peak=8.0)
         x, clean = x[:32, :32], clean[:32, :32]
         task = tfvae.Restoration(x, clean, (6, 6), noise=NOISE[name])
-        train = task.observations().train
-        index = np.arange(len(train))
-        model = tfvae.TVAE(
-            tfvae.FullyConnectedDecoder(train.shape[1], (32,)),
-            num_latents=32,
-            num_data=len(train),
-            likelihood=task.likelihood(likelihoods.GaussianLikelihood()),
-            num_states=8,
-            evolution=tfvae.Evolution(num_parents=2, num_children=2),
-        )
-        model.adapt(train)
-        model.compile(keras.optimizers.Adam(0.01))
-        model.fit(train, index, batch_size=100, epochs=8, verbose=0)
-        found = task.merge(model.stored_reconstruction(train, index))
+        found = task.merge(_estimates(task))
         before = np.mean((x - clean) ** 2)
         self.assertLess(np.mean((found - clean) ** 2), 0.4 * before)
+
+    @parameterized.parameters(("camera", 25.0), ("coins", 5.0))
+    def test_models_tell_white_noise_from_correlated(self, name, std):
+        clean = images.convert_channels(images.embedded_image(name), 1)
+        clean = clean[100:196, 100:196]
+        white = np.random.default_rng(0).standard_normal(clean.shape)
+        blurred = scipy.ndimage.gaussian_filter(white, (0.7, 0.7, 0))
+        blurred /= blurred.std()
+        for noise, is_white in ((white, True), (blurred, False)):
+            task = tfvae.Restoration(clean + std * noise, stride=2)
+            restored = task.restore(_estimates(task, num_latents=128))
+            found = residuals.autocorrelation(task.image, restored)
+            self.assertEqual(found.is_white, is_white, found)
 
 
 if __name__ == "__main__":

@@ -123,6 +123,8 @@ def denoise(
         final: dict[str, Any] = {"data": parts.observations.name}
         final.update(_scores(parts.restoration, restored))
         final.update(_noise(parts.restoration, rows[-1]))
+        noise_std = final.get("noise_std")
+        final.update(_correlation(parts.restoration, restored, noise_std))
         summary = run.write_summary(rows, final, parts.seed)
         summaries.report(run, summary)
         summaries.print_unused(config.unused("denoise"))
@@ -311,18 +313,46 @@ def _noise(
     restoration: Restoration, row: Mapping[str, float]
 ) -> dict[str, Any]:
     """Returns the noise that was known or found, in the image's units."""
-    noise = restoration.noise
-    if noise is not None:
-        print(noise.describe())
-        return {"noise": noise.describe()}
-    if "noise_std" not in row:
-        return {}
+    known: dict[str, Any] = {}
+    if restoration.noise is not None:
+        known["noise"] = restoration.noise.describe().removeprefix("noise: ")
+    if "noise_std" not in row or restoration.is_transformed:
+        return known
     found, share = restoration.in_units(row["noise_std"])
-    print(
-        f"noise: standard deviation {found:.4g} ({100.0 * share:.3g} % of the "
-        f"range {restoration.value_range})"
-    )
-    return {"noise_std": found}
+    if restoration.noise is None:
+        print(
+            f"noise: standard deviation {found:.4g} ({100.0 * share:.3g} % of "
+            f"the range {restoration.value_range})"
+        )
+    return {**known, "noise_std": found}
+
+
+def _correlation(
+    restoration: Restoration, restored: np.ndarray, noise_std: float | None
+) -> dict[str, list[float]]:
+    """Returns how correlated the noise is, and warns where it is not white.
+
+    Args:
+      restoration: The corrupted image.
+      restored: The restored one, on 0..255.
+      noise_std: Standard deviation that was learned, in the image's units.
+    """
+    if restoration.keep_observed or restoration.strength == 0.0:
+        return {}
+    change = (restoration.image - restored) / restoration.strength
+    estimate = np.where(np.isnan(change), restored, restoration.image - change)
+    found = residuals.autocorrelation(restoration.image, estimate)
+    if not found.is_white:
+        remedies = ["a picture of half the size", "--strength=0.5 for JPEG"]
+        if noise_std is not None and restoration.noise is None:
+            remedies.insert(0, f"--known_noise_std={2.0 * noise_std:.4g}")
+        print(
+            "warning: what was removed from flat parts of the image is not "
+            f"white, neighbours have correlations of {found.down:.2f} down and "
+            f"{found.across:.2f} across; correlated noise is taken for detail, "
+            f"or detail was lost; try {', '.join(remedies)}"
+        )
+    return {"noise_autocorrelation": [found.down, found.across]}
 
 
 def _scores(restoration: Restoration, restored: np.ndarray) -> dict[str, float]:
