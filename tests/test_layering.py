@@ -35,6 +35,7 @@ LEVELS = {
     "schedules": 1,
     "latent_model": 2,
     "metrics": 2,
+    "noise": 2,
     "tvae": 3,
     "vae": 3,
     "callbacks": 4,

@@ -57,6 +57,58 @@ class RestorationTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(data.event_shape, (8, 8, 1))
         self.assertAllClose(task.merge(data.train), task.image, rtol=1e-6)
 
+    @parameterized.parameters(0.0, 0.25, 1.0)
+    def test_strength_goes_from_the_observed_picture_to_the_estimate(self, s):
+        observed = np.full((9, 9, 1), 80.0)
+        observed[2, 3] = np.nan
+        task = restoration.corrupted_image(observed, patch=(3, 3), strength=s)
+        estimates = np.full(task.observations().train.shape, 40.0)
+        restored = task.restore(estimates)
+        expected = np.full((9, 9, 1), 80.0 - s * 40.0)
+        expected[2, 3] = 40.0  # There is nothing else to go by.
+        self.assertAllClose(restored, expected)
+        residual = np.where(np.isnan(observed), np.nan, s * 40.0)
+        self.assertAllClose(task.residual(restored), residual)
+
+    def test_no_strength_leaves_integers_as_they_are(self):
+        observed = _eight_bits((12, 14, 3)).astype(np.int32) * 12345671
+        task = restoration.corrupted_image(observed, strength=0.0)
+        restored = task.restore(np.zeros(task.observations().train.shape))
+        self.assertAllEqual(task.picture(restored).values, observed)
+        self.assertAllEqual(task.residual(restored), np.zeros((12, 14, 3)))
+        self.assertIn("denoised at a strength of 0", task.describe())
+
+    @parameterized.parameters(-0.1, 1.1, math.nan)
+    def test_strength_beyond_its_ends_is_refused(self, strength):
+        with self.assertRaisesRegex(ValueError, "`strength` must be from 0 to"):
+            restoration.corrupted_image(_picture(), strength=strength)
+
+    def test_strength_that_would_not_act_is_refused(self):
+        mask = np.eye(12, 14)
+        with self.assertRaisesRegex(
+            ValueError, "`strength` must be 1 where .*`--denoise`.* got 0.5"
+        ):
+            restoration.corrupted_image(_picture(), mask=mask, strength=0.5)
+        task = restoration.corrupted_image(
+            _picture(), mask=mask, strength=0.5, keep_observed=False
+        )
+        self.assertEqual(task.strength, 0.5)
+
+    @parameterized.parameters(np.uint8, np.uint16, np.int16, np.int32, float)
+    def test_residual_and_written_picture_add_up_to_the_observed(self, dtype):
+        observed = (_picture() * 20.0 - 1000.0).astype(dtype)
+        task = restoration.corrupted_image(observed)
+        x = task.observations().train
+        restored = task.restore(np.full_like(x, 100.0))
+        residual = task.residual(restored)
+        total = task.picture(restored).values + residual
+        if dtype is float:
+            self.assertAllClose(total, observed, rtol=1e-14)
+        else:
+            self.assertAllEqual(total, observed)
+        wide = dtype in (np.int32, float)
+        self.assertDTypeEqual(residual, np.float64 if wide else np.float32)
+
     def test_clipping_happens_in_restore_but_not_in_merge(self):
         task = restoration.Restoration(_picture())
         estimates = np.full(task.observations().train.shape, 300.0)

@@ -233,6 +233,14 @@ ON_THE_COMMAND_LINE = {
     "--value_range=255 --run_dir={run}",
     "patch of no size": "denoise.py --image={folder}/one.png --patch=0 "
     "--run_dir={run}",
+    "gain of Gaussian noise": "denoise.py --image={folder}/one.png "
+    "--gain=2 --run_dir={run}",
+    "too small to estimate its noise": "denoise.py --image={folder}/one.png "
+    "--noise=poisson --run_dir={run}",
+    "strength above 1": "denoise.py --image={folder}/one.png --strength=2 "
+    "--run_dir={run}",
+    "strength without denoising": "denoise.py --image={folder}/one.png "
+    "--mask={folder}/spot.png --strength=0.5 --run_dir={run}",
     "no run": "evaluate.py --run_dir={folder}",
     "a class for an object": _SHAPES
     + "--gin_param=optimize.strategy=@OracleGrid",

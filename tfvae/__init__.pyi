@@ -28,6 +28,9 @@ from . import (
     networks as networks,
 )
 from . import (
+    noise as noise,
+)
+from . import (
     ops as ops,
 )
 from . import (
@@ -79,6 +82,7 @@ from .networks import (
     random_features,
     upsampling_decoder,
 )
+from .noise import GaussianNoise, PoissonGaussianNoise
 from .optimizers import FusedAdam
 from .priors import (
     GaussianMixturePrior,
@@ -135,10 +139,12 @@ __all__ = [
     "FullyConnectedDecoder",
     "FusedAdam",
     "GaussianLikelihood",
+    "GaussianNoise",
     "GaussianMixturePrior",
     "GaussianPosterior",
     "IndependentBernoulliPrior",
     "Observations",
+    "PoissonGaussianNoise",
     "PoissonLikelihood",
     "RandFlip",
     "RealNVPPrior",

@@ -31,6 +31,8 @@ from tfvae.data.images import (
     value_range_of,
 )
 from tfvae.data.source import Observations
+from tfvae.likelihoods import Likelihood
+from tfvae.noise import Noise
 from tfvae.ops.image_quality import psnr, ssim
 from tfvae.ops.patches import (
     MERGE_METHODS,
@@ -75,6 +77,10 @@ class Restoration:
       noise_std: Standard deviation of the noise that was added, in the
         units of `source`.
       is_masked: Whether a mask has said what is missing.
+      noise: What is known of the noise, in the units of `source`; None for
+        noise of one level that is learned.
+      strength: Factor by which observed values go from the observed image to
+        the estimate, 0 to 1. Missing ones are always those of the estimate.
       name: Short name of the image.
     """
 
@@ -90,6 +96,8 @@ class Restoration:
     limits: tuple[float, float] | None = (0.0, WHITE)
     noise_std: float = 0.0
     is_masked: bool = False
+    noise: Noise | None = None
+    strength: float = 1.0
     name: str = "image"
 
     def __post_init__(self) -> None:
@@ -105,6 +113,7 @@ class Restoration:
             raise ValueError(
                 f"`scale` must be positive and finite, got {self.scale!r}"
             )
+        self._check_strength()
         object.__setattr__(self, "image", image)
         object.__setattr__(self, "patch", patch)
         if self.clean is not None:
@@ -122,6 +131,24 @@ class Restoration:
             object.__setattr__(self, "source", source)
         self._check_memory()
         self._check_restorable()
+        object.__setattr__(self, "noise", self._fitted_noise())
+
+    def _check_strength(self) -> None:
+        if not 0.0 <= self.strength <= 1.0:
+            raise ValueError(
+                f"`strength` must be from 0 to 1, got {self.strength!r}"
+            )
+        if self.keep_observed and self.strength != 1.0:
+            raise ValueError(
+                "`strength` must be 1 where observed values stay exactly as "
+                "they are (`--denoise` denoises them), got "
+                f"{self.strength!r}"
+            )
+
+    def _fitted_noise(self) -> Noise | None:
+        if self.noise is None:
+            return None
+        return self.noise.fitted(self.value_range.from_pixels(self.image))
 
     def _check_restorable(self) -> None:
         """Checks that every missing entry has a patch with observed ones."""
@@ -172,14 +199,34 @@ class Restoration:
 
     def observations(self) -> Observations:
         """The patches as data points; entirely missing ones are left out."""
-        patches = extract_patches(self.image, self.patch, self.stride)
-        patches = patches[self._informed_rows()] * np.float32(self.scale)
+        values = self._to_model(self.image)
+        patches = extract_patches(values, self.patch, self.stride)
+        low, high = self._to_model(np.array([0.0, WHITE])).tolist()
         return Observations(
             name=self.name,
-            train=patches,
+            train=patches[self._informed_rows()],
             event_shape=(*self.patch, self.image.shape[2]),
-            value_range=(0.0, WHITE * self.scale),
+            value_range=(low, high),
         )
+
+    def _to_model(self, image: np.ndarray) -> np.ndarray:
+        """Returns the model's values of pixels, float32 `[...]`."""
+        if self.noise is not None:
+            image = self.noise.to_model(image, self.value_range)
+        return image.astype(np.float32) * np.float32(self.scale)
+
+    def likelihood(self, given: Likelihood) -> Likelihood:
+        """Returns the likelihood for the noise: the given one if unknown.
+
+        Args:
+          given: The likelihood that is configured.
+
+        Raises:
+          ValueError: If the given one does not fit `noise`.
+        """
+        if self.noise is None:
+            return given
+        return self.noise.likelihood(given, self.scale, self.value_range)
 
     def _check_memory(self) -> None:
         """Checks the memory for cutting, selecting, scaling and batching."""
@@ -226,13 +273,16 @@ class Restoration:
             informed = patches
             patches = np.full((len(rows), width), np.nan, dtype=np.float32)
             patches[rows] = informed
-        return merge_patches(
+        merged = merge_patches(
             patches,
             self.image.shape,
             self.patch,
             self.stride,
             self.merge_method,
         )
+        if self.noise is None:
+            return merged
+        return self.noise.from_model(merged, self.value_range)
 
     def restore(self, estimates: np.ndarray) -> np.ndarray:
         """The restored image, clipped to `limits`.
@@ -241,13 +291,23 @@ class Restoration:
           estimates: See `merge`.
 
         Returns:
-          `[height, width, channels]` float32. With `keep_observed` the
-          observed entries are those of the corrupted image.
+          `[height, width, channels]` float32. Observed entries are blended
+          with those of the corrupted image, see `strength`; with
+          `keep_observed` they are those of the corrupted image.
         """
         image = self.merge(estimates)
-        if self.keep_observed:
+        if self._is_kept:
             image = np.where(np.isnan(self.image), image, self.image)
+        elif self.strength != 1.0:
+            change = np.float32(self.strength) * (image - self.image)
+            blended = self.image + change
+            image = np.where(np.isnan(self.image), image, blended)
         return self._clipped(image)
+
+    @property
+    def _is_kept(self) -> bool:
+        """Whether observed values stay exactly as they are."""
+        return self.keep_observed or self.strength == 0.0
 
     def _clipped(self, image: np.ndarray) -> np.ndarray:
         return image if self.limits is None else np.clip(image, *self.limits)
@@ -274,10 +334,29 @@ class Restoration:
         is_premultiplied = source.is_premultiplied and dtype.kind in "iu"
         if is_premultiplied and source.alpha is not None:
             values = np.minimum(values, source.alpha[..., None])
-        if self.keep_observed:
+        if self._is_kept:
             kept = self.value_range.to_pixels(source.values) == self.image
             values = np.where(kept, source.values, values)
         return dataclasses.replace(source, values=values)
+
+    def residual(self, restored: np.ndarray) -> np.ndarray:
+        """Observed minus restored values, as written, in units of `source`.
+
+        Args:
+          restored: `[height, width, channels]` on 0..255, from `restore`.
+
+        Returns:
+          `[height, width, channels]`, float64 where the dtype of `source`
+          needs it, otherwise float32; NaN where missing.
+        """
+        values = self.source.values
+        observed = np.where(
+            self.value_range.to_pixels(values) == self.image,
+            values.astype(np.float64),
+            self.value_range.from_pixels(self.image),
+        )
+        found = observed - self.picture(restored).values
+        return found.astype(np.result_type(values.dtype, np.float32))
 
     def fingerprint(self) -> str:
         """SHA-256 of all that the result depends on: images and settings."""
@@ -286,8 +365,15 @@ class Restoration:
             _digest(digest, getattr(self, field.name))
         return digest.hexdigest()
 
+    @property
+    def is_transformed(self) -> bool:
+        """Whether the model's values are other than scaled pixels."""
+        return self.noise is not None and self.noise.is_transform
+
     def in_units(self, noise_std: float) -> tuple[float, float]:
         """Converts a standard deviation of the model's values.
+
+        It has none in the units of `source` where `is_transformed`.
 
         Args:
           noise_std: The standard deviation, in the model's values.
@@ -328,7 +414,11 @@ class Restoration:
                 "adding Gaussian noise of standard deviation "
                 f"{self.noise_std:g} ({share:.3g} % of the range)"
             )
+        if self.noise is not None:
+            lines.append(self.noise.describe())
         missing, fate = self.missing_fraction, "are denoised"
+        if self.strength != 1.0:
+            fate += f" at a strength of {self.strength:g}"
         if self.keep_observed:
             fate = "stay exactly as they are"
         if missing:
@@ -451,6 +541,8 @@ def corrupted_image(
     merge_method: MergeMethod = "mean",
     scale: float = 1.0,
     keep_observed: bool | None = None,
+    noise: Noise | None = None,
+    strength: float = 1.0,
     seed: int = 0,
 ) -> Restoration:
     """Loads an image, corrupts it as asked, and prepares its restoration.
@@ -490,6 +582,10 @@ def corrupted_image(
         keeps them where `mask` or `missing_fraction` says what is missing,
         unless noise is added; of an image that has NaN itself they are
         denoised.
+      noise: What is known of the noise that the image has, in its units, see
+        `tfvae.noise`; None for noise of one level that is learned.
+      strength: How far observed values are denoised: 1 for the model's
+        estimate, 0 for the values themselves.
       seed: Seed of the corruption.
 
     Returns:
@@ -543,6 +639,8 @@ def corrupted_image(
         limits=_limits(source, chosen),
         noise_std=noise_std,
         is_masked=mask is not None,
+        noise=noise,
+        strength=strength,
         name=_name(image),
     )
 

@@ -15,6 +15,7 @@ import tifffile
 from tests.runs import small
 from tfvae import serving
 from tfvae.data import images
+from tfvae.ops import residuals
 from tfvae.runs.denoise import denoise
 
 
@@ -43,6 +44,8 @@ class DenoiseTest(tf.test.TestCase):
                 "features.png",
                 "latent_usage.png",
                 "psnr.png",
+                "residual.npy",
+                "residual.png",
                 "restoration.png",
                 "restored.png",
                 "restored_latest.png",
@@ -182,6 +185,72 @@ class DenoiseTest(tf.test.TestCase):
         restored = images.read_image(output)
         self.assertAllEqual(restored.pixels, picture)
         self.assertDTypeEqual(restored.values, np.uint16)
+
+    def test_noise_of_counts_is_allowed_for_and_printed(self):
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            summary = self._denoise(
+                "corrupted_image.noise_std = 5.0",
+                "corrupted_image.noise = @PoissonGaussianNoise()",
+                "PoissonGaussianNoise.gain = 2.0",
+                "PoissonGaussianNoise.read_noise_std = 5.0",
+                "fit.epochs = 1",
+            )
+        self.assertRegex(
+            out.getvalue(), "noise: Poisson of gain 2 .* read .* 5;"
+        )
+        row = small.metrics(self.folder / "run")[-1]
+        self.assertEqual(float(row["noise_std"]), 1.0)  # Of the transform.
+        self.assertGreater(summary["psnr"], 10.0)
+
+    def test_residual_is_written_and_strength_belongs_to_the_run(self):
+        values = np.random.default_rng(0).uniform(1e3, 5e3, (16, 16))
+        values = values.astype(np.uint16)
+        path, output = self.folder / "deep.tif", self.folder / "out.tif"
+        tifffile.imwrite(path, values)
+        params = (
+            f"IMAGE = '{path}'",
+            "corrupted_image.crop = None",
+            "corrupted_image.noise_std = 0.0",
+            "corrupted_image.strength = 0.5",
+            "fit.epochs = 1",
+            f"denoise.output = '{output}'",
+        )
+        printed = io.StringIO()
+        correlated = residuals.Autocorrelation(0.4, 0.51, 1000)
+        with (
+            contextlib.redirect_stdout(printed),
+            mock.patch.object(
+                residuals, "autocorrelation", return_value=correlated
+            ) as measured,
+        ):
+            summary = self._denoise(*params)
+        self.assertIn("denoised at a strength of 0.5\n", printed.getvalue())
+        self.assertRegex(
+            printed.getvalue(), r"warning: .* 0.40 down and 0.51 across; "
+        )
+        self.assertIn(
+            f"--known_noise_std={2.0 * summary['noise_std']:.4g}, a picture",
+            printed.getvalue(),
+        )
+        self.assertEqual(summary["noise_autocorrelation"], [0.4, 0.51])
+        figures = self.folder / "run/figures"
+        residual = np.squeeze(np.load(figures / "residual.npy"))
+        self.assertAllEqual(tifffile.imread(output) + residual, values)
+        # The noise is measured at full strength.
+        observed, estimate = measured.call_args.args
+        self.assertAllClose(
+            (observed - estimate)[..., 0] * 16383.0 / 255.0,
+            2.0 * residual,
+            atol=2.0,
+        )
+        shown = images.read_image(figures / "residual.png").values[..., 0]
+        self.assertAllEqual(shown > 128, residual > residual.std() / 100.0)
+        self.assertEqual(np.abs(shown - 127.5).max(), 127.5)
+        with self.assertRaisesRegex(
+            ValueError, "corrupted_image.strength was 0.5, is now 0.7"
+        ):
+            self._denoise(*params, "corrupted_image.strength = 0.7")
 
     def test_data_points_are_refused_with_the_tool_to_use(self):
         small.load_bars("fit.epochs = 1")

@@ -6,14 +6,22 @@ Usage:
       --run_dir=runs/photo
   tfvae denoise --image=photo.png --mask=scratches.png \
       --run_dir=runs/scratches
-  tfvae denoise --image=house.png --noise_std=25 \
+  tfvae denoise --image=house.png --add_noise_std=25 \
       --gin_file=papers/ecml2022_tvae/house_noise25.gin \
       --run_dir=runs/house25
+  tfvae denoise --image=cells.tif --noise=poisson-gaussian --offset=100 \
+      --run_dir=runs/cells
 
 The second example fills in the pixels where the mask is not black, and leaves
 all others exactly as they are; with --denoise they are denoised. Without mask,
-missing values (NaN) are filled in and all others denoised. The last example
+missing values (NaN) are filled in and all others denoised. The third example
 adds noise to a clean image and measures PSNR and SSIM of the result.
+
+The level of the noise is learned, unless --known_noise_std gives it. Noise of
+counts, such as photons, grows with the signal: --noise=poisson, or
+--noise=poisson-gaussian where a camera adds read noise, estimates its gain and
+its read noise where they are not given, and denoises a transform of the image
+whose noise is the same everywhere (--poisson_likelihood: the counts).
 
 Gin files that do not bind `experiment.data` are read after runs/denoise.gin,
 and override parts of it. During training, figures/restored_latest.png in the
@@ -35,13 +43,24 @@ _PARAMETERS = {
     "mask_grow": "corrupted_image.mask_grow",
     "mask_invert": "corrupted_image.mask_invert",
     "mask_threshold": "corrupted_image.mask_threshold",
-    "noise_std": "corrupted_image.noise_std",
+    "strength": "corrupted_image.strength",
+    "add_noise_std": "corrupted_image.noise_std",
+    "known_noise_std": "GaussianNoise.std",
     "missing": "corrupted_image.missing_fraction",
     "stride": "corrupted_image.stride",
     "epochs": "fit.epochs",
     "output": "denoise.output",
     "overwrite": "denoise.overwrite",
     "lossy": "denoise.lossy",
+}
+_POISSON = "poisson"
+_POISSON_GAUSSIAN = "poisson-gaussian"
+# Likewise, for noise that grows with the signal.
+_OF_POISSON = {
+    "gain": "PoissonGaussianNoise.gain",
+    "offset": "PoissonGaussianNoise.offset",
+    "read_noise_std": "PoissonGaussianNoise.read_noise_std",
+    "poisson_likelihood": "PoissonGaussianNoise.by_likelihood",
 }
 
 
@@ -57,12 +76,27 @@ def define(values: flags.FlagValues) -> None:
     }.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
     for name, text in {
-        "noise_std": "Standard deviation of Gaussian noise to add, in the"
-        " image's own units.",
+        "add_noise_std": "Standard deviation of Gaussian noise to add to a"
+        " clean image, in the image's own units. For the noise that an image"
+        " has, see --known_noise_std.",
+        "known_noise_std": "Standard deviation of the noise that the image has,"
+        " that of --add_noise_std included, in the image's own units. By"
+        " default it is learned.",
+        "gain": "How much one count adds to a value of the image, in its own"
+        " units, with --noise=poisson or"
+        " poisson-gaussian. By default it is estimated.",
+        "offset": "Value of the image without any signal, in its own units,"
+        " with --noise=poisson or poisson-gaussian (0 unless set).",
+        "read_noise_std": "Standard deviation of the image without any signal,"
+        " in its own units, with --noise=poisson-gaussian. By default it is"
+        " estimated.",
         "mask_threshold": "Value of the mask above which pixels are missing, in"
         " its own units, such as 127 for JPEG; with --mask=alpha, the opacity"
         " up to which they are.",
         "missing": "Fraction of the values to remove at random, 0 to 1.",
+        "strength": "How far observed values are denoised, from 0, which leaves"
+        " them as they are, to 1, the model's estimate (1 unless set). Missing"
+        " values are always filled in.",
     }.items():
         flags.DEFINE_float(name, None, text, flag_values=values)
     for name, text in {
@@ -105,12 +139,46 @@ def define(values: flags.FlagValues) -> None:
         " printed.",
         flag_values=values,
     )
+    flags.DEFINE_alias("noise_std", "add_noise_std", flag_values=values)
+    flags.DEFINE_enum(
+        "noise",
+        None,
+        ["gaussian", _POISSON, _POISSON_GAUSSIAN],
+        "The noise that the image has (gaussian unless set).",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "poisson_likelihood",
+        None,
+        "Denoise counts by a Poisson likelihood instead of a transform, with"
+        " --noise=poisson or poisson-gaussian.",
+        flag_values=values,
+    )
 
 
 def check(values: flags.FlagValues) -> None:
     """Raises a ValueError if there is nothing to restore."""
     if not (values.image or values.gin_file or values.gin_param):
         raise ValueError("`--image` must be given, as in --image=photo.png")
+    is_poisson = values.noise in (_POISSON, _POISSON_GAUSSIAN)
+    for name in _OF_POISSON:
+        if values[name].value is not None and not is_poisson:
+            raise ValueError(
+                f"`--{name}` must be given with --noise={_POISSON} or "
+                f"--noise={_POISSON_GAUSSIAN} only, got "
+                f"{values[name].value!r}"
+            )
+    if values.known_noise_std is not None and is_poisson:
+        raise ValueError(
+            "`--known_noise_std` must not be given with "
+            f"--noise={values.noise}, whose level differs from pixel to pixel, "
+            f"got {values.known_noise_std!r}"
+        )
+    if values.read_noise_std is not None and values.noise == _POISSON:
+        raise ValueError(
+            f"`--noise` must be {_POISSON_GAUSSIAN} with --read_noise_std, got "
+            f"{_POISSON}"
+        )
     _value_range(values)
     _patch(values)
 
@@ -144,6 +212,18 @@ def _value_range(values: flags.FlagValues) -> tuple[float, float] | None:
     return low, high
 
 
+def _noise_bindings(values: flags.FlagValues) -> list[str]:
+    """Returns the bindings of what is known of the noise, none by default."""
+    if values.noise in (_POISSON, _POISSON_GAUSSIAN):
+        found = ["corrupted_image.noise = @PoissonGaussianNoise()"]
+        if values.noise == _POISSON:
+            found.append("PoissonGaussianNoise.read_noise_std = 0.0")
+        return found
+    if values.known_noise_std is not None:
+        return ["corrupted_image.noise = @GaussianNoise()"]
+    return []
+
+
 def main(values: flags.FlagValues) -> None:
     """Runs the subcommand."""
     from tfvae.runs import config
@@ -151,7 +231,8 @@ def main(values: flags.FlagValues) -> None:
 
     gin_files = config.with_data(values.gin_file, "runs/denoise.gin")
     bindings = schedule_bindings(values.run_dir, values.epochs)
-    bindings += console.bindings(values, _PARAMETERS)
+    bindings += _noise_bindings(values)
+    bindings += console.bindings(values, _PARAMETERS | _OF_POISSON)
     if values.denoise is not None:
         bindings.append(f"corrupted_image.keep_observed = {not values.denoise}")
     patch = _patch(values)

@@ -22,6 +22,7 @@ import keras
 import tfvae.likelihoods
 import tfvae.metrics
 import tfvae.networks
+import tfvae.noise
 import tfvae.priors
 import tfvae.restoration
 import tfvae.schedules

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from tfvae import plots, typed_gin
+from tfvae import files, plots, typed_gin
 from tfvae.callbacks import Observation
 from tfvae.data import encoding, images
+from tfvae.ops import residuals
 from tfvae.restoration import Restoration
 from tfvae.runs import config, identity, summaries
 from tfvae.runs.experiment import Experiment, experiment, fit
@@ -63,9 +64,11 @@ def denoise(
 
     During training, figures/restored_latest.png has the image as restored so
     far; at the end, figures/restored.png has it in its own dtype, or
-    restored.tif where PNG can not hold that. Call it again with the same
-    configuration and files to resume an interrupted run; a finished run is not
-    changed, and its image is written to `output`.
+    restored.tif where PNG can not hold that. figures/residual.npy has what was
+    removed from observed values, in their units, NaN where they are missing,
+    and figures/residual.png shows it, mid-grey where it is 0. Call it again
+    with the same configuration and files to resume an interrupted run; a
+    finished run is not changed, and its image is written to `output`.
 
     Args:
       run_dir: Folder of the run, see `RunDirectory`.
@@ -120,6 +123,8 @@ def denoise(
         final: dict[str, Any] = {"data": parts.observations.name}
         final.update(_scores(parts.restoration, restored))
         final.update(_noise(parts.restoration, rows[-1]))
+        noise_std = final.get("noise_std")
+        final.update(_correlation(parts.restoration, restored, noise_std))
         summary = run.write_summary(rows, final, parts.seed)
         summaries.report(run, summary)
         summaries.print_unused(config.unused("denoise"))
@@ -285,7 +290,7 @@ def _restored_path(run: RunDirectory, restoration: Restoration) -> pathlib.Path:
 def _draw(
     run: RunDirectory, restoration: Restoration, restored: np.ndarray
 ) -> None:
-    """Writes the restored image, alone and beside the corrupted image."""
+    """Writes the restored image, its residual, and a figure of both."""
     images.write_values(
         _restored_path(run, restoration), restoration.picture(restored)
     )
@@ -295,20 +300,59 @@ def _draw(
         restored,
         run.figures / "restoration.png",
     )
+    residual = restoration.residual(restored)
+    with files.replacing(run.figures / "residual.npy", "wb") as file:
+        np.save(file, residual)
+    images.write_image(
+        run.figures / "residual.png",
+        residuals.shown(images.shown_channels(residual)),
+    )
 
 
 def _noise(
     restoration: Restoration, row: Mapping[str, float]
-) -> dict[str, float]:
-    """Returns the noise that the model has found, in the image's units."""
-    if "noise_std" not in row:
-        return {}
+) -> dict[str, Any]:
+    """Returns the noise that was known or found, in the image's units."""
+    known: dict[str, Any] = {}
+    if restoration.noise is not None:
+        known["noise"] = restoration.noise.describe().removeprefix("noise: ")
+    if "noise_std" not in row or restoration.is_transformed:
+        return known
     found, share = restoration.in_units(row["noise_std"])
-    print(
-        f"noise: standard deviation {found:.4g} ({100.0 * share:.3g} % of the "
-        f"range {restoration.value_range})"
-    )
-    return {"noise_std": found}
+    if restoration.noise is None:
+        print(
+            f"noise: standard deviation {found:.4g} ({100.0 * share:.3g} % of "
+            f"the range {restoration.value_range})"
+        )
+    return {**known, "noise_std": found}
+
+
+def _correlation(
+    restoration: Restoration, restored: np.ndarray, noise_std: float | None
+) -> dict[str, list[float]]:
+    """Returns how correlated the noise is, and warns where it is not white.
+
+    Args:
+      restoration: The corrupted image.
+      restored: The restored one, on 0..255.
+      noise_std: Standard deviation that was learned, in the image's units.
+    """
+    if restoration.keep_observed or restoration.strength == 0.0:
+        return {}
+    change = (restoration.image - restored) / restoration.strength
+    estimate = np.where(np.isnan(change), restored, restoration.image - change)
+    found = residuals.autocorrelation(restoration.image, estimate)
+    if not found.is_white:
+        remedies = ["a picture of half the size", "--strength=0.5 for JPEG"]
+        if noise_std is not None and restoration.noise is None:
+            remedies.insert(0, f"--known_noise_std={2.0 * noise_std:.4g}")
+        print(
+            "warning: what was removed from flat parts of the image is not "
+            f"white, neighbours have correlations of {found.down:.2f} down and "
+            f"{found.across:.2f} across; correlated noise is taken for detail, "
+            f"or detail was lost; try {', '.join(remedies)}"
+        )
+    return {"noise_autocorrelation": [found.down, found.across]}
 
 
 def _scores(restoration: Restoration, restored: np.ndarray) -> dict[str, float]:

@@ -76,7 +76,8 @@ def experiment(
       model: Called with the decoder, the likelihood, the number of data
         points and the seed.
       decoder: Called with the number of outputs.
-      likelihood: Called without arguments.
+      likelihood: Called without arguments. Its noise is that of an image to
+        restore, where that is known.
       seed: Seed of the decoder's initial weights, of the model's random draws
         and of the order of the data.
       max_points: The maximum number of training points, evenly spaced; with a
@@ -108,6 +109,8 @@ def experiment(
         restoration, observations = None, _thinned(observations, max_points)
     keras.utils.set_random_seed(seed)
     noise = likelihood()
+    if isinstance(data, Restoration):
+        noise = data.likelihood(noise)
     built = model(
         decoder(noise.num_outputs(observations.num_observed)),
         likelihood=noise,
@@ -476,7 +479,7 @@ def _callbacks(
 ) -> list[keras.callbacks.Callback]:
     """Returns all callbacks of a run, in the order that they depend on."""
     factors = {}
-    if parts.restoration is not None:
+    if parts.restoration is not None and not parts.restoration.is_transformed:
         factors["noise_std"] = parts.restoration.in_units(1.0)[0]
     return [
         tfvae.callbacks.StopWhenDiverged(),
