@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import imagecodecs
 import numpy as np
+import OpenEXR
 import PIL.Image
 import PIL.ImageCms
 import tensorflow as tf
@@ -63,7 +64,7 @@ def _values(dtype, channels=1, seed=0):
 
 def _alpha(dtype):
     alpha = np.random.default_rng(5).uniform(0, 1, SIZE)
-    if dtype == "float32":
+    if dtype.startswith("float"):
         return alpha.astype(dtype)
     return np.rint(alpha * np.iinfo(dtype).max).astype(dtype)
 
@@ -186,6 +187,28 @@ def _jpeg_2000(channels):
     return write
 
 
+def _exr(channels, has_alpha):
+    def write(path, dtype):
+        values = _values(dtype, channels)
+        alpha = _alpha(dtype) if has_alpha else None
+        names = "RGB" if channels == 3 else "Y"
+        planes = {
+            name: np.ascontiguousarray(values[..., i])
+            for i, name in enumerate(names)
+        }
+        if has_alpha:
+            planes["A"] = alpha
+        header = {
+            "compression": OpenEXR.ZIP_COMPRESSION,
+            "type": OpenEXR.scanlineimage,
+        }
+        with OpenEXR.File(header, planes) as file:
+            file.write(path)
+        return Cell(values, alpha, has_alpha)
+
+    return write
+
+
 def _pgm(path, dtype):
     values = _values(dtype)
     order = values.astype(np.dtype(dtype).newbyteorder(">"))
@@ -263,6 +286,9 @@ KINDS = {
     "png_one_bit": ("png", ("uint8",), _one_bit),
     "jp2_grey": ("jp2", DEEP, _jpeg_2000(1)),
     "jp2_rgb": ("jp2", DEEP, _jpeg_2000(3)),
+    "exr_grey": ("exr", ("float16", "float32"), _exr(1, False)),
+    "exr_rgb": ("exr", ("float16", "float32"), _exr(3, False)),
+    "exr_rgba": ("exr", ("float16", "float32"), _exr(3, True)),
     "pgm": ("pgm", DEEP, _pgm),
     "bmp": ("bmp", ("uint8",), _pillow(3)),
     "gif": ("gif", ("uint8",), _pillow(1)),
@@ -296,7 +322,13 @@ class PictureKindsTest(tf.test.TestCase, parameterized.TestCase):
         estimates = patches.extract_patches(whole, (4, 4))
         picture = task.picture(task.restore(estimates))
         formats_tried = []
-        for ending in (".tif", ".png", ".npy"):
+        for ending in (".tif", ".png", ".npy", ".exr"):
+            if (
+                ending == ".exr"
+                and not cell.is_premultiplied
+                and cell.alpha is not None
+            ):
+                continue  # It becomes premultiplied.
             reason = encoding.why_unsuitable(
                 ending,
                 picture.values.dtype,
@@ -336,9 +368,10 @@ class PictureKindsTest(tf.test.TestCase, parameterized.TestCase):
         if cell.alpha is not None:
             self.assertAllEqual(read.alpha, cell.alpha)
         self.assertEqual(
-            read.is_premultiplied, cell.is_premultiplied and ending == ".tif"
+            read.is_premultiplied,
+            cell.is_premultiplied and ending in (".tif", ".exr"),
         )
-        if ending != ".npy":
+        if ending in (".tif", ".png"):
             self.assertEqual(read.icc_profile, cell.icc_profile)
             if cell.dpi is not None:
                 found = read.resolution.per_inch()

@@ -14,6 +14,7 @@ WHITE = 255.0
 
 SUFFIXES = (
     ".bmp",
+    ".exr",
     ".gif",
     ".jp2",
     ".jpeg",
@@ -123,6 +124,8 @@ def from_array(array: np.ndarray) -> Image:
             hint = " (of RGBA, give the first three channels)"
         elif array.ndim == 3 and array.shape[0] in (1, 2, 3, 4):
             hint = " (channels come last: np.moveaxis(array, 0, -1))"
+        elif array.ndim in (3, 4):
+            hint = " (of several pages, give one, as in page=0)"
         raise ValueError(
             "an image must have shape [height, width] or "
             f"[height, width, 1 to 3], not {array.shape}{hint}"
