@@ -8,6 +8,7 @@ the identity and written in every format that holds it. No model is trained.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import NamedTuple
 
 import imagecodecs
@@ -20,7 +21,7 @@ import tifffile
 from absl.testing import parameterized
 
 from tfvae import restoration
-from tfvae.data import encoding, formats, images
+from tfvae.data import encoding, formats, images, stacks
 from tfvae.ops import patches
 
 SRGB = PIL.ImageCms.ImageCmsProfile(
@@ -376,6 +377,208 @@ class PictureKindsTest(tf.test.TestCase, parameterized.TestCase):
             if cell.dpi is not None:
                 found = read.resolution.per_inch()
                 self.assertAllClose(found, cell.dpi, atol=0.02)
+
+
+def _pages(dtype, *shape):
+    """Pages as different as their numbers."""
+    values = _values(dtype, int(np.prod(shape)), seed=1)
+    return np.moveaxis(values, -1, 0).reshape(*shape, *SIZE)
+
+
+def _tiff_stack(axes, shape, **settings):
+    def write(path, dtype):
+        array = _pages(dtype, *shape)
+        if "S" in axes:
+            array = np.moveaxis(array, -3, -1)
+        metadata = {"axes": axes} | settings.pop("extra", {})
+        settings.setdefault("metadata", metadata)
+        tifffile.imwrite(path, array, **settings)
+        return array
+
+    return write
+
+
+def _array_stack(shape, order):
+    def write(path, dtype):
+        array = _pages(dtype, *shape).transpose(order)
+        np.save(path, array)
+        return array
+
+    return write
+
+
+def _animation(channels, **settings):
+    def write(path, dtype):
+        array = np.moveaxis(_pages(dtype, 4, channels), 1, -1)
+        array = array[..., 0] if channels == 1 else array
+        first, *others = map(PIL.Image.fromarray, array)
+        durations = {"duration": [30, 250, 40, 1000], "loop": 2}
+        first.save(
+            path,
+            save_all=True,
+            append_images=others,
+            **durations,
+            **settings,
+        )
+        return array
+
+    return write
+
+
+class StackCell(NamedTuple):
+    """A kind of stack, and what its pages are taken to be."""
+
+    name: str
+    suffix: str
+    dtypes: tuple[str, ...]
+    write: Callable[[str, str], np.ndarray]
+    axes: str
+    shape: tuple[int, ...]
+    channels: int = 1
+    settings: dict = {}
+
+
+_IMAGEJ = {"imagej": True, "resolution": (4.0, 4.0)}
+_IJ_EXTRA = {"spacing": 2.5, "unit": "um", "finterval": 0.5}
+_OME_EXTRA = {
+    "PhysicalSizeX": 0.25,
+    "PhysicalSizeXUnit": "\u00b5m",
+    "PhysicalSizeZ": 2.0,
+}
+_TOGETHER = {"channels": "together"}
+_ALONE = {"channels": "alone"}
+STACKS = [
+    StackCell(*one)
+    for one in (
+        (
+            *("imagej_hyperstack", "tif", ALL),
+            _tiff_stack("TZCYX", (2, 3, 2), **_IMAGEJ, extra=_IJ_EXTRA),
+            *("TZC", (2, 3, 2)),
+        ),
+        (
+            *("imagej_channels_together", "tif", ALL),
+            _tiff_stack("TCYX", (2, 3), **_IMAGEJ),
+            *("T", (2,), 3, _TOGETHER),
+        ),
+        (
+            *("imagej_rgb", "tif", ("uint8",)),
+            _tiff_stack("ZYXS", (2, 3), **_IMAGEJ),
+            *("Z", (2,), 3),
+        ),
+        (
+            *("ome", "ome.tif", ALL),
+            _tiff_stack("CTZYX", (2, 3, 2), ome=True, extra=_OME_EXTRA),
+            *("CTZ", (2, 3, 2)),
+        ),
+        (
+            *("ome_channels_together", "ome.tif", ALL),
+            _tiff_stack("CZYX", (2, 3), ome=True),
+            *("Z", (3,), 2, _TOGETHER),
+        ),
+        (
+            *("named_axes", "tif", (*ALL, *TIFF_ONLY)),
+            _tiff_stack("ZTYX", (2, 3), photometric="minisblack"),
+            *("ZT", (2, 3)),
+        ),
+        (
+            *("one_directory", "tif", ALL),
+            _tiff_stack("ZYX", (4,), truncate=True, photometric="minisblack"),
+            *("Z", (4,)),
+        ),
+        (
+            *("pages", "tif", (*ALL, *TIFF_ONLY)),
+            _tiff_stack("IYX", (4,), metadata=None, photometric="minisblack"),
+            *("I", (4,)),
+        ),
+        (
+            *("pages_of_rgb", "tif", ALL),
+            _tiff_stack("IYXS", (3, 3), metadata=None, photometric="rgb"),
+            *("I", (3,), 3),
+        ),
+        (
+            *("pages_of_rgb_alone", "tif", ALL),
+            _tiff_stack("IYXS", (2, 3), metadata=None, photometric="rgb"),
+            *("IS", (2, 3), 1, _ALONE),
+        ),
+        (
+            *("rgb_alone", "tif", ALL),
+            _tiff_stack("YXS", (3,), metadata=None, photometric="rgb"),
+            *("S", (3,), 1, _ALONE),
+        ),
+        (
+            *("array_of_pages", "npy", (*ALL, *TIFF_ONLY)),
+            _array_stack((5,), (0, 1, 2)),
+            *("Q", (5,)),
+        ),
+        (
+            *("array_of_rgb_pages", "npy", ALL),
+            _array_stack((5, 3), (0, 2, 3, 1)),
+            *("Q", (5,), 3),
+        ),
+        (
+            *("array_channels_first", "npy", ALL),
+            _array_stack((3,), (0, 1, 2)),
+            *("", (), 3, {"axes": "SYX"}),
+        ),
+        (
+            *("array_pages_last", "npy", ALL),
+            _array_stack((4,), (1, 2, 0)),
+            *("Z", (4,), 1, {"axes": "YXZ"}),
+        ),
+        ("gif_grey", "gif", ("uint8",), _animation(1), "T", (4,)),
+        ("apng_rgb", "png", ("uint8",), _animation(3), "T", (4,), 3),
+        (
+            *("webp_rgb", "webp", ("uint8",), _animation(3, lossless=True)),
+            *("T", (4,), 3),
+        ),
+    )
+]
+
+
+class StackKindsTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.named_parameters(
+        (f"{cell.name}_{dtype}", cell, dtype)
+        for cell in STACKS
+        for dtype in cell.dtypes
+    )
+    def test_same_kind_of_stack_comes_out(self, cell, dtype):
+        folder = self.create_tempdir().full_path
+        path = os.path.join(folder, f"in.{cell.suffix}")
+        array = cell.write(path, dtype)
+        stack = stacks.open_stack(path, **cell.settings)
+        self.assertEqual((stack.axes, stack.shape), (cell.axes, cell.shape))
+        pages = list(stack)
+        for page in pages:
+            self.assertDTypeEqual(page.values, dtype)
+            self.assertEqual(page.values.shape, (*SIZE, cell.channels))
+        number = len(stack) - 1
+        task = restoration.corrupted_image(
+            path,
+            page=number,
+            patch=(4, 4),
+            value_range=(-3000, 70000),
+            keep_observed=True,
+            **cell.settings,
+        )
+        estimates = patches.extract_patches(task.image, (4, 4))
+        pages[number] = task.picture(task.restore(estimates))
+        written = os.path.join(folder, f"out.{cell.suffix}")
+        stacks.write_stack(written, stack, pages)
+        again = stacks.open_stack(written, **cell.settings)
+        self.assertEqual(again.form, stack.form)
+        self.assertEqual(again.describe(), stack.describe())
+        for one, page in zip(again, stack, strict=True):
+            self.assertDTypeEqual(one.values, dtype)
+            self.assertAllEqual(one.values, page.values)
+            self.assertEqual(one.resolution, page.resolution)
+        if cell.suffix == "npy":
+            self.assertAllEqual(np.load(written), array)
+        elif cell.suffix.endswith("tif"):
+            self.assertAllEqual(tifffile.imread(written), array)
+        else:
+            expected = {"duration": [30.0, 250.0, 40.0, 1000.0], "loop": 2}
+            for name, value in expected.items():
+                self.assertEqual(stack.form.metadata[name], value)
 
 
 if __name__ == "__main__":

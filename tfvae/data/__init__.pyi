@@ -15,6 +15,7 @@ from . import (
     selfies,
     source,
     splits,
+    stacks,
     tfds,
     weighted,
 )
@@ -43,6 +44,7 @@ from .molecules import molecule_file, molecule_sequences
 from .source import Observations, split_test
 from .splits import resplit_images
 from .squares import square_images, squares
+from .stacks import Stack, open_stack, write_stack
 from .tfds import tfds_images
 from .weighted import WeightedBatches, loss_weighted_batches
 
@@ -61,11 +63,13 @@ __all__ = [
     "selfies",
     "source",
     "splits",
+    "stacks",
     "tfds",
     "weighted",
     "EMBEDDED_IMAGES",
     "Image",
     "Observations",
+    "Stack",
     "ValueRange",
     "WeightedBatches",
     "add_noise",
@@ -83,6 +87,7 @@ __all__ = [
     "load_image",
     "molecule_file",
     "molecule_sequences",
+    "open_stack",
     "loss_weighted_batches",
     "read_image",
     "read_mask",
@@ -95,5 +100,6 @@ __all__ = [
     "tfds_images",
     "value_range_of",
     "write_image",
+    "write_stack",
     "write_values",
 ]
