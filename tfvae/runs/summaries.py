@@ -56,6 +56,21 @@ def reconstructions(model: LatentModel, points: np.ndarray) -> np.ndarray:
     )
 
 
+def stored_estimates(parts: Experiment, rows: slice) -> np.ndarray:
+    """Returns the posterior means of training points, from their states.
+
+    Args:
+      parts: A trained TVAE and its data.
+      rows: The points, as a slice of all with both ends.
+
+    Returns:
+      `[n, D]`.
+    """
+    return parts.model.stored_reconstruction(
+        parts.observations.train[rows], np.arange(rows.start, rows.stop)
+    )
+
+
 def inferred(
     model: LatentModel, points: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
