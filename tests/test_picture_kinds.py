@@ -21,7 +21,7 @@ import tifffile
 from absl.testing import parameterized
 
 from tfvae import restoration
-from tfvae.data import encoding, formats, images, stacks
+from tfvae.data import encoding, formats, images, stack_encoding, stacks
 from tfvae.ops import patches
 
 SRGB = PIL.ImageCms.ImageCmsProfile(
@@ -345,6 +345,28 @@ class PictureKindsTest(tf.test.TestCase, parameterized.TestCase):
             dtype in DEEP and cell.values.shape[2] in (1, 3),
         )
 
+    @parameterized.parameters(
+        ("bmp", 1),
+        ("bmp", 3),
+        ("gif", 1),
+        ("jp2", 1),
+        ("jp2", 3),
+        ("pgm", 1),
+        ("ppm", 3),
+        ("webp", 3),
+    )
+    def test_other_outputs_of_8_bits_are_lossless(self, suffix, channels):
+        path = os.path.join(self.folder, f"out.{suffix}")
+        values = _values("uint8", channels)
+        images.write_values(path, formats.Image(values))
+        self.assertAllEqual(images.read_image(path).values, values)
+
+    @parameterized.parameters(("gif", 3), ("pgm", 3), ("ppm", 1), ("pbm", 1))
+    def test_output_of_other_channels_is_refused(self, suffix, channels):
+        path = os.path.join(self.folder, f"out.{suffix}")
+        with self.assertRaisesRegex(ValueError, f"hold {channels} channels"):
+            images.write_values(path, formats.Image(_values("uint8", channels)))
+
     def _assert_written(self, picture, cell, dtype, ending):
         path = os.path.join(self.folder, f"out{ending}")
         images.write_values(path, picture)
@@ -563,7 +585,7 @@ class StackKindsTest(tf.test.TestCase, parameterized.TestCase):
         estimates = patches.extract_patches(task.image, (4, 4))
         pages[number] = task.picture(task.restore(estimates))
         written = os.path.join(folder, f"out.{cell.suffix}")
-        stacks.write_stack(written, stack, pages)
+        stack_encoding.write_stack(written, stack, pages)
         again = stacks.open_stack(written, **cell.settings)
         self.assertEqual(again.form, stack.form)
         self.assertEqual(again.describe(), stack.describe())

@@ -17,6 +17,7 @@ from absl.testing import parameterized
 
 from tfvae import restoration
 from tfvae.data import formats, stacks
+from tfvae.data.stack_encoding import why_unwritable, write_stack
 
 
 def _random(shape, dtype=np.uint8):
@@ -165,7 +166,7 @@ class StacksTest(tf.test.TestCase, parameterized.TestCase):
         path = self._tiff(array, photometric="rgb", extrasamples=["unassalpha"])
         stack = stacks.open_stack(path, channels=channels, crop=(1, 2, 4, 5))
         written = self._path("out.tif")
-        stacks.write_stack(written, stack, list(stack))
+        write_stack(written, stack, list(stack))
         self.assertAllEqual(tifffile.imread(written), array[:, 1:5, 2:7])
 
     def test_channels_of_colours_can_not_be_joined_again(self):
@@ -182,14 +183,14 @@ class StacksTest(tf.test.TestCase, parameterized.TestCase):
     )
     def test_kind_that_holds_no_pages_is_named(self, dtype, suffix, reason):
         stack = stacks.open_stack(_random((5, 9, 9), dtype))
-        self.assertEqual(stacks.why_unwritable(suffix, stack), reason)
+        self.assertEqual(why_unwritable(suffix, stack), reason)
         with self.assertRaisesRegex(ValueError, f"able to hold {reason}"):
-            stacks.write_stack(self._path(f"x{suffix}"), stack, list(stack))
+            write_stack(self._path(f"x{suffix}"), stack, list(stack))
 
     def test_gif_of_colours_is_not_written(self):
         stack = stacks.open_stack(_random((5, 9, 9, 3)))
-        self.assertEqual(stacks.why_unwritable(".gif", stack), "3 channels")
-        self.assertIsNone(stacks.why_unwritable(".png", stack))
+        self.assertEqual(why_unwritable(".gif", stack), "3 channels")
+        self.assertIsNone(why_unwritable(".png", stack))
 
     def test_still_picture_before_an_animation_is_kept(self):
         first, *others = map(PIL.Image.fromarray, _random((3, 9, 9)))
@@ -202,7 +203,7 @@ class StacksTest(tf.test.TestCase, parameterized.TestCase):
             duration=[70, 90],
         )
         stack = stacks.open_stack(path)
-        stacks.write_stack(written, stack, list(stack))
+        write_stack(written, stack, list(stack))
         again = stacks.open_stack(written)
         self.assertTrue(again.form.metadata["default_image"])
         self.assertEqual(again.form, stack.form)
@@ -231,7 +232,7 @@ class StacksTest(tf.test.TestCase, parameterized.TestCase):
         stack = stacks.open_stack(_random((5, 9, 9)))
         image = formats.Image(_random((9, 9, 1)))
         with self.assertRaisesRegex(ValueError, "hold 5 pages.*and 1 images"):
-            stacks.write_stack(self._path("x.tif"), stack, [image])
+            write_stack(self._path("x.tif"), stack, [image])
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from . import (
     selfies,
     source,
     splits,
+    stack_encoding,
     stacks,
     tfds,
     weighted,
@@ -44,7 +45,8 @@ from .molecules import molecule_file, molecule_sequences
 from .source import Observations, split_test
 from .splits import resplit_images
 from .squares import square_images, squares
-from .stacks import Stack, open_stack, write_stack
+from .stack_encoding import write_stack
+from .stacks import Stack, open_stack
 from .tfds import tfds_images
 from .weighted import WeightedBatches, loss_weighted_batches
 
@@ -63,6 +65,7 @@ __all__ = [
     "selfies",
     "source",
     "splits",
+    "stack_encoding",
     "stacks",
     "tfds",
     "weighted",
