@@ -12,6 +12,8 @@ _MOLECULES = (
     "rdkit>=2026.3,<2027",
     "selfies>=2.1,<3",
 )
+# Files of OpenEXR, which imagecodecs does not read.
+_EXR = ("openexr>=3.3,<3.6",)
 _GIN_PACKAGES = [
     ".".join(["tfvae", *path.relative_to(_ROOT).parts])
     for path in (_ROOT / "gin", *(_ROOT / "gin").rglob("*"))
@@ -89,6 +91,8 @@ setuptools.setup(
         "wrapt>=2.0,<3",
     ],
     extras_require={
+        # OpenEXR pictures.
+        "exr": [*_EXR],
         # Molecules as SELFIES, and their scores.
         "molecules": [*_MOLECULES],
         # A client that talks to TensorFlow Serving by gRPC.
@@ -96,6 +100,7 @@ setuptools.setup(
         # Reports of sweeps, and tables of benchmarks.
         "studies": [*_STUDIES],
         "test": [
+            *_EXR,
             *_MOLECULES,
             *_STUDIES,
             # Draws the arguments of property tests.

@@ -26,6 +26,7 @@ import benchmarks.training  # noqa: F401 (registers with gin)
 import tfvae.checkpoints
 from benchmarks import profiling
 from tfvae.callbacks import Observation
+from tfvae.restoration import Restoration
 from tfvae.runs import config
 from tfvae.runs.experiment import Experiment, experiment, fit
 from tfvae.runs.run_directory import RunDirectory, UnexpectedError
@@ -118,7 +119,7 @@ def _observer(parts: Experiment) -> Callable[[int], Observation] | None:
     """Returns an observer that scores the restored image, if there is one."""
     model, points = parts.model, parts.observations.train
     restoration = parts.restoration
-    if restoration is None or restoration.clean is None:
+    if not isinstance(restoration, Restoration) or restoration.clean is None:
         return None
 
     def observe(epoch: int) -> Observation:

@@ -54,5 +54,33 @@ class ReplacingTest(parameterized.TestCase):
         self.assertEqual([one[0] for one in calls.mock_calls], names)
 
 
+class ReplacingPathTest(parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = pathlib.Path(self.create_tempdir().full_path)
+        self.path = self.folder / "one.tif"
+        self.path.write_text("old")
+
+    def test_new_file_comes_at_the_end_with_the_usual_rights(self):
+        with files.replacing_path(self.path) as temporary:
+            self.assertEqual(temporary.parent, self.folder)
+            self.assertEqual(temporary.suffix, ".tif")
+            temporary.write_text("new")
+            self.assertEqual(self.path.read_text(), "old")
+        self.assertEqual(self.path.read_text(), "new")
+        self.assertEqual([*self.folder.iterdir()], [self.path])
+        other = self.folder / "other"
+        other.touch()
+        self.assertEqual(self.path.stat().st_mode, other.stat().st_mode)
+
+    def test_error_leaves_the_old_one_and_nothing_else(self):
+        with self.assertRaises(KeyboardInterrupt):
+            with files.replacing_path(self.path) as temporary:
+                temporary.write_text("new")
+                raise KeyboardInterrupt
+        self.assertEqual(self.path.read_text(), "old")
+        self.assertEqual([*self.folder.iterdir()], [self.path])
+
+
 if __name__ == "__main__":
     absltest.main()

@@ -8,10 +8,12 @@ the identity and written in every format that holds it. No model is trained.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import NamedTuple
 
 import imagecodecs
 import numpy as np
+import OpenEXR
 import PIL.Image
 import PIL.ImageCms
 import tensorflow as tf
@@ -19,7 +21,7 @@ import tifffile
 from absl.testing import parameterized
 
 from tfvae import restoration
-from tfvae.data import encoding, formats, images
+from tfvae.data import encoding, formats, images, stack_encoding, stacks
 from tfvae.ops import patches
 
 SRGB = PIL.ImageCms.ImageCmsProfile(
@@ -63,7 +65,7 @@ def _values(dtype, channels=1, seed=0):
 
 def _alpha(dtype):
     alpha = np.random.default_rng(5).uniform(0, 1, SIZE)
-    if dtype == "float32":
+    if dtype.startswith("float"):
         return alpha.astype(dtype)
     return np.rint(alpha * np.iinfo(dtype).max).astype(dtype)
 
@@ -186,6 +188,28 @@ def _jpeg_2000(channels):
     return write
 
 
+def _exr(channels, has_alpha):
+    def write(path, dtype):
+        values = _values(dtype, channels)
+        alpha = _alpha(dtype) if has_alpha else None
+        names = "RGB" if channels == 3 else "Y"
+        planes = {
+            name: np.ascontiguousarray(values[..., i])
+            for i, name in enumerate(names)
+        }
+        if has_alpha:
+            planes["A"] = alpha
+        header = {
+            "compression": OpenEXR.ZIP_COMPRESSION,
+            "type": OpenEXR.scanlineimage,
+        }
+        with OpenEXR.File(header, planes) as file:
+            file.write(path)
+        return Cell(values, alpha, has_alpha)
+
+    return write
+
+
 def _pgm(path, dtype):
     values = _values(dtype)
     order = values.astype(np.dtype(dtype).newbyteorder(">"))
@@ -263,6 +287,9 @@ KINDS = {
     "png_one_bit": ("png", ("uint8",), _one_bit),
     "jp2_grey": ("jp2", DEEP, _jpeg_2000(1)),
     "jp2_rgb": ("jp2", DEEP, _jpeg_2000(3)),
+    "exr_grey": ("exr", ("float16", "float32"), _exr(1, False)),
+    "exr_rgb": ("exr", ("float16", "float32"), _exr(3, False)),
+    "exr_rgba": ("exr", ("float16", "float32"), _exr(3, True)),
     "pgm": ("pgm", DEEP, _pgm),
     "bmp": ("bmp", ("uint8",), _pillow(3)),
     "gif": ("gif", ("uint8",), _pillow(1)),
@@ -296,7 +323,13 @@ class PictureKindsTest(tf.test.TestCase, parameterized.TestCase):
         estimates = patches.extract_patches(whole, (4, 4))
         picture = task.picture(task.restore(estimates))
         formats_tried = []
-        for ending in (".tif", ".png", ".npy"):
+        for ending in (".tif", ".png", ".npy", ".exr"):
+            if (
+                ending == ".exr"
+                and not cell.is_premultiplied
+                and cell.alpha is not None
+            ):
+                continue  # It becomes premultiplied.
             reason = encoding.why_unsuitable(
                 ending,
                 picture.values.dtype,
@@ -311,6 +344,28 @@ class PictureKindsTest(tf.test.TestCase, parameterized.TestCase):
             ".png" in formats_tried,
             dtype in DEEP and cell.values.shape[2] in (1, 3),
         )
+
+    @parameterized.parameters(
+        ("bmp", 1),
+        ("bmp", 3),
+        ("gif", 1),
+        ("jp2", 1),
+        ("jp2", 3),
+        ("pgm", 1),
+        ("ppm", 3),
+        ("webp", 3),
+    )
+    def test_other_outputs_of_8_bits_are_lossless(self, suffix, channels):
+        path = os.path.join(self.folder, f"out.{suffix}")
+        values = _values("uint8", channels)
+        images.write_values(path, formats.Image(values))
+        self.assertAllEqual(images.read_image(path).values, values)
+
+    @parameterized.parameters(("gif", 3), ("pgm", 3), ("ppm", 1), ("pbm", 1))
+    def test_output_of_other_channels_is_refused(self, suffix, channels):
+        path = os.path.join(self.folder, f"out.{suffix}")
+        with self.assertRaisesRegex(ValueError, f"hold {channels} channels"):
+            images.write_values(path, formats.Image(_values("uint8", channels)))
 
     def _assert_written(self, picture, cell, dtype, ending):
         path = os.path.join(self.folder, f"out{ending}")
@@ -336,13 +391,216 @@ class PictureKindsTest(tf.test.TestCase, parameterized.TestCase):
         if cell.alpha is not None:
             self.assertAllEqual(read.alpha, cell.alpha)
         self.assertEqual(
-            read.is_premultiplied, cell.is_premultiplied and ending == ".tif"
+            read.is_premultiplied,
+            cell.is_premultiplied and ending in (".tif", ".exr"),
         )
-        if ending != ".npy":
+        if ending in (".tif", ".png"):
             self.assertEqual(read.icc_profile, cell.icc_profile)
             if cell.dpi is not None:
                 found = read.resolution.per_inch()
                 self.assertAllClose(found, cell.dpi, atol=0.02)
+
+
+def _pages(dtype, *shape):
+    """Pages as different as their numbers."""
+    values = _values(dtype, int(np.prod(shape)), seed=1)
+    return np.moveaxis(values, -1, 0).reshape(*shape, *SIZE)
+
+
+def _tiff_stack(axes, shape, **settings):
+    def write(path, dtype):
+        array = _pages(dtype, *shape)
+        if "S" in axes:
+            array = np.moveaxis(array, -3, -1)
+        metadata = {"axes": axes} | settings.pop("extra", {})
+        settings.setdefault("metadata", metadata)
+        tifffile.imwrite(path, array, **settings)
+        return array
+
+    return write
+
+
+def _array_stack(shape, order):
+    def write(path, dtype):
+        array = _pages(dtype, *shape).transpose(order)
+        np.save(path, array)
+        return array
+
+    return write
+
+
+def _animation(channels, **settings):
+    def write(path, dtype):
+        array = np.moveaxis(_pages(dtype, 4, channels), 1, -1)
+        array = array[..., 0] if channels == 1 else array
+        first, *others = map(PIL.Image.fromarray, array)
+        durations = {"duration": [30, 250, 40, 1000], "loop": 2}
+        first.save(
+            path,
+            save_all=True,
+            append_images=others,
+            **durations,
+            **settings,
+        )
+        return array
+
+    return write
+
+
+class StackCell(NamedTuple):
+    """A kind of stack, and what its pages are taken to be."""
+
+    name: str
+    suffix: str
+    dtypes: tuple[str, ...]
+    write: Callable[[str, str], np.ndarray]
+    axes: str
+    shape: tuple[int, ...]
+    channels: int = 1
+    settings: dict = {}
+
+
+_IMAGEJ = {"imagej": True, "resolution": (4.0, 4.0)}
+_IJ_EXTRA = {"spacing": 2.5, "unit": "um", "finterval": 0.5}
+_OME_EXTRA = {
+    "PhysicalSizeX": 0.25,
+    "PhysicalSizeXUnit": "\u00b5m",
+    "PhysicalSizeZ": 2.0,
+}
+_TOGETHER = {"channels": "together"}
+_ALONE = {"channels": "alone"}
+STACKS = [
+    StackCell(*one)
+    for one in (
+        (
+            *("imagej_hyperstack", "tif", ALL),
+            _tiff_stack("TZCYX", (2, 3, 2), **_IMAGEJ, extra=_IJ_EXTRA),
+            *("TZC", (2, 3, 2)),
+        ),
+        (
+            *("imagej_channels_together", "tif", ALL),
+            _tiff_stack("TCYX", (2, 3), **_IMAGEJ),
+            *("T", (2,), 3, _TOGETHER),
+        ),
+        (
+            *("imagej_rgb", "tif", ("uint8",)),
+            _tiff_stack("ZYXS", (2, 3), **_IMAGEJ),
+            *("Z", (2,), 3),
+        ),
+        (
+            *("ome", "ome.tif", ALL),
+            _tiff_stack("CTZYX", (2, 3, 2), ome=True, extra=_OME_EXTRA),
+            *("CTZ", (2, 3, 2)),
+        ),
+        (
+            *("ome_channels_together", "ome.tif", ALL),
+            _tiff_stack("CZYX", (2, 3), ome=True),
+            *("Z", (3,), 2, _TOGETHER),
+        ),
+        (
+            *("named_axes", "tif", (*ALL, *TIFF_ONLY)),
+            _tiff_stack("ZTYX", (2, 3), photometric="minisblack"),
+            *("ZT", (2, 3)),
+        ),
+        (
+            *("one_directory", "tif", ALL),
+            _tiff_stack("ZYX", (4,), truncate=True, photometric="minisblack"),
+            *("Z", (4,)),
+        ),
+        (
+            *("pages", "tif", (*ALL, *TIFF_ONLY)),
+            _tiff_stack("IYX", (4,), metadata=None, photometric="minisblack"),
+            *("I", (4,)),
+        ),
+        (
+            *("pages_of_rgb", "tif", ALL),
+            _tiff_stack("IYXS", (3, 3), metadata=None, photometric="rgb"),
+            *("I", (3,), 3),
+        ),
+        (
+            *("pages_of_rgb_alone", "tif", ALL),
+            _tiff_stack("IYXS", (2, 3), metadata=None, photometric="rgb"),
+            *("IS", (2, 3), 1, _ALONE),
+        ),
+        (
+            *("rgb_alone", "tif", ALL),
+            _tiff_stack("YXS", (3,), metadata=None, photometric="rgb"),
+            *("S", (3,), 1, _ALONE),
+        ),
+        (
+            *("array_of_pages", "npy", (*ALL, *TIFF_ONLY)),
+            _array_stack((5,), (0, 1, 2)),
+            *("Q", (5,)),
+        ),
+        (
+            *("array_of_rgb_pages", "npy", ALL),
+            _array_stack((5, 3), (0, 2, 3, 1)),
+            *("Q", (5,), 3),
+        ),
+        (
+            *("array_channels_first", "npy", ALL),
+            _array_stack((3,), (0, 1, 2)),
+            *("", (), 3, {"axes": "SYX"}),
+        ),
+        (
+            *("array_pages_last", "npy", ALL),
+            _array_stack((4,), (1, 2, 0)),
+            *("Z", (4,), 1, {"axes": "YXZ"}),
+        ),
+        ("gif_grey", "gif", ("uint8",), _animation(1), "T", (4,)),
+        ("apng_rgb", "png", ("uint8",), _animation(3), "T", (4,), 3),
+        (
+            *("webp_rgb", "webp", ("uint8",), _animation(3, lossless=True)),
+            *("T", (4,), 3),
+        ),
+    )
+]
+
+
+class StackKindsTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.named_parameters(
+        (f"{cell.name}_{dtype}", cell, dtype)
+        for cell in STACKS
+        for dtype in cell.dtypes
+    )
+    def test_same_kind_of_stack_comes_out(self, cell, dtype):
+        folder = self.create_tempdir().full_path
+        path = os.path.join(folder, f"in.{cell.suffix}")
+        array = cell.write(path, dtype)
+        stack = stacks.open_stack(path, **cell.settings)
+        self.assertEqual((stack.axes, stack.shape), (cell.axes, cell.shape))
+        pages = list(stack)
+        for page in pages:
+            self.assertDTypeEqual(page.values, dtype)
+            self.assertEqual(page.values.shape, (*SIZE, cell.channels))
+        number = len(stack) - 1
+        task = restoration.corrupted_image(
+            path,
+            page=number,
+            patch=(4, 4),
+            value_range=(-3000, 70000),
+            keep_observed=True,
+            **cell.settings,
+        )
+        estimates = patches.extract_patches(task.image, (4, 4))
+        pages[number] = task.picture(task.restore(estimates))
+        written = os.path.join(folder, f"out.{cell.suffix}")
+        stack_encoding.write_stack(written, stack, pages)
+        again = stacks.open_stack(written, **cell.settings)
+        self.assertEqual(again.form, stack.form)
+        self.assertEqual(again.describe(), stack.describe())
+        for one, page in zip(again, stack, strict=True):
+            self.assertDTypeEqual(one.values, dtype)
+            self.assertAllEqual(one.values, page.values)
+            self.assertEqual(one.resolution, page.resolution)
+        if cell.suffix == "npy":
+            self.assertAllEqual(np.load(written), array)
+        elif cell.suffix.endswith("tif"):
+            self.assertAllEqual(tifffile.imread(written), array)
+        else:
+            expected = {"duration": [30.0, 250.0, 40.0, 1000.0], "loop": 2}
+            for name, value in expected.items():
+                self.assertEqual(stack.form.metadata[name], value)
 
 
 if __name__ == "__main__":

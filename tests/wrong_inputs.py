@@ -136,7 +136,25 @@ IN_PYTHON = {
         photometric="rgb",
         extrasamples=["unassalpha", "unassalpha"],
     ),
-    "OpenEXR": lambda: _file("wrong.exr", b"\x76\x2f\x31\x01" + bytes(60)),
+    "OpenEXR that is damaged": lambda: _file(
+        "wrong.exr", b"\x76\x2f\x31\x01" + bytes(60)
+    ),
+    "stack without a page": lambda: _tiff(np.zeros((5, 20, 20), np.uint8)),
+    "page that is not there": lambda: tfvae.corrupted_image(
+        np.zeros((5, 20, 20)), page=5
+    ),
+    "array of two readings": lambda: tfvae.corrupted_image(
+        np.zeros((4, 20, 20)), page=0
+    ),
+    "axes that do not fit": lambda: tfvae.corrupted_image(
+        np.zeros((4, 20, 20)), axes="TZYX"
+    ),
+    "mask of fewer pages": lambda: tfvae.corrupted_image(
+        np.zeros((9, 20, 20)), page=0, mask=np.ones((8, 20, 20))
+    ),
+    "one model of grey and RGB": lambda: tfvae.corrupted_images(
+        [{"image": _PICTURE}, {"image": np.zeros((20, 20, 3))}]
+    ),
     "PPM of 16 bits": lambda: _file("wrong.ppm", b"P6 1 1 65535\n" + bytes(6)),
     "mask that is JPEG": lambda: _mask_file(
         "wrong.jpg", np.zeros((20, 20), np.uint8)
@@ -241,6 +259,16 @@ ON_THE_COMMAND_LINE = {
     "--run_dir={run}",
     "strength without denoising": "denoise.py --image={folder}/one.png "
     "--mask={folder}/spot.png --strength=0.5 --run_dir={run}",
+    "pages of a picture": "denoise.py --image={folder}/one.png --pages=2 "
+    "--run_dir={run}",
+    "pages that are no numbers": "denoise.py --image={folder}/stack.tif "
+    "--pages=first --run_dir={run}",
+    "page beyond the last": "denoise.py --image={folder}/stack.tif --pages=0-3 "
+    "--run_dir={run}",
+    "output that holds no pages": "denoise.py --image={folder}/stack.tif "
+    "--output={folder}/out.jpg --run_dir={run}",
+    "folder without pictures": "denoise.py --image={folder}/other "
+    "--run_dir={run}",
     "no run": "evaluate.py --run_dir={folder}",
     "a class for an object": _SHAPES
     + "--gin_param=optimize.strategy=@OracleGrid",
@@ -285,6 +313,11 @@ def main() -> None:
     spot[3:5, 3:5] = images.WHITE
     images.write_image(folder / "spot.png", spot)
     images.write_image(folder / "deep.tif", spot, bits=16)
+    tifffile.imwrite(
+        folder / "stack.tif",
+        np.zeros((3, 20, 20), np.uint8),
+        photometric="minisblack",
+    )
     (folder / "task.txt").write_text(_TUPLE)
     (folder / "tuple.py").write_text(_TUPLE)
     (folder / "exit.py").write_text("raise SystemExit('no licence')")

@@ -13,6 +13,9 @@ from . import (
     inputs as inputs,
 )
 from . import (
+    joint_restoration as joint_restoration,
+)
+from . import (
     latent_model as latent_model,
 )
 from . import (
@@ -67,6 +70,7 @@ from . import (
     vae as vae,
 )
 from .data import Observations, indexed_batches
+from .joint_restoration import JointRestoration, corrupted_images
 from .likelihoods import (
     BernoulliLikelihood,
     DiagonalGaussianLikelihood,
@@ -143,6 +147,7 @@ __all__ = [
     "GaussianMixturePrior",
     "GaussianPosterior",
     "IndependentBernoulliPrior",
+    "JointRestoration",
     "Observations",
     "PoissonGaussianNoise",
     "PoissonLikelihood",
@@ -162,6 +167,7 @@ __all__ = [
     "__version__",
     "conv_encoder",
     "corrupted_image",
+    "corrupted_images",
     "export_saved_model",
     "fit_prior",
     "frozen_features",

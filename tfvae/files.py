@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -44,6 +45,35 @@ def replacing(
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def replacing_path(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """Context manager for libraries that write files by their names.
+
+    It yields a temporary file of the same ending in the same folder, which
+    replaces `path` when the block ends. After an error `path` is unchanged and
+    the temporary file is removed.
+
+    Args:
+      path: The file to write, which need not exist; its folder must.
+    """
+    path = pathlib.Path(path)
+    handle, name = tempfile.mkstemp(suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    try:
+        yield pathlib.Path(name)
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def sync_folder(path: str | os.PathLike[str]) -> None:

@@ -25,12 +25,13 @@ from tfvae.data.images import (
     ValueRange,
     add_noise,
     crop_image,
+    crop_picture,
     drop_pixels,
-    load_image,
     read_mask,
     value_range_of,
 )
 from tfvae.data.source import Observations
+from tfvae.data.stacks import Channels, load_mask_page, load_page
 from tfvae.likelihoods import Likelihood
 from tfvae.noise import Noise
 from tfvae.ops.image_quality import psnr, ssim
@@ -191,6 +192,11 @@ class Restoration:
         observed = np.any(~np.isnan(self.image), axis=-1, keepdims=True)
         patches = extract_patches(observed, self.patch, self.stride)
         return np.any(patches, axis=1)
+
+    @property
+    def num_patches(self) -> int:
+        """Number of data points of `observations`."""
+        return int(np.count_nonzero(self._informed_rows()))
 
     @property
     def missing_fraction(self) -> float:
@@ -544,6 +550,9 @@ def corrupted_image(
     noise: Noise | None = None,
     strength: float = 1.0,
     seed: int = 0,
+    page: int | None = None,
+    axes: str | None = None,
+    channels: Channels | None = None,
 ) -> Restoration:
     """Loads an image, corrupts it as asked, and prepares its restoration.
 
@@ -587,6 +596,12 @@ def corrupted_image(
       strength: How far observed values are denoised: 1 for the model's
         estimate, 0 for the values themselves.
       seed: Seed of the corruption.
+      page: Number, from 0, of the page to restore of an image of several;
+        `clean` and `mask` have as many pages or one for all.
+      axes: The axes of an array or TIFF file where they are not known, such
+        as "CYX" for channels that come first, see `tfvae.data.open_stack`.
+      channels: "together" or "alone", whether a page has all channels of a
+        pixel or one, see `tfvae.data.open_stack`.
 
     Returns:
       The prepared restoration. It has a `clean` image, and so scores, if
@@ -597,16 +612,25 @@ def corrupted_image(
       FileNotFoundError: If a file does not exist.
       ValueError: If an argument is out of range or shapes do not fit.
     """
-    source = load_image(image)
-    reference = None if clean is None else load_image(clean)
+    source, num_pages = load_page(image, page, axes=axes, channels=channels)
+    reference = None
+    of_pages: Any = {
+        "axes": axes,
+        "channels": channels,
+        "num_pages": num_pages,
+    }
+    if clean is not None:
+        reference, _ = load_page(clean, page, **of_pages, name="clean")
+    if mask is not None:
+        mask = load_mask_page(mask, page, **of_pages)
     missing = _missing(mask, source, mask_threshold, mask_invert, mask_grow)
     if missing is not None and isinstance(mask, str) and mask == ALPHA:
         source = _with_opaque(source, missing)
     if reference is not None:
         _check_reference(reference, source)
     if crop is not None:
-        source = _cropped(source, crop)
-        reference = None if reference is None else _cropped(reference, crop)
+        source = crop_picture(source, crop)
+        reference = None if reference is None else crop_picture(reference, crop)
         missing = None if missing is None else crop_image(missing, crop)
     chosen = _chosen_range(value_range, source, reference)
     pixels = chosen.to_pixels(source.values)
@@ -641,7 +665,7 @@ def corrupted_image(
         is_masked=mask is not None,
         noise=noise,
         strength=strength,
-        name=_name(image),
+        name=_name(image) + (f"_page{page}" if num_pages > 1 else ""),
     )
 
 
@@ -658,16 +682,6 @@ def _check_reference(reference: Image, source: Image) -> None:
             "`clean` must have the units of `image`, whose dtype is "
             f"{dtypes[1]}, got dtype {dtypes[0]}"
         )
-
-
-def _cropped(image: Image, crop: tuple[int, int, int, int]) -> Image:
-    """Returns a region of an image with its metadata."""
-    alpha = image.alpha
-    if alpha is not None:
-        alpha = crop_image(alpha[..., None], crop)[..., 0]
-    return dataclasses.replace(
-        image, values=crop_image(image.values, crop), alpha=alpha
-    )
 
 
 def _chosen_range(

@@ -323,6 +323,11 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         (["--image={folder}/one.png", "--patch=3,a"], "`--patch` must be"),
         (["--image={folder}/one.png", "--mask_grow=1"], "`mask` must be given"),
         (["--image={folder}/one.png", "--value_range=a,b"], "`--value_range`"),
+        (["--image={folder}/one.png", "--pages=1-a"], "`--pages` must be numb"),
+        (["--image={folder}/one.png", "--pages=4-2"], "got '4-2'"),
+        (["--image={folder}/one.png", "--pages=1"], "`--pages` needs a folder"),
+        (["--image={folder}/one.png", "--joint"], "`--joint` needs a folder"),
+        (["--image={folder}/one.png", "--axes=YX"], "for an array or TIFF"),
         (["--image={folder}/one.png", "--value_range=2,1"], "`value_range` m"),
     )
     def test_wrong_picture_is_reported_in_one_line(self, argv, message):
@@ -428,6 +433,26 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         found = config.bindings(config.text())
         self.assertEqual(found["experiment.data"], "@corrupted_image()")
         self.assertEqual(found[expected[0]], expected[1])
+
+    def test_denoise_passes_pages_and_folders_on(self):
+        stack = self.folder / "stack.npy"
+        np.save(stack, np.zeros((6, 9, 9)))
+        run = f"--run_dir={self.folder / 'run'}"
+        with mock.patch("tfvae.runs.denoise_many.denoise_many") as called:
+            for image, *flags in (
+                (stack, "--pages=0-2,5,1", "--joint"),
+                (stack, "--axes=ZYX", "--channels=alone"),
+                (self.folder,),
+            ):
+                code, _, err = _call("denoise", f"--image={image}", *flags, run)
+                self.assertEqual(code, 0, err)
+        found = [call.kwargs for call in called.mock_calls]
+        self.assertEqual(found[0], {"pages": [0, 1, 2, 5], "joint": True})
+        self.assertEqual(found[1], {"pages": None, "joint": False})
+        self.assertEqual(found[2], {"pages": None, "joint": False})
+        params = called.mock_calls[1].args[1].gin_params
+        self.assertIn("corrupted_image.axes = 'ZYX'", params)
+        self.assertIn("corrupted_image.channels = 'alone'", params)
 
     def test_benchmark_takes_its_flags(self):
         with mock.patch("benchmarks.training.benchmark") as called:

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Sequence
 
 from tfvae.runs import config
+from tfvae.runs.denoise_many import Configuration
 
 _MODEL = (
     "FullyConnectedDecoder.hidden = (4,)",
@@ -37,6 +38,15 @@ def load_bars(*params: str) -> None:
 def load_picture(*params: str) -> None:
     """Configures `denoise` with a picture of 16 x 16 pixels."""
     _load("runs/denoise.gin", [*_MODEL, *_PICTURE], params)
+
+
+def pictures(image: str | pathlib.Path, *params: str) -> Configuration:
+    """Returns a configuration of `denoise_many` with small patches."""
+    given = [f"IMAGE = {str(image)!r}", "corrupted_image.patch = (4, 4)"]
+    return Configuration(
+        ["runs/denoise.gin"],
+        [*_MODEL, *given, "denoise.export = False", "fit.epochs = 1", *params],
+    )
 
 
 def _load(name: str, defaults: Sequence[str], params: Sequence[str]) -> None:

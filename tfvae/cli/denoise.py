@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Denoises or in-paints a single image, without any other training data.
+r"""Denoises or in-paints an image, without any other training data.
 
 Usage:
   tfvae denoise --image=photo.png --output=restored.png \
@@ -11,11 +11,16 @@ Usage:
       --run_dir=runs/house25
   tfvae denoise --image=cells.tif --noise=poisson-gaussian --offset=100 \
       --run_dir=runs/cells
+  tfvae denoise --image=stack.tif --output=restored.tif --joint \
+      --run_dir=runs/stack
+  tfvae denoise --image=photos --output=restored --run_dir=runs/photos
 
 The second example fills in the pixels where the mask is not black, and leaves
 all others exactly as they are; with --denoise they are denoised. Without mask,
 missing values (NaN) are filled in and all others denoised. The third example
-adds noise to a clean image and measures PSNR and SSIM of the result.
+adds noise to a clean image and measures PSNR and SSIM of the result. The last
+two restore all pages of a stack, by one model of all their patches, and all
+pictures of a folder, by a model each; what fails is reported and left out.
 
 The level of the noise is learned, unless --known_noise_std gives it. Noise of
 counts, such as photons, grows with the signal: --noise=poisson, or
@@ -52,6 +57,8 @@ _PARAMETERS = {
     "output": "denoise.output",
     "overwrite": "denoise.overwrite",
     "lossy": "denoise.lossy",
+    "axes": "corrupted_image.axes",
+    "channels": "corrupted_image.channels",
 }
 _POISSON = "poisson"
 _POISSON_GAUSSIAN = "poisson-gaussian"
@@ -72,7 +79,12 @@ def define(values: flags.FlagValues) -> None:
         "mask": "Image of the same size, not black where pixels are missing;"
         " or the word alpha, for the transparent parts of the image itself.",
         "output": "File to write the restored image to: PNG, TIFF, .npy, or"
-        " JPEG with quality 95.",
+        " JPEG with quality 95; a folder, if the image is one.",
+        "pages": "Pages of a stack to restore, numbered from 0, as in 0-4,7; by"
+        " default all. The others are copied unchanged.",
+        "axes": "Letter of each axis of an array (.npy) or TIFF stack, where"
+        " the file does not say it: Y rows, X columns, S red, green and blue, C"
+        " channels, T, Z or Q other pages, as in CYX.",
     }.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
     for name, text in {
@@ -114,6 +126,8 @@ def define(values: flags.FlagValues) -> None:
         "overwrite": "Let --output be a file that is read, such as --image.",
         "lossy": "Let --output be JPEG where observed values are to stay as"
         " they are.",
+        "joint": "Restore all pages or pictures by one model of the patches of"
+        " all, rather than by a model each.",
     }.items():
         flags.DEFINE_bool(name, None, text, flag_values=values)
     flags.DEFINE_bool(
@@ -155,6 +169,16 @@ def define(values: flags.FlagValues) -> None:
         flag_values=values,
     )
 
+    flags.DEFINE_enum(
+        "channels",
+        None,
+        ["together", "alone"],
+        "Whether channels are restored together, as parts of a patch, or each"
+        " alone. By default red, green and blue are together, and channels of a"
+        " microscope (axis C) alone.",
+        flag_values=values,
+    )
+
 
 def check(values: flags.FlagValues) -> None:
     """Raises a ValueError if there is nothing to restore."""
@@ -181,6 +205,25 @@ def check(values: flags.FlagValues) -> None:
         )
     _value_range(values)
     _patch(values)
+    _pages(values)
+
+
+def _pages(values: flags.FlagValues) -> list[int] | None:
+    """Returns the value of `--pages`; raises a ValueError for others."""
+    given = values.pages
+    if given is None:
+        return None
+    found: set[int] = set()
+    for one in given.split(","):
+        first, dash, last = one.strip().partition("-")
+        last = last if dash else first
+        if not (first.isdigit() and last.isdigit() and int(first) <= int(last)):
+            raise ValueError(
+                "`--pages` must be numbers from 0 and ranges of them, as in "
+                f"--pages=0-4,7, got {given!r}"
+            )
+        found |= set(range(int(first), int(last) + 1))
+    return sorted(found)
 
 
 def _patch(values: flags.FlagValues) -> tuple[int, int] | None:
@@ -227,11 +270,11 @@ def _noise_bindings(values: flags.FlagValues) -> list[str]:
 def main(values: flags.FlagValues) -> None:
     """Runs the subcommand."""
     from tfvae.runs import config
-    from tfvae.runs.denoise import HALF_CYCLE, denoise, schedule_bindings
+    from tfvae.runs.denoise import denoise
+    from tfvae.runs.denoise_many import Configuration, denoise_many, has_many
 
     gin_files = config.with_data(values.gin_file, "runs/denoise.gin")
-    bindings = schedule_bindings(values.run_dir, values.epochs)
-    bindings += _noise_bindings(values)
+    bindings = _noise_bindings(values)
     bindings += console.bindings(values, _PARAMETERS | _OF_POISSON)
     if values.denoise is not None:
         bindings.append(f"corrupted_image.keep_observed = {not values.denoise}")
@@ -241,8 +284,21 @@ def main(values: flags.FlagValues) -> None:
     value_range = _value_range(values)
     if value_range is not None:
         bindings.append(f"corrupted_image.value_range = {value_range!r}")
-    may_be_idle = [HALF_CYCLE] if values.epochs is not None else []
-    config.load(
-        gin_files, bindings, function="denoise", may_be_idle=may_be_idle
-    )
+    configuration = Configuration(gin_files, bindings, values.epochs)
+    configuration.load(values.run_dir)
+    pages = _pages(values)
+    if has_many():
+        denoise_many(
+            values.run_dir,
+            configuration,
+            pages=pages,
+            joint=bool(values.joint),
+        )
+        return
+    if values.joint or pages not in (None, [0]):
+        raise ValueError(
+            f"`--{'joint' if values.joint else 'pages'}` needs a folder or an "
+            "image of several pages, got "
+            f"{config.value('corrupted_image.image')}"
+        )
     denoise(values.run_dir)

@@ -21,7 +21,7 @@ from tfvae.cli import console, listing
 
 COMMANDS = {
     "train": ("tfvae.cli.train", "train a model on data points"),
-    "denoise": ("tfvae.cli.denoise", "denoise or in-paint a single image"),
+    "denoise": ("tfvae.cli.denoise", "denoise or in-paint pictures"),
     "evaluate": ("tfvae.cli.evaluate", "evaluate a run on held-out data"),
     "export": ("tfvae.cli.export", "export a run for TensorFlow Serving"),
     "optimize": (

@@ -11,9 +11,12 @@ from . import (
     image_sources,
     images,
     molecules,
+    openexr,
     selfies,
     source,
     splits,
+    stack_encoding,
+    stacks,
     tfds,
     weighted,
 )
@@ -42,6 +45,8 @@ from .molecules import molecule_file, molecule_sequences
 from .source import Observations, split_test
 from .splits import resplit_images
 from .squares import square_images, squares
+from .stack_encoding import write_stack
+from .stacks import Stack, open_stack
 from .tfds import tfds_images
 from .weighted import WeightedBatches, loss_weighted_batches
 
@@ -56,14 +61,18 @@ __all__ = [
     "image_sources",
     "images",
     "molecules",
+    "openexr",
     "selfies",
     "source",
     "splits",
+    "stack_encoding",
+    "stacks",
     "tfds",
     "weighted",
     "EMBEDDED_IMAGES",
     "Image",
     "Observations",
+    "Stack",
     "ValueRange",
     "WeightedBatches",
     "add_noise",
@@ -81,6 +90,7 @@ __all__ = [
     "load_image",
     "molecule_file",
     "molecule_sequences",
+    "open_stack",
     "loss_weighted_batches",
     "read_image",
     "read_mask",
@@ -93,5 +103,6 @@ __all__ = [
     "tfds_images",
     "value_range_of",
     "write_image",
+    "write_stack",
     "write_values",
 ]

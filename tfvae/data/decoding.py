@@ -8,6 +8,7 @@ resolution). What can not be interpreted with certainty is refused by name.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import math
@@ -17,6 +18,7 @@ import re
 import struct
 import tokenize
 import zlib
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import imagecodecs
@@ -25,6 +27,7 @@ import PIL.Image
 import PIL.ImageCms
 import tifffile
 
+from tfvae.data import openexr
 from tfvae.data.formats import Image, Resolution, from_array, load_npy
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -56,19 +59,41 @@ def read(path: str | os.PathLike[str]) -> Image:
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"`path` must be an image file, got {path!s}")
-    try:
+    with explained(path):
         image = _decoded(path)
+    check_finite(image, path)
+    return image
+
+
+@contextlib.contextmanager
+def explained(path: pathlib.Path) -> Iterator[None]:
+    """Converts what decoders raise on a damaged file.
+
+    Raises:
+      ValueError: With the name of the file.
+    """
+    try:
+        yield
     except _DECODING_ERRORS as error:
         reason = str(error).split("\n")[0] or type(error).__name__
         raise ValueError(
             f"`path` must be a readable image, got {path!s}: {reason}"
         ) from error
+
+
+def check_finite(image: Image, path: str | os.PathLike[str]) -> None:
+    """Raises a ValueError if an image of a file has infinite values."""
     if np.isinf(image.values).any():
         raise ValueError(
             "`path` must hold finite values (NaN marks a missing entry), got "
             f"infinite ones in {path!s}"
         )
-    return image
+
+
+def is_tiff(path: pathlib.Path) -> bool:
+    """Returns whether a file begins as TIFF files do."""
+    with open(path, "rb") as file:
+        return file.read(4) in _TIFF_SIGNATURES
 
 
 def _decoded(path: pathlib.Path) -> Image:
@@ -79,7 +104,7 @@ def _decoded(path: pathlib.Path) -> Image:
     if head.startswith(_TIFF_SIGNATURES):
         return _read_tiff(path)
     if head.startswith(_EXR_SIGNATURE):
-        raise ValueError("OpenEXR is not supported; convert it to float TIFF")
+        return openexr.read(path)
     if re.match(rb"P[36]\s", head) and _maximum_of_ppm(path) > 255:
         raise ValueError(
             "PPM of more than 8 bits is not supported; convert it to PNG or "
@@ -107,14 +132,17 @@ def _maximum_of_ppm(path: pathlib.Path) -> int:
     return int(text.split(maxsplit=4)[3])
 
 
-def _read_with_pillow(path: pathlib.Path, array: np.ndarray | None) -> Image:
+def _read_with_pillow(
+    path: pathlib.Path, array: np.ndarray | None, frame: int = 0
+) -> Image:
     """Reads a file; `array` has its pixels if Pillow can not hold them."""
     with PIL.Image.open(path) as picture:
+        picture.seek(frame)
         picture.load()
         notes = []
         num_frames = getattr(picture, "n_frames", 1)
         if num_frames > 1:
-            notes.append(f"frame 1 of {num_frames}")
+            notes.append(f"frame {frame + 1} of {num_frames}")
         profile = picture.info.get("icc_profile") or None
         if array is None:
             array, alpha, profile = _pillow_values(picture, profile, notes)
@@ -130,7 +158,7 @@ def _read_with_pillow(path: pathlib.Path, array: np.ndarray | None) -> Image:
         Image(
             array,
             alpha,
-            icc_profile=_fitting_profile(profile, array.shape[2], notes),
+            icc_profile=fitting_profile(profile, array.shape[2], notes),
             resolution=resolution,
             is_lossy=is_lossy,
             notes=tuple(notes),
@@ -242,7 +270,7 @@ def _srgb(profile: bytes | None, mode: str) -> bytes | None:
     return PIL.ImageCms.ImageCmsProfile(created).tobytes()
 
 
-def _fitting_profile(
+def fitting_profile(
     profile: bytes | None, num_channels: int, notes: list[str]
 ) -> bytes | None:
     """Returns the profile if it is of this number of channels."""
@@ -258,39 +286,57 @@ def _fitting_profile(
 
 def _read_tiff(path: pathlib.Path) -> Image:
     with tifffile.TiffFile(path) as file:
-        page = file.pages.first
         notes = []
         if len(file.pages) > 1:
             notes.append(f"page 1 of {len(file.pages)}")
-        kind = page.photometric
-        if kind == tifffile.PHOTOMETRIC.YCBCR or (
-            kind == tifffile.PHOTOMETRIC.SEPARATED and page.dtype == np.uint8
-        ):
-            image = _read_with_pillow(path, None)  # Turned already.
-            kept = [note for note in image.notes if "frame 1" not in note]
-            return dataclasses.replace(image, notes=(*notes, *kept))
-        array = page.asarray()
-        if page.axes in ("SYX", "YXS"):
-            array = np.moveaxis(array, 0, -1) if page.axes[0] == "S" else array
-        elif page.axes != "YX":
-            raise ValueError(f"TIFF pages of axes {page.axes} are not an image")
-        array = array[..., None] if array.ndim == 2 else array
-        array = _by_photometric(page, array, notes)
-        array, alpha, is_premultiplied = _split_extra_samples(
-            page, array, notes
-        )
-        profile = page.tags.valueof(34675)
-        return _oriented(
-            Image(
-                array.astype(array.dtype.newbyteorder("="), copy=False),
-                alpha,
-                is_premultiplied,
-                _fitting_profile(profile, array.shape[2], notes),
-                _tiff_resolution(page),
-                notes=tuple(notes),
-            ),
-            page.tags.valueof(_ORIENTATION, 1),
-        )
+        return tiff_image(path, file.pages.first, None, notes)
+
+
+def tiff_image(
+    path: pathlib.Path,
+    page: tifffile.TiffPage,
+    array: np.ndarray | None = None,
+    notes: Sequence[str] = (),
+) -> Image:
+    """Decodes one page of a TIFF file.
+
+    Args:
+      path: The file.
+      page: The page, or one of the same tags.
+      array: The samples in the axes of the page; None to read them.
+      notes: What to note of the image first.
+
+    Raises:
+      ValueError: If the page is of a kind that is not supported.
+    """
+    notes = list(notes)
+    kind = page.photometric
+    if kind == tifffile.PHOTOMETRIC.YCBCR or (
+        kind == tifffile.PHOTOMETRIC.SEPARATED and page.dtype == np.uint8
+    ):
+        image = _read_with_pillow(path, None, page.index)  # Turned already.
+        kept = [one for one in image.notes if not one.startswith("frame ")]
+        return dataclasses.replace(image, notes=(*notes, *kept))
+    array = page.asarray() if array is None else array
+    if page.axes in ("SYX", "YXS"):
+        array = np.moveaxis(array, 0, -1) if page.axes[0] == "S" else array
+    elif page.axes != "YX":
+        raise ValueError(f"TIFF pages of axes {page.axes} are not an image")
+    array = array[..., None] if array.ndim == 2 else array
+    array = _by_photometric(page, array, notes)
+    array, alpha, is_premultiplied = _split_extra_samples(page, array, notes)
+    profile = page.tags.valueof(34675)
+    return _oriented(
+        Image(
+            array.astype(array.dtype.newbyteorder("="), copy=False),
+            alpha,
+            is_premultiplied,
+            fitting_profile(profile, array.shape[2], notes),
+            _tiff_resolution(page),
+            notes=tuple(notes),
+        ),
+        page.tags.valueof(_ORIENTATION, 1),
+    )
 
 
 def _by_photometric(

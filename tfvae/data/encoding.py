@@ -15,12 +15,17 @@ import numpy as np
 import PIL.Image
 import tifffile
 
+from tfvae.data import openexr
 from tfvae.data.formats import SUFFIXES, Image, alpha_limit
 
 JPEG_QUALITY = 95
 """Quality of the JPEG files written, without subsampling of colours."""
 
-_TIFF_SUFFIXES = (".tif", ".tiff")
+TIFF_SUFFIXES = (".tif", ".tiff")
+"""Endings of TIFF files."""
+
+# Kinds that hold another number of channels than grey or RGB.
+_CHANNELS = {".gif": (1,), ".pbm": (), ".pgm": (1,), ".ppm": (3,)}
 _PNG_HEADER_BYTES = 33  # The signature and the chunk IHDR.
 
 
@@ -36,18 +41,22 @@ def why_unsuitable(
       has_alpha: Whether there is an alpha channel.
     """
     suffix, dtype = suffix.lower(), np.dtype(dtype)
-    if suffix in _TIFF_SUFFIXES:
+    if suffix in TIFF_SUFFIXES:
         return None
     if suffix == ".npy":
         if num_channels > 3:  # They may be taken for RGBA.
             return f"{num_channels} channels"
         return "an alpha channel" if has_alpha else None
-    deepest = (np.uint8, np.uint16) if suffix == ".png" else (np.uint8,)
-    if dtype not in deepest:
+    held: tuple[Any, ...] = (np.uint8,)
+    if suffix == ".png":
+        held = np.uint8, np.uint16
+    elif suffix == openexr.SUFFIX:
+        held = openexr.DTYPES
+    if dtype not in held:
         return f"values of dtype {dtype}"
-    if num_channels not in (1, 3):
+    if num_channels not in _CHANNELS.get(suffix, (1, 3)):
         return f"{num_channels} channels"
-    if has_alpha and suffix not in (".png", ".webp"):
+    if has_alpha and suffix not in (".png", ".webp", openexr.SUFFIX):
         return "an alpha channel"
     return None
 
@@ -79,8 +88,10 @@ def write(path: str | os.PathLike[str], image: Image, suffix: str) -> None:
         raise ValueError(f"`path` must be able to hold {reason}, got {path!s}")
     if suffix == ".npy":
         np.save(path, image.values)
-    elif suffix in _TIFF_SUFFIXES:
+    elif suffix in TIFF_SUFFIXES:
         _write_tiff(path, image)
+    elif suffix == openexr.SUFFIX:
+        openexr.write(path, image)
     elif image.values.dtype == np.uint16:
         pathlib.Path(path).write_bytes(_deep_png(image))
     else:
@@ -88,31 +99,36 @@ def write(path: str | os.PathLike[str], image: Image, suffix: str) -> None:
 
 
 def _write_tiff(path: str | os.PathLike[str], image: Image) -> None:
+    samples, settings = tiff_samples(image)
+    tifffile.imwrite(path, samples, metadata=None, **settings)
+
+
+def tiff_samples(image: Image) -> tuple[np.ndarray, dict[str, Any]]:
+    """Returns what a TIFF page holds of an image.
+
+    Returns:
+      The samples, `[height, width]` or `[height, width, samples]`, alpha last,
+      and the settings of `tifffile.imwrite` that say what they are.
+    """
     values = image.values
     num_colours = 3 if values.shape[2] >= 3 else 1
     extra = ["unspecified"] * (values.shape[2] - num_colours)
     if image.alpha is not None:
         values = np.concatenate([values, image.alpha[..., None]], axis=-1)
         extra.append("assocalpha" if image.is_premultiplied else "unassalpha")
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = {
+        "photometric": "rgb" if num_colours == 3 else "minisblack",
+        "planarconfig": None if values.shape[2] == 1 else "contig",
+        "iccprofile": image.icc_profile,
+    }
     if image.resolution is not None:
         horizontal, vertical, unit = image.resolution
         code = {"none": 1, "inch": 2, "cm": 3}[unit]
-        settings = {
-            "resolution": (horizontal, vertical),
-            "resolutionunit": code,
-        }
+        settings["resolution"] = horizontal, vertical
+        settings["resolutionunit"] = code
     if extra:
         settings["extrasamples"] = extra
-    tifffile.imwrite(
-        path,
-        values[..., 0] if values.shape[2] == 1 else values,
-        photometric="rgb" if num_colours == 3 else "minisblack",
-        planarconfig=None if values.shape[2] == 1 else "contig",
-        iccprofile=image.icc_profile,
-        metadata=None,
-        **settings,
-    )
+    return values[..., 0] if values.shape[2] == 1 else values, settings
 
 
 def straight(image: Image) -> Image:
@@ -134,8 +150,12 @@ def straight(image: Image) -> Image:
     )
 
 
-def _stacked(image: Image) -> np.ndarray:
-    """Returns values and alpha as one array, without an axis of length 1."""
+def interleaved(image: Image) -> np.ndarray:
+    """Returns colours and straight alpha as one array.
+
+    Returns:
+      `[height, width]` or `[height, width, 2 to 4]`, contiguous.
+    """
     image = straight(image)
     array = image.values
     if image.alpha is not None:
@@ -146,7 +166,7 @@ def _stacked(image: Image) -> np.ndarray:
 
 def _deep_png(image: Image) -> bytes:
     """Encodes a 16-bit PNG, and inserts its metadata after the header."""
-    encoded = bytes(imagecodecs.png_encode(_stacked(image)))
+    encoded = bytes(imagecodecs.png_encode(interleaved(image)))
     chunks = b""
     if image.icc_profile is not None:
         content = b"ICC Profile\0\0" + zlib.compress(image.icc_profile)
@@ -179,4 +199,4 @@ def _write_with_pillow(
     dpi = None if image.resolution is None else image.resolution.per_inch()
     if dpi is not None:
         settings["dpi"] = dpi
-    PIL.Image.fromarray(_stacked(image)).save(path, **settings)
+    PIL.Image.fromarray(interleaved(image)).save(path, **settings)

@@ -14,6 +14,7 @@ WHITE = 255.0
 
 SUFFIXES = (
     ".bmp",
+    ".exr",
     ".gif",
     ".jp2",
     ".jpeg",
@@ -122,7 +123,12 @@ def from_array(array: np.ndarray) -> Image:
         if array.ndim == 3 and array.shape[2] == 4:
             hint = " (of RGBA, give the first three channels)"
         elif array.ndim == 3 and array.shape[0] in (1, 2, 3, 4):
-            hint = " (channels come last: np.moveaxis(array, 0, -1))"
+            hint = (
+                " (channels come last: np.moveaxis(array, 0, -1); or give "
+                "axes='SYX' for colours, 'QYX' for pages)"
+            )
+        elif array.ndim in (3, 4):
+            hint = " (of several pages, give one, as in page=0)"
         raise ValueError(
             "an image must have shape [height, width] or "
             f"[height, width, 1 to 3], not {array.shape}{hint}"

@@ -8,10 +8,10 @@ whose black is 0 and whose white is 255. NaN marks a missing entry.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import pathlib
-import tempfile
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ import scipy.ndimage
 import skimage.data
 import skimage.transform
 
+from tfvae import files
 from tfvae.data import decoding, encoding, formats
 from tfvae.data.formats import SUFFIXES as IMAGE_SUFFIXES
 from tfvae.data.formats import WHITE, Image
@@ -145,17 +146,8 @@ def write_values(path: str | os.PathLike[str], image: Image) -> None:
     Raises:
       ValueError: If the format can not hold the image.
     """
-    path = pathlib.Path(path)
-    # In the same directory, so that the replacement is one atomic step.
-    handle, temporary = tempfile.mkstemp(suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    try:
-        encoding.write(temporary, image, path.suffix)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with files.replacing_path(path) as temporary:
+        encoding.write(temporary, image, temporary.suffix)
 
 
 def write_image(
@@ -209,12 +201,6 @@ def shown_channels(image: np.ndarray) -> np.ndarray:
       image: `[height, width, channels]`.
     """
     return image[..., : 3 if image.shape[-1] >= 3 else 1]
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def read_mask(
@@ -376,6 +362,21 @@ def crop_image(
             f"{image.shape[0]} x {image.shape[1]} image, got {crop!r}"
         )
     return image[top : top + height, left : left + width].copy()
+
+
+def crop_picture(image: Image, crop: tuple[int, int, int, int]) -> Image:
+    """Cuts a region out of an image and its alpha, with its metadata.
+
+    Args:
+      image: The image.
+      crop: See `crop_image`.
+    """
+    alpha = image.alpha
+    if alpha is not None:
+        alpha = crop_image(alpha[..., None], crop)[..., 0]
+    return dataclasses.replace(
+        image, values=crop_image(image.values, crop), alpha=alpha
+    )
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

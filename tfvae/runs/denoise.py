@@ -15,13 +15,28 @@ import numpy as np
 from tfvae import files, plots, typed_gin
 from tfvae.callbacks import Observation
 from tfvae.data import encoding, images
+from tfvae.joint_restoration import JointRestoration
 from tfvae.ops import residuals
 from tfvae.restoration import Restoration
 from tfvae.runs import config, identity, summaries
 from tfvae.runs.experiment import Experiment, experiment, fit
 from tfvae.runs.run_directory import RunDirectory
 
-OUTPUT_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".jpg", ".jpeg")
+OUTPUT_SUFFIXES = (
+    ".png",
+    ".tif",
+    ".tiff",
+    ".npy",
+    ".jpg",
+    ".jpeg",
+    ".exr",
+    ".webp",
+    ".jp2",
+    ".bmp",
+    ".gif",
+    ".pgm",
+    ".ppm",
+)
 """Endings of the files that a restored image can be written to."""
 
 _INPUTS = "inputs.json"
@@ -92,13 +107,13 @@ def denoise(
     run = RunDirectory(run_dir)
     with run.locked_for_training() as is_finished:
         if output is not None:
-            _check_place(output, overwrite)
+            check_place(output, overwrite)
         if is_finished:
             run.refuse_others(identity.TRAINING)
             _copy_restored(run, output, lossy)
             return summaries.report_finished(run)
         parts = experiment()
-        if parts.restoration is None:
+        if not isinstance(parts.restoration, Restoration):
             raise ValueError(
                 "`experiment.data` must be an image to restore, such as "
                 "@corrupted_image(), got data points; use `tfvae train` for "
@@ -106,8 +121,8 @@ def denoise(
             )
         print(parts.restoration.describe(), flush=True)
         if output is not None:
-            _check_kind(output, parts.restoration, lossy)
-        _check_inputs(run, parts.restoration)
+            check_kind(output, parts.restoration, lossy)
+        check_inputs(run, parts.restoration)
         observer = _Observer(run, parts, parts.restoration)
         rows = fit(run, parts, observer)
         summaries.announce_end(export)
@@ -168,7 +183,7 @@ class _Observer:
         return self._last[1]
 
 
-def _check_place(output: str, overwrite: bool) -> None:
+def check_place(output: str, overwrite: bool) -> None:
     """Raises an error if no file could be written to `output`."""
     path = pathlib.Path(output)
     if path.suffix.lower() not in OUTPUT_SUFFIXES:
@@ -202,7 +217,7 @@ def _check_place(output: str, overwrite: bool) -> None:
             )
 
 
-def _check_kind(output: str, restoration: Restoration, lossy: bool) -> None:
+def check_kind(output: str, restoration: Restoration, lossy: bool) -> None:
     """Raises a ValueError if `output` could not hold the restored image."""
     suffix = pathlib.Path(output).suffix.lower()
     source = restoration.source
@@ -228,7 +243,9 @@ def _check_kind(output: str, restoration: Restoration, lossy: bool) -> None:
         )
 
 
-def _check_inputs(run: RunDirectory, restoration: Restoration) -> None:
+def check_inputs(
+    run: RunDirectory, restoration: Restoration | JointRestoration
+) -> None:
     """Checks that a started run is of these files; records them for a new one.
 
     Raises:
@@ -258,10 +275,10 @@ def _check_inputs(run: RunDirectory, restoration: Restoration) -> None:
 def _copy_restored(run: RunDirectory, output: str | None, lossy: bool) -> None:
     """Copies the restored image of a finished run to `output`, if any."""
     restoration = config.evaluated("experiment.data")
-    _check_inputs(run, restoration)
+    check_inputs(run, restoration)
     if output is None:
         return
-    _check_kind(output, restoration, lossy)
+    check_kind(output, restoration, lossy)
     path = _restored_path(run, restoration)
     if not path.exists():
         raise FileNotFoundError(
@@ -365,3 +382,21 @@ def _scores(restoration: Restoration, restored: np.ndarray) -> dict[str, float]:
         **after,
         **{f"corrupted_{name}": value for name, value in before.items()},
     }
+
+
+def write_restored(
+    run: RunDirectory, restoration: Restoration, restored: np.ndarray
+) -> dict[str, float]:
+    """Writes one of several pictures that a model has restored.
+
+    Args:
+      run: Folder of the picture, which is created.
+      restoration: The restoration of the picture.
+      restored: `[height, width, channels]` on 0..255.
+
+    Returns:
+      PSNR and SSIM before and after, if there is a clean image.
+    """
+    run.figures.mkdir(parents=True, exist_ok=True)
+    _draw(run, restoration, restored)
+    return _scores(restoration, restored)

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Any
 
 import numpy as np
 
 from tfvae import typed_gin
+from tfvae.joint_restoration import JointRestoration
 from tfvae.runs import config, summaries
-from tfvae.runs.experiment import experiment
+from tfvae.runs.experiment import Experiment, experiment
 from tfvae.runs.run_directory import RunDirectory
 
 
@@ -64,23 +66,24 @@ def evaluate(
                 )
             error = np.nanmean((reconstructed - points) ** 2)
             figures["reconstruction_rmse"] = float(np.sqrt(error))
-            if (
-                parts.restoration is not None
-                and parts.restoration.clean is not None
-            ):
-                estimates = model.stored_reconstruction(
-                    data.train, np.arange(data.num_data)
-                )
-                figures.update(
-                    parts.restoration.score(
-                        parts.restoration.restore(estimates)
-                    )
-                )
+            figures.update(_scores(parts))
         path = run.write_json("evaluation.json", figures)
     summaries.print_figures(figures)
     print(f"wrote {path}")
     summaries.print_unused(config.unused("evaluate"))
     return figures
+
+
+def _scores(parts: Experiment) -> dict[str, float]:
+    """Returns the scores of what is restored, if there is a clean image."""
+    restoration = parts.restoration
+    estimate = functools.partial(summaries.stored_estimates, parts)
+    if isinstance(restoration, JointRestoration):
+        return restoration.score(restoration.restore(estimate))
+    if restoration is None or restoration.clean is None:
+        return {}
+    estimates = estimate(slice(0, parts.observations.num_data))
+    return restoration.score(restoration.restore(estimates))
 
 
 def _evenly(points: np.ndarray, count: int | None) -> np.ndarray:

@@ -19,6 +19,7 @@ import tfvae.checkpoints
 import tfvae.schedules
 from tfvae import typed_gin
 from tfvae.data import Observations
+from tfvae.joint_restoration import JointRestoration
 from tfvae.latent_model import LatentModel
 from tfvae.likelihoods import GaussianLikelihood, Likelihood
 from tfvae.optimizers import FusedAdam
@@ -40,8 +41,8 @@ class Experiment(NamedTuple):
 
     model: LatentModel
     observations: Observations
-    restoration: Restoration | None
-    """The restoration of the image whose patches are the data, or None."""
+    restoration: Restoration | JointRestoration | None
+    """The restoration of the images whose patches are the data, or None."""
     seed: int
 
 
@@ -62,7 +63,7 @@ class Experiment(NamedTuple):
 )
 def experiment(
     *,
-    data: Observations | Restoration = gin.REQUIRED,
+    data: Observations | Restoration | JointRestoration = gin.REQUIRED,
     model: Callable[..., LatentModel] = TVAE,
     decoder: Callable[..., keras.layers.Layer] = gin.REQUIRED,
     likelihood: Callable[[], Likelihood] = GaussianLikelihood,
@@ -72,7 +73,7 @@ def experiment(
     """Builds the configured model for the configured data.
 
     Args:
-      data: Data points, or the restoration of an image that provides them.
+      data: Data points, or the restoration of images that provides them.
       model: Called with the decoder, the likelihood, the number of data
         points and the seed.
       decoder: Called with the number of outputs.
@@ -97,8 +98,9 @@ def experiment(
             "`experiment.seed` must be an integer from 0 to 2**32 - 1, got "
             f"{seed!r}."
         )
-    restoration, observations = None, data
-    if isinstance(data, Restoration):
+    restoration: Restoration | JointRestoration | None = None
+    observations = data
+    if isinstance(data, Restoration | JointRestoration):
         restoration, observations = data, data.observations()
     if not isinstance(observations, Observations):
         raise TypeError(
@@ -109,7 +111,7 @@ def experiment(
         restoration, observations = None, _thinned(observations, max_points)
     keras.utils.set_random_seed(seed)
     noise = likelihood()
-    if isinstance(data, Restoration):
+    if isinstance(data, Restoration | JointRestoration):
         noise = data.likelihood(noise)
     built = model(
         decoder(noise.num_outputs(observations.num_observed)),

@@ -27,6 +27,9 @@ from tfvae.runs import config, identity
 STUDY = "study.json"
 """File of a study folder that lists its cells."""
 
+PICTURES = "pictures.json"
+"""File of a folder of restorations that lists its pictures."""
+
 _PACKAGES = (
     "tfvae",
     "tensorflow",
@@ -43,6 +46,7 @@ class Kind(enum.Enum):
     TRAINING = "a training run", ("metrics.csv", "summary.json", "checkpoints")
     OPTIMIZATION = "an optimisation", (LEDGER,)
     STUDY = "a study", (STUDY,)
+    PICTURES = "restorations of several pictures", (PICTURES,)
 
 
 class UnexpectedError(Exception):

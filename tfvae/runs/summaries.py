@@ -56,6 +56,21 @@ def reconstructions(model: LatentModel, points: np.ndarray) -> np.ndarray:
     )
 
 
+def stored_estimates(parts: Experiment, rows: slice) -> np.ndarray:
+    """Returns the posterior means of training points, from their states.
+
+    Args:
+      parts: A trained TVAE and its data.
+      rows: The points, as a slice of all with both ends.
+
+    Returns:
+      `[n, D]`.
+    """
+    return parts.model.stored_reconstruction(
+        parts.observations.train[rows], np.arange(rows.start, rows.stop)
+    )
+
+
 def inferred(
     model: LatentModel, points: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -247,3 +262,20 @@ def print_figures(figures: Mapping[str, Any]) -> None:
     for name, value in shown.items():
         text = f"{value:.6g}" if isinstance(value, float) else f"{value}"
         print(f"  {name:{width}}  {text}")
+
+
+def print_scores(results: Mapping[str, Mapping[str, float]]) -> None:
+    """Prints PSNR of each picture that has one, and the mean.
+
+    Args:
+      results: Scores by the name of the picture.
+    """
+    scored = {name: one for name, one in results.items() if "psnr" in one}
+    for name, one in scored.items():
+        before = ""
+        if "corrupted_psnr" in one:
+            before = f"{one['corrupted_psnr']:.2f} -> "
+        print(f"  {name}: PSNR {before}{one['psnr']:.2f} dB")
+    if len(scored) > 1:
+        mean = np.mean([one["psnr"] for one in scored.values()])
+        print(f"  mean of {len(scored)}: PSNR {mean:.2f} dB", flush=True)
