@@ -52,7 +52,7 @@ setuptools.setup(
     # The gin files stand at the root of a clone, and are installed as data.
     package_dir={"tfvae.gin": "gin"},
     package_data={
-        "": ["*.pyi", "py.typed"],
+        "": ["*.html", "*.pyi", "py.typed"],
         **{package: ["*.gin"] for package in _GIN_PACKAGES},
     },
     entry_points={"console_scripts": ["tfvae = tfvae.cli.main:main"]},

@@ -16,7 +16,7 @@ from tfvae import plots, typed_gin
 from tfvae.callbacks import Observation
 from tfvae.data import encoding, images
 from tfvae.restoration import Restoration
-from tfvae.runs import config, identity, summaries
+from tfvae.runs import config, identity, restoration_page, summaries
 from tfvae.runs.experiment import Experiment, experiment, fit
 from tfvae.runs.run_directory import RunDirectory
 
@@ -63,9 +63,10 @@ def denoise(
 
     During training, figures/restored_latest.png has the image as restored so
     far; at the end, figures/restored.png has it in its own dtype, or
-    restored.tif where PNG can not hold that. Call it again with the same
-    configuration and files to resume an interrupted run; a finished run is not
-    changed, and its image is written to `output`.
+    restored.tif where PNG can not hold that, and report.html shows the run on a
+    page. Call it again with the same configuration and files to resume an
+    interrupted run; a finished run is not changed, and its image is written to
+    `output`.
 
     Args:
       run_dir: Folder of the run, see `RunDirectory`.
@@ -121,6 +122,11 @@ def denoise(
         final.update(_scores(parts.restoration, restored))
         final.update(_noise(parts.restoration, rows[-1]))
         summary = run.write_summary(rows, final, parts.seed)
+        with run.our_errors():
+            page = restoration_page.write(
+                run, parts.restoration, restored, rows
+            )
+        print(f"wrote {page}, which a browser shows: before, after, residual")
         summaries.report(run, summary)
         summaries.print_unused(config.unused("denoise"))
     return summary
@@ -254,6 +260,7 @@ def _copy_restored(run: RunDirectory, output: str | None, lossy: bool) -> None:
     """Copies the restored image of a finished run to `output`, if any."""
     restoration = config.evaluated("experiment.data")
     _check_inputs(run, restoration)
+    _add_page(run, restoration)
     if output is None:
         return
     _check_kind(output, restoration, lossy)
@@ -265,6 +272,19 @@ def _copy_restored(run: RunDirectory, output: str | None, lossy: bool) -> None:
         )
     images.write_values(output, images.read_image(path))
     print(f"wrote {output}, a copy of {path}")
+
+
+def _add_page(run: RunDirectory, restoration: Restoration) -> None:
+    """Writes the page of a finished run without it, if its files remain."""
+    path = _restored_path(run, restoration)
+    if restoration_page.is_current(run) or not (
+        path.exists() and run.metrics.exists()
+    ):
+        return
+    values = images.read_image(path).values
+    restored = restoration.value_range.to_pixels(values)
+    rows = restoration_page.read_rows(run)
+    restoration_page.write(run, restoration, restored, rows)
 
 
 def _restored_path(run: RunDirectory, restoration: Restoration) -> pathlib.Path:
