@@ -104,6 +104,8 @@ setuptools.setup(
             "pytest>=9.0,<10",
             "pytest-xdist>=3.8,<4",
             "ruff>=0.17.5,<0.18",
+            # Opens pages in a browser.
+            "selenium>=4.25,<5",
         ],
     },
     classifiers=[

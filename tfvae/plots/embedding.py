@@ -77,7 +77,7 @@ def embedded(picture: np.ndarray) -> Embedded:
     if is_lossy:
         image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     else:
-        image.save(buffer, "PNG", optimize=True)
+        image.save(buffer, "PNG")
     kind = "jpeg" if is_lossy else "png"
     content = base64.b64encode(buffer.getvalue()).decode("ascii")
     return Embedded(
