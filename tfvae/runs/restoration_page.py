@@ -326,8 +326,7 @@ def _detail(outcome: Outcome) -> Panel | None:
     top, left, size = plots.busiest_region(
         images.shown_channels(reference), _DETAIL_PIXELS
     )
-    height, width = reference.shape[:2]
-    if size >= min(height, width):
+    if size == max(reference.shape[:2]):
         return None
     figures = "\n".join(
         "<figure>"
