@@ -68,21 +68,18 @@ PICTURES: dict[str, Callable[[], np.ndarray]] = {
 
 
 def noise_std(values: np.ndarray) -> float:
-    """Estimates the standard deviation of white noise.
+    """Estimates the standard deviation of noise, white or not.
 
-    From the median magnitude of second differences along both axes, which are
-    small where a picture is smooth.
-
-    Reference: J. Immerkaer, Fast Noise Variance Estimation, Computer Vision and
-    Image Understanding 64(2), 1996, with a median in place of the mean.
+    Of all windows of 8 x 8 pixels a tenth has a smaller standard deviation:
+    those where the picture is flat. Second differences, which estimators of
+    white noise go by, find a fifth of the noise of a computed tomography, as
+    neighbouring pixels have nearly the same.
 
     Args:
       values: `[height, width]`.
     """
-    differences = np.diff(np.diff(values, 2, axis=0), 2, axis=1)
-    # (1, -2, 1) along both axes multiplies the variance by 6 * 6; half of a
-    # normal distribution is within 0.6745 standard deviations.
-    return float(np.median(np.abs(differences))) / 6.0 / 0.6745
+    windows = np.lib.stride_tricks.sliding_window_view(values, (8, 8))
+    return float(np.percentile(windows.std(axis=(-2, -1)), 10.0))
 
 
 def non_local_means(values: np.ndarray, std: float) -> np.ndarray:
