@@ -54,7 +54,7 @@ setuptools.setup(
     # The gin files stand at the root of a clone, and are installed as data.
     package_dir={"tfvae.gin": "gin"},
     package_data={
-        "": ["*.pyi", "py.typed"],
+        "": ["*.html", "*.pyi", "py.typed"],
         **{package: ["*.gin"] for package in _GIN_PACKAGES},
     },
     entry_points={"console_scripts": ["tfvae = tfvae.cli.main:main"]},
@@ -109,6 +109,8 @@ setuptools.setup(
             "pytest>=9.0,<10",
             "pytest-xdist>=3.8,<4",
             "ruff>=0.17.5,<0.18",
+            # Opens pages in a browser.
+            "selenium>=4.25,<5",
         ],
     },
     classifiers=[

@@ -15,6 +15,15 @@ import tfvae
 ROOT = pathlib.Path(__file__).parents[1]
 
 
+def _files(folder: pathlib.Path, pattern: str = "**/*") -> set[str]:
+    """Returns the files of a folder, without what Python has compiled."""
+    return {
+        path.relative_to(folder).as_posix()
+        for path in folder.glob(pattern)
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
 class PackageTest(parameterized.TestCase):
     def test_every_public_name_is_there(self):
         for name in tfvae.__all__:
@@ -111,6 +120,21 @@ class PackageTest(parameterized.TestCase):
             text=True,
         )
         self.assertEqual(ended.returncode, 0, ended.stderr)
+
+    def test_installation_has_every_file_of_the_package(self):
+        folder = pathlib.Path(self.create_tempdir().full_path)
+        ended = subprocess.run(
+            [sys.executable, "setup.py", "--quiet", "build_py"]
+            + [f"--build-lib={folder}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual(ended.returncode, 0, ended.stderr)
+        built = _files(folder)
+        self.assertIn("tfvae/runs/restoration_page.html", built)
+        self.assertIn("tfvae/gin/quickstart.gin", built)
+        self.assertEmpty(_files(ROOT, "tfvae/**/*") - built)
 
     def test_packaging_reads_the_same_version(self):
         # setup.py reads the version from the source: it can not import it.

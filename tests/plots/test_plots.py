@@ -261,7 +261,7 @@ class RestorationPanelTest(FigureTest):
         image[70:90, 100:120] = np.random.default_rng(0).uniform(
             0, 255, (20, 20, 1)
         )
-        top, left, size = restoration._busiest_region(image)
+        top, left, size = restoration.busiest_region(image)
         self.assertEqual(size, 32)
         self.assertBetween(top, 90 - size, 70)
         self.assertBetween(left, 120 - size, 100)

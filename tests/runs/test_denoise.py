@@ -62,6 +62,9 @@ class DenoiseTest(tf.test.TestCase):
             self.folder / "figures/restored.png"
         ).pixels
         self.assertEqual(restored.shape, (16, 16, 1))
+        page = (self.folder / "report.html").read_text(encoding="utf-8")
+        self.assertIn(f"{summary['psnr']:.2f} dB", page)
+        self.assertEqual(page.count("<svg"), 3)  # PSNR, bound, noise
 
     def test_resumed_run_restores_the_same_picture(self):
         self._denoise("fit.epochs = 2", name="unbroken")
@@ -323,8 +326,18 @@ class DenoiseTest(tf.test.TestCase):
     def test_finished_run_writes_its_picture_elsewhere(self):
         summary = self._denoise("fit.epochs = 1")
         output = self.folder / "out.png"
+        page = self.folder / "run/report.html"
+        first = page.read_text(encoding="utf-8")
+        page.unlink()
         again = self._denoise("fit.epochs = 1", f"denoise.output = '{output}'")
         self.assertEqual(again, summary)
+        # Pictures may differ by the rounding of figures/restored.png.
+        second = page.read_text(encoding="utf-8")
+        parts = [one.partition('id="summary"')[2] for one in (first, second)]
+        self.assertEqual(*parts)
+        before = page.stat().st_mtime_ns
+        self._denoise("fit.epochs = 1")
+        self.assertEqual(page.stat().st_mtime_ns, before)
         self.assertAllEqual(
             images.read_image(output).pixels,
             images.read_image(self.folder / "run/figures/restored.png").pixels,
@@ -403,6 +416,7 @@ class DenoiseTest(tf.test.TestCase):
         ):
             with self.assertRaises(KeyboardInterrupt):
                 self._denoise(*params)
+        self.assertFalse((self.folder / "run/report.html").exists())
         changes = self._change_inputs()
         for what in ("in.png at (0, 0, 0)", "in.png at (0, 0, 3)"):
             self.assertEqual(next(changes), what)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Residuals of restored images: as a picture, and how far they are from white.
+"""How far the residuals of restored images are from white noise.
 
 Models of patches take noise for white: what it adds to neighbouring pixels is
 uncorrelated. Correlated noise is restored as if it were detail.
@@ -13,9 +13,6 @@ from typing import NamedTuple
 import numpy as np
 import scipy.ndimage
 
-_WHITE = 255.0
-# Share of the magnitudes that a picture of residuals shows without clipping.
-_SHOWN_SHARE = 0.995
 # Share of the pixels that count as flat.
 _FLAT_SHARE = 0.25
 # Standard deviations of the Gaussians that restored images are smoothed by, for
@@ -23,25 +20,6 @@ _FLAT_SHARE = 0.25
 _GRADIENT_SMOOTHING, _NOISE_SMOOTHING, _WINDOW = 2.0, 0.7, 7
 # Correlation from which on noise is not white, see `Autocorrelation`.
 _LEAST_CORRELATION = 0.14
-
-
-def shown(residual: np.ndarray) -> np.ndarray:
-    """Returns a picture of residuals, symmetric around mid-grey.
-
-    Black and white are the magnitude that 99.5 % of the entries do not exceed.
-
-    Args:
-      residual: `[...]`, NaN where missing.
-
-    Returns:
-      `[...]` on 0..255; 127.5 where the residual is 0 or missing.
-    """
-    magnitudes = np.abs(residual)
-    limit = float(np.nanquantile(magnitudes, _SHOWN_SHARE))
-    # Nearly all are 0 where only a few entries have been denoised.
-    limit = limit or float(np.nanmax(magnitudes)) or 1.0
-    relative = np.clip(np.nan_to_num(residual) / limit, -1.0, 1.0)
-    return 0.5 * _WHITE * (1.0 + relative)
 
 
 class Autocorrelation(NamedTuple):

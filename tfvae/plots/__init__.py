@@ -1,14 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Matplotlib figures of runs, from NumPy arrays to files.
 
-Every function atomically writes one file, whose suffix chooses the format.
-Figures are created without pyplot, so matplotlib's global state is untouched.
+Every function with a path atomically writes one file, whose suffix chooses the
+format. Figures are created without pyplot, so matplotlib's global state is
+untouched. `embedding` has what HTML pages embed.
 """
 
 from __future__ import annotations
 
-from tfvae.plots.figures import PathLike
-from tfvae.plots.lines import Panel, curves, latent_usage, panels
+from tfvae.plots.figures import PathLike, as_rgb
+from tfvae.plots.lines import (
+    Panel,
+    curves,
+    curves_svg,
+    latent_usage,
+    panels,
+)
 from tfvae.plots.optimization import (
     Band,
     Weighted,
@@ -17,7 +24,11 @@ from tfvae.plots.optimization import (
     weights,
 )
 from tfvae.plots.planes import manifold
-from tfvae.plots.restoration import restoration_panel
+from tfvae.plots.restoration import (
+    busiest_region,
+    comparison,
+    restoration_panel,
+)
 from tfvae.plots.sheets import (
     feature_sheet,
     image_grid,
@@ -31,7 +42,11 @@ __all__ = [
     "Panel",
     "PathLike",
     "Weighted",
+    "as_rgb",
+    "busiest_region",
+    "comparison",
     "curves",
+    "curves_svg",
     "feature_sheet",
     "image_grid",
     "latent_usage",

@@ -53,12 +53,34 @@ def restoration_panel(
     ]
     _check_panel(pictures)
     labels = labels or _panel_labels(clean, corrupted, restored)
+    region = busiest_region(restored if clean is None else clean)
+    comparison(pictures, labels, region, path)
+
+
+def comparison(
+    pictures: Sequence[np.ndarray],
+    labels: Sequence[str],
+    region: tuple[int, int, int],
+    path: PathLike,
+) -> None:
+    """Plots pictures side by side, and below each the same region, enlarged.
+
+    Args:
+      pictures: `[height, width, channels]` on 0..255, of one shape.
+      labels: Their titles.
+      region: Top, left and side of the region; one that is as large as the
+        pictures is not drawn.
+      path: File to write.
+
+    Raises:
+      ValueError: If the number of labels is wrong.
+    """
     if len(labels) != len(pictures):
         raise ValueError(
             f"`labels` must be {len(pictures)} titles, got {labels!r}"
         )
     height, width = pictures[0].shape[:2]
-    top, left, size = _busiest_region(restored if clean is None else clean)
+    top, left, size = region
     zoomed = min(height, width) > size
     ratio = height / width
     figure, grid = figure_and_axes(
@@ -113,10 +135,19 @@ def _panel_labels(
     ]
 
 
-def _busiest_region(image: np.ndarray) -> tuple[int, int, int]:
-    """Top, left and side of the square with the most local contrast."""
+def busiest_region(
+    image: np.ndarray, max_size: int | None = None
+) -> tuple[int, int, int]:
+    """Returns top, left and side of the square with the most local contrast.
+
+    Args:
+      image: `[height, width, channels]` without NaN.
+      max_size: Largest side in pixels; None for a quarter of the image's
+        shorter side.
+    """
     height, width = image.shape[:2]
     size = max(min(height, width) // 4, min(height, width, 32))
+    size = size if max_size is None else min(size, max_size)
     step = max(1, size // 4)
     corners = [
         (top, left)

@@ -17,8 +17,9 @@ from tfvae.callbacks import Observation
 from tfvae.data import encoding, images
 from tfvae.joint_restoration import JointRestoration
 from tfvae.ops import residuals
+from tfvae.plots import embedding
 from tfvae.restoration import Restoration
-from tfvae.runs import config, identity, summaries
+from tfvae.runs import config, identity, restoration_page, summaries
 from tfvae.runs.experiment import Experiment, experiment, fit
 from tfvae.runs.run_directory import RunDirectory
 
@@ -79,11 +80,12 @@ def denoise(
 
     During training, figures/restored_latest.png has the image as restored so
     far; at the end, figures/restored.png has it in its own dtype, or
-    restored.tif where PNG can not hold that. figures/residual.npy has what was
-    removed from observed values, in their units, NaN where they are missing,
-    and figures/residual.png shows it, mid-grey where it is 0. Call it again
-    with the same configuration and files to resume an interrupted run; a
-    finished run is not changed, and its image is written to `output`.
+    restored.tif where PNG can not hold that, and report.html shows the run on a
+    page. figures/residual.npy has what was removed from observed values, in
+    their units, NaN where they are missing, and figures/residual.png shows it,
+    mid-grey where it is 0. Call it again with the same configuration and files
+    to resume an interrupted run; a finished run is not changed, and its image
+    is written to `output`.
 
     Args:
       run_dir: Folder of the run, see `RunDirectory`.
@@ -141,6 +143,11 @@ def denoise(
         noise_std = final.get("noise_std")
         final.update(_correlation(parts.restoration, restored, noise_std))
         summary = run.write_summary(rows, final, parts.seed)
+        with run.our_errors():
+            page = restoration_page.write(
+                run, parts.restoration, restored, rows
+            )
+        print(f"wrote {page}, which a browser shows: before, after, residual")
         summaries.report(run, summary)
         summaries.print_unused(config.unused("denoise"))
     return summary
@@ -276,6 +283,7 @@ def _copy_restored(run: RunDirectory, output: str | None, lossy: bool) -> None:
     """Copies the restored image of a finished run to `output`, if any."""
     restoration = config.evaluated("experiment.data")
     check_inputs(run, restoration)
+    _add_page(run, restoration)
     if output is None:
         return
     check_kind(output, restoration, lossy)
@@ -287,6 +295,19 @@ def _copy_restored(run: RunDirectory, output: str | None, lossy: bool) -> None:
         )
     images.write_values(output, images.read_image(path))
     print(f"wrote {output}, a copy of {path}")
+
+
+def _add_page(run: RunDirectory, restoration: Restoration) -> None:
+    """Writes the page of a finished run without it, if its files remain."""
+    path = _restored_path(run, restoration)
+    if restoration_page.is_current(run) or not (
+        path.exists() and run.metrics.exists()
+    ):
+        return
+    values = images.read_image(path).values
+    restored = restoration.value_range.to_pixels(values)
+    rows = restoration_page.read_rows(run)
+    restoration_page.write(run, restoration, restored, rows)
 
 
 def _restored_path(run: RunDirectory, restoration: Restoration) -> pathlib.Path:
@@ -320,9 +341,11 @@ def _draw(
     residual = restoration.residual(restored)
     with files.replacing(run.figures / "residual.npy", "wb") as file:
         np.save(file, residual)
+    shown = images.shown_channels(residual)
+    limit = embedding.signed_limit(shown) or 1.0
     images.write_image(
         run.figures / "residual.png",
-        residuals.shown(images.shown_channels(residual)),
+        images.WHITE * embedding.signed(shown, limit),
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from tfvae.callbacks import Observation
 from tfvae.data import images
 from tfvae.joint_restoration import JointRestoration
-from tfvae.runs import config, summaries
+from tfvae.runs import config, restoration_page, summaries
 from tfvae.runs.denoise import check_inputs, write_restored
 from tfvae.runs.experiment import Experiment, experiment, fit
 from tfvae.runs.run_directory import RunDirectory
@@ -63,6 +63,18 @@ def train_jointly(
         print(f"noise: standard deviation {100.0 * share:.3g} % of the range")
     final["pictures"] = results
     summary = run.write_summary(rows, final, parts.seed)
+    # Scores over epochs are means of all pictures.
+    means = {"psnr", "ssim"}
+    own_rows = [
+        {name: row[name] for name in row if name not in means} for row in rows
+    ]
+    with run.our_errors():
+        for name, own, one, image in zip(
+            names, owns, joint.restorations, restored, strict=True
+        ):
+            restoration_page.write(
+                run, one, image, own_rows, own.path, results[name]
+            )
     summaries.report(run, summary)
 
 
