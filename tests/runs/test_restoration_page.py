@@ -222,7 +222,7 @@ class PageTest(tf.test.TestCase, parameterized.TestCase):
             image,
             made.restored,
             value_range=images.ValueRange(-1000.0, 3080.0),
-            source=Image(np.zeros((40, 48, 1), np.int16)),
+            source=Image(np.zeros((40, 48, 1), np.float32)),
         )
         text, parsed = self._page(made)
         (limit,) = re.findall(r"white \+([\d.]+), in the picture", text)
@@ -240,7 +240,7 @@ class PageTest(tf.test.TestCase, parameterized.TestCase):
         self.assertIn("320 standard", " ".join(parsed.texts["dl"].split()))
 
     def test_residual_of_kept_values_is_left_out(self):
-        image = images.embedded_image("camera", size=(20, 20))
+        image = np.rint(images.embedded_image("camera", size=(20, 20)))
         restored = image.copy()
         image[4:6, 4:6] = np.nan
         made = outcome(self.folder, image, restored, keep_observed=True)
