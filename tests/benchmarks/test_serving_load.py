@@ -54,8 +54,10 @@ class ServedTest(tf.test.TestCase, parameterized.TestCase):
             self.assertIn(row["status"], ("200", "OK"))
             self.assertAllClose(row["outputs"], expected[row["name"]])
         malformed = [row for row in rows if row["kind"] == "malformed"]
-        self.assertGreater(len(malformed), 80)
+        self.assertGreater(len(malformed), 100)
         for row in malformed:
+            if row["name"].startswith("long"):  # The reason must be short.
+                self.assertEqual(row["status"], "INVALID_ARGUMENT", row)
             self.assertIn(row["status"], _REFUSALS, row)
             self.assertNotEmpty(row["reason"], row)
             self.assertIn(row["after"], ("200", "OK"), row)
