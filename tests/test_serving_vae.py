@@ -365,6 +365,17 @@ class BadRequestTest(tf.test.TestCase, parameterized.TestCase):
         inputs = {"latents": latents}
         self._assert_refused("decode", inputs, "latents must be finite")
 
+    def test_latents_without_a_finite_mean_raise(self):
+        model = _new_model("flow")
+        for weight in model.decoder.trainable_variables:
+            weight.assign(tf.fill(weight.shape, 3e38))
+        served = endpoints.endpoints_of(model, LIMITS).signatures()
+        with self.assertRaisesRegex(
+            tf.errors.InvalidArgumentError,
+            "(?s)latents must have a finite mean, got values from.*1.*to.*1",
+        ):
+            served["decode"].function(tf.ones([2, M]))
+
     @parameterized.parameters(
         ("sample", {"num_samples": 100}, "num_samples must be at most 99.*100"),
         (
@@ -394,6 +405,15 @@ class BadRequestTest(tf.test.TestCase, parameterized.TestCase):
         if "num_samples" in inputs:
             inputs = {**inputs, "seed": 0}
         self._assert_refused(name, inputs, message)
+
+    def test_what_is_no_scalar_raises(self):
+        for wrong in ("num_samples", "seed"):
+            for name in ("sample", "log_likelihood_bound"):
+                inputs = {"num_samples": 2, "seed": 0, wrong: [2]}
+                if name != "sample":
+                    inputs["data"] = _data(2)
+                message = rf"tensor {wrong} \[1\] is not compatible"
+                self._assert_refused(name, inputs, message)
 
     def test_draws_of_all_rows_are_limited(self):
         model, _, _ = _exported("normal")
