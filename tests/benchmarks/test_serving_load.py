@@ -89,7 +89,7 @@ def _expected(model, x):
     }
 
 
-class LoadTest(tf.test.TestCase):
+class LoadTest(tf.test.TestCase, parameterized.TestCase):
     def test_reports_rates_and_answers(self):
         folder = pathlib.Path(self.create_tempdir().full_path)
         answer = {"kind": "malformed", "protocol": "V1", "after": "200"}
@@ -134,6 +134,14 @@ class LoadTest(tf.test.TestCase):
         ):
             with serving_load.server(sys.executable, folder, folder / "log"):
                 pass
+
+    @parameterized.parameters(
+        {"seconds": 0.0}, {"clients": 0}, {"batch_size": 257}
+    )
+    def test_numbers_out_of_range_raise(self, **settings):
+        folder = self.create_tempdir().full_path
+        with self.assertRaisesRegex(ValueError, "`batch_size` in 1 to 256"):
+            serving_load.serving_load(folder, **settings)
 
     def test_unknown_kind_raises(self):
         with self.assertRaisesRegex(ValueError, "`kind` must be .* got 'GAN'"):
