@@ -215,9 +215,16 @@ def conversions(
       largest difference of an output, or the error.
 
     Raises:
+      ValueError: If `only` has an unknown title.
       RuntimeError: If the process that converts fails.
     """
     run = RunDirectory(run_dir)
+    titles = {case.title for case in _cases()}
+    unknown = sorted(set(only) - titles)
+    if unknown:
+        raise ValueError(
+            f"`only` must be of {', '.join(sorted(titles))}, got {unknown[0]!r}"
+        )
     cases = [case for case in _cases() if not only or case.title in only]
     cores = sorted(os.sched_getaffinity(0))
     argv = [converter_python or sys.executable, str(_WORKER)]

@@ -23,7 +23,7 @@ import httpx
 import numpy as np
 import psutil
 from kserve import InferInput, InferRequest
-from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc
+from kserve.protocol.grpc import grpc_predict_v2_pb2, grpc_predict_v2_pb2_grpc
 
 Inputs = dict[str, Any]
 """Arrays, numbers or lists by the names of a signature's inputs."""
@@ -124,10 +124,9 @@ class Client:
             tensors.append(tensor)
         request = InferRequest("model", tensors).to_grpc()
         request.parameters["signature_name"].string_param = signature
-        try:
-            response = await self._stub.ModelInfer(request)
-        except grpc.aio.AioRpcError as err:
-            return err.code().name, err.details() or "", {}
+        status, reason, response = await self._infer(request)
+        if response is None:
+            return status, reason, {}
         types = {"FP32": "f4", "INT32": "i4", "UINT8": "u1"}
         outputs = {
             one.name: np.frombuffer(raw, types[one.datatype]).reshape(one.shape)
@@ -135,7 +134,45 @@ class Client:
                 response.outputs, response.raw_output_contents, strict=True
             )
         }
-        return "OK", "", outputs
+        return status, reason, outputs
+
+    async def _infer(self, request: Any) -> tuple[str, str, Any]:
+        try:
+            return "OK", "", await self._stub.ModelInfer(request)
+        except grpc.aio.AioRpcError as err:
+            return err.code().name, err.details() or "", None
+
+    def grpc_cases(self) -> dict[str, Callable[[], Awaitable[Any]]]:
+        """Returns malformed requests that `grpc` can not send."""
+        raw = np.ones(64, np.float32).tobytes()
+        tensor = {"name": "data", "datatype": "FP32", "shape": [1, 64]}
+        requests = {
+            "negative shape": ([{**tensor, "shape": [-1, 64]}], {}),
+            "an input twice": ([tensor, tensor], {}),
+            "long name": ([{**tensor, "name": "x" * 100_000}], {}),
+            "long signature": ([tensor], {"string_param": "x" * 100_000}),
+            "empty signature": ([tensor], {"string_param": ""}),
+            "signature 3": ([tensor], {"int64_param": 3}),
+            "strings cut short": (
+                [{**tensor, "datatype": "BYTES", "shape": [1]}],
+                {},
+            ),
+        }
+
+        async def send(tensors: list[Any], parameter: Any) -> tuple[str, str]:
+            request = grpc_predict_v2_pb2.ModelInferRequest(
+                model_name="model",
+                inputs=tensors,
+                raw_input_contents=[raw] * len(tensors),
+                parameters={"signature_name": parameter} if parameter else {},
+            )
+            status, reason, _ = await self._infer(request)
+            return status, reason
+
+        return {
+            f"{name}, gRPC": functools.partial(send, *request)
+            for name, request in requests.items()
+        }
 
     async def post(
         self,
@@ -173,7 +210,66 @@ class Client:
             self.post, self._v2, b"{}", content_type="application/octet-stream"
         )
         header = "Inference-Header-Content-Length"
+        tensor = {"name": "data", "datatype": "FP32", "shape": [1, 64]}
+        ones = [1] * 64
+        v2_inputs: dict[str, list[Any]] = {
+            "numbers as strings": [{**tensor, "data": ["1"] * 64}],
+            "null": [{**tensor, "data": [None, *ones[1:]]}],
+            "fractions as INT32": [
+                {**tensor, "datatype": "INT32", "data": [0.5] * 64}
+            ],
+            "unknown datatype": [{**tensor, "datatype": "F32", "data": ones}],
+            "negative shape": [{**tensor, "shape": [-1, 64], "data": ones}],
+            "an input twice": [{**tensor, "data": ones}] * 2,
+        }
+        raw = np.ones(64, np.float32).tobytes()
+        sized = {"parameters": {"binary_data_size": len(raw)}}
+        of_bytes = {"datatype": "BYTES", "shape": [1]}
+        binary_requests: dict[str, Any] = {
+            "binary of a list": [],
+            "binary of numbers": {"inputs": [1]},
+            "binary of negative shape": {
+                "inputs": [{**tensor, **sized, "shape": [-1, 64]}]
+            },
+            "binary of strings cut short": {
+                "inputs": [{**tensor, **sized, **of_bytes}]
+            },
+            "binary of a list of parameters": {
+                "inputs": [{**tensor, **sized}],
+                "parameters": [1],
+            },
+        }
+
+        async def post_binary(request: Any) -> tuple[int, str]:
+            head = _json(request)
+            return await self.post(
+                self._v2,
+                head + raw,
+                content_type="application/octet-stream",
+                **{header: str(len(head))},
+            )
+
         return {
+            **{
+                f"{name}, V2": functools.partial(
+                    self.post, self._v2, _json({"inputs": inputs})
+                )
+                for name, inputs in v2_inputs.items()
+            },
+            "empty signature, V2": functools.partial(
+                self.post,
+                self._v2,
+                _json(
+                    {
+                        "parameters": {"signature_name": ""},
+                        "inputs": [{**tensor, "data": ones}],
+                    }
+                ),
+            ),
+            **{
+                f"{name}, V2": functools.partial(post_binary, request)
+                for name, request in binary_requests.items()
+            },
             **{
                 f"{name}, {protocol}": functools.partial(
                     self._post_new, url, body
@@ -281,9 +377,10 @@ async def check(settings: Settings, client: Client) -> None:
                 seconds=seconds,
                 after=after[0],
             )
-    for title, post in client.raw_cases(settings.limit_bytes).items():
+    cases = {**client.raw_cases(settings.limit_bytes), **client.grpc_cases()}
+    for title, case in cases.items():
         name, _, protocol = title.rpartition(", ")
-        status, reason = await post()
+        status, reason = await case()
         after = await client.protocols[protocol](*alive)
         _print("malformed", name, protocol, str(status), reason, after=after[0])
     huge = {"data": np.zeros((settings.limit_bytes // 4, 1), np.float32)}

@@ -81,9 +81,15 @@ def serving_load(
       The settings and the measurements, as in the JSON file.
 
     Raises:
-      ValueError: If `kind` is unknown.
+      ValueError: If `kind` is unknown, or a number is not positive, or
+        `batch_size` is larger than the data.
       RuntimeError: If the server does not start, or a client fails.
     """
+    if not (seconds > 0.0 and clients >= 1 and 1 <= batch_size <= _NUM_DATA):
+        raise ValueError(
+            "`seconds` and `clients` must be positive, and `batch_size` in 1 "
+            f"to {_NUM_DATA}, got {seconds!r}, {clients!r} and {batch_size!r}"
+        )
     python = kserve_python or sys.executable
     run = RunDirectory(run_dir)
     with run.locked(), tempfile.TemporaryDirectory() as name:

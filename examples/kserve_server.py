@@ -31,22 +31,38 @@ import argparse
 import asyncio
 import re
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import fastapi
 import kserve
 import numpy as np
 import orjson
+import pydantic
 import tensorflow as tf
 from fastapi.exceptions import RequestValidationError
 from kserve import model_server
 from kserve.errors import InvalidInput
-from kserve.utils.numpy_codec import from_np_dtype
+from kserve.protocol.infer_type import to_http_parameters
+from kserve.protocol.rest.v2_datamodels import InferenceRequest
+from kserve.utils.numpy_codec import from_np_dtype, to_np_dtype
 
 _DEFAULT_SIGNATURE = "serving_default"
 # Bodies of up to this many times the limit are read to their end.
 _DRAINED = 8
 _BINARY_HEADER = b"inference-header-content-length"
+# Characters of a request that reasons repeat.
+_SHOWN = 100
+# What NumPy's kinds of types are called; those that a datatype's kind allows.
+_NOUNS = {
+    "b": "booleans",
+    "i": "integers",
+    "u": "integers",
+    "f": "floats",
+    "U": "strings",
+    "S": "strings",
+}
+_KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}
 
 
 class SavedModel(kserve.Model):
@@ -102,7 +118,8 @@ class SavedModel(kserve.Model):
                 values = {key: [row[key] for row in values] for key in keys}
         if not isinstance(values, dict):
             if len(specs) > 1:
-                raise InvalidInput(f"inputs must be named: {', '.join(specs)}")
+                names = ", ".join(sorted(specs))
+                raise InvalidInput(f"inputs must be named: {names}")
             values = {next(iter(specs)): values}
         outputs = self._run(name, values)
         columns = {key: value.tolist() for key, value in outputs.items()}
@@ -118,17 +135,20 @@ class SavedModel(kserve.Model):
         }
 
     def _answer_v2(self, request: kserve.InferRequest) -> kserve.InferResponse:
-        parameter = (request.parameters or {}).get("signature_name")
-        name = getattr(parameter, "string_param", parameter)
+        parameters = to_http_parameters(request.parameters or {})
+        name = parameters.get("signature_name", _DEFAULT_SIGNATURE)
         values = {}
         for tensor in request.inputs:
-            try:
-                values[tensor.name] = tensor.as_numpy()
-            except (TypeError, ValueError, OverflowError) as err:
-                raise InvalidInput(f"`{tensor.name}`: {err}") from err
-        outputs = self._run(name or _DEFAULT_SIGNATURE, values)
-        asked = {output.name for output in request.request_outputs or ()}
-        if asked - outputs.keys():
+            if tensor.name in values:
+                raise InvalidInput(
+                    f"inputs must be given once, got {_short(tensor.name)} "
+                    "again"
+                )
+            values[tensor.name] = _tensor(tensor)
+        outputs = self._run(name, values)
+        requested = request.request_outputs or ()
+        asked = dict.fromkeys(output.name for output in requested)
+        if asked.keys() - outputs.keys():
             raise InvalidInput(f"outputs must be among {', '.join(outputs)}")
         tensors = []
         for key in asked or outputs:
@@ -144,7 +164,7 @@ class SavedModel(kserve.Model):
         if not isinstance(name, str) or name not in self._signatures:
             names = ", ".join(sorted(self._signatures))
             raise InvalidInput(
-                f"`signature_name` must be one of {names}, got {name!r}"
+                f"`signature_name` must be one of {names}, got {_short(name)}"
             )
         return self._signatures[name].structured_input_signature[1]
 
@@ -153,8 +173,8 @@ class SavedModel(kserve.Model):
         specs = self._specs(name)
         if specs.keys() != values.keys():
             raise InvalidInput(
-                f"inputs of `{name}` must be {', '.join(specs)}, got "
-                f"{', '.join(map(str, values)) or 'none'}"
+                f"inputs of `{name}` must be {', '.join(sorted(specs))}, got "
+                f"{_short(', '.join(sorted(values))) if values else 'none'}"
             )
         tensors = {
             key: tf.constant(_as_array(key, values[key], spec))
@@ -167,30 +187,79 @@ class SavedModel(kserve.Model):
         return {key: value.numpy() for key, value in outputs.items()}
 
 
+def _tensor(tensor: kserve.InferInput) -> np.ndarray:
+    """Returns a tensor of V2 or gRPC, of its datatype and shape."""
+    name = tensor.name
+    dtype = to_np_dtype(tensor.datatype)
+    if dtype is None or dtype is np.object_:
+        raise InvalidInput(
+            f"`{name}` must have a datatype of numbers, such as FP32, got "
+            f"{_short(tensor.datatype)}"
+        )
+    if any(size < 0 for size in tensor.shape):
+        raise InvalidInput(
+            f"`{name}` must have a shape without negative sizes, got "
+            f"{tensor.shape}"
+        )
+    # KServe makes numbers of strings and null, and drops fractions.
+    if tensor.data:
+        kind = np.dtype(dtype).kind
+        _check_kind(name, _as_given(name, tensor.data), _KINDS[kind])
+    try:
+        return tensor.as_numpy()
+    except (TypeError, ValueError, OverflowError) as err:
+        raise InvalidInput(f"`{name}`: {err}") from err
+
+
+def _as_given(name: str, value: Any) -> np.ndarray:
+    """Returns numbers or nested lists as an array of their own type."""
+    try:
+        return np.asarray(value)
+    except (OverflowError, ValueError) as err:  # Rows of different lengths.
+        raise InvalidInput(f"`{name}` must be an array: {err}") from err
+
+
+def _check_kind(name: str, array: np.ndarray, kinds: str) -> None:
+    """Raises an InvalidInput unless values are of one of NumPy's kinds."""
+    if array.size and array.dtype.kind not in kinds:
+        *others, last = [_NOUNS[kind] for kind in kinds if kind != "u"]
+        nouns = f"{', '.join(others)} or {last}" if others else last
+        got = _NOUNS.get(array.dtype.kind, "null or objects")
+        raise InvalidInput(f"`{name}` must be {nouns}, got {got}")
+
+
 def _as_array(name: str, value: Any, spec: tf.TensorSpec) -> np.ndarray:
     """Returns an input as an array of the signature's type and shape."""
     dtype = spec.dtype.as_numpy_dtype
-    try:
-        array = np.asarray(value)
-    except (OverflowError, ValueError) as err:  # Rows of different lengths.
-        raise InvalidInput(f"`{name}` must be an array: {err}") from err
+    array = _as_given(name, value)
     kinds = "biuf" if np.dtype(dtype).kind == "f" else "iu"
-    if array.size and array.dtype.kind not in kinds:
-        noun = "numbers" if "f" in kinds else "integers"
-        raise InvalidInput(f"`{name}` must be {noun}, got {array.dtype}")
+    _check_kind(name, array, kinds)
     with np.errstate(over="ignore"):  # To infinity, which models refuse.
         cast = array.astype(dtype)
     if "f" not in kinds and not np.array_equal(cast, array):
         raise InvalidInput(f"`{name}` must be {np.dtype(dtype)}, got {array}")
-    if spec.shape.rank == 0 and cast.size == 1:
+    if spec.shape.rank == 0:
+        if cast.size != 1:
+            raise InvalidInput(
+                f"`{name}` must be one number, got shape {list(cast.shape)}"
+            )
         return cast.reshape(())
     if not spec.shape.is_compatible_with(cast.shape) or not cast.size:
-        sizes = ["rows", *map(str, spec.shape[1:])] if spec.shape.rank else []
+        sizes = ", ".join(["rows", *map(str, spec.shape[1:])])
         raise InvalidInput(
-            f"`{name}` must have shape [{', '.join(sizes)}], with at least one "
-            f"row, got {list(cast.shape)}"
+            f"`{name}` must have shape [{sizes}], with at least one row, got "
+            f"{list(cast.shape)}"
         )
     return cast
+
+
+def _short(value: Any) -> str:
+    """Returns what a client has sent, without most of it where it is long.
+
+    Reasons are part of gRPC's headers, which may have 8 KiB.
+    """
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _reason(message: str) -> str:
@@ -244,16 +313,38 @@ class BodyLimit:
             await _refuse(send, 413, reason)
             return
 
+        length = dict(scope["headers"]).get(_BINARY_HEADER)
+        if length is not None:
+            body = b"".join(part.get("body", b"") for part in parts)
+            reason = _fault_of_binary(body, length)
+            if reason:
+                await _refuse(send, 400, f"malformed binary tensors: {reason}")
+                return
+
         async def replay() -> Any:
             return parts.pop(0) if parts else await receive()
 
-        try:
-            await self._app(scope, replay, send)
-        except (KeyError, TypeError, ValueError) as err:
-            # KServe 0.21 lets these pass where it reads binary tensors.
-            if _BINARY_HEADER not in dict(scope["headers"]):
-                raise
-            await _refuse(send, 400, f"malformed binary tensors: {err!r}")
+        await self._app(scope, replay, send)
+
+
+def _fault_of_binary(body: bytes, length: bytes) -> str:
+    """Returns what is wrong with JSON and the binary tensors after it.
+
+    KServe 0.21 reads them unchecked: it would answer with status 500, and close
+    the connection.
+    """
+    try:
+        header = orjson.loads(body[: int(length)])
+        inputs = [{"data": [], **one} for one in header["inputs"]]
+        InferenceRequest.model_validate(
+            {**header, "inputs": inputs}, strict=True
+        )
+        kserve.InferRequest.from_bytes(body, int(length), "")
+    except pydantic.ValidationError as err:
+        return _first(err.errors())
+    except Exception as err:  # As it reads what it finds.
+        return _short(f"{type(err).__name__}: {err}")
+    return ""
 
 
 async def answer_invalid(
@@ -263,11 +354,15 @@ async def answer_invalid(
 
     FastAPI's own answer does, which fails for NaN.
     """
-    first = err.errors()[0]
-    place = ".".join(map(str, first["loc"]))
     return fastapi.responses.JSONResponse(
-        {"error": f"{place}: {first['msg']}"}, status_code=400
+        {"error": _first(err.errors())}, status_code=400
     )
+
+
+def _first(errors: Sequence[Any]) -> str:
+    """Returns the first of the errors that Pydantic has found."""
+    place = ".".join(map(str, errors[0]["loc"]))
+    return f"{place}: {errors[0]['msg']}"
 
 
 async def _refuse(send: Any, status: int, reason: str) -> None:

@@ -24,6 +24,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from tests import served
 from tfvae import likelihoods, serving
+from tfvae.cli import export
 from tfvae.networks import ConvDecoder, FullyConnectedDecoder
 from tfvae.serving import endpoints
 from tfvae.tvae import TVAE, Evolution
@@ -357,6 +358,14 @@ class BadRequestTest(tf.test.TestCase, parameterized.TestCase):
         with self.assertRaisesRegex(tf.errors.InvalidArgumentError, message):
             self._call(name, "exhaustive", **inputs)
 
+    @parameterized.parameters("num_samples", "seed")
+    def test_what_is_no_scalar_raises(self, wrong):
+        inputs = {"num_samples": 2, "seed": 0, wrong: [1]}
+        with self.assertRaisesRegex(
+            tf.errors.InvalidArgumentError, rf"tensor {wrong} \[1\] is not"
+        ):
+            self._call("sample", "exhaustive", **inputs)
+
     @parameterized.parameters(
         ("serving_default", ["data"], D),
         ("serving_observed", ["data", "observed"], D),
@@ -394,6 +403,10 @@ class LimitsTest(tf.test.TestCase, parameterized.TestCase):
             ValueError, "`rows` must be an integer from 1 to 2147483647, got"
         ):
             serving.Limits(rows=value)
+
+    def test_command_takes_every_limit(self):
+        fields = (field.name for field in dataclasses.fields(serving.Limits))
+        self.assertEqual(export._LIMITS, tuple(fields))
 
     def test_limits_that_refuse_the_model_itself_raise(self):
         model, _, _ = _exported("gaussian")

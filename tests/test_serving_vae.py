@@ -155,8 +155,15 @@ class SignaturesTest(tf.test.TestCase, parameterized.TestCase):
         model, _, loaded = _exported(variant)
         x = _data(batch_size)
         self.assertAllClose(loaded.mean(x)["mean"], model.reconstruct(x))
-        self.assertEmpty(_random_operations(loaded.signatures["mean"]))
-        self.assertNotEmpty(_random_operations(loaded.signatures["sample"]))
+        self.assertNotIn("Random", _operations(loaded.signatures["mean"]))
+        self.assertIn("Random", _operations(loaded.signatures["sample"]))
+
+    @parameterized.parameters(*VARIANTS)
+    def test_signatures_without_draws_use_what_onnx_has(self, variant):
+        loaded = _exported(variant)[2]
+        for name in ("mean", "encode", "decode"):
+            operations = _operations(loaded.signatures[name])
+            self.assertNotRegex(operations, "Log1p|Expm1|Lgamma|Random")
 
     def test_mean_converts_to_tflite(self):
         _, path, _ = _exported("normal")
@@ -222,12 +229,13 @@ class SignaturesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(loaded.sample(0, 0)["mean"].shape, (0, D))
 
 
-def _random_operations(function):
+def _operations(function):
+    """Returns the names of a signature's operations, in one line."""
     graph = function.graph.as_graph_def()
     nodes = [*graph.node]
     for inner in graph.library.function:
         nodes.extend(inner.node_def)
-    return {node.op for node in nodes if "Random" in node.op}
+    return " ".join(sorted({node.op for node in nodes}))
 
 
 class ContentTest(tf.test.TestCase, parameterized.TestCase):
@@ -367,6 +375,17 @@ class BadRequestTest(tf.test.TestCase, parameterized.TestCase):
         inputs = {"latents": latents}
         self._assert_refused("decode", inputs, "latents must be finite")
 
+    def test_latents_without_a_finite_mean_raise(self):
+        model = _new_model("flow")
+        for weight in model.decoder.trainable_variables:
+            weight.assign(tf.fill(weight.shape, 3e38))
+        served = endpoints.endpoints_of(model, LIMITS).signatures()
+        with self.assertRaisesRegex(
+            tf.errors.InvalidArgumentError,
+            "(?s)latents must have a finite mean, got values from.*1.*to.*1",
+        ):
+            served["decode"].function(tf.ones([2, M]))
+
     @parameterized.parameters(
         ("sample", {"num_samples": 100}, "num_samples must be at most 99.*100"),
         (
@@ -396,6 +415,15 @@ class BadRequestTest(tf.test.TestCase, parameterized.TestCase):
         if "num_samples" in inputs:
             inputs = {**inputs, "seed": 0}
         self._assert_refused(name, inputs, message)
+
+    def test_what_is_no_scalar_raises(self):
+        for wrong in ("num_samples", "seed"):
+            for name in ("sample", "log_likelihood_bound"):
+                inputs = {"num_samples": 2, "seed": 0, wrong: [2]}
+                if name != "sample":
+                    inputs["data"] = _data(2)
+                message = rf"tensor {wrong} \[1\] is not compatible"
+                self._assert_refused(name, inputs, message)
 
     def test_draws_of_all_rows_are_limited(self):
         model, _, _ = _exported("normal")

@@ -58,6 +58,11 @@ class ConversionsTest(tf.test.TestCase, parameterized.TestCase):
             r"TVAE: convolutions +decode +1.0e-07 +Error: decode ",
         )
 
+    def test_unknown_title_raises(self):
+        folder = self.create_tempdir().full_path
+        with self.assertRaisesRegex(ValueError, "`only` must be of .*'GAN'"):
+            conversions.conversions(folder, only=["VAE: frozen encoder", "GAN"])
+
     @parameterized.parameters(*_PACKAGES)
     @pytest.mark.slow
     @mock.patch.object(serving, "check_saved_model", mock.Mock())

@@ -54,8 +54,10 @@ class ServedTest(tf.test.TestCase, parameterized.TestCase):
             self.assertIn(row["status"], ("200", "OK"))
             self.assertAllClose(row["outputs"], expected[row["name"]])
         malformed = [row for row in rows if row["kind"] == "malformed"]
-        self.assertGreater(len(malformed), 80)
+        self.assertGreater(len(malformed), 100)
         for row in malformed:
+            if row["name"].startswith("long"):  # The reason must be short.
+                self.assertEqual(row["status"], "INVALID_ARGUMENT", row)
             self.assertIn(row["status"], _REFUSALS, row)
             self.assertNotEmpty(row["reason"], row)
             self.assertIn(row["after"], ("200", "OK"), row)
@@ -87,7 +89,7 @@ def _expected(model, x):
     }
 
 
-class LoadTest(tf.test.TestCase):
+class LoadTest(tf.test.TestCase, parameterized.TestCase):
     def test_reports_rates_and_answers(self):
         folder = pathlib.Path(self.create_tempdir().full_path)
         answer = {"kind": "malformed", "protocol": "V1", "after": "200"}
@@ -132,6 +134,14 @@ class LoadTest(tf.test.TestCase):
         ):
             with serving_load.server(sys.executable, folder, folder / "log"):
                 pass
+
+    @parameterized.parameters(
+        {"seconds": 0.0}, {"clients": 0}, {"batch_size": 257}
+    )
+    def test_numbers_out_of_range_raise(self, **settings):
+        folder = self.create_tempdir().full_path
+        with self.assertRaisesRegex(ValueError, "`batch_size` in 1 to 256"):
+            serving_load.serving_load(folder, **settings)
 
     def test_unknown_kind_raises(self):
         with self.assertRaisesRegex(ValueError, "`kind` must be .* got 'GAN'"):

@@ -237,6 +237,8 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         ("evaluate", ["--run_dir=/nowhere"], "`run_dir` must be the folder"),
         ("export", ["--run_dir=/nowhere"], "`run_dir` must be the folder"),
         ("export", ["--limit=rows"], "`--limit` must be as in.*got 'rows'"),
+        ("export", ["--limit=rows=007"], "`--limit` must be.*got 'rows=007'"),
+        ("export", ["--limit=row=7"], "of rows, num_samples.*got 'row=7'"),
         ("benchmark", ["--mode=spede"], "value should be one of <speed"),
         ("benchmark", [_BARS], "`--run_dir` must be given"),
         ("denoise", [], "`--image` must be given"),

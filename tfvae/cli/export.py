@@ -7,10 +7,11 @@ Usage:
   tfvae export --run_dir=runs/bars --limit=num_samples=500 --limit=rows=1000
   saved_model_cli show --all --dir models/bars/1
 
-The SavedModel has the signatures encode, decode, reconstruct, sample and
-log_likelihood_bound, and can be loaded without tfvae. Requests over a limit are
-refused: rows, num_samples, max_steps, row_samples (rows times num_samples) and
-row_steps (rows times max_steps); docs/serving.md has the defaults.
+The SavedModel has the signatures serving_default, serving_observed, encode,
+decode, reconstruct, sample and log_likelihood_bound, that of a VAE also mean,
+and can be loaded without tfvae. Requests over a limit are refused: rows,
+num_samples, max_steps of a TVAE, row_samples (rows times num_samples) of a VAE
+and row_steps (rows times steps) of a TVAE; docs/serving.md has the defaults.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ import re
 from absl import flags
 
 from tfvae.cli import console
+
+# The fields of `serving.Limits`, which takes seconds to import.
+_LIMITS = ("rows", "num_samples", "max_steps", "row_samples", "row_steps")
 
 
 def define(values: flags.FlagValues) -> None:
@@ -39,12 +43,12 @@ def define(values: flags.FlagValues) -> None:
 
 
 def check(values: flags.FlagValues) -> None:
-    """Raises a ValueError if a limit is not a number with a name."""
+    """Raises a ValueError if a limit is not a positive number with a name."""
     for limit in values.limit:
-        if not re.fullmatch(r"\w+=\d+", limit):
+        if not re.fullmatch(rf"({'|'.join(_LIMITS)})=[1-9][0-9]*", limit):
             raise ValueError(
-                "`--limit` must be as in --limit=num_samples=500, got "
-                f"{limit!r}"
+                "`--limit` must be as in --limit=num_samples=500, of "
+                f"{', '.join(_LIMITS)}, got {limit!r}"
             )
 
 

@@ -22,5 +22,6 @@ def compress(values: tf.Tensor, limit: float) -> tf.Tensor:
     # Infinity, as of a difference of finite values, counts as the largest.
     values = tf.clip_by_value(values, values.dtype.min, values.dtype.max)
     excess = tf.nn.relu(tf.abs(values) - limit)
-    beyond = tf.sign(values) * tf.math.log1p(excess)
+    # Not log1p, which ONNX and its converter have not.
+    beyond = tf.sign(values) * tf.math.log(1.0 + excess)
     return tf.clip_by_value(values, -limit, limit) + beyond

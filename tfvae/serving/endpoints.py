@@ -136,6 +136,7 @@ class Endpoints(abc.ABC, Generic[_Model]):
         num_samples = self._as_count(
             "num_samples", num_samples, 0, self._limits.num_samples
         )
+        seed = _as_scalar(seed)
         return {
             "observations": self._model.sample(num_samples, seed),
             "mean": self._model.sample(num_samples, seed, mean=True),
@@ -180,6 +181,7 @@ class Endpoints(abc.ABC, Generic[_Model]):
         self, name: str, count: tf.Tensor, minimum: int, maximum: int
     ) -> tf.Tensor:
         """Returns a count of a request, with runtime checks of its range."""
+        count = _as_scalar(count)
         checks = [at_least(name, count, minimum), at_most(name, count, maximum)]
         return after(checks, count)
 
@@ -296,7 +298,7 @@ class TVAEEndpoints(Endpoints[TVAE]):
         max_steps = self._as_count(
             "max_steps", max_steps, 0, self._limits.max_steps
         )
-        return self._infer_in(data, max_steps, seed)
+        return self._infer_in(data, max_steps, _as_scalar(seed))
 
     def _infer_in(
         self, data: tf.Tensor, max_steps: int | tf.Tensor, seed: int | tf.Tensor
@@ -417,7 +419,7 @@ class VAEEndpoints(Endpoints[VAE]):
         num_samples = self._as_count(
             "num_samples", num_samples, 1, self._limits.num_samples
         )
-        return self._bound(data, num_samples, seed)
+        return self._bound(data, num_samples, _as_scalar(seed))
 
     def decode(self, latents: tf.Tensor) -> Outputs:
         latents = self._as_rows("latents", latents, self._model.num_latents)
@@ -425,7 +427,18 @@ class VAEEndpoints(Endpoints[VAE]):
             tf.reduce_all(tf.math.is_finite(latents)),
             ["latents must be finite, got NaN or infinity"],
         )
-        return self._decoded(after([is_finite], latents))
+        mean = self._decoded(after([is_finite], latents))["mean"]
+        # Networks overflow where latents are large.
+        has_finite_mean = tf.debugging.Assert(
+            tf.reduce_all(tf.math.is_finite(mean)),
+            [
+                "latents must have a finite mean, got values from",
+                tf.reduce_min(latents),
+                "to",
+                tf.reduce_max(latents),
+            ],
+        )
+        return {"mean": after([has_finite_mean], mean)}
 
     def _bound(
         self,
@@ -456,6 +469,11 @@ endpoints_of.register(VAE, VAEEndpoints)
 
 def _scalars(*names: str) -> list[tf.TensorSpec]:
     return [tf.TensorSpec([], tf.int32, name) for name in names]
+
+
+def _as_scalar(value: tf.Tensor) -> tf.Tensor:
+    """Returns a scalar of a request, with a runtime check that it is one."""
+    return tf.ensure_shape(value, [])
 
 
 def _with_missing(batch: tf.Tensor) -> np.ndarray:
