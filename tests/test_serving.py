@@ -417,6 +417,13 @@ class LimitsTest(tf.test.TestCase, parameterized.TestCase):
                 model, "nowhere", limits=serving.Limits(row_steps=7)
             )
 
+    def test_limits_of_another_kind_of_model_raise(self):
+        model, _, _ = _exported("gaussian")
+        with self.assertRaisesRegex(
+            ValueError, "`limits.row_samples` must not be set.*TVAE.*got 500"
+        ):
+            serving.check_limits(model, serving.Limits(row_samples=500))
+
     def test_limits_spare_the_steps_of_the_model(self):
         model = _exhaustive(inference_steps=9)
         limits = serving.Limits(max_steps=2, row_steps=27)
@@ -431,7 +438,7 @@ class LimitsTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_check_of_an_export_stays_within_its_limits(self):
         model, _, _ = _exported("exhaustive")
-        limits = serving.Limits(1, 1, 1, 1, model.inference_steps)
+        limits = serving.Limits(1, 1, 1, row_steps=model.inference_steps)
         served = endpoints.endpoints_of(model, limits)
         for name, inputs in served.probes().items():
             outputs = served.signatures()[name].function(**inputs)

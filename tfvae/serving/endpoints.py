@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -61,7 +61,12 @@ class Endpoints(abc.ABC, Generic[_Model]):
     """Serving signatures and metadata of a kind of model.
 
     To support another kind of model, add a subclass and list it in `_KINDS`.
+
+    Attributes:
+      limit_names: The fields of `Limits` that act on this kind of model.
     """
+
+    limit_names: ClassVar[tuple[str, ...]]
 
     def __init__(self, model: _Model, limits: Limits):
         """Creates the endpoints.
@@ -69,7 +74,18 @@ class Endpoints(abc.ABC, Generic[_Model]):
         Args:
           model: The model to serve.
           limits: The largest requests that are answered.
+
+        Raises:
+          ValueError: If a limit is set that does not act on the model.
         """
+        for field in dataclasses.fields(limits):
+            found = getattr(limits, field.name)
+            if field.name not in self.limit_names and found != field.default:
+                raise ValueError(
+                    f"`limits.{field.name}` must not be set, as it does not "
+                    f"act on {type(model).__name__} (its limits are "
+                    f"{', '.join(self.limit_names)}), got {found}"
+                )
         self._model: _Model = model
         self._limits = limits
 
@@ -88,10 +104,9 @@ class Endpoints(abc.ABC, Generic[_Model]):
     def facts(self) -> dict[str, Any]:
         """Returns metadata for clients that are specific to the model kind."""
 
-    def _limits_of(self, *names: str) -> dict[str, int]:
-        """Returns the limits of those names, which apply to the model kind."""
+    def _acting_limits(self) -> dict[str, int]:
         limits = dataclasses.asdict(self._limits)
-        return {name: limits[name] for name in names}
+        return {name: limits[name] for name in self.limit_names}
 
     @abc.abstractmethod
     def reconstruct_by_default(self, data: tf.Tensor) -> Outputs:
@@ -200,6 +215,8 @@ class Endpoints(abc.ABC, Generic[_Model]):
 class TVAEEndpoints(Endpoints[TVAE]):
     """Evolutionary inference, decoding and sampling of a TVAE."""
 
+    limit_names = ("rows", "num_samples", "max_steps", "row_steps")
+
     def __init__(self, model: TVAE, limits: Limits):
         """Creates the endpoints.
 
@@ -260,9 +277,7 @@ class TVAEEndpoints(Endpoints[TVAE]):
             "num_states": self._model.num_states,
             "inference_steps": self._model.inference_steps,
             "inference_tolerance": self._model.inference_tolerance,
-            "limits": self._limits_of(
-                "rows", "num_samples", "max_steps", "row_steps"
-            ),
+            "limits": self._acting_limits(),
         }
 
     def encode(
@@ -316,6 +331,8 @@ class TVAEEndpoints(Endpoints[TVAE]):
 
 class VAEEndpoints(Endpoints[VAE]):
     """Encoding, decoding, sampling and the bound of an amortised VAE."""
+
+    limit_names = ("rows", "num_samples", "row_samples")
 
     def __init__(self, model: VAE, limits: Limits):
         """Creates the endpoints.
@@ -385,7 +402,7 @@ class VAEEndpoints(Endpoints[VAE]):
                 "has_trained_part": encoder.trained is not None,
             },
             "num_samples": DEFAULT_NUM_SAMPLES,
-            "limits": self._limits_of("rows", "num_samples", "row_samples"),
+            "limits": self._acting_limits(),
         }
 
     def encode(self, data: tf.Tensor) -> Outputs:
