@@ -38,8 +38,8 @@ class StateStoreTest(tf.test.TestCase, parameterized.TestCase):
     ):
         original = states_lib._BITS_PER_DRAW
         self.addCleanup(setattr, states_lib, "_BITS_PER_DRAW", original)
-        states_lib._BITS_PER_DRAW = num_drawn * 15 * 4
-        store = tvae.StateStore(num_data, 15, 4)
+        states_lib._BITS_PER_DRAW = num_drawn * 15 * 5
+        store = tvae.StateStore(num_data, 15, 5)
         store.initialize(random.make_seed(0))
         packed = store.packed.numpy()
         for row in packed:

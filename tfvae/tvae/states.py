@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+import tqdm
 
 from tfvae import resources
 from tfvae.ops import bits, random, truncated
@@ -74,23 +75,33 @@ class StateStore(keras.layers.Layer):
     def initialize(self, seed: tf.Tensor) -> None:
         """Draws distinct states for every data point.
 
+        If it takes longer than a second, there is a progress bar on a terminal.
+
         Args:
           seed: `[2]` int32.
         """
         num_bits = self.num_states * self.num_latents
         num_drawn = min(max(1, _BITS_PER_DRAW // num_bits), self.num_data)
-
-        for start in range(0, self.num_data, num_drawn):
-            stop = min(start + num_drawn, self.num_data)
-            packed = truncated.initial_states(
-                random.make_seed(seed, start),
-                stop - start,
-                self.num_states,
-                self.num_latents,
-            )
-            self.packed.value.scatter_update(
-                tf.IndexedSlices(packed, tf.range(start, stop))
-            )
+        with tqdm.tqdm(
+            total=self.num_data,
+            desc="first states",
+            disable=None,  # tqdm: disable unless on a terminal.
+            delay=1.0,
+            leave=False,
+            unit="point",
+        ) as bar:
+            for start in range(0, self.num_data, num_drawn):
+                stop = min(start + num_drawn, self.num_data)
+                packed = truncated.initial_states(
+                    random.make_seed(seed, start),
+                    stop - start,
+                    self.num_states,
+                    self.num_latents,
+                )
+                self.packed.value.scatter_update(
+                    tf.IndexedSlices(packed, tf.range(start, stop))
+                )
+                bar.update(stop - start)
 
     def copy_rows(self, other: StateStore) -> None:
         """Takes over the states of as many data points as both stores have.
