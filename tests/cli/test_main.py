@@ -301,9 +301,18 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         (["--image={folder}/one.png", "--value_range=1"], "`--value_range`"),
         (["--image={folder}/one.png", "--patch=0"], "`--patch` must be"),
         (["--image={folder}/one.png", "--patch=3,a"], "`--patch` must be"),
-        (["--image={folder}/one.png", "--mask_grow=1"], "`mask` must be given"),
+        (
+            ["--image={folder}/one.png", "--mask_grow=1"],
+            "`--mask` must be given",
+        ),
         (["--image={folder}/one.png", "--value_range=a,b"], "`--value_range`"),
-        (["--image={folder}/one.png", "--value_range=2,1"], "`value_range` m"),
+        (
+            ["--image={folder}/one.png", "--value_range=2,1"],
+            "`--value_range` m",
+        ),
+        (["--image={folder}/one.png", "--stride=9"], "`--stride` must not"),
+        (["--image=camera", "--clean={folder}/broken.png"], "`--clean` must"),
+        (["--image=camera", "--mask={folder}/broken.png"], "`--mask` must"),
     )
     def test_wrong_picture_is_reported_in_one_line(self, argv, message):
         (self.folder / "broken.png").write_bytes(b"no picture")

@@ -23,6 +23,10 @@ interrupted run.
 
 from __future__ import annotations
 
+import contextlib
+import re
+from collections.abc import Iterator
+
 from absl import flags
 
 from tfvae.cli import console
@@ -42,6 +46,8 @@ _PARAMETERS = {
     "output": "denoise.output",
     "overwrite": "denoise.overwrite",
     "lossy": "denoise.lossy",
+    "output_std": "denoise.output_std",
+    "std_factor": "denoise.std_factor",
 }
 
 
@@ -54,6 +60,8 @@ def define(values: flags.FlagValues) -> None:
         " or the word alpha, for the transparent parts of the image itself.",
         "output": "File to write the restored image to: PNG, TIFF, .npy, or"
         " JPEG with quality 95.",
+        "output_std": "File to write the standard deviation of each restored"
+        " value to, in the picture's own units: .npy or TIFF.",
     }.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
     for name, text in {
@@ -63,6 +71,8 @@ def define(values: flags.FlagValues) -> None:
         " its own units, such as 127 for JPEG; with --mask=alpha, the opacity"
         " up to which they are.",
         "missing": "Fraction of the values to remove at random, 0 to 1.",
+        "std_factor": "What the standard deviations are multiplied by; 1 for"
+        " those of the posterior alone.",
     }.items():
         flags.DEFINE_float(name, None, text, flag_values=values)
     for name, text in {
@@ -144,8 +154,32 @@ def _value_range(values: flags.FlagValues) -> tuple[float, float] | None:
     return low, high
 
 
+@contextlib.contextmanager
+def _naming_flags(values: flags.FlagValues) -> Iterator[None]:
+    """Lets errors speak of `--patch` where Python's speak of `patch`."""
+    try:
+        yield
+    except (OSError, TypeError, ValueError) as err:
+        text = re.sub(
+            r"`(\w+)`",
+            lambda found: f"`--{found[1]}`" if found[1] in values else found[0],
+            str(err),
+        )
+        if text == str(err):
+            raise
+        # Of the class that was meant: gin raises subclasses of its own.
+        for kind in (FileNotFoundError, OSError, TypeError, ValueError):
+            if isinstance(err, kind):
+                raise kind(text) from err
+
+
 def main(values: flags.FlagValues) -> None:
     """Runs the subcommand."""
+    with _naming_flags(values):
+        _denoise(values)
+
+
+def _denoise(values: flags.FlagValues) -> None:
     from tfvae.runs import config
     from tfvae.runs.denoise import HALF_CYCLE, denoise, schedule_bindings
 

@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,15 @@ from tfvae import plots, typed_gin
 from tfvae.callbacks import Observation
 from tfvae.data import encoding, images
 from tfvae.restoration import Restoration
-from tfvae.runs import config, identity, summaries
+from tfvae.runs import config, estimates, identity, summaries, uncertainty
 from tfvae.runs.experiment import Experiment, experiment, fit
 from tfvae.runs.run_directory import RunDirectory
 
 OUTPUT_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".jpg", ".jpeg")
 """Endings of the files that a restored image can be written to."""
+
+STD_FACTOR = 1.0
+"""Default factor of standard deviations; benchmarks/calibration.py fits it."""
 
 _INPUTS = "inputs.json"
 HALF_CYCLE = "cyclical_adam.half_cycle_epochs"
@@ -58,6 +61,8 @@ def denoise(
     overwrite: bool = False,
     lossy: bool = False,
     export: bool = True,
+    output_std: str | None = None,
+    std_factor: float = STD_FACTOR,
 ) -> dict[str, Any]:
     """Trains on the patches of an image and writes the restored image.
 
@@ -75,6 +80,12 @@ def denoise(
       lossy: Whether `output` may be JPEG where observed values are to stay
         exactly as they are, which JPEG changes.
       export: Whether to write a SavedModel at the end.
+      output_std: File to write the standard deviations of the restored values
+        to, in addition to uncertainty.npy in the run folder: `.npy` or TIFF,
+        float32, in the image's own units.
+      std_factor: What the standard deviations are multiplied by. Those of the
+        posterior alone have 1; the default was fitted to photographs, see
+        docs/pictures.md.
 
     Returns:
       The summary of the run.
@@ -90,21 +101,32 @@ def denoise(
     with run.locked_for_training() as is_finished:
         if output is not None:
             _check_place(output, overwrite)
+        if output_std is not None:
+            _check_place(
+                output_std, overwrite, "output_std", uncertainty.SUFFIXES
+            )
+        uncertainty.check_factor(std_factor)
         if is_finished:
             run.refuse_others(identity.TRAINING)
             _copy_restored(run, output, lossy)
+            if output_std is not None:
+                uncertainty.copy(run, output_std)
             return summaries.report_finished(run)
-        parts = experiment()
+
+        def prepare(restoration: Restoration) -> None:
+            print(restoration.describe(), flush=True)
+            if output is not None:
+                _check_kind(output, restoration, lossy)
+            _check_inputs(run, restoration)
+            estimates.announce_work(restoration)
+
+        parts = experiment(prepare)
         if parts.restoration is None:
             raise ValueError(
                 "`experiment.data` must be an image to restore, such as "
                 "@corrupted_image(), got data points; use `tfvae train` for "
                 "them."
             )
-        print(parts.restoration.describe(), flush=True)
-        if output is not None:
-            _check_kind(output, parts.restoration, lossy)
-        _check_inputs(run, parts.restoration)
         observer = _Observer(run, parts, parts.restoration)
         rows = fit(run, parts, observer)
         summaries.announce_end(export)
@@ -120,6 +142,14 @@ def denoise(
         final: dict[str, Any] = {"data": parts.observations.name}
         final.update(_scores(parts.restoration, restored))
         final.update(_noise(parts.restoration, rows[-1]))
+        with run.our_errors():
+            final.update(
+                uncertainty.write(
+                    run, parts, parts.restoration, restored, std_factor
+                )
+            )
+            if output_std is not None:
+                uncertainty.copy(run, output_std)
         summary = run.write_summary(rows, final, parts.seed)
         summaries.report(run, summary)
         summaries.print_unused(config.unused("denoise"))
@@ -156,24 +186,29 @@ class _Observer:
         """Returns the image as restored after `epoch` epochs."""
         if self._last is None or self._last[0] != epoch:
             points = self._parts.observations.train
-            estimates = self._parts.model.stored_reconstruction(
+            estimates = self._parts.model.stored_reconstructions(
                 points, np.arange(len(points))
             )
             self._last = epoch, self._restoration.restore(estimates)
         return self._last[1]
 
 
-def _check_place(output: str, overwrite: bool) -> None:
+def _check_place(
+    output: str,
+    overwrite: bool,
+    argument: str = "output",
+    suffixes: Sequence[str] = OUTPUT_SUFFIXES,
+) -> None:
     """Raises an error if no file could be written to `output`."""
     path = pathlib.Path(output)
-    if path.suffix.lower() not in OUTPUT_SUFFIXES:
+    if path.suffix.lower() not in suffixes:
         raise ValueError(
-            f"`output` must end in {', '.join(OUTPUT_SUFFIXES)}, got "
-            f"{output!r}."
+            f"`{argument}` must end in {', '.join(suffixes)}, got {output!r}."
         )
     if not path.resolve().parent.is_dir() or path.is_dir():
         raise FileNotFoundError(
-            f"`output` must be a file in an existing folder, got {output!r}."
+            f"`{argument}` must be a file in an existing folder, got "
+            f"{output!r}."
         )
     try:
         if path.exists():
@@ -183,7 +218,7 @@ def _check_place(output: str, overwrite: bool) -> None:
             pass
     except OSError as err:
         raise OSError(
-            f"`output` must be writable, got {output!r}: {err.strerror}."
+            f"`{argument}` must be writable, got {output!r}: {err.strerror}."
         ) from err
     for name in ("image", "mask", "clean"):
         given = config.value(f"corrupted_image.{name}")
@@ -192,8 +227,8 @@ def _check_place(output: str, overwrite: bool) -> None:
             if overwrite:
                 continue
             raise ValueError(
-                f"`output` must not be `{name}` unless `--overwrite` is given, "
-                f"got {output!r}."
+                f"`{argument}` must not be `{name}` unless `--overwrite` is "
+                f"given, got {output!r}."
             )
 
 
