@@ -84,7 +84,7 @@ def denoise(
         to, in addition to uncertainty.npy in the run folder: `.npy` or TIFF,
         float32, in the image's own units.
       std_factor: What the standard deviations are multiplied by. Those of the
-        posterior alone have 1; the default was fitted to photographs, see
+        posterior alone have 1, which holds for photographs on average, see
         docs/pictures.md.
 
     Returns:

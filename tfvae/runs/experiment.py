@@ -520,7 +520,12 @@ def _estimate(
     """Returns the callback that prints how long a restoration will take."""
 
     def announce(steps_done: int, seconds_per_step: float) -> None:
-        still_needed = tfvae.checkpoints.checkpoint_bytes(model)
+        # What comes later: the copy of a checkpoint, and four float64 images
+        # to merge means and variances in.
+        still_needed = max(
+            tfvae.checkpoints.checkpoint_bytes(model),
+            4 * 8 * restoration.image.size,
+        )
         line = estimates.line(
             restoration,
             epochs,
