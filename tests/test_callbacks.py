@@ -141,5 +141,29 @@ class CallbacksTest(tf.test.TestCase, parameterized.TestCase):
         )
 
 
+class MeasureStepsTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters(
+        # A step a second, from 0 on: the first one is left out.
+        (2.0, 0, [(3, 1.0)]),
+        (2.0, 2, [(7, 1.0)]),
+        (4.0, 0, [(5, 1.0)]),  # In the third epoch.
+        (99.0, 0, []),
+    )
+    def test_steps_after_the_first_are_measured_once(
+        self, least, initial_epoch, expected
+    ):
+        found = []
+        measure = callbacks.MeasureSteps(
+            lambda *numbers: found.append(numbers), least
+        )
+        with mock.patch("time.perf_counter", side_effect=range(99)):
+            measure.set_params({"steps": 2})
+            for epoch in range(initial_epoch, 5):
+                measure.on_epoch_begin(epoch)
+                for batch in range(2):
+                    measure.on_train_batch_end(batch)
+        self.assertEqual(found, expected)
+
+
 if __name__ == "__main__":
     tf.test.main()

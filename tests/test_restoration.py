@@ -16,7 +16,7 @@ from absl.testing import parameterized
 
 from tfvae import restoration
 from tfvae.data import images
-from tfvae.ops import patches
+from tfvae.ops import patches, rows
 
 
 def _picture(shape=(12, 14, 1), seed=0):
@@ -635,6 +635,38 @@ class CorruptedImageTest(tf.test.TestCase, parameterized.TestCase):
     def test_refuses(self, arguments, message):
         with self.assertRaisesRegex(ValueError, message):
             restoration.corrupted_image(_picture(), **arguments)
+
+    @parameterized.parameters(
+        ((5, 9), (8, 8), 1, (5, 8), 1, "5 x 8 pixels instead of 8 x 8"),
+        ((5, 3), (8, 8), 4, (5, 3), 3, "5 x 3 pixels .*smaller; stride 3"),
+        ((1, 2), (8, 8), 1, (1, 2), 1, "1 x 2 pixels instead of 8 x 8"),
+        ((8, 8), (8, 8), 1, (8, 8), 1, None),
+    )
+    def test_picture_smaller_than_the_patch_reduces_it(
+        self, shape, patch, stride, expected, expected_stride, line
+    ):
+        image = 10.0 + np.arange(float(np.prod(shape))).reshape(shape)
+        task = restoration.corrupted_image(image, patch=patch, stride=stride)
+        self.assertEqual((task.patch, task.stride), (expected, expected_stride))
+        self.assertEqual(task.observations().event_shape, (*expected, 1))
+        last = task.describe().splitlines()[-1]
+        self.assertRegex(last, line or "all values are denoised")
+        points = task.observations().train
+        self.assertAllClose(task.restore(points)[..., 0], image)
+
+    def test_large_picture_has_lazy_patches_of_the_same_values(self):
+        image = _picture((12, 14, 1))
+        image[4:8, 4:8] = np.nan  # One patch sees nothing.
+        task = restoration.corrupted_image(image, patch=4, scale=0.1)
+        points = task.observations().train
+        self.assertIsInstance(points, np.ndarray)
+        with mock.patch.object(restoration, "PATCHES_IN_MEMORY", 0):
+            lazy = task.observations().train
+        self.assertIsInstance(lazy, rows.LazyRows)
+        self.assertAllEqual(np.asarray(lazy), points)
+        estimates = np.nan_to_num(points)
+        parts = [estimates[:7], estimates[7:50], estimates[50:]]
+        self.assertAllEqual(task.merge(iter(parts)), task.merge(estimates))
 
     def test_refuses_more_patches_than_memory_holds(self):
         with mock.patch("psutil.virtual_memory") as memory:

@@ -249,6 +249,12 @@ ON_THE_COMMAND_LINE = {
     "--mask={folder}/spot.png --output={folder}/out.jpg --run_dir={run}",
     "range of one value": "denoise.py --image={folder}/one.png "
     "--value_range=255 --run_dir={run}",
+    "standard deviations as PNG": "denoise.py --image={folder}/one.png "
+    "--output_std={folder}/std.png --run_dir={run}",
+    "factor of no size": "denoise.py --image={folder}/one.png "
+    "--std_factor=0 --run_dir={run}",
+    "stride over the patch": "denoise.py --image={folder}/one.png "
+    "--stride=9 --run_dir={run}",
     "patch of no size": "denoise.py --image={folder}/one.png --patch=0 "
     "--run_dir={run}",
     "gain of Gaussian noise": "denoise.py --image={folder}/one.png "

@@ -267,6 +267,49 @@ class Progress(keras.callbacks.Callback):
         print(line, file=self._stream, flush=True)
 
 
+class MeasureSteps(keras.callbacks.Callback):
+    """Measures the first steps, and calls a function once with what it found.
+
+    The first step of a process, which compiles, does not count. A run that is
+    too short to be measured ends without a call.
+    """
+
+    def __init__(
+        self, found: Callable[[int, float], None], least_seconds: float = 5.0
+    ) -> None:
+        """Creates the callback.
+
+        Args:
+          found: Called with the number of steps so far, of all epochs, and the
+            mean seconds of one.
+          least_seconds: How long to measure.
+        """
+        super().__init__()
+        self._found = found
+        self._least_seconds = least_seconds
+        self._epoch = 0
+        self._first: tuple[int, float] | None = None
+        self._is_done = False
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Counts the steps of earlier epochs."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Measures, and calls the function when that was long enough."""
+        if self._is_done:
+            return
+        now = time.perf_counter()
+        steps = self._epoch * self.params["steps"] + batch + 1
+        if self._first is None:
+            self._first = steps, now
+            return
+        first, started = self._first
+        if now - started >= self._least_seconds:
+            self._is_done = True
+            self._found(steps, (now - started) / (steps - first))
+
+
 def progress_line(
     epoch: int,
     epochs: int,

@@ -31,6 +31,8 @@ from tfvae.resources import check_disk_space
 _FORMAT = 1
 _MEMBER = "checkpoint.json"
 _PREFIX = "checkpoint-"
+# Group of the arrays of a model that are on disk, and how they are copied.
+_DISK, _COPIED_BYTES = "disk", 2**24
 
 _logger = logging.getLogger(__name__)
 
@@ -78,10 +80,9 @@ def save(
         raise ValueError(f"`keep` must be at least 1, got {keep!r}")
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    arrays = {
-        f"{index:04d}": variable.numpy()
-        for index, variable in enumerate(_variables(model))
-    }
+    values = [variable.numpy() for variable in _variables(model)]
+    values += _disk_arrays(model).values()
+    arrays = {f"{index:04d}": array for index, array in enumerate(values)}
     check_disk_space(
         directory,
         sum(array.nbytes for array in arrays.values()),
@@ -137,8 +138,9 @@ def restore_latest(
             continue
         saved = content["variables"]
         if optimizer is None:
-            saved = [one for one in saved if one["group"] == "model"]
+            saved = [one for one in saved if one["group"] != "optimizer"]
         current = _descriptions(model)
+        on_disk = list(_disk_arrays(model).values())
         pairs = zip(saved, current, strict=False)
         grown = [_grown(*pair, grows) for pair in pairs]
         _check_fit(path, [*grown, *saved[len(current) :]], current)
@@ -147,16 +149,25 @@ def restore_latest(
             if len(variable.shape) and len(array) < variable.shape[0]:
                 array = np.concatenate([array, variable[len(array) :]])
             variable.assign(array)
+        if on_disk:
+            _copy_from_archive(path, len(arrays), on_disk)
         return Checkpoint(path, content["epoch"], content["extra"])
     return None
 
 
 def checkpoint_bytes(model: keras.Model) -> int:
     """Returns the size of one checkpoint of a built model."""
-    return sum(
+    on_disk = sum(array.nbytes for array in _disk_arrays(model).values())
+    return on_disk + sum(
         int(np.prod(variable.shape)) * np.dtype(str(variable.dtype)).itemsize
         for variable in _variables(model)
     )
+
+
+def _disk_arrays(model: keras.Model) -> dict[str, np.ndarray]:
+    """Returns what a model has on disk, which is copied in parts."""
+    arrays_on_disk = getattr(model, "arrays_on_disk", dict)
+    return arrays_on_disk()
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:
@@ -181,6 +192,15 @@ def _descriptions(model: keras.Model) -> list[dict[str, Any]]:
         "model": _model_variables(model),
         "optimizer": _optimizer_variables(model),
     }
+    on_disk = [
+        {
+            "group": _DISK,
+            "name": name,
+            "shape": list(array.shape),
+            "dtype": str(array.dtype),
+        }
+        for name, array in _disk_arrays(model).items()
+    ]
     return [
         {
             "group": group,
@@ -192,7 +212,7 @@ def _descriptions(model: keras.Model) -> list[dict[str, Any]]:
         }
         for group, variables in groups.items()
         for variable in variables
-    ]
+    ] + on_disk
 
 
 def _files(directory: pathlib.Path) -> list[pathlib.Path]:
@@ -218,7 +238,10 @@ def _write_archive(
 def _read_archive(
     path: pathlib.Path,
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """Reads a complete archive and verifies every checksum."""
+    """Reads a complete archive and verifies every checksum.
+
+    Arrays of what is on disk are not read; they are the last ones.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
@@ -226,7 +249,12 @@ def _read_archive(
                 raise DamagedCheckpointError(f"wrong checksum of {broken}")
             content = json.loads(archive.read(_MEMBER))
             arrays = []
-            for index in range(len(content["variables"])):
+            in_memory = [
+                index
+                for index, one in enumerate(content["variables"])
+                if one["group"] != _DISK
+            ]
+            for index in in_memory:
                 with archive.open(f"{index:04d}.npy") as file:
                     arrays.append(
                         np.lib.format.read_array(file, allow_pickle=False)
@@ -244,6 +272,29 @@ def _read_archive(
     ) as err:
         raise DamagedCheckpointError(str(err).strip("'\"")) from err
     return content, arrays
+
+
+def _copy_from_archive(
+    path: pathlib.Path, first: int, targets: list[np.ndarray]
+) -> None:
+    """Copies arrays of a verified archive to arrays on disk, in parts.
+
+    Args:
+      path: The archive.
+      first: The index of the first of the arrays.
+      targets: Where to.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for index, target in enumerate(targets, first):
+            with archive.open(f"{index:04d}.npy") as file:
+                np.lib.format.read_magic(file)
+                np.lib.format.read_array_header_1_0(file)
+                flat = target.reshape(-1).view(np.uint8)
+                for start in range(0, flat.size, _COPIED_BYTES):
+                    part = file.read(min(_COPIED_BYTES, flat.size - start))
+                    flat[start : start + len(part)] = np.frombuffer(
+                        part, np.uint8
+                    )
 
 
 def _grown(

@@ -6,9 +6,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -16,8 +15,13 @@ from tfvae import typed_gin
 from tfvae.data.images import WHITE
 from tfvae.data.source import Observations
 from tfvae.likelihoods import Likelihood
+from tfvae.ops.rows import JoinedRows
 from tfvae.resources import check_memory
-from tfvae.restoration import Restoration, corrupted_image
+from tfvae.restoration import (
+    PATCHES_IN_MEMORY,
+    Restoration,
+    corrupted_image,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +49,9 @@ class JointRestoration:
         self._check_equal("number of channels", lambda one: one.image.shape[2])
         self._check_equal("patch", lambda one: one.patch)
         self._check_equal("scale", lambda one: one.scale)
-        num_observed = math.prod(self._event_shape)
         check_memory(
-            4 * 4 * sum(self.num_patches) * num_observed,
-            f"the {sum(self.num_patches):,} patches of all images",
+            4 * min(self.patch_bytes, PATCHES_IN_MEMORY),
+            f"the {self.count_patches():,} patches of all images",
             "take a larger `stride`, or restore each image alone",
         )
 
@@ -68,6 +71,30 @@ class JointRestoration:
         return *first.patch, first.image.shape[2]
 
     @property
+    def patch(self) -> tuple[int, int]:
+        """Height and width of a patch in pixels."""
+        return self.restorations[0].patch
+
+    @property
+    def stride(self) -> int:
+        """Largest distance of neighbouring patches in pixels."""
+        return max(one.stride for one in self.restorations)
+
+    @property
+    def num_entries(self) -> int:
+        """Number of values of all images."""
+        return sum(one.num_entries for one in self.restorations)
+
+    @property
+    def patch_bytes(self) -> int:
+        """Bytes of all patches as an array."""
+        return sum(one.patch_bytes for one in self.restorations)
+
+    def count_patches(self, stride: int | None = None) -> int:
+        """Returns the number of patches, see `Restoration.count_patches`."""
+        return sum(one.count_patches(stride) for one in self.restorations)
+
+    @property
     def num_patches(self) -> tuple[int, ...]:
         """Number of data points of each image."""
         return tuple(one.num_patches for one in self.restorations)
@@ -79,12 +106,17 @@ class JointRestoration:
             yield slice(start, end)
 
     def observations(self) -> Observations:
-        """The patches of all images as data points."""
-        each = [one.observations() for one in self.restorations]
-        lows, highs = zip(*(one.value_range for one in each), strict=True)
+        """The patches of all images as data points.
+
+        As those of one image, they are an array or `LazyRows`.
+        """
+        patches = JoinedRows([one.patches() for one in self.restorations])
+        is_small = self.patch_bytes <= PATCHES_IN_MEMORY
+        ranges = [one.model_range() for one in self.restorations]
+        lows, highs = zip(*ranges, strict=True)
         return Observations(
             name=self.name,
-            train=np.concatenate([one.train for one in each]),
+            train=np.asarray(patches) if is_small else cast(Any, patches),
             event_shape=self._event_shape,
             value_range=(min(lows), max(highs)),
         )

@@ -15,10 +15,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfvae import inputs
+from tfvae import inputs, resources
 from tfvae.data import WeightedBatches, indexed_batches
 from tfvae.likelihoods import Likelihood
 from tfvae.ops import random
+from tfvae.ops.rows import LazyRows
 
 # Number of generated data points in a figure.
 _NUM_SAMPLES = 64
@@ -297,6 +298,14 @@ class LatentModel(keras.Model):
             raise ValueError("`x` must be data or a dataset, got None")
         if not inputs.is_array(points):
             return y
+        if isinstance(points, LazyRows):
+            # Keras makes an array of them.
+            resources.check_memory(
+                4 * math.prod(points.shape),
+                f"all {len(points):,} data points as one array",
+                "train on model.batches(x, batch_size) instead",
+            )
+            points = np.asarray(points)
         points = self._checked_rows(points)
         if is_training:
             self.likelihood.check_units(points)
@@ -340,6 +349,13 @@ class LatentModel(keras.Model):
         """The maximum number of training points; None for any number."""
         return None
 
+    def arrays_on_disk(self) -> dict[str, np.ndarray]:
+        """Returns what training changes beside weights, memory-mapped files.
+
+        Checkpoints have it; Keras's files do not.
+        """
+        return {}
+
     def with_capacity(self, num_data: int) -> Self:
         """Returns a model with these parameters for `num_data` data points.
 
@@ -368,9 +384,17 @@ class LatentModel(keras.Model):
 
     def _checked_rows(self, x: Any) -> np.ndarray:
         """Returns data of at least one row, validated."""
-        x = inputs.check_data(x, self.num_observed)
+        x = self._checked_data(x)
         if not len(x):
             raise ValueError("`x` must have at least one row, got none")
+        return x
+
+    def _checked_data(self, x: Any) -> np.ndarray:
+        """Returns validated data; `LazyRows`, checked by their maker, stay."""
+        if isinstance(x, LazyRows):
+            inputs.check_data(x[:1], self.num_observed)
+        else:
+            x = inputs.check_data(x, self.num_observed)
         self.likelihood.validate(x)
         return x
 
@@ -624,9 +648,7 @@ class LatentModel(keras.Model):
         """Validates data in eager mode; returns it unchanged in a graph."""
         if not tf.executing_eagerly():
             return x
-        x = inputs.check_data(x, self.num_observed)
-        self.likelihood.validate(x)
-        return x
+        return self._checked_data(x)
 
     def _as_batch(self, x: Any) -> tf.Tensor:
         return inputs.as_batch(x, self.num_observed, self.likelihood.support)

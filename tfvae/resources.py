@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks that data fit into memory or on the disk before they are created."""
+"""Memory and disk space: whether data fit, before they are created."""
 
 from __future__ import annotations
 
 import os
+import resource
 import shutil
+import sys
 
 import psutil
 
@@ -51,3 +53,10 @@ def check_disk_space(
             f"not enough disk space: {what} needs {needed:,} bytes, but only "
             f"{free:,} are free"
         )
+
+
+def peak_memory() -> int:
+    """Returns the largest resident set of this process so far, in bytes."""
+    # macOS counts bytes, all others kilobytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

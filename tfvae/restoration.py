@@ -12,7 +12,8 @@ import dataclasses
 import hashlib
 import math
 import os
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 import numpy as np
 import scipy.ndimage
@@ -37,9 +38,9 @@ from tfvae.noise import Noise
 from tfvae.ops.image_quality import psnr, ssim
 from tfvae.ops.patches import (
     MERGE_METHODS,
+    ImagePatches,
     MergeMethod,
-    extract_patches,
-    merge_patches,
+    PatchMerger,
     patch_starts,
 )
 from tfvae.resources import check_memory
@@ -47,8 +48,17 @@ from tfvae.resources import check_memory
 ALPHA = "alpha"
 """The mask that is the image's own transparency."""
 
+PATCHES_IN_MEMORY = 2**28
+"""Bytes of all patches up to which they are cut before training."""
+
+Estimates = np.ndarray | Iterable[np.ndarray]
+"""Estimates of all patches, `[N, D]`, or consecutive parts of them."""
+
 _MOSTLY = 0.5
 """Share of missing values from which a mask may well be inverted."""
+
+_BYTES_PER_ENTRY = 72
+"""Memory for merging and comparing images, per entry: nine float64 arrays."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +93,7 @@ class Restoration:
       strength: Factor by which observed values go from the observed image to
         the estimate, 0 to 1. Missing ones are always those of the estimate.
       name: Short name of the image.
+      remarks: Further lines of `describe`.
     """
 
     image: np.ndarray
@@ -100,6 +111,7 @@ class Restoration:
     noise: Noise | None = None
     strength: float = 1.0
     name: str = "image"
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Validates all fields."""
@@ -154,16 +166,14 @@ class Restoration:
     def _check_restorable(self) -> None:
         """Checks that every missing entry has a patch with observed ones."""
         rows = self._informed_rows()
-        if rows.all():
+        if rows is None:
             return
-        informed = np.where(rows[:, None], np.float32(0.0), np.float32(np.nan))
-        reached = merge_patches(
-            np.repeat(informed, math.prod(self.patch), axis=1),
-            (*self.image.shape[:2], 1),
-            self.patch,
-            self.stride,
-        )
-        num_lost = np.count_nonzero(np.isnan(reached))
+        # How many informed patches each pixel is in, as sums over windows.
+        starts = np.zeros(self.image.shape[:2], bool)
+        starts[np.ix_(*self._starts())] = rows.reshape(self._grid())
+        padding = [(size - 1, 0) for size in self.patch]
+        reached = _window_sums(np.pad(starts, padding), self.patch)
+        num_lost = np.count_nonzero(reached == 0)
         if num_lost:
             raise ValueError(
                 "`patch` must be large enough to reach from every missing "
@@ -187,16 +197,37 @@ class Restoration:
         share = self.missing_fraction
         return hint + (f". {_is_inverted(share)}" if share > _MOSTLY else "")
 
-    def _informed_rows(self) -> np.ndarray:
-        """Returns which patches have an observed entry, `[N_all]` bool."""
-        observed = np.any(~np.isnan(self.image), axis=-1, keepdims=True)
-        patches = extract_patches(observed, self.patch, self.stride)
-        return np.any(patches, axis=1)
+    def _starts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the first row and the first column of the patches."""
+        rows, columns = (
+            patch_starts(size, patch, self.stride)
+            for size, patch in zip(
+                self.image.shape[:2], self.patch, strict=True
+            )
+        )
+        return rows, columns
+
+    def _grid(self) -> tuple[int, int]:
+        rows, columns = self._starts()
+        return len(rows), len(columns)
+
+    def _informed_rows(self) -> np.ndarray | None:
+        """Returns which patches have an observed entry, `[N_all]` bool.
+
+        None if all of them have.
+        """
+        observed = np.any(~np.isnan(self.image), axis=-1)
+        if observed.all():
+            return None
+        counts = _window_sums(observed, self.patch)
+        rows = counts[np.ix_(*self._starts())].reshape(-1) > 0
+        return None if rows.all() else rows
 
     @property
     def num_patches(self) -> int:
         """Number of data points of `observations`."""
-        return int(np.count_nonzero(self._informed_rows()))
+        rows = self._informed_rows()
+        return self.count_patches() if rows is None else int(rows.sum())
 
     @property
     def missing_fraction(self) -> float:
@@ -204,15 +235,32 @@ class Restoration:
         return float(np.isnan(self.image).mean())
 
     def observations(self) -> Observations:
-        """The patches as data points; entirely missing ones are left out."""
-        values = self._to_model(self.image)
-        patches = extract_patches(values, self.patch, self.stride)
-        low, high = self._to_model(np.array([0.0, WHITE])).tolist()
+        """The patches as data points; entirely missing ones are left out.
+
+        Up to `PATCHES_IN_MEMORY` they are an array, beyond `LazyRows` that
+        are cut from the image when they are asked for.
+        """
+        patches = self.patches()
+        is_small = self.patch_bytes <= PATCHES_IN_MEMORY
         return Observations(
             name=self.name,
-            train=patches[self._informed_rows()],
+            train=np.asarray(patches) if is_small else cast(Any, patches),
             event_shape=(*self.patch, self.image.shape[2]),
-            value_range=(low, high),
+            value_range=self.model_range(),
+        )
+
+    def model_range(self) -> tuple[float, float]:
+        """Returns the model's values of 0 and 255."""
+        low, high = self._to_model(np.array([0.0, WHITE])).tolist()
+        return low, high
+
+    def patches(self) -> ImagePatches:
+        """The data points of `observations`, cut when they are asked for."""
+        return ImagePatches(
+            self._to_model(self.image),
+            self.patch,
+            self.stride,
+            is_kept=self._informed_rows(),
         )
 
     def _to_model(self, image: np.ndarray) -> np.ndarray:
@@ -220,6 +268,12 @@ class Restoration:
         if self.noise is not None:
             image = self.noise.to_model(image, self.value_range)
         return image.astype(np.float32) * np.float32(self.scale)
+
+    def _from_model(self, merged: np.ndarray) -> np.ndarray:
+        """Returns the pixels that merged estimates on 0..255 stand for."""
+        if self.noise is None:
+            return merged
+        return self.noise.from_model(merged, self.value_range)
 
     def likelihood(self, given: Likelihood) -> Likelihood:
         """Returns the likelihood for the noise: the given one if unknown.
@@ -234,27 +288,48 @@ class Restoration:
             return given
         return self.noise.likelihood(given, self.scale, self.value_range)
 
-    def _check_memory(self) -> None:
-        """Checks the memory for cutting, selecting, scaling and batching."""
-        starts = [
-            len(patch_starts(size, patch, self.stride))
+    @property
+    def num_entries(self) -> int:
+        """Number of values of the image."""
+        return self.image.size
+
+    @property
+    def patch_bytes(self) -> int:
+        """Bytes of all patches as an array."""
+        width = math.prod(self.patch) * self.image.shape[2]
+        return 4 * self.count_patches() * width
+
+    def count_patches(self, stride: int | None = None) -> int:
+        """Returns the number of overlapping patches, missing ones included.
+
+        Args:
+          stride: Distance of neighbouring patches; None for `stride`.
+        """
+        return math.prod(
+            len(patch_starts(size, patch, stride or self.stride))
             for size, patch in zip(
                 self.image.shape[:2], self.patch, strict=True
             )
-        ]
-        width = math.prod(self.patch) * self.image.shape[2]
+        )
+
+    def _check_memory(self) -> None:
+        """Checks the memory for cutting, batching and merging."""
+        count, needed = self.count_patches(), self.patch_bytes
+        if self.merge_method != "median":
+            needed = min(needed, PATCHES_IN_MEMORY)
         check_memory(
-            4 * 4 * math.prod(starts) * width,
-            f"the {math.prod(starts):,} patches of the image",
+            4 * needed + _BYTES_PER_ENTRY * self.image.size,
+            f"the {count:,} patches of the image",
             "take a larger `stride`, a `crop`, or a smaller image",
         )
 
-    def merge(self, estimates: np.ndarray) -> np.ndarray:
+    def merge(self, estimates: Estimates) -> np.ndarray:
         """Merges patch estimates into an image, without clipping.
 
         Args:
           estimates: `[N, D]` on the model's scale, one row for each data
-            point of `observations`, in its order.
+            point of `observations`, in its order; or an iterable of
+            consecutive parts of that, so that not all need to be in memory.
 
         Returns:
           `[height, width, channels]` float32 on the scale of 0..255.
@@ -263,34 +338,78 @@ class Restoration:
           ValueError: If the number or length of the rows is wrong, or an
             estimate is not finite.
         """
-        rows = self._informed_rows()
-        width = math.prod(self.patch) * self.image.shape[2]
-        expected = (int(np.count_nonzero(rows)), width)
-        estimates = np.asarray(estimates)
-        if estimates.shape != expected:
-            raise ValueError(
-                f"`estimates` must have shape {expected!r}, got shape "
-                f"{estimates.shape!r}"
+        merger = self._merger()
+        if hasattr(estimates, "shape"):
+            if estimates.shape != merger.shape:
+                raise _wrong_shape(merger.shape, estimates.shape)
+            estimates = [cast(np.ndarray, estimates)]
+        for part in estimates:
+            merger.add(self._checked(part, merger))
+        return self._from_model(merger.image())
+
+    def merge_moments(
+        self, moments: Iterable[tuple[np.ndarray, np.ndarray]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Merges means and variances of patches.
+
+        The standard deviation of an entry is that of the mixture of what the
+        patches say of it: its variance is the mean of their variances plus the
+        variance of their means. Patches that overlap are fitted to the same
+        noise, so that averages of more of them are not more certain.
+
+        Args:
+          moments: Consecutive parts of the posterior means and variances of
+            all patches, `[n, D]` each, on the model's scale.
+
+        Returns:
+          The merged image, see `merge`, and the standard deviations, both
+          `[height, width, channels]` float32 on the scale of 0..255. Those of
+          observed entries are `strength` times as large, 0 with
+          `keep_observed`. Where the model is of a transform of the image,
+          half the distance of what one deviation below the estimate and one
+          above stand for.
+
+        Raises:
+          ValueError: As `merge`.
+        """
+        merger = self._merger(with_variances=True)
+        for means, variances in moments:
+            merger.add(
+                self._checked(means, merger),
+                self._checked(variances, merger) / np.float32(self.scale),
             )
-        if not np.isfinite(estimates).all():
-            raise ValueError("`estimates` must be finite")
-        patches = np.asarray(estimates / np.float32(self.scale), np.float32)
-        if not rows.all():
-            informed = patches
-            patches = np.full((len(rows), width), np.nan, dtype=np.float32)
-            patches[rows] = informed
-        merged = merge_patches(
-            patches,
+        merged = merger.image()
+        within, between = merger.variances()
+        std = np.sqrt(within + between)
+        if self.is_transformed:
+            low, high = (self._from_model(merged + d) for d in (-std, std))
+            std = np.asarray(0.5 * (high - low), np.float32)
+        share = 0.0 if self._is_kept else self.strength
+        if share != 1.0:
+            is_missing = np.isnan(self.image)
+            std = np.where(is_missing, std, np.float32(share) * std)
+        return self._from_model(merged), std
+
+    def _merger(self, with_variances: bool = False) -> PatchMerger:
+        return PatchMerger(
             self.image.shape,
             self.patch,
             self.stride,
             self.merge_method,
+            is_kept=self._informed_rows(),
+            with_variances=with_variances,
         )
-        if self.noise is None:
-            return merged
-        return self.noise.from_model(merged, self.value_range)
 
-    def restore(self, estimates: np.ndarray) -> np.ndarray:
+    def _checked(self, part: np.ndarray, merger: PatchMerger) -> np.ndarray:
+        """Returns validated estimates on the scale of 0..255, float32."""
+        part = np.asarray(part)
+        if part.ndim != 2 or part.shape[1] != merger.shape[1]:
+            raise _wrong_shape(merger.shape, part.shape)
+        if not np.isfinite(part).all():
+            raise ValueError("`estimates` must be finite")
+        return np.asarray(part / np.float32(self.scale), np.float32)
+
+    def restore(self, estimates: Estimates) -> np.ndarray:
         """The restored image, clipped to `limits`.
 
         Args:
@@ -301,7 +420,10 @@ class Restoration:
           with those of the corrupted image, see `strength`; with
           `keep_observed` they are those of the corrupted image.
         """
-        image = self.merge(estimates)
+        return self.finished(self.merge(estimates))
+
+    def finished(self, image: np.ndarray) -> np.ndarray:
+        """Returns a merged image as `restore` does, with what is kept."""
         if self._is_kept:
             image = np.where(np.isnan(self.image), image, self.image)
         elif self.strength != 1.0:
@@ -368,7 +490,8 @@ class Restoration:
         """SHA-256 of all that the result depends on: images and settings."""
         digest = hashlib.sha256()
         for field in dataclasses.fields(self):
-            _digest(digest, getattr(self, field.name))
+            if field.name != "remarks":
+                _digest(digest, getattr(self, field.name))
         return digest.hexdigest()
 
     @property
@@ -436,6 +559,7 @@ class Restoration:
                 lines.append(_is_inverted(missing))
         else:
             lines.append(f"all values {fate}")
+        lines.extend(self.remarks)
         return "\n".join(lines)
 
     def score(
@@ -480,6 +604,25 @@ class Restoration:
         if self.clean is None or np.isnan(self.image).any():
             return None
         return self.score(self.image, clip=False)
+
+
+def _wrong_shape(
+    expected: tuple[int, int], found: tuple[int, ...]
+) -> ValueError:
+    return ValueError(
+        f"`estimates` must have shape {expected!r}, got shape {found!r}"
+    )
+
+
+def _window_sums(values: np.ndarray, window: tuple[int, int]) -> np.ndarray:
+    """Returns the sums of all windows of an array `[height, width]`, int64."""
+    sums = values.astype(np.int64)
+    for axis, size in enumerate(window):
+        before = np.insert(np.cumsum(sums, axis), 0, 0, axis)
+        count = before.shape[axis] - size
+        ends = np.take(before, range(size, size + count), axis)
+        sums = ends - np.take(before, range(count), axis)
+    return sums
 
 
 def _is_inverted(share: float) -> str:
@@ -583,8 +726,10 @@ def corrupted_image(
         `read_mask`; of "alpha", the opacity up to which they are.
       mask_invert: Whether all other pixels are missing instead.
       mask_grow: Pixels by which to extend what is missing.
-      patch: Height and width of a patch in pixels, or both as one number.
-      stride: Distance of neighbouring patches in pixels.
+      patch: Height and width of a patch in pixels, or both as one number;
+        in a smaller image it is as large as that.
+      stride: Distance of neighbouring patches in pixels; at most the side of
+        a patch that is reduced.
       merge_method: "mean", "median" or "gaussian", see `merge_patches`.
       scale: Factor from 0..255 to the model's values.
       keep_observed: Whether observed values stay exactly as they are. None
@@ -650,10 +795,11 @@ def corrupted_image(
     if keep_observed is None:
         is_told = mask is not None or missing_fraction != 0.0
         keep_observed = is_told and noise_std == 0.0
+    fitted, stride, remarks = _fitted(patch, stride, corrupted.shape)
     return Restoration(
         image=corrupted,
         clean=whole,
-        patch=_as_pair(patch),
+        patch=fitted,
         stride=stride,
         merge_method=merge_method,
         scale=scale,
@@ -666,7 +812,33 @@ def corrupted_image(
         noise=noise,
         strength=strength,
         name=_name(image) + (f"_page{page}" if num_pages > 1 else ""),
+        remarks=remarks,
     )
+
+
+def _fitted(
+    patch: int | tuple[int, int], stride: int, image_shape: tuple[int, ...]
+) -> tuple[tuple[int, int], int, tuple[str, ...]]:
+    """Reduces a patch to the size of a smaller image.
+
+    Returns:
+      The patch, the stride, and a remark if they are others than those given.
+    """
+    given = _as_pair(patch)
+    height, width = (
+        min(size, whole)
+        for size, whole in zip(given, image_shape[:2], strict=True)
+    )
+    if (height, width) == given:
+        return given, stride, ()
+    remark = (
+        f"patches are {height} x {width} pixels instead of {given[0]} x "
+        f"{given[1]}, as the picture is smaller"
+    )
+    if stride > min(height, width) > 0:
+        stride = min(height, width)
+        remark += f"; stride {stride}"
+    return (height, width), stride, (remark,)
 
 
 def _check_reference(reference: Image, source: Image) -> None:

@@ -323,14 +323,23 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         ),
         (["--image={folder}/one.png", "--patch=0"], "`--patch` must be"),
         (["--image={folder}/one.png", "--patch=3,a"], "`--patch` must be"),
-        (["--image={folder}/one.png", "--mask_grow=1"], "`mask` must be given"),
+        (
+            ["--image={folder}/one.png", "--mask_grow=1"],
+            "`--mask` must be given",
+        ),
         (["--image={folder}/one.png", "--value_range=a,b"], "`--value_range`"),
         (["--image={folder}/one.png", "--pages=1-a"], "`--pages` must be numb"),
         (["--image={folder}/one.png", "--pages=4-2"], "got '4-2'"),
         (["--image={folder}/one.png", "--pages=1"], "`--pages` needs a folder"),
         (["--image={folder}/one.png", "--joint"], "`--joint` needs a folder"),
         (["--image={folder}/one.png", "--axes=YX"], "for an array or TIFF"),
-        (["--image={folder}/one.png", "--value_range=2,1"], "`value_range` m"),
+        (
+            ["--image={folder}/one.png", "--value_range=2,1"],
+            "`--value_range` m",
+        ),
+        (["--image={folder}/one.png", "--stride=9"], "`--stride` must not"),
+        (["--image=camera", "--clean={folder}/broken.png"], "`--clean` must"),
+        (["--image=camera", "--mask={folder}/broken.png"], "`--mask` must"),
     )
     def test_wrong_picture_is_reported_in_one_line(self, argv, message):
         (self.folder / "broken.png").write_bytes(b"no picture")

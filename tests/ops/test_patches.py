@@ -169,5 +169,91 @@ class PatchesTest(tf.test.TestCase, parameterized.TestCase):
             )
 
 
+class LazyPatchesTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters(*GEOMETRIES)
+    def test_cut_patches_are_those_of_all(self, shape, patch, stride):
+        image = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        image[0, 0] = np.nan
+        expected = _loop_extract(image, patch, stride)
+        is_kept = np.random.default_rng(1).random(len(expected)) < 0.7
+        is_kept[0] = True
+        for kept in (None, is_kept, np.ones_like(is_kept)):
+            lazy = patches.ImagePatches(image, patch, stride, is_kept=kept)
+            rows = expected if kept is None else expected[kept]
+            self.assertEqual(lazy.shape, rows.shape)
+            self.assertAllEqual(np.asarray(lazy), rows)
+            index = np.arange(len(rows))[::-2]
+            found = lazy[index]
+            self.assertAllEqual(found, rows[index])
+            self.assertTrue(found.flags.c_contiguous)
+
+    @parameterized.product(
+        geometry=GEOMETRIES, method=patches.MERGE_METHODS, size=(1, 5, 1000)
+    )
+    def test_parts_merge_into_the_same_image_to_the_bit(
+        self, geometry, method, size
+    ):
+        shape, patch, stride = geometry
+        rng = np.random.default_rng(0)
+        whole = patches.extract_patches(np.zeros(shape), patch, stride)
+        estimates = rng.normal(size=whole.shape).astype(np.float32)
+        is_kept = rng.random(len(whole)) < 0.7
+        merged = np.where(is_kept[:, None], estimates, np.float32(np.nan))
+        expected = patches.merge_patches(merged, shape, patch, stride, method)
+        merger = patches.PatchMerger(
+            shape, patch, stride, method, is_kept=is_kept
+        )
+        kept = estimates[is_kept]
+        self.assertEqual(merger.shape, kept.shape)
+        for start in range(0, len(kept), size):
+            merger.add(kept[start : start + size])
+        self.assertAllEqual(merger.image(), expected)
+
+    @parameterized.product(
+        geometry=GEOMETRIES[:4], method=patches.MERGE_METHODS
+    )
+    def test_variances_are_those_of_mixtures_of_patches(self, geometry, method):
+        shape, patch, stride = geometry
+        rng = np.random.default_rng(0)
+        whole = patches.extract_patches(np.zeros(shape), patch, stride)
+        means, variances = 100.0 + rng.normal(size=(2, *whole.shape))
+        merger = patches.PatchMerger(
+            shape, patch, stride, method, with_variances=True
+        )
+        merger.add(means[:3], variances[:3])
+        merger.add(means[3:], variances[3:])
+        merger.image()
+        found = merger.variances()
+        window = np.ones(patch)
+        if method == "gaussian":
+            window = patches._gaussian_window(patch)
+        # What each patch says of each pixel, pixel by pixel.
+        places = patches.extract_patches(
+            np.arange(np.prod(shape)).reshape(shape), patch, stride
+        ).ravel()
+        weights = np.broadcast_to(window[..., None], (*patch, shape[2]))
+        weights = np.tile(weights.ravel(), len(whole))
+        expected = np.zeros((2, np.prod(shape)))
+        for pixel in range(np.prod(shape)):
+            at = places == pixel
+            share = weights[at] / weights[at].sum()
+            values = means.ravel()[at]
+            expected[:, pixel] = (
+                share @ variances.ravel()[at],
+                share @ np.square(values - share @ values),
+            )
+        for one, other in zip(found, expected, strict=True):
+            self.assertAllClose(one.ravel(), other, rtol=1e-5, atol=1e-6)
+
+    def test_numbers_of_estimates_are_checked(self):
+        merger = patches.PatchMerger((4, 4, 1), (2, 2), 2)
+        merger.add(np.zeros((3, 4)))
+        with self.assertRaisesRegex(ValueError, "must be 4, got 3"):
+            merger.image()
+        merger.add(np.zeros((2, 4)))
+        with self.assertRaisesRegex(ValueError, "must be 4, got 5"):
+            merger.image()
+
+
 if __name__ == "__main__":
     tf.test.main()

@@ -59,6 +59,59 @@ class SeedTest(tf.test.TestCase):
         self.assertAllEqual(compiled, eager)
 
 
+class PackedBitsTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters((1, 0.5), (3, 1 / 3), (4, 0.5), (5, 0.8))
+    def test_states_have_the_probabilities_of_independent_bits(
+        self, num_bits, prob
+    ):
+        packed = random.packed_bits(
+            random.make_seed(3), [40, 100], num_bits, prob
+        )
+        every = oracles.enumerate_states(num_bits)
+        probs = np.prod(np.where(every, prob, 1.0 - prob), -1)
+        counts = np.bincount(packed.numpy().ravel(), minlength=len(every))
+        self.assertLen(counts, len(every))
+        # State i of all has the bits of i, as a byte has.
+        self.assertAllEqual(every @ 2 ** np.arange(num_bits), range(len(every)))
+        self.assertGreater(
+            oracles.chi_square_p(counts, probs), oracles.CHI_SQUARE_LEVEL
+        )
+
+    @parameterized.parameters((64, 1 / 64), (512, 1 / 512), (300, 0.02))
+    def test_bits_and_numbers_of_ones_have_their_frequencies(
+        self, num_bits, prob
+    ):
+        num_draws = 20000
+        packed = random.packed_bits(
+            random.make_seed(4), [num_draws], num_bits, prob
+        )
+        states = oracles.unpack(packed.numpy(), num_bits)
+        # A sum of H squared deviations, each over its variance.
+        deviations = states.sum(0) - num_draws * prob
+        variance = num_draws * prob * (1.0 - prob)
+        statistic = np.square(deviations).sum() / variance
+        p_value = scipy.stats.chi2.sf(statistic, num_bits)
+        self.assertGreater(p_value, oracles.CHI_SQUARE_LEVEL)
+        # Numbers of ones are binomial; large ones are counted as one class.
+        ones = np.minimum(states.sum(1), 5).astype(int)
+        probs = scipy.stats.binom.pmf(np.arange(6), num_bits, prob)
+        probs[5] = 1.0 - probs[:5].sum()
+        counts = np.bincount(ones, minlength=6)
+        self.assertGreater(
+            oracles.chi_square_p(counts, probs), oracles.CHI_SQUARE_LEVEL
+        )
+
+    def test_draws_are_the_same_eagerly_in_graphs_and_under_xla(self):
+        eager, graph, compiled = _three_ways(
+            lambda: random.packed_bits(random.make_seed(1), [6, 5], 20, 0.1)
+        )
+        self.assertEqual(eager.shape, (6, 5, 3))
+        self.assertAllEqual(graph, eager)
+        self.assertAllEqual(compiled, eager)
+        # No bit past the last one.
+        self.assertLess(eager[..., -1].max(), 2**4)
+
+
 class UniformTest(tf.test.TestCase):
     def test_draws_are_the_same_eagerly_in_graphs_and_under_xla(self):
         eager, graph, compiled = _three_ways(

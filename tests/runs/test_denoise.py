@@ -50,6 +50,7 @@ class DenoiseTest(tf.test.TestCase):
                 "restored.png",
                 "restored_latest.png",
                 "samples.png",
+                "uncertainty.png",
             },
         )
         export.assert_called_once_with(
@@ -84,6 +85,62 @@ class DenoiseTest(tf.test.TestCase):
             for name in ("unbroken", "broken")
         )
         self.assertEqual(one, two)
+
+    def _denoise_large(self, name):
+        """Denoises as if it was a large picture."""
+        with mock.patch("tfvae.restoration.PATCHES_IN_MEMORY", 0):
+            return self._denoise(
+                "fit.epochs = 2", "TVAE.states_in_memory = 0", name=name
+            )
+
+    def test_large_picture_is_restored_as_a_small_one_also_after_a_kill(self):
+        self._denoise("fit.epochs = 2", name="small")
+        with mock.patch(
+            "tfvae.restoration.Restoration.restore",
+            side_effect=KeyboardInterrupt,
+        ):
+            with self.assertRaises(KeyboardInterrupt):
+                self._denoise_large("large")
+        self.assertTrue((self.folder / "large/checkpoints").exists())
+        self._denoise_large("large")
+        self.assertEqual(
+            small.metrics(self.folder / "large"),
+            small.metrics(self.folder / "small"),
+        )
+        for name in ("figures/restored.png", "uncertainty.npy"):
+            one, two = (
+                (self.folder / run / name).read_bytes()
+                for run in ("large", "small")
+            )
+            self.assertEqual(one, two)
+
+    def test_standard_deviations_are_in_units_and_times_their_factor(self):
+        output = self.folder / "std.npy"
+        params = ("fit.epochs = 1", f"denoise.output_std = '{output}'")
+        summary = self._denoise(*params, "denoise.std_factor = 1.0")
+        std = np.load(output)
+        self.assertEqual(std.shape, (16, 16, 1))
+        self.assertDTypeEqual(std, np.float32)
+        self.assertAllGreater(std, 0.0)
+        self.assertAllClose(summary["mean_std"], std.mean())
+        self.assertBetween(
+            summary["within_2_std"], summary["within_1_std"], 1.0
+        )
+        again = self.folder / "again.tif"
+        self._denoise(
+            "fit.epochs = 1",
+            "denoise.std_factor = 1.0",
+            f"denoise.output_std = '{again}'",
+        )
+        self.assertAllEqual(tifffile.imread(again), std[..., 0])
+        self._denoise(*params, "denoise.std_factor = 2.5", name="other")
+        self.assertAllClose(np.load(output), 2.5 * std, rtol=1e-5)
+        for wrong, message in (
+            ("denoise.output_std = 'std.png'", "`output_std` must end in .npy"),
+            ("denoise.std_factor = 0.0", "`denoise.std_factor` must be pos"),
+        ):
+            with self.assertRaisesRegex(ValueError, message):
+                self._denoise("fit.epochs = 1", wrong, name="wrong")
 
     def test_fills_in_and_keeps_what_was_observed(self):
         picture = images.embedded_image("camera", crop=(90, 200, 16, 16))

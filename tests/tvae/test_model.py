@@ -15,6 +15,7 @@ from absl.testing import parameterized
 from tests import oracles
 from tests.tvae import tiny
 from tfvae import likelihoods, networks, tvae
+from tfvae.ops import patches
 from tfvae.tvae import joint
 
 EVERY_LIKELIHOOD = tuple(tiny.LIKELIHOODS)
@@ -225,6 +226,34 @@ class ReconstructionTest(tf.test.TestCase, parameterized.TestCase):
             model.stored_reconstruction(x[index], index),
             self._expected(model, x[index], states),
             rtol=1e-4,
+        )
+
+    @parameterized.product(
+        kind=EVERY_LIKELIHOOD, num_states=(tiny.NUM_STATES, ALL_STATES)
+    )
+    def test_stored_moments_are_those_of_the_posterior(self, kind, num_states):
+        model, x = tiny.shared(kind, num_states), tiny.data()
+        index = np.array([7, 0, 4])
+        if num_states == ALL_STATES:
+            every = oracles.enumerate_states(tiny.NUM_LATENTS)
+            states = np.broadcast_to(every, (3, *every.shape))
+        else:
+            states = tiny.stored_states(model)[index]
+        q = tiny.Parameters(model).posterior(x[index], states)[..., None]
+        means = tiny.means(model, states)
+        mean = (q * means).sum(1)
+        variance = (q * np.square(means - mean[:, None])).sum(1)
+        ((found_mean, found_variance),) = model.stored_moments(x[index], index)
+        self.assertAllClose(found_mean, mean, rtol=1e-4)
+        self.assertAllClose(found_variance, variance, rtol=1e-3, atol=1e-6)
+
+    def test_lazy_rows_are_reconstructed_as_arrays(self):
+        model, x = tiny.shared(), tiny.data()
+        image = np.nan_to_num(x).reshape(11, 3, 1)
+        lazy = patches.ImagePatches(image, (1, 3))
+        self.assertAllEqual(
+            model.stored_reconstruction(lazy, tiny.INDEX),
+            model.stored_reconstruction(np.asarray(lazy), tiny.INDEX),
         )
 
     def test_model_without_data_has_nothing_stored(self):

@@ -9,6 +9,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tests import oracles
+from tests.tvae import tiny
 from tfvae import tvae
 from tfvae.ops import random, truncated
 from tfvae.tvae import states as states_lib
@@ -38,8 +39,8 @@ class StateStoreTest(tf.test.TestCase, parameterized.TestCase):
     ):
         original = states_lib._BITS_PER_DRAW
         self.addCleanup(setattr, states_lib, "_BITS_PER_DRAW", original)
-        states_lib._BITS_PER_DRAW = num_drawn * 15 * 4
-        store = tvae.StateStore(num_data, 15, 4)
+        states_lib._BITS_PER_DRAW = num_drawn * 15 * 5
+        store = tvae.StateStore(num_data, 15, 5)
         store.initialize(random.make_seed(0))
         packed = store.packed.numpy()
         for row in packed:
@@ -93,6 +94,55 @@ class StateStoreTest(tf.test.TestCase, parameterized.TestCase):
         copy.set_weights(store.get_weights())
         self.assertAllEqual(copy.packed, store.packed)
         self.assertFalse(copy.trainable)
+
+
+class DiskStateStoreTest(tf.test.TestCase):
+    def test_states_are_those_of_a_store_in_memory(self):
+        stores = tvae.StateStore(6, 4, 11), tvae.DiskStateStore(6, 4, 11)
+        new = _new_states(3, 4, 11, seed=5)
+        index = tf.constant([4, 0, 2])
+
+        found = []
+        for store in stores:
+            store.initialize(random.make_seed(0))
+
+            @tf.function
+            def update(store=store):
+                store.scatter(index, new)
+                return store.gather(tf.reverse(index, [0]))
+
+            first = store.gather(tf.range(6))
+            update()
+            found.append([*first, *store.gather(tf.range(6))])
+            self.assertAllEqual(update().packed, new.packed[::-1])
+        for one, other in zip(*found, strict=True):
+            self.assertAllEqual(one, other)
+
+    def test_rows_are_copied_from_memory_and_back(self):
+        first, second = tvae.StateStore(6, 4, 11), tvae.DiskStateStore(4, 4, 11)
+        first.initialize(random.make_seed(0))
+        second.copy_rows(first)
+        self.assertAllEqual(second.packed, first.packed[:4])
+        third = tvae.StateStore(6, 4, 11)
+        third.copy_rows(second)
+        self.assertAllEqual(third.packed[:4], first.packed[:4])
+        self.assertAllEqual(third.packed[4:], np.zeros((2, 4, 2)))
+
+    def test_more_states_than_the_disk_holds_are_refused(self):
+        with self.assertRaisesRegex(OSError, "64 states of 1,000,000,000,000"):
+            tvae.DiskStateStore(10**12, 64, 64)
+
+    def test_model_holds_on_disk_what_is_over_its_limit(self):
+        # 11 points, 6 states of one byte and a log-joint.
+        self.assertEqual(states_lib.state_bytes(11, 6, 4), 330)
+        for limit, is_on_disk in ((329, True), (330, False), (None, False)):
+            model = tiny.make(states_in_memory=limit)
+            self.assertEqual(
+                isinstance(model.states, tvae.DiskStateStore), is_on_disk
+            )
+            self.assertEqual(bool(model.arrays_on_disk()), is_on_disk)
+        with self.assertRaisesRegex(ValueError, "`exploration` must be None"):
+            tiny.make(states_in_memory=0, exploration=tvae.Exploration())
 
 
 if __name__ == "__main__":

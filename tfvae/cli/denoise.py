@@ -36,6 +36,10 @@ interrupted run.
 
 from __future__ import annotations
 
+import contextlib
+import re
+from collections.abc import Iterator
+
 from absl import flags
 
 from tfvae.cli import console
@@ -59,6 +63,8 @@ _PARAMETERS = {
     "lossy": "denoise.lossy",
     "axes": "corrupted_image.axes",
     "channels": "corrupted_image.channels",
+    "output_std": "denoise.output_std",
+    "std_factor": "denoise.std_factor",
 }
 _POISSON = "poisson"
 _POISSON_GAUSSIAN = "poisson-gaussian"
@@ -85,6 +91,8 @@ def define(values: flags.FlagValues) -> None:
         "axes": "Letter of each axis of an array (.npy) or TIFF stack, where"
         " the file does not say it: Y rows, X columns, S red, green and blue, C"
         " channels, T, Z or Q other pages, as in CYX.",
+        "output_std": "File to write the standard deviation of each restored"
+        " value to, in the picture's own units: .npy or TIFF.",
     }.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
     for name, text in {
@@ -109,6 +117,8 @@ def define(values: flags.FlagValues) -> None:
         "strength": "How far observed values are denoised, from 0, which leaves"
         " them as they are, to 1, the model's estimate (1 unless set). Missing"
         " values are always filled in.",
+        "std_factor": "What the standard deviations are multiplied by; 1 for"
+        " those of the posterior alone.",
     }.items():
         flags.DEFINE_float(name, None, text, flag_values=values)
     for name, text in {
@@ -267,8 +277,32 @@ def _noise_bindings(values: flags.FlagValues) -> list[str]:
     return []
 
 
+@contextlib.contextmanager
+def _naming_flags(values: flags.FlagValues) -> Iterator[None]:
+    """Lets errors speak of `--patch` where Python's speak of `patch`."""
+    try:
+        yield
+    except (OSError, TypeError, ValueError) as err:
+        text = re.sub(
+            r"`(\w+)`",
+            lambda found: f"`--{found[1]}`" if found[1] in values else found[0],
+            str(err),
+        )
+        if text == str(err):
+            raise
+        # Of the class that was meant: gin raises subclasses of its own.
+        for kind in (FileNotFoundError, OSError, TypeError, ValueError):
+            if isinstance(err, kind):
+                raise kind(text) from err
+
+
 def main(values: flags.FlagValues) -> None:
     """Runs the subcommand."""
+    with _naming_flags(values):
+        _denoise(values)
+
+
+def _denoise(values: flags.FlagValues) -> None:
     from tfvae.runs import config
     from tfvae.runs.denoise import denoise
     from tfvae.runs.denoise_many import Configuration, denoise_many, has_many

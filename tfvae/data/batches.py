@@ -9,9 +9,14 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from tfvae.ops.rows import LazyRows
+
 
 def indexed_batches(
-    points: np.ndarray, batch_size: int, seed: int = 0, start_epoch: int = 0
+    points: np.ndarray | LazyRows,
+    batch_size: int,
+    seed: int = 0,
+    start_epoch: int = 0,
 ) -> tf.data.Dataset:
     """Endless batches of data points together with their row numbers.
 
@@ -21,7 +26,8 @@ def indexed_batches(
     gathering all happen in the tf.data graph.
 
     Args:
-      points: `[N, D]` float32; NaN marks a missing entry.
+      points: `[N, D]` float32; NaN marks a missing entry. Of `LazyRows` each
+        batch computes its own.
       batch_size: Points per batch, B; the last batch of an epoch holds
         the remainder. An epoch has ceil(N / B) batches.
       seed: Seed of the order.
@@ -33,10 +39,12 @@ def indexed_batches(
     Raises:
       ValueError: If an argument is out of range.
     """
-    table = point_table(points)
+    rows = _row_reader(
+        points if isinstance(points, LazyRows) else point_table(points)
+    )
 
     def gather(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.gather(table, index), index
+        return rows(index), index
 
     return shuffled_batches(len(points), batch_size, seed, start_epoch, gather)
 
@@ -94,9 +102,11 @@ def point_table(points: np.ndarray) -> tf.Tensor:
     return tf.convert_to_tensor(points, dtype=tf.float32)
 
 
-def _row_reader(features: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
+def _row_reader(
+    features: np.ndarray | tf.Tensor | LazyRows,
+) -> Callable[[tf.Tensor], tf.Tensor]:
     """Returns the function from row numbers `[b]` to rows `[b, ...]`."""
-    if not isinstance(features, np.memmap):
+    if not isinstance(features, np.memmap | LazyRows):
         in_memory = tf.convert_to_tensor(features)
         return lambda index: tf.gather(in_memory, index)
 

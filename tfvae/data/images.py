@@ -8,10 +8,12 @@ whose black is 0 and whose white is 255. NaN marks a missing entry.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -275,7 +277,8 @@ def _mask_values(
     path = pathlib.Path(mask)
     if path.suffix.lower() == ".npy" and path.is_file():
         return _load_mask_array(path)
-    image = read_image(path)
+    with _naming("mask"):
+        image = read_image(path)
     if image.is_lossy and threshold is None:
         raise ValueError(
             "`mask` must be of a lossless format such as PNG, or "
@@ -438,13 +441,16 @@ def convert_channels(image: np.ndarray, channels: int) -> np.ndarray:
     return image @ luma
 
 
-def load_image(image: str | os.PathLike[str] | np.ndarray) -> Image:
+def load_image(
+    image: str | os.PathLike[str] | np.ndarray, *, argument: str = "image"
+) -> Image:
     """An image from a file, an embedded picture's name, or an array.
 
     Args:
       image: A path; or a name in `EMBEDDED_IMAGES`; or an array
         `[height, width]` or `[height, width, 1 to 3]`, integers or floats in
         units of its own.
+      argument: What errors call it.
 
     Returns:
       The image.
@@ -458,19 +464,32 @@ def load_image(image: str | os.PathLike[str] | np.ndarray) -> Image:
             taken = formats.from_array(image)
         except ValueError as error:
             raise ValueError(
-                f"`image` must be an image, got an array: {error}"
+                f"`{argument}` must be an image, got an array: {error}"
             ) from error
         if np.isinf(taken.values).any():
-            raise ValueError("`image` must be finite, got infinite values")
+            raise ValueError(
+                f"`{argument}` must be finite, got infinite values"
+            )
         return taken
     if str(image) in EMBEDDED_IMAGES and not os.path.exists(image):
         return read_image(_embedded_path(str(image)))
     if not os.path.isfile(image):
         raise FileNotFoundError(
-            "`image` must be an image file or one of the embedded pictures "
-            f"{sorted(EMBEDDED_IMAGES)}, got {str(image)!r}"
+            f"`{argument}` must be an image file or one of the embedded "
+            f"pictures {sorted(EMBEDDED_IMAGES)}, got {str(image)!r}"
         )
-    return read_image(image)
+    with _naming(argument):
+        return read_image(image)
+
+
+@contextlib.contextmanager
+def _naming(argument: str) -> Iterator[None]:
+    """Lets errors of reading a file name an argument, not its `path`."""
+    try:
+        yield
+    except (FileNotFoundError, ValueError) as error:
+        text = str(error).replace("`path`", f"`{argument}`")
+        raise type(error)(text) from error
 
 
 def _embedded_path(name: str) -> pathlib.Path:

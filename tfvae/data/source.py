@@ -8,6 +8,8 @@ import math
 
 import numpy as np
 
+from tfvae.ops.rows import LazyRows
+
 
 @dataclasses.dataclass(frozen=True)
 class Observations:
@@ -18,7 +20,8 @@ class Observations:
 
     Attributes:
       name: Short name of the data, used in titles and file names.
-      train: `[N, D]` float32, the data points a model is trained on.
+      train: `[N, D]` float32, the data points a model is trained on; or
+        `LazyRows`, which are used like them, but computed when asked for.
       test: `[N_test, D]` float32, held-out data points, or None.
       event_shape: Shape of one data point before it was flattened, such
         as `(28, 28, 1)` for a grey image; its product is D.
@@ -50,7 +53,9 @@ class Observations:
 
     def __post_init__(self) -> None:
         """Checks every field, and stores arrays as contiguous float32."""
-        train = _as_points("train", self.train)
+        train = self.train
+        if not isinstance(train, LazyRows):
+            train = _as_points("train", train)
         shape = tuple(int(size) for size in self.event_shape)
         shape = shape or (train.shape[1],)
         if min(shape) < 1 or math.prod(shape) != train.shape[1]:
@@ -132,7 +137,9 @@ def _matching(
 
 
 def _labels(
-    name: str, array: np.ndarray | None, points: np.ndarray | None
+    name: str,
+    array: np.ndarray | None,
+    points: np.ndarray | None,
 ) -> np.ndarray | None:
     if array is None:
         return None

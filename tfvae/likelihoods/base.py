@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae.ops import moments
+from tfvae.ops.rows import LazyRows
 
 # A smaller variance, in units of the squared scale, no longer models noise.
 MIN_VARIANCE = 1e-8
@@ -72,6 +73,11 @@ class Likelihood(keras.layers.Layer):
     def validate(self, x: np.ndarray) -> None:
         """Raises ValueError if `x`, NaN where missing, leaves the support."""
         low, high = self.support
+        if isinstance(x, LazyRows):
+            if math.isfinite(low) or math.isfinite(high):
+                for _, part in x.parts():
+                    self.validate(part)
+            return
         if np.any((x < low) | (x > high)):
             raise ValueError(
                 f"`x` must be in [{low:g}, {high:g}] for "

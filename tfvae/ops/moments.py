@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfvae.ops.rows import LazyRows
+
 # Rows converted to float64 at a time.
 _ROWS = 2**14
 
@@ -44,28 +46,33 @@ class Moments(NamedTuple):
         return self.pooled()._replace(variance=share @ self.variance)
 
 
-def of_columns(x: np.ndarray) -> Moments:
+def of_columns(x: np.ndarray | LazyRows) -> Moments:
     """Returns the moments of each column, `[N, D]`, NaN where missing.
 
     Sums are of float64, as squares of float32 overflow from 1e19 on and vanish
     below 1e-23.
     """
-    parts = [x[i : i + _ROWS] for i in range(0, len(x), _ROWS)]
-    count = sum((~np.isnan(p)).sum(0, dtype=np.float64) for p in parts)
-    total = sum(np.nansum(p, 0, dtype=np.float64) for p in parts)
+    starts = range(0, len(x), _ROWS)
+    count = np.zeros(x.shape[1:])
+    total, low, high = np.zeros_like(count), [], []
+    for start in starts:
+        part = x[start : start + _ROWS]
+        count += (~np.isnan(part)).sum(0, dtype=np.float64)
+        total += np.nansum(part, 0, dtype=np.float64)
+        low.append(np.fmin.reduce(part))
+        high.append(np.fmax.reduce(part))
     some = np.maximum(count, 1.0)
     mean = total / some
-    squares = sum(
-        np.nansum(np.square(p.astype(np.float64) - mean), 0) for p in parts
-    )
-    low = np.fmin.reduce([np.fmin.reduce(p) for p in parts])
-    high = np.fmax.reduce([np.fmax.reduce(p) for p in parts])
+    squares = np.zeros_like(count)
+    for start in starts:
+        part = x[start : start + _ROWS].astype(np.float64)
+        squares += np.nansum(np.square(part - mean), 0)
     return Moments(
         count,
         mean,
         squares / some,
-        low.astype(np.float64),
-        high.astype(np.float64),
+        np.fmin.reduce(low).astype(np.float64),
+        np.fmax.reduce(high).astype(np.float64),
     )
 
 

@@ -43,6 +43,24 @@ def posterior_weights(log_joints: tf.Tensor) -> tf.Tensor:
     return tf.nn.softmax(log_joints, axis=-1)
 
 
+def moments(
+    values: tf.Tensor, weights: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns mean and variance, over the states, of a function of them.
+
+    Args:
+      values: `[B, K, D]`, the function of each state.
+      weights: `[B, K]`, q, rows summing to 1.
+
+    Returns:
+      The mean, sum_s q(s) f(s), and the variance,
+      sum_s q(s) (f(s) - mean)**2, both `[B, D]`.
+    """
+    mean = tf.linalg.matvec(values, weights, transpose_a=True)
+    squares = tf.math.squared_difference(values, mean[:, None])
+    return mean, tf.linalg.matvec(squares, weights, transpose_a=True)
+
+
 def effective_states(log_joints: tf.Tensor) -> tf.Tensor:
     """Returns the effective number of states, 1 / sum_s q(s)**2: `[B]`."""
     return 1.0 / tf.reduce_sum(tf.square(posterior_weights(log_joints)), -1)
@@ -175,9 +193,12 @@ def initial_states(
 ) -> tf.Tensor:
     """Draws S distinct states for each data point.
 
-    Bits are 1 with probability 1 / H in the first round of draws; where that
-    gives fewer than S distinct states, further rounds with probability 2 / H,
-    3 / H, ... up to one half fill the set.
+    Bits are 1 with probability p = 1 / H in the first round of draws; where
+    that gives fewer than S distinct states, further rounds fill the set. Each
+    of them flips each bit of the last round's draws with probability p. So the
+    bits of round t = 1, 2, ... are 1 with probability (1 - (1 - 2 p)^t) / 2,
+    about t / H at first, and one half in the end. (With a single latent p is
+    one half.)
 
     Args:
       seed: `[2]` int32.
@@ -188,31 +209,36 @@ def initial_states(
     Returns:
       uint8 `[B, S, W]`, distinct within a data point.
     """
-    shape = [batch_size, num_states, num_bits]
+    shape = [batch_size, num_states]
+    prob = min(1.0 / num_bits, 0.5)
     vacant = -float("inf")
 
-    def draw(turn: int | tf.Tensor) -> tf.Tensor:
-        prob = tf.minimum((tf.cast(turn, tf.float32) + 1.0) / num_bits, 0.5)
-        draws = random.uniform(random.make_seed(seed, turn), shape)
-        return bits.pack(tf.cast(draws < prob, tf.float32))
+    def flips(turn: int | tf.Tensor) -> tf.Tensor:
+        return random.packed_bits(
+            random.make_seed(seed, turn), shape, num_bits, prob
+        )
 
-    def has_vacancy(turn: tf.Tensor, held: StateSet) -> tf.Tensor:
+    def has_vacancy(
+        turn: tf.Tensor, drawn: tf.Tensor, held: StateSet
+    ) -> tf.Tensor:
         return tf.reduce_any(tf.equal(held.log_joints, vacant))
 
-    def fill(turn: tf.Tensor, held: StateSet) -> tuple[tf.Tensor, StateSet]:
+    def fill(
+        turn: tf.Tensor, drawn: tf.Tensor, held: StateSet
+    ) -> tuple[tf.Tensor, tf.Tensor, StateSet]:
         # Held states rank before new draws; a vacant place, which repeats a
         # held state, ranks last.
-        drawn = draw(turn)
+        drawn = tf.bitwise.bitwise_xor(drawn, flips(turn))
         held_rank = tf.minimum(held.log_joints, 0.0)
         ranks = tf.concat([held_rank, tf.fill(tf.shape(held_rank), -1.0)], 1)
         packed = tf.concat([held.packed, drawn], 1)
         filled = best_distinct(packed, ranks, num_states)
         ranks = tf.where(filled.log_joints > vacant, 0.0, vacant)
-        return turn + 1, StateSet(filled.packed, ranks)
+        return turn + 1, drawn, StateSet(filled.packed, ranks)
 
-    first = draw(0)
-    held = best_distinct(first, tf.zeros(shape[:2]), num_states)
-    _, held = tf.while_loop(has_vacancy, fill, (tf.constant(1), held))
+    first = flips(0)
+    held = best_distinct(first, tf.zeros(shape), num_states)
+    _, _, held = tf.while_loop(has_vacancy, fill, (tf.constant(1), first, held))
     return held.packed
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,14 @@ from tfvae.joint_restoration import JointRestoration
 from tfvae.ops import residuals
 from tfvae.plots import embedding
 from tfvae.restoration import Restoration
-from tfvae.runs import config, identity, restoration_page, summaries
+from tfvae.runs import (
+    config,
+    estimates,
+    identity,
+    restoration_page,
+    summaries,
+    uncertainty,
+)
 from tfvae.runs.experiment import Experiment, experiment, fit
 from tfvae.runs.run_directory import RunDirectory
 
@@ -39,6 +46,9 @@ OUTPUT_SUFFIXES = (
     ".ppm",
 )
 """Endings of the files that a restored image can be written to."""
+
+STD_FACTOR = 1.0
+"""Default factor of standard deviations; benchmarks/calibration.py fits it."""
 
 _INPUTS = "inputs.json"
 HALF_CYCLE = "cyclical_adam.half_cycle_epochs"
@@ -75,6 +85,8 @@ def denoise(
     overwrite: bool = False,
     lossy: bool = False,
     export: bool = True,
+    output_std: str | None = None,
+    std_factor: float = STD_FACTOR,
 ) -> dict[str, Any]:
     """Trains on the patches of an image and writes the restored image.
 
@@ -95,6 +107,12 @@ def denoise(
       lossy: Whether `output` may be JPEG where observed values are to stay
         exactly as they are, which JPEG changes.
       export: Whether to write a SavedModel at the end.
+      output_std: File to write the standard deviations of the restored values
+        to, in addition to uncertainty.npy in the run folder: `.npy` or TIFF,
+        float32, in the image's own units.
+      std_factor: What the standard deviations are multiplied by. Those of the
+        posterior alone have 1, which holds for photographs on average, see
+        docs/pictures.md.
 
     Returns:
       The summary of the run.
@@ -110,21 +128,32 @@ def denoise(
     with run.locked_for_training() as is_finished:
         if output is not None:
             check_place(output, overwrite)
+        if output_std is not None:
+            check_place(
+                output_std, overwrite, "output_std", uncertainty.SUFFIXES
+            )
+        uncertainty.check_factor(std_factor)
         if is_finished:
             run.refuse_others(identity.TRAINING)
             _copy_restored(run, output, lossy)
+            if output_std is not None:
+                uncertainty.copy(run, output_std)
             return summaries.report_finished(run)
-        parts = experiment()
+
+        def prepare(restoration: Restoration) -> None:
+            print(restoration.describe(), flush=True)
+            if output is not None:
+                check_kind(output, restoration, lossy)
+            check_inputs(run, restoration)
+            estimates.announce_work(restoration)
+
+        parts = experiment(prepare)
         if not isinstance(parts.restoration, Restoration):
             raise ValueError(
                 "`experiment.data` must be an image to restore, such as "
                 "@corrupted_image(), got data points; use `tfvae train` for "
                 "them."
             )
-        print(parts.restoration.describe(), flush=True)
-        if output is not None:
-            check_kind(output, parts.restoration, lossy)
-        check_inputs(run, parts.restoration)
         observer = _Observer(run, parts, parts.restoration)
         rows = fit(run, parts, observer)
         summaries.announce_end(export)
@@ -142,6 +171,14 @@ def denoise(
         final.update(_noise(parts.restoration, rows[-1]))
         noise_std = final.get("noise_std")
         final.update(_correlation(parts.restoration, restored, noise_std))
+        with run.our_errors():
+            final.update(
+                uncertainty.write(
+                    run, parts, parts.restoration, restored, std_factor
+                )
+            )
+            if output_std is not None:
+                uncertainty.copy(run, output_std)
         summary = run.write_summary(rows, final, parts.seed)
         with run.our_errors():
             page = restoration_page.write(
@@ -183,24 +220,29 @@ class _Observer:
         """Returns the image as restored after `epoch` epochs."""
         if self._last is None or self._last[0] != epoch:
             points = self._parts.observations.train
-            estimates = self._parts.model.stored_reconstruction(
+            estimates = self._parts.model.stored_reconstructions(
                 points, np.arange(len(points))
             )
             self._last = epoch, self._restoration.restore(estimates)
         return self._last[1]
 
 
-def check_place(output: str, overwrite: bool) -> None:
+def check_place(
+    output: str,
+    overwrite: bool,
+    argument: str = "output",
+    suffixes: Sequence[str] = OUTPUT_SUFFIXES,
+) -> None:
     """Raises an error if no file could be written to `output`."""
     path = pathlib.Path(output)
-    if path.suffix.lower() not in OUTPUT_SUFFIXES:
+    if path.suffix.lower() not in suffixes:
         raise ValueError(
-            f"`output` must end in {', '.join(OUTPUT_SUFFIXES)}, got "
-            f"{output!r}."
+            f"`{argument}` must end in {', '.join(suffixes)}, got {output!r}."
         )
     if not path.resolve().parent.is_dir() or path.is_dir():
         raise FileNotFoundError(
-            f"`output` must be a file in an existing folder, got {output!r}."
+            f"`{argument}` must be a file in an existing folder, got "
+            f"{output!r}."
         )
     try:
         if path.exists():
@@ -210,7 +252,7 @@ def check_place(output: str, overwrite: bool) -> None:
             pass
     except OSError as err:
         raise OSError(
-            f"`output` must be writable, got {output!r}: {err.strerror}."
+            f"`{argument}` must be writable, got {output!r}: {err.strerror}."
         ) from err
     for name in ("image", "mask", "clean"):
         given = config.value(f"corrupted_image.{name}")
@@ -219,8 +261,8 @@ def check_place(output: str, overwrite: bool) -> None:
             if overwrite:
                 continue
             raise ValueError(
-                f"`output` must not be `{name}` unless `--overwrite` is given, "
-                f"got {output!r}."
+                f"`{argument}` must not be `{name}` unless `--overwrite` is "
+                f"given, got {output!r}."
             )
 
 
@@ -387,9 +429,9 @@ def _correlation(
         if noise_std is not None and restoration.noise is None:
             remedies.insert(0, f"--known_noise_std={2.0 * noise_std:.4g}")
         print(
-            "warning: what was removed from flat parts of the image is not "
-            f"white, neighbours have correlations of {found.down:.2f} down and "
-            f"{found.across:.2f} across; correlated noise is taken for detail, "
+            "warning: what was removed from flat parts of "
+            f"{restoration.name} is not white, neighbours have correlations "
+            f"of {found.down:.2f} down and {found.across:.2f} across; correlated noise is taken for detail, "
             f"or detail was lost; try {', '.join(remedies)}"
         )
     return {"noise_autocorrelation": [found.down, found.across]}
@@ -408,18 +450,33 @@ def _scores(restoration: Restoration, restored: np.ndarray) -> dict[str, float]:
 
 
 def write_restored(
-    run: RunDirectory, restoration: Restoration, restored: np.ndarray
-) -> dict[str, float]:
+    run: RunDirectory,
+    parts: Experiment,
+    restoration: Restoration,
+    restored: np.ndarray,
+    rows: slice,
+    std_factor: float,
+) -> dict[str, Any]:
     """Writes one of several pictures that a model has restored.
 
     Args:
       run: Folder of the picture, which is created.
+      parts: The trained experiment.
       restoration: The restoration of the picture.
       restored: `[height, width, channels]` on 0..255.
+      rows: The data points of the picture, as a slice of all with both ends.
+      std_factor: What standard deviations are multiplied by.
 
     Returns:
-      PSNR and SSIM before and after, if there is a clean image.
+      PSNR and SSIM before and after, if there is a clean image, how correlated
+      the noise is, and the standard deviations' mean.
     """
     run.figures.mkdir(parents=True, exist_ok=True)
     _draw(run, restoration, restored)
-    return _scores(restoration, restored)
+    return {
+        **_scores(restoration, restored),
+        **_correlation(restoration, restored, None),
+        **uncertainty.write(
+            run, parts, restoration, restored, std_factor, rows
+        ),
+    }

@@ -13,8 +13,14 @@ import numpy as np
 from tfvae.callbacks import Observation
 from tfvae.data import images
 from tfvae.joint_restoration import JointRestoration
-from tfvae.runs import config, restoration_page, summaries
-from tfvae.runs.denoise import check_inputs, write_restored
+from tfvae.runs import (
+    config,
+    estimates,
+    restoration_page,
+    summaries,
+    uncertainty,
+)
+from tfvae.runs.denoise import STD_FACTOR, check_inputs, write_restored
 from tfvae.runs.experiment import Experiment, experiment, fit
 from tfvae.runs.run_directory import RunDirectory
 
@@ -33,15 +39,21 @@ def train_jointly(
       TypeError: If `experiment.data` is no JointRestoration.
       ValueError: See `denoise`.
     """
+    std_factor = config.value("denoise.std_factor") or STD_FACTOR
+    uncertainty.check_factor(std_factor)
     keras.utils.clear_session()
-    parts = experiment()
+
+    def prepare(joint: JointRestoration) -> None:
+        print(joint.describe(), flush=True)
+        check_inputs(run, joint)
+        estimates.announce_work(joint)
+
+    parts = experiment(prepare)
     joint = parts.restoration
     if not isinstance(joint, JointRestoration):
         raise TypeError(
             f"`experiment.data` must be a JointRestoration, got {joint!r}"
         )
-    print(joint.describe(), flush=True)
-    check_inputs(run, joint)
     observer = _Observer(run, parts, joint)
     rows = fit(run, parts, observer)
     export = config.value("denoise.export") is not False
@@ -50,10 +62,17 @@ def train_jointly(
     with run.our_errors():
         summaries.draw(run, parts, rows)
         restored = observer.restored(len(rows))
-        for name, own, one, image in zip(
-            names, owns, joint.restorations, restored, strict=True
+        for name, own, one, image, points in zip(
+            names,
+            owns,
+            joint.restorations,
+            restored,
+            joint.rows(),
+            strict=True,
         ):
-            results[name] = write_restored(own, one, image)
+            results[name] = write_restored(
+                own, parts, one, image, points, std_factor
+            )
         if export:
             summaries.export(run, parts)
     summaries.print_scores(results)

@@ -184,6 +184,13 @@ def denoise_many(
     """
     configuration.load(run_dir)
     config.check("denoise")
+    given = config.value("denoise.output_std")
+    if given is not None:
+        raise ValueError(
+            "`output_std` must not be given for several pictures, whose "
+            "standard deviations are in uncertainty.npy in the folder of each, "
+            f"got {given!r}"
+        )
     failed: dict[str, str] = {}
     sources = _sources(pages, failed)
     items = []

@@ -7,12 +7,15 @@ import dataclasses
 import inspect
 import math
 import numbers
+import sys
 import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gin
 import keras
+import numpy as np
+import tqdm
 
 import tfvae.callbacks
 import tfvae.checkpoints
@@ -22,11 +25,12 @@ from tfvae.data import Observations
 from tfvae.joint_restoration import JointRestoration
 from tfvae.latent_model import LatentModel
 from tfvae.likelihoods import GaussianLikelihood, Likelihood
+from tfvae.ops.rows import LazyRows
 from tfvae.optimizers import FusedAdam
 from tfvae.priors import Prior
-from tfvae.resources import check_disk_space
+from tfvae.resources import check_disk_space, peak_memory
 from tfvae.restoration import Restoration
-from tfvae.runs import config, identity
+from tfvae.runs import config, estimates, identity
 from tfvae.runs.run_directory import RunDirectory
 from tfvae.tvae import TVAE
 from tfvae.vae import VAE, Elbo, Encoder, learnable
@@ -62,6 +66,7 @@ class Experiment(NamedTuple):
     }
 )
 def experiment(
+    prepare: Callable[[Any], None] | None = None,
     *,
     data: Observations | Restoration | JointRestoration = gin.REQUIRED,
     model: Callable[..., LatentModel] = TVAE,
@@ -73,6 +78,8 @@ def experiment(
     """Builds the configured model for the configured data.
 
     Args:
+      prepare: Called with the restoration, if `data` is one, before its
+        patches are cut and the model is made, which may take long.
       data: Data points, or the restoration of images that provides them.
       model: Called with the decoder, the likelihood, the number of data
         points and the seed.
@@ -101,6 +108,8 @@ def experiment(
     restoration: Restoration | JointRestoration | None = None
     observations = data
     if isinstance(data, Restoration | JointRestoration):
+        if prepare is not None:
+            prepare(data)
         restoration, observations = data, data.observations()
     if not isinstance(observations, Observations):
         raise TypeError(
@@ -345,7 +354,7 @@ def fit(
     )
     steps = math.ceil(parts.observations.num_data / batch_size)
     _compile(parts, optimizer, batch_size, steps_per_execution)
-    checksum = zlib.crc32(parts.observations.train.data)
+    checksum = _checksum(parts.observations.train)
     start, rows = _resume(run, parts, epochs, checksum)
     _check_room(run, parts.model, keep_checkpoints + 1)
     run.write_config()
@@ -356,9 +365,23 @@ def fit(
         _announce(parts, start, epochs, steps)
         with run.our_errors():
             callbacks = _callbacks(run, parts, observe, table, saver)
+            if parts.restoration is not None:
+                callbacks.append(
+                    _estimate(parts.restoration, parts.model, epochs, steps)
+                )
             _train(run, parts, start, epochs, batch_size, callbacks)
         run.features.unlink(missing_ok=True)
     return table.rows
+
+
+def _checksum(points: np.ndarray | LazyRows) -> int:
+    """Returns the CRC-32 of data points, the same for lazy ones."""
+    if not isinstance(points, LazyRows):
+        return zlib.crc32(points.data)
+    checksum = 0
+    for _, part in points.parts():
+        checksum = zlib.crc32(part.data, checksum)
+    return checksum
 
 
 def _check_positive(**values: Any) -> None:
@@ -494,6 +517,34 @@ def _callbacks(
         saver,
         tfvae.callbacks.Progress(factors=factors),
     ]
+
+
+def _estimate(
+    restoration: Restoration | JointRestoration,
+    model: LatentModel,
+    epochs: int,
+    steps: int,
+) -> tfvae.callbacks.MeasureSteps:
+    """Returns the callback that prints how long a restoration will take."""
+
+    def announce(steps_done: int, seconds_per_step: float) -> None:
+        # What comes later: the copy of a checkpoint, and four float64 images
+        # to merge means and variances in.
+        still_needed = max(
+            tfvae.checkpoints.checkpoint_bytes(model),
+            4 * 8 * restoration.num_entries,
+        )
+        line = estimates.line(
+            restoration,
+            epochs,
+            (epochs * steps - steps_done) * seconds_per_step,
+            epochs * steps * seconds_per_step,
+            peak_memory() + still_needed,
+        )
+        tqdm.tqdm.write(line)  # Above a bar, if there is one.
+        sys.stdout.flush()
+
+    return tfvae.callbacks.MeasureSteps(announce)
 
 
 def _train(

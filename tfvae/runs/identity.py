@@ -23,11 +23,13 @@ _WITHOUT_INFLUENCE = frozenset(
         "denoise.export",
         "denoise.lossy",
         "denoise.output",
+        "denoise.output_std",
         "denoise.overwrite",
         "evaluate.num_points",
         "export.output",
         "fit.keep_checkpoints",
         "train.export",
+        "TVAE.states_in_memory",
     }
 )
 # Parameters whose values are paths, compared after resolving them.

@@ -14,10 +14,11 @@ from tfvae.tvae.operators import (
     SparseFlip,
     Uniform,
 )
-from tfvae.tvae.states import STATE_NAMES, StateStore
+from tfvae.tvae.states import STATE_NAMES, DiskStateStore, StateStore
 
 __all__ = [
     "STATE_NAMES",
+    "DiskStateStore",
     "TVAE",
     "Crossover",
     "Elite",

@@ -29,6 +29,7 @@ import tensorflow as tf
 
 from tfvae.ops import bits, random
 from tfvae.settings import Settings, saved_settings
+from tfvae.tvae.states import StateStore
 
 if TYPE_CHECKING:
     from tfvae.tvae.model import TVAE
@@ -277,7 +278,7 @@ def invert_frequent(model: TVAE) -> None:
     for ones, total in ((probs, 1.0), (ones_sum, total_weight)):
         values = ones.numpy()
         ones.assign(np.where(is_frequent, total - values, values))
-    if model.states is not None:
+    if isinstance(model.states, StateStore):  # Never on disk, see `TVAE`.
         packed = model.states.packed
         mask = bits.pack(tf.constant(is_frequent, tf.float32))
         packed.assign(tf.bitwise.bitwise_xor(packed.value, mask))

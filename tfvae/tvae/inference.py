@@ -92,10 +92,10 @@ def posterior_mode(
     if index is None or model.states is None:
         return in_batches(inferred, x)
     # The store keeps each point's best state first, as of its last visit.
-    packed = tf.gather(model.states.packed.value, index)[:, 0]
+    states = model.states.gather(tf.convert_to_tensor(index))
+    packed = states.packed[:, 0]
     latents = np.array(bits.unpack(packed, model.num_latents), np.float32)
-    best = tf.gather(model.states.log_joints.value, index)[:, 0]
-    unseen = np.isneginf(best.numpy())
+    unseen = np.isneginf(states.log_joints[:, 0].numpy())
     if unseen.any():
         latents[unseen] = in_batches(inferred, x[unseen])
     return latents

@@ -165,6 +165,19 @@ class Joint:
             tf.gather(means, index), weights, transpose_a=True
         )
 
+    def moments(
+        self, packed: tf.Tensor, weights: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns `mean`, and the variance of E[x | s] over the states.
+
+        Args:
+          packed: uint8 `[B, K, W]`.
+          weights: `[B, K]`, q.
+        """
+        states, index = self.distinct(packed)
+        means = self._likelihood.mean(self.decode(states))
+        return truncated.moments(tf.gather(means, index), weights)
+
     def sample(
         self, seed: tf.Tensor, num_samples: int | tf.Tensor, mean: bool
     ) -> tf.Tensor:

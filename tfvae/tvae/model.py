@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import keras
@@ -14,6 +15,7 @@ import tensorflow as tf
 from tfvae import inputs, likelihoods, typed_gin
 from tfvae.latent_model import Figure, LatentModel
 from tfvae.ops import bits, densities, random, truncated
+from tfvae.ops.rows import LazyRows
 from tfvae.tvae import checks, draws, inference, joint, m_step, prior
 from tfvae.tvae import evolution as evolution_lib
 from tfvae.tvae import exploration as exploration_lib
@@ -74,8 +76,8 @@ class TVAE(LatentModel):
     optimization of variational autoencoders with binary latents".
 
     Attributes:
-      states: `StateStore` of the training data, None without `num_data` or
-        with S = 2**H.
+      states: `StateStore` or `DiskStateStore` of the training data, None
+        without `num_data` or with S = 2**H.
       prior: The prior p(s).
       best_parameters: Best parameters found by exploration, None without it.
       likelihood: The likelihood p(x | s).
@@ -99,6 +101,7 @@ class TVAE(LatentModel):
         inference_tolerance: float = 1e-3,
         exploration: exploration_lib.Exploration | None = None,
         seed: int = 0,
+        states_in_memory: int | None = None,
         **kwargs: Any,
     ):
         """Creates the model and draws the initial states.
@@ -128,6 +131,9 @@ class TVAE(LatentModel):
             `Explore`; None for none.
           seed: Seed of everything random in the model except the decoder's
             initial weights.
+          states_in_memory: Most bytes of states that are held in memory; more
+            are held in a temporary file, see `DiskStateStore`. None for any
+            number in memory.
           **kwargs: Keyword arguments of `keras.Model`.
 
         Raises:
@@ -161,13 +167,12 @@ class TVAE(LatentModel):
         self.inference_tolerance = inference_tolerance
         self.exploration = exploration
         self.seed = seed
+        self.states_in_memory = states_in_memory
 
         self.prior = prior.BernoulliPrior(num_latents, name="prior")
         self.states = None
         if num_data and not self.is_exhaustive:
-            self.states = states_lib.StateStore(
-                num_data, num_states, num_latents, name="states"
-            )
+            self.states = self._new_store()
             self.states.initialize(random.make_seed(seed, _INITIAL))
         self._count_and_monitor(
             (
@@ -180,6 +185,24 @@ class TVAE(LatentModel):
             )
         )
         self.build((None, None))
+
+    def _new_store(self) -> states_lib.StateStore | states_lib.DiskStateStore:
+        """Returns a store for the states, in memory or on disk."""
+        sizes = self.num_data, self.num_states, self.num_latents
+        most = self.states_in_memory
+        if most is None or states_lib.state_bytes(*sizes) <= most:
+            return states_lib.StateStore(*sizes, name="states")
+        if self.exploration is not None:
+            raise ValueError(
+                "`exploration` must be None with states on disk, which are "
+                f"those of more than `states_in_memory` = {most:,} bytes"
+            )
+        return states_lib.DiskStateStore(*sizes)
+
+    def arrays_on_disk(self) -> dict[str, np.ndarray]:
+        if isinstance(self.states, states_lib.DiskStateStore):
+            return self.states.arrays
+        return {}
 
     def build(self, input_shape: Any = None) -> None:
         """Builds the decoder; `input_shape` follows from it."""
@@ -225,6 +248,10 @@ class TVAE(LatentModel):
             self._reconstruct_stored_batch,
             input_signature=[data, tf.TensorSpec([None], tf.int32)],
         )
+        self._stored_moments = tf.function(
+            self._stored_moments_batch,
+            input_signature=[data, tf.TensorSpec([None], tf.int32)],
+        )
         self._track_all_weights()
         self.built = True
 
@@ -245,6 +272,7 @@ class TVAE(LatentModel):
             "inference_tolerance": self.inference_tolerance,
             "exploration": serialize(self.exploration),
             "seed": self.seed,
+            "states_in_memory": self.states_in_memory,
         }
 
     @classmethod
@@ -410,7 +438,9 @@ class TVAE(LatentModel):
             checks.check_index(found, self.num_data)
         checks.check_rows(found.reshape(-1), points)
 
-    def _states_or_raise(self) -> states_lib.StateStore:
+    def _states_or_raise(
+        self,
+    ) -> states_lib.StateStore | states_lib.DiskStateStore:
         if self.states is None:
             raise RuntimeError(_NO_DATA)
         return self.states
@@ -543,26 +573,81 @@ class TVAE(LatentModel):
         Raises:
           RuntimeError: If the model was created without `num_data`.
         """
-        x, index = self._checked(x), np.asarray(index)
+        return np.concatenate(list(self.stored_reconstructions(x, index)))
+
+    def stored_reconstructions(
+        self,
+        x: np.ndarray | tf.Tensor | LazyRows,
+        index: np.ndarray | tf.Tensor,
+    ) -> Iterator[np.ndarray]:
+        """Yields `stored_reconstruction` in parts, in order.
+
+        Args:
+          x: `[K, D]`, training data.
+          index: int `[K]`, their indices.
+        """
+        return self._in_parts(self._reconstruct_stored, x, index)
+
+    def stored_moments(
+        self,
+        x: np.ndarray | tf.Tensor | LazyRows,
+        index: np.ndarray | tf.Tensor,
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields posterior means and variances of what the decoder says.
+
+        The variance is that of E[x | s] over the stored states, so it has no
+        part of the noise: it says how far a data point's noise-free values are
+        known, if the model and its few states are right.
+
+        Args:
+          x: `[K, D]`, training data.
+          index: int `[K]`, their indices.
+
+        Yields:
+          The means, those of `stored_reconstruction`, and the variances, both
+          `[n, D]`, of consecutive parts of the data.
+
+        Raises:
+          RuntimeError: If the model was created without `num_data`.
+        """
+        return self._in_parts(self._stored_moments, x, index)
+
+    def _in_parts(
+        self, function: Callable[..., Any], x: Any, index: Any
+    ) -> Iterator[Any]:
+        """Yields a function of consecutive batches, as arrays."""
+        if not isinstance(x, LazyRows):
+            x = self._checked(x)
+        index = np.asarray(index)
         outputs_per_point = self.num_states * self.num_observed
         size = max(1, joint.ENTRIES_AT_ONCE // outputs_per_point)
-        return np.concatenate(
-            [
-                self._reconstruct_stored(x[i : i + size], index[i : i + size])
-                for i in range(0, max(len(x), 1), size)
-            ]
-        )
+        for i in range(0, max(len(x), 1), size):
+            found = function(x[i : i + size], index[i : i + size])
+            yield tf.nest.map_structure(lambda one: one.numpy(), found)
+
+    def _stored_posterior(
+        self, x: tf.Tensor, index: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns states, uint8 `[B, K, W]`, and q, `[B, K]`."""
+        if self.is_exhaustive:
+            found = self._infer_default(x)
+            return found.packed, found.weights
+        index = checks.as_index(index, self.num_data)
+        packed = self._states_or_raise().gather(index).packed
+        log_joints = self._joint.own(*densities.split_missing(x))(packed)
+        return packed, truncated.posterior_weights(log_joints)
 
     def _reconstruct_stored_batch(
         self, x: tf.Tensor, index: tf.Tensor
     ) -> tf.Tensor:
         batch = self._as_batch(x)
-        if self.is_exhaustive:
-            return self(batch)
-        index = checks.as_index(index, self.num_data)
-        packed = self._states_or_raise().gather(index).packed
-        log_joints = self._joint.own(*densities.split_missing(batch))(packed)
-        return self._joint.mean(packed, truncated.posterior_weights(log_joints))
+        return self._joint.mean(*self._stored_posterior(batch, index))
+
+    def _stored_moments_batch(
+        self, x: tf.Tensor, index: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        batch = self._as_batch(x)
+        return self._joint.moments(*self._stored_posterior(batch, index))
 
     def log_likelihood_bound(
         self,

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of the line that says how long a restoration takes."""
+
+from __future__ import annotations
+
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from tfvae.restoration import Restoration
+from tfvae.runs import estimates
+
+
+class LineTest(parameterized.TestCase):
+    @parameterized.parameters(
+        (
+            2400.0,
+            "62,001 patches, 32 epochs: about 40 min and 1.2 GB; --stride=2: "
+            "about 10 min; --stride=4: about 3 min",
+        ),
+        (200.0, "62,001 patches, 32 epochs: about 3 min and 1.2 GB"),
+    )
+    def test_larger_strides_are_suggested_until_training_is_short(
+        self, seconds, expected
+    ):
+        task = Restoration(np.zeros((256, 256)))
+        found = estimates.line(task, 32, seconds, seconds, 1.2e9)
+        self.assertEqual(found, expected)
+
+    def test_no_stride_is_larger_than_a_patch(self):
+        task = Restoration(np.zeros((64, 64)), patch=(3, 9), stride=1)
+        found = estimates.line(task, 1, 1e6, 1e6, 1e9)
+        self.assertRegex(found, r"--stride=2: about \d+\.\d h$")
+
+    @parameterized.parameters(
+        (0.2, "1 s"), (89.0, "89 s"), (91.0, "2 min"), (5401.0, "1.5 h")
+    )
+    def test_durations_are_rounded(self, seconds, expected):
+        self.assertEqual(estimates.duration(seconds), expected)
+
+
+if __name__ == "__main__":
+    absltest.main()

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Standard deviations of restored pixels: files, figure and summary."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tfvae.data import images
+from tfvae.data.formats import Image
+from tfvae.restoration import Restoration
+from tfvae.runs.experiment import Experiment
+from tfvae.runs.run_directory import RunDirectory
+
+SUFFIXES = (".npy", ".tif", ".tiff")
+"""Endings of the files that standard deviations can be written to."""
+
+FILE = "uncertainty.npy"
+"""File of a run folder that has them, in the picture's own units."""
+
+# Share of the values that are not white in the figure.
+_SHOWN = 0.995
+
+
+def write(
+    run: RunDirectory,
+    parts: Experiment,
+    restoration: Restoration,
+    restored: np.ndarray,
+    factor: float,
+    rows: slice | None = None,
+) -> dict[str, float]:
+    """Writes uncertainty.npy and figures/uncertainty.png, and prints a line.
+
+    Args:
+      run: Folder of the run.
+      parts: The trained experiment.
+      restoration: Its restoration.
+      restored: The restored image, on 0..255.
+      factor: What the standard deviations are multiplied by.
+      rows: The data points of the picture, as a slice of all with both ends;
+        None for all.
+
+    Returns:
+      For the summary: the mean standard deviation in the picture's units and,
+      with a clean picture, the shares of its values within one and two
+      standard deviations of the restored ones.
+    """
+    points = parts.observations.train
+    index = np.arange(len(points))
+    if rows is not None:
+        points, index = points[rows], index[rows]
+    _, std = restoration.merge_moments(
+        parts.model.stored_moments(points, index)
+    )
+    std *= np.float32(factor)
+    units = std * np.float32(restoration.value_range.width / images.WHITE)
+    np.save(run.path / FILE, units)
+    white = float(np.quantile(units, _SHOWN)) or 1.0
+    shown = images.shown_channels(units) * (images.WHITE / white)
+    images.write_image(run.figures / "uncertainty.png", shown)
+    print(
+        f"uncertainty of {restoration.name}: standard deviations of "
+        f"{np.min(units):.3g} to {np.max(units):.3g}, median {np.median(units):.3g}; white in "
+        f"figures/uncertainty.png is {white:.3g}"
+    )
+    found = {"mean_std": float(np.mean(units, dtype=np.float64))}
+    if restoration.clean is not None:
+        error = np.abs(restored - restoration.clean)
+        missing_or_fitted = std > 0.0
+        for count in (1, 2):
+            within = (error <= count * std)[missing_or_fitted]
+            found[f"within_{count}_std"] = float(within.mean())
+    return found
+
+
+def check_factor(factor: float) -> None:
+    """Raises a ValueError unless `std_factor` is positive and finite."""
+    if not factor > 0.0 or not math.isfinite(factor):
+        raise ValueError(
+            f"`denoise.std_factor` must be positive and finite, got {factor!r}."
+        )
+
+
+def copy(run: RunDirectory, output: str) -> None:
+    """Writes the standard deviations of a finished run to a file.
+
+    Args:
+      run: Folder of the run.
+      output: The file, which ends in one of `SUFFIXES`.
+
+    Raises:
+      FileNotFoundError: If the run has none.
+    """
+    path = run.path / FILE
+    if not path.exists():
+        raise FileNotFoundError(
+            f"`output_std` needs the standard deviations of the run, but {path}"
+            " does not exist; choose another `run_dir`."
+        )
+    images.write_values(output, Image(np.load(path)))
