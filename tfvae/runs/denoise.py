@@ -431,7 +431,8 @@ def _correlation(
         print(
             "warning: what was removed from flat parts of "
             f"{restoration.name} is not white, neighbours have correlations "
-            f"of {found.down:.2f} down and {found.across:.2f} across; correlated noise is taken for detail, "
+            f"of {found.down:.2f} down and {found.across:.2f} across; "
+            "correlated noise is taken for detail, "
             f"or detail was lost; try {', '.join(remedies)}"
         )
     return {"noise_autocorrelation": [found.down, found.across]}

@@ -62,7 +62,8 @@ def write(
     images.write_image(run.figures / "uncertainty.png", shown)
     print(
         f"uncertainty of {restoration.name}: standard deviations of "
-        f"{np.min(units):.3g} to {np.max(units):.3g}, median {np.median(units):.3g}; white in "
+        f"{np.min(units):.3g} to {np.max(units):.3g}, median "
+        f"{np.median(units):.3g}; white in "
         f"figures/uncertainty.png is {white:.3g}"
     )
     found = {"mean_std": float(np.mean(units, dtype=np.float64))}
