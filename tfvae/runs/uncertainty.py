@@ -69,9 +69,11 @@ def write(
     found = {"mean_std": float(np.mean(units, dtype=np.float64))}
     if restoration.clean is not None:
         error = np.abs(restored - restoration.clean)
-        missing_or_fitted = std > 0.0
-        for count in (1, 2):
-            within = (error <= count * std)[missing_or_fitted]
+        is_restored = np.ones(error.shape, bool)
+        if restoration.keep_observed:
+            is_restored = np.isnan(restoration.image)
+        for count in (1, 2) if is_restored.any() else ():
+            within = (error <= count * std)[is_restored]
             found[f"within_{count}_std"] = float(within.mean())
     return found
 
