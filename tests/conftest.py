@@ -23,6 +23,8 @@ import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 from absl.testing import absltest  # noqa: E402, F401 (defines --test_tmpdir)
 
+from tests import grids  # noqa: E402
+
 # Property tests draw the same examples in each run, or with
 # --hypothesis-profile=thorough twenty times as many, others in each run.
 hypothesis.settings.register_profile(
@@ -40,6 +42,12 @@ hypothesis.settings.register_profile(
     derandomize=False,
 )
 hypothesis.settings.load_profile("quick")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Marks cases that a grid leaves to `make slow`."""
+    if grids.is_slow(getattr(item, "obj", None), item.name):
+        item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True, scope="session")

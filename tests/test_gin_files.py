@@ -109,8 +109,14 @@ SLOW_TO_TRAIN = [
         "expressions_model_k_high",
         "expressions_model_k_low",
         "molecules_model",
+        "shapes_model",
     )
-] + ["benchmarks/house50.gin", "runs/fashion_mnist.gin"]
+] + [
+    "benchmarks/house50.gin",
+    "runs/fashion_mnist.gin",
+    "runs/image_files.gin",
+    "runs/natural_patches.gin",
+]
 OWN_TASK = """
 import numpy as np
 from tfvae.lso import ScoredData, Task

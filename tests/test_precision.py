@@ -107,6 +107,7 @@ class LossScalingTest(tf.test.TestCase, parameterized.TestCase):
         for one, other in zip(plain, scaled, strict=True):
             self.assertAllClose(one, other, rtol=1e-5, atol=1e-7)
 
+    @pytest.mark.slow  # What the test before is a sample of.
     def test_every_gradient_step_of_a_batch_is_scaled(self):
         plain = self._weights(lambda: _tvae(4), OPTIMIZERS["sgd"]())
         for scaled in (
@@ -123,21 +124,32 @@ class PolicyTest(tf.test.TestCase, parameterized.TestCase):
         super().setUp()
         self.addCleanup(keras.config.set_dtype_policy, "float32")
 
-    def test_models_train_predict_and_serve(self):
-        self._assert_works("mixed_float16", "TVAE")
+    def test_models_train_and_predict(self):
+        self._assert_trains("mixed_float16", "TVAE")
 
     @parameterized.parameters(
+        ("mixed_float16", "TVAE"),
         ("mixed_float16", "VAE"),
         ("mixed_bfloat16", "VAE"),
         ("mixed_bfloat16", "TVAE"),
         ("float64", "VAE"),
         ("float64", "TVAE"),
     )
-    @pytest.mark.slow  # What the policy before is a sample of.
-    def test_models_train_predict_and_serve_elsewhere(self, policy, kind):
-        self._assert_works(policy, kind)
+    @pytest.mark.slow  # Half a minute.
+    def test_models_train_predict_and_serve(self, policy, kind):
+        model = self._assert_trains(policy, kind)
+        folder = self.create_tempdir().full_path
+        serving.export_saved_model(model, folder + "/served")
+        model.save(folder + "/model.keras")
+        loaded = keras.models.load_model(folder + "/model.keras")
+        self.assertEqual(
+            loaded.decoder.compute_dtype, model.decoder.compute_dtype
+        )
+        self.assertAllEqual(
+            loaded.predict(X, verbose=0), model.predict(X, verbose=0)
+        )
 
-    def _assert_works(self, policy, kind):
+    def _assert_trains(self, policy, kind):
         reference = _fit(MODELS[kind](), keras.optimizers.Adam(1e-3), 2)
         keras.config.set_dtype_policy(policy)
         model = MODELS[kind]()
@@ -159,14 +171,7 @@ class PolicyTest(tf.test.TestCase, parameterized.TestCase):
         ):
             self.assertEqual(tf.as_dtype(found.dtype), tf.float32)
             self.assertTrue(np.isfinite(found).all())
-        folder = self.create_tempdir().full_path
-        serving.export_saved_model(model, folder + "/served")
-        model.save(folder + "/model.keras")
-        loaded = keras.models.load_model(folder + "/model.keras")
-        self.assertEqual(loaded.decoder.compute_dtype, compute)
-        self.assertAllEqual(
-            loaded.predict(X, verbose=0), model.predict(X, verbose=0)
-        )
+        return model
 
     @parameterized.product(kind=list(MODELS))
     @pytest.mark.slow  # Five seconds each.

@@ -20,7 +20,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from benchmarks import conversion_worker
-from tests import served
+from tests import grids, served
 from tests.vae import tiny
 from tfvae import likelihoods, priors, serving, vae
 from tfvae.serving import endpoints
@@ -113,7 +113,7 @@ every_variant = parameterized.product(
 class SignaturesTest(tf.test.TestCase, parameterized.TestCase):
     """What an export returns is what the model in memory does."""
 
-    @parameterized.parameters(("vamp", 4), ("binary", 1))
+    @parameterized.parameters(("flow", 4), ("binary", 1))
     def test_bound_and_reconstruction_equal_those_of_the_model(
         self, variant, batch_size
     ):
@@ -137,6 +137,7 @@ class SignaturesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllClose(alone, bound)
 
     @parameterized.parameters(*VARIANTS)
+    @grids.by_default(0, 1, 4)
     def test_default_equals_the_defaults_of_the_model(self, variant):
         model, _, loaded = _exported(variant)
         x = _data(4)
@@ -149,6 +150,7 @@ class SignaturesTest(tf.test.TestCase, parameterized.TestCase):
         served.assert_unobserved_is_ignored(self, loaded, _data(4))
 
     @every_variant
+    @grids.by_default(0, 1, 2, 3, 8, 9)
     def test_mean_is_the_reconstruction_without_draws(
         self, variant, batch_size
     ):
@@ -159,6 +161,7 @@ class SignaturesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertIn("Random", _operations(loaded.signatures["sample"]))
 
     @parameterized.parameters(*VARIANTS)
+    @grids.by_default(0, 1, 4)
     def test_signatures_without_draws_use_what_onnx_has(self, variant):
         loaded = _exported(variant)[2]
         for name in ("mean", "encode", "decode"):
@@ -173,6 +176,7 @@ class SignaturesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertLess(difference, 1e-5)
 
     @every_variant
+    @grids.by_default(0, 1, 2, 3, 8, 9)
     def test_sample_and_decode_equal_those_of_the_model(
         self, variant, batch_size
     ):
@@ -242,6 +246,7 @@ class ContentTest(tf.test.TestCase, parameterized.TestCase):
     """What is in the exported folder."""
 
     @parameterized.parameters(*VARIANTS)
+    @grids.by_default(0, 1, 4)
     def test_every_weight_of_the_parts_is_there_and_no_other(self, variant):
         model, _, loaded = _exported(variant)
         found = [weight.numpy() for weight in loaded.weights]

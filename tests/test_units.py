@@ -46,8 +46,8 @@ DATA = {
 # Kinds that are tested by default, together all of both models; the rest is
 # slow.
 BY_DEFAULT = {
-    "VAE": ("pixels", "constant_columns", "huge", "outlier"),
-    "TVAE": ("offset", "far_columns", "tiny"),
+    "VAE": ("pixels", "constant_columns", "outlier"),
+    "TVAE": ("offset", "far_columns", "huge"),
 }
 LIKELIHOODS = {
     "gaussian": likelihoods.GaussianLikelihood,

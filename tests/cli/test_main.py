@@ -309,17 +309,20 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         (["--image=camera", "--noise=poison"], "value should be one of"),
         (
             ["--image={folder}/one.png", "--noise=poisson"],
-            "`image` must have at least 32 blocks",
+            "`--image` must have at least 32 blocks",
         ),
         (["--image={folder}/one.png", "--missing=1.5"], "missing_fraction"),
         (["--image={folder}/one.png", "--mask={folder}/two.png"], "mask"),
         (["--image={folder}/one.png", "--clean={folder}/two.png"], "clean"),
         (["--image={folder}/one.png", "--output=a.xyz"], "output"),
         (["--image={folder}/one.png", "--value_range=1"], "`--value_range`"),
-        (["--image=camera", "--strength=2"], "`strength` must be from 0 to 1"),
+        (
+            ["--image=camera", "--strength=2"],
+            "`--strength` must be from 0 to 1",
+        ),
         (
             ["--image=camera", "--missing=0.5", "--strength=0.5"],
-            "`strength` must be 1 where observed values stay",
+            "`--strength` must be 1 where observed values stay",
         ),
         (["--image={folder}/one.png", "--patch=0"], "`--patch` must be"),
         (["--image={folder}/one.png", "--patch=3,a"], "`--patch` must be"),

@@ -9,6 +9,7 @@ from unittest import mock
 
 import numpy as np
 import PIL.Image
+import pytest
 import tensorflow as tf
 import tifffile
 
@@ -93,6 +94,7 @@ class DenoiseTest(tf.test.TestCase):
                 "fit.epochs = 2", "TVAE.states_in_memory = 0", name=name
             )
 
+    @pytest.mark.slow  # Seven runs; parts are tested by default.
     def test_large_picture_is_restored_as_a_small_one_also_after_a_kill(self):
         self._denoise("fit.epochs = 2", name="small")
         with mock.patch(
@@ -193,6 +195,7 @@ class DenoiseTest(tf.test.TestCase):
             drawn = images.read_image(self.folder / "run/figures" / name)
             self.assertDTypeEqual(drawn.values, np.uint16)
 
+    @pytest.mark.slow  # Kinds are tested without a model by default.
     def test_float_picture_comes_out_in_its_own_units(self):
         values = np.linspace(-1319.0, 5132.0, 256).reshape(16, 16)
         tifffile.imwrite(self.folder / "ct.tif", values.astype(np.float32))
@@ -227,6 +230,7 @@ class DenoiseTest(tf.test.TestCase):
             restored[..., 0],
         )
 
+    @pytest.mark.slow  # The test before is a sample.
     def test_picture_that_needs_no_16_bits_stays_as_deep(self):
         deep = self.folder / "deep.png"
         picture = np.arange(256.0).reshape(16, 16, 1)
@@ -380,6 +384,7 @@ class DenoiseTest(tf.test.TestCase):
         ):
             self._denoise(*params)
 
+    @pytest.mark.slow  # A run; other outputs are tested by default.
     def test_finished_run_writes_its_picture_elsewhere(self):
         summary = self._denoise("fit.epochs = 1")
         output = self.folder / "out.png"

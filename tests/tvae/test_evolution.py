@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from tests import oracles
+from tests import grids, oracles
 from tfvae import tvae
 from tfvae.ops import bits, random, truncated
 from tfvae.tvae import evolution
@@ -113,6 +113,7 @@ class TableTestCase(tf.test.TestCase, parameterized.TestCase):
 
 class EStepTest(TableTestCase):
     @parameterized.parameters(*EVERY_COMBINATION)
+    @grids.by_default(0, 7, 14, 21, 28)
     def test_bound_never_falls_and_states_stay_distinct(
         self, parents, variation, kind
     ):
@@ -234,6 +235,7 @@ class EStepTest(TableTestCase):
         (tvae.Softmax(), tvae.SparseFlip()),
         (tvae.Uniform(), tvae.Crossover(tvae.RandFlip())),
     )
+    @grids.by_default(1)
     def test_step_is_the_same_in_graphs(self, parents, variation):
         settings = tvae.Evolution(parents, variation, 4, 3, 2)
         # How many states are shared, a graph does not know: XLA needs to.
@@ -346,6 +348,7 @@ class InferTest(TableTestCase):
         (tvae.Elite(), tvae.SparseFlip(0.3)),
         (tvae.Fitness(), tvae.Crossover(tvae.SparseFlip(0.3))),
     )
+    @grids.by_default(0, 3)
     def test_search_ends_at_the_best_states_of_all(self, parents, variation):
         # Every bit adds its share, so that single flips lead everywhere; most
         # shares are negative, as sparse flips do not go far beyond the

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
-from tests import oracles
+from tests import grids, oracles
 from tests.runs import small
 from tests.tvae import tiny
 from tfvae import checkpoints, networks, schedules, tvae
@@ -187,6 +187,7 @@ class SettingsTest(tf.test.TestCase, parameterized.TestCase):
 
 class RenamingTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(_fully_connected, _conv, _sequential, _linear)
+    @grids.by_default(0, 1)
     def test_model_is_the_same_with_other_names(self, make_decoder):
         model, x = _frequent(make_decoder), tiny.data()
         states, drawn = tiny.stored_states(model), model.decode(np.eye(10))
@@ -219,6 +220,7 @@ class RenamingTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.product(
         shared=(False, True), num_states=(tiny.NUM_STATES, 2**NUM_LATENTS)
     )
+    @grids.by_default(0, 3)
     def test_renaming_in_a_pass_is_renaming_after_it(self, shared, num_states):
         # The decoder rests, but Adam's mean gradients and all sums move on.
         models = []
@@ -264,6 +266,7 @@ class RenamingTest(tf.test.TestCase, parameterized.TestCase):
             self.assertAllClose(slot, value, atol=1e-5, msg=slot.path)
 
     @parameterized.parameters("nadam", "sgd", "rmsprop")
+    @grids.by_default(0)
     def test_trained_model_is_the_same_with_any_optimizer(self, optimizer):
         model, x = _frequent(), tiny.data()
         model.compile(optimizer)

@@ -13,7 +13,7 @@ import scipy.special
 import tensorflow as tf
 from absl.testing import parameterized
 
-from tests import oracles
+from tests import grids, oracles
 from tests.tvae import tiny
 from tfvae import schedules, tvae
 from tfvae.tvae import prior
@@ -218,6 +218,7 @@ class ClosedFormTest(tf.test.TestCase, parameterized.TestCase):
         ("gaussian", ALL_STATES, None, (11,)),
         ("bernoulli", tiny.NUM_STATES, None, (11,)),
     )
+    @grids.by_default(1, 3)
     def test_prior_and_variance_maximise_the_bound_over_a_pass(
         self, kind, num_states, num_m_states, visits
     ):

@@ -13,6 +13,7 @@ import scipy.stats
 import tensorflow as tf
 from absl.testing import parameterized
 
+from tests import grids
 from tests.vae import tiny
 from tfvae import likelihoods, priors, vae
 
@@ -190,6 +191,7 @@ class TrainingTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(
         "partially_non_learnable", "non_learnable", "random_kitchen_sinks"
     )
+    @grids.by_default(0)
     def test_cached_features_change_nothing_and_frozen_weights_stay(
         self, policy
     ):
@@ -232,7 +234,7 @@ class TrainingTest(tf.test.TestCase, parameterized.TestCase):
             priors.StandardNormalPrior(M),
         )
         model.adapt(x)
-        model.compile(keras.optimizers.Adam(0.02), steps_per_execution=10)
+        model.compile(keras.optimizers.Adam(0.02))
         before = np.mean(model.log_likelihood_bound(x, 16))
         model.fit(x, batch_size=50, epochs=80, verbose=0)
         self.assertGreater(

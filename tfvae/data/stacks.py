@@ -23,7 +23,7 @@ import tifffile
 
 from tfvae.data import decoding, formats
 from tfvae.data.formats import Image
-from tfvae.data.images import crop_picture, load_image
+from tfvae.data.images import crop_picture, load_image, naming
 
 Channels = Literal["together", "alone"]
 """Whether a page has all channels of a pixel, or one."""
@@ -157,6 +157,7 @@ def open_stack(
     axes: str | None = None,
     channels: Channels | None = None,
     crop: tuple[int, int, int, int] | None = None,
+    argument: str = "image",
 ) -> Stack:
     """Opens an image file or array as a stack of pages.
 
@@ -174,6 +175,7 @@ def open_stack(
         channels of axis C into a page. None leaves the samples of a pixel (S)
         together and channels (C) alone.
       crop: Region of each page, see `crop_image`; None for all of it.
+      argument: What errors call it.
 
     Raises:
       FileNotFoundError: If there is no such file.
@@ -190,15 +192,15 @@ def open_stack(
             stack.read(0)
         except ValueError as error:
             raise ValueError(
-                f"`image` must be an image, got an array: {error}"
+                f"`{argument}` must be an image, got an array: {error}"
             ) from error
     else:
         path = pathlib.Path(image)
         if not path.is_file():
             raise FileNotFoundError(
-                f"`image` must be an image file, got {path!s}"
+                f"`{argument}` must be an image file, got {path!s}"
             )
-        with decoding.explained(path):
+        with naming(argument), decoding.explained(path):
             stack = _of_file(path, axes)
     if crop is not None:
         stack = _cropped(stack, crop)
@@ -242,13 +244,14 @@ def load_page(
     else:
         is_one = not os.path.isfile(image)
     if is_one:
-        return load_image(image), 1
+        return load_image(image, argument=name), 1
     if num_pages is not None:
         axes = _fitting_axes(image, axes)
-    stack = open_stack(image, axes=axes, channels=channels)
+    stack = open_stack(image, axes=axes, channels=channels, argument=name)
     count = len(stack)
     if count == 1 and num_pages is not None:
-        return stack.read(0), 1
+        with naming(name):
+            return stack.read(0), 1
     if num_pages not in (None, count):
         raise ValueError(
             f"`{name}` must have one page or {num_pages}, as many as `image`, "
@@ -265,7 +268,8 @@ def load_page(
             f"`page` must be from 0 to {count - 1} for an image of {count} "
             f"page{'s' if count > 1 else ''}, got {page!r}"
         )
-    found = stack.read(page or 0)
+    with naming(name):
+        found = stack.read(page or 0)
     if np.isinf(found.values).any():
         raise ValueError(f"`{name}` must be finite, got infinite values")
     return found, count
