@@ -277,7 +277,7 @@ def _mask_values(
     path = pathlib.Path(mask)
     if path.suffix.lower() == ".npy" and path.is_file():
         return _load_mask_array(path)
-    with _naming("mask"):
+    with naming("mask"):
         image = read_image(path)
     if image.is_lossy and threshold is None:
         raise ValueError(
@@ -478,13 +478,17 @@ def load_image(
             f"`{argument}` must be an image file or one of the embedded "
             f"pictures {sorted(EMBEDDED_IMAGES)}, got {str(image)!r}"
         )
-    with _naming(argument):
+    with naming(argument):
         return read_image(image)
 
 
 @contextlib.contextmanager
-def _naming(argument: str) -> Iterator[None]:
-    """Lets errors of reading a file name an argument, not its `path`."""
+def naming(argument: str) -> Iterator[None]:
+    """Lets errors of reading a file name an argument, not its `path`.
+
+    Args:
+      argument: The name.
+    """
     try:
         yield
     except (FileNotFoundError, ValueError) as error:
