@@ -7,8 +7,10 @@ import math
 
 import numpy as np
 
+from tfvae import files
 from tfvae.data import images
 from tfvae.data.formats import Image
+from tfvae.plots import embedding
 from tfvae.restoration import Restoration
 from tfvae.runs.experiment import Experiment
 from tfvae.runs.run_directory import RunDirectory
@@ -56,8 +58,9 @@ def write(
     )
     std *= np.float32(factor)
     units = std * np.float32(restoration.value_range.width / images.WHITE)
-    np.save(run.path / FILE, units)
-    white = float(np.quantile(units, _SHOWN)) or 1.0
+    with files.replacing(run.path / FILE, "wb") as file:
+        np.save(file, units)
+    white = embedding.signed_limit(units, _SHOWN) or 1.0
     shown = images.shown_channels(units) * (images.WHITE / white)
     images.write_image(run.figures / "uncertainty.png", shown)
     print(
@@ -82,7 +85,7 @@ def check_factor(factor: float) -> None:
     """Raises a ValueError unless `std_factor` is positive and finite."""
     if not factor > 0.0 or not math.isfinite(factor):
         raise ValueError(
-            f"`denoise.std_factor` must be positive and finite, got {factor!r}."
+            f"`std_factor` must be positive and finite, got {factor!r}."
         )
 
 
