@@ -293,10 +293,10 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
 
     @parameterized.parameters(
         (["--image=no.png"], "no.png"),
-        (["--image={folder}/broken.png"], "broken.png"),
-        (["--image={folder}/one.png", "--noise_std=-1"], "noise_std"),
+        (["--image={folder}/broken.png"], "`--image` must be a readable image"),
+        (["--image={folder}/one.png", "--noise_std=-1"], "`--add_noise_std`"),
         (["--image={folder}/one.png", "--noise_std=nan"], "`--add_noise_std`"),
-        (["--image=camera", "--known_noise_std=0"], "`GaussianNoise.std` must"),
+        (["--image=camera", "--known_noise_std=0"], "`--known_noise_std` m"),
         (["--image=camera", "--gain=2"], "`--gain` must be given with --noise"),
         (
             ["--image=camera", "--noise=poisson", "--known_noise_std=2"],
@@ -309,17 +309,26 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         (["--image=camera", "--noise=poison"], "value should be one of"),
         (
             ["--image={folder}/one.png", "--noise=poisson"],
-            "`image` must have at least 32 blocks",
+            "`--image` must have at least 32 blocks",
         ),
-        (["--image={folder}/one.png", "--missing=1.5"], "missing_fraction"),
+        (["--image={folder}/one.png", "--missing=1.5"], "`--missing` must"),
+        (
+            [
+                "--image=camera",
+                "--mask={folder}/one.png",
+                "--mask_grow=-1",
+            ],
+            "`--mask_grow` must",
+        ),
+        (["--image=camera", "--std_factor=0"], "`--std_factor` must be"),
         (["--image={folder}/one.png", "--mask={folder}/two.png"], "mask"),
         (["--image={folder}/one.png", "--clean={folder}/two.png"], "clean"),
         (["--image={folder}/one.png", "--output=a.xyz"], "output"),
         (["--image={folder}/one.png", "--value_range=1"], "`--value_range`"),
-        (["--image=camera", "--strength=2"], "`strength` must be from 0 to 1"),
+        (["--image=camera", "--strength=2"], "`--strength` must be from 0 t"),
         (
             ["--image=camera", "--missing=0.5", "--strength=0.5"],
-            "`strength` must be 1 where observed values stay",
+            "`--strength` must be 1 where observed values stay",
         ),
         (["--image={folder}/one.png", "--patch=0"], "`--patch` must be"),
         (["--image={folder}/one.png", "--patch=3,a"], "`--patch` must be"),
@@ -457,7 +466,9 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
             ):
                 code, _, err = _call("denoise", f"--image={image}", *flags, run)
                 self.assertEqual(code, 0, err)
-        found = [call.kwargs for call in called.mock_calls]
+        found = [dict(call.kwargs) for call in called.mock_calls]
+        explained = [one.pop("explain")("`output` must be") for one in found]
+        self.assertEqual(explained, 3 * ["`--output` must be"])
         self.assertEqual(found[0], {"pages": [0, 1, 2, 5], "joint": True})
         self.assertEqual(found[1], {"pages": None, "joint": False})
         self.assertEqual(found[2], {"pages": None, "joint": False})
