@@ -146,6 +146,11 @@ class JointRestoration:
         return found
 
     @property
+    def is_noise_known(self) -> bool:
+        """Whether the noise is given, rather than learned."""
+        return all(one.noise is not None for one in self.restorations)
+
+    @property
     def is_transformed(self) -> bool:
         """Whether the model's values are other than scaled pixels."""
         return any(one.is_transformed for one in self.restorations)

@@ -137,10 +137,11 @@ class DenoiseTest(tf.test.TestCase):
         self.assertAllClose(np.load(output), 2.5 * std, rtol=1e-5)
         for wrong, message in (
             ("denoise.output_std = 'std.png'", "`output_std` must end in .npy"),
-            ("denoise.std_factor = 0.0", "`denoise.std_factor` must be pos"),
+            (f"denoise.output = '{output}'", "`output_std` must be another"),
+            ("denoise.std_factor = 0.0", "`std_factor` must be positive"),
         ):
             with self.assertRaisesRegex(ValueError, message):
-                self._denoise("fit.epochs = 1", wrong, name="wrong")
+                self._denoise(*params, wrong, name="wrong")
 
     def test_fills_in_and_keeps_what_was_observed(self):
         picture = images.embedded_image("camera", crop=(90, 200, 16, 16))
@@ -262,6 +263,11 @@ class DenoiseTest(tf.test.TestCase):
         row = small.metrics(self.folder / "run")[-1]
         self.assertEqual(float(row["noise_std"]), 1.0)  # Of the transform.
         self.assertGreater(summary["psnr"], 10.0)
+        # Neither the summary nor the page takes it for a level of the picture.
+        self.assertNotIn("noise_std", summary)
+        page = (self.folder / "run/report.html").read_text(encoding="utf-8")
+        self.assertNotIn("<dt>Noise</dt>", page)
+        self.assertNotIn('id="noise-std"', page)
 
     def test_residual_is_written_and_strength_belongs_to_the_run(self):
         values = np.random.default_rng(0).uniform(1e3, 5e3, (16, 16))

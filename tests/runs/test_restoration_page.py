@@ -21,6 +21,7 @@ from tfvae.data import images
 from tfvae.data.formats import Image
 from tfvae.runs import restoration_page
 from tfvae.runs.restoration_page import Outcome
+from tfvae.runs.run_directory import RunDirectory
 
 NASTY = """<b>&"x'$y</b><script>alert(1)</script>"""
 ROWS = [
@@ -275,6 +276,23 @@ class PageTest(tf.test.TestCase, parameterized.TestCase):
         expected = np.rint(np.clip(made.restored[..., 0], 0.0, 255.0))
         self.assertAllEqual(shown, expected)
         self.assertIn(f"{ends[0]:.7g} to {ends[1]:.7g}", parsed.texts["main"])
+
+    def test_page_of_one_of_several_has_its_own_noise_and_scores(self):
+        made = example(self.folder)
+        run = RunDirectory(self.folder)
+        summary = {"epochs": 3, "noise_std": 77.0, "psnr": 31.0, "ssim": 0.5}
+        run.write_json("summary.json", summary)
+        path = restoration_page.write(
+            run,
+            made.restoration,
+            made.restored,
+            ROWS,
+            scores={"noise_std": 12.75},
+        )
+        text = path.read_text(encoding="utf-8")
+        self.assertIn("standard deviation, 5 % of the range", text)
+        self.assertNotIn("77", Parsed(text).texts["strong"])
+        self.assertNotIn("31.00 dB", text)
 
     def test_reduced_picture_is_said_and_its_detail_is_exact(self):
         rng = np.random.default_rng(0)

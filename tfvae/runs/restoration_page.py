@@ -29,6 +29,8 @@ from tfvae.runs.run_directory import RunDirectory
 NAME = "report.html"
 """Name of the page in a run folder."""
 
+# What is of a picture, not of the model of several.
+_OF_A_PICTURE = frozenset(("psnr", "ssim", "noise_std"))
 _DETAIL_PIXELS = 128
 # Pictures of fewer pixels a side are enlarged to squares.
 _SMALL_PIXELS = 600
@@ -87,18 +89,22 @@ def write(
         `Restoration.restore`.
       rows: The metrics of each epoch.
       folder: Folder of the page and of the figures; None for that of the run.
-      scores: Scores of this picture, where the summary is of several.
+      scores: Noise and scores of this picture, where the summary is of
+        several.
     """
     folder = folder or run.path
     ended = datetime.datetime.fromtimestamp(run.summary.stat().st_mtime)
     path = folder / NAME
+    summary = run.read_summary() or {}
+    if scores is not None:
+        summary = {k: v for k, v in summary.items() if k not in _OF_A_PICTURE}
     text = page(
         Outcome(
             folder,
             restoration,
             restored,
             rows,
-            {**(run.read_summary() or {}), **(scores or {})},
+            {**summary, **(scores or {})},
             ended.astimezone(),
         )
     )

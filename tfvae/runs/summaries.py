@@ -234,13 +234,20 @@ def report(run: RunDirectory, summary: Mapping[str, Any]) -> None:
     print(f"done: {run.path} holds the figures, the metrics and the model")
 
 
-def report_finished(run: RunDirectory) -> dict[str, Any]:
-    """Prints that the run is already finished, and returns its summary."""
+def report_finished(
+    run: RunDirectory, epochs: str = "fit.epochs"
+) -> dict[str, Any]:
+    """Prints that the run is already finished, and returns its summary.
+
+    Args:
+      run: The run.
+      epochs: What sets the number of epochs.
+    """
     summary = run.read_summary() or {}
     print_figures(summary)
     print(
         f"already finished: {run.path} has all {summary['epochs']} epochs; "
-        "raise fit.epochs to continue"
+        f"raise {epochs} to continue"
     )
     return summary
 
