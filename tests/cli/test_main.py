@@ -349,6 +349,7 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         (["--image={folder}/one.png", "--stride=9"], "`--stride` must not"),
         (["--image=camera", "--clean={folder}/broken.png"], "`--clean` must"),
         (["--image=camera", "--mask={folder}/broken.png"], "`--mask` must"),
+        (["--image=camera", "--clean=gone.png"], "`--clean` must be an image"),
     )
     def test_wrong_picture_is_reported_in_one_line(self, argv, message):
         (self.folder / "broken.png").write_bytes(b"no picture")

@@ -246,7 +246,7 @@ def load_page(
     else:
         is_one = not os.path.isfile(image)
     if is_one:
-        return load_image(image), 1
+        return load_image(image, argument=name), 1
     if num_pages is not None:
         axes = _fitting_axes(image, axes)
     stack = open_stack(image, axes=axes, channels=channels, name=name)
