@@ -19,6 +19,7 @@ from tfvae.ops.rows import JoinedRows
 from tfvae.resources import check_memory
 from tfvae.restoration import (
     PATCHES_IN_MEMORY,
+    Estimates,
     Restoration,
     corrupted_image,
 )
@@ -110,7 +111,7 @@ class JointRestoration:
 
         As those of one image, they are an array or `LazyRows`.
         """
-        patches = JoinedRows([one.patches() for one in self.restorations])
+        patches = self.patches()
         is_small = self.patch_bytes <= PATCHES_IN_MEMORY
         ranges = [one.model_range() for one in self.restorations]
         lows, highs = zip(*ranges, strict=True)
@@ -120,6 +121,10 @@ class JointRestoration:
             event_shape=self._event_shape,
             value_range=(min(lows), max(highs)),
         )
+
+    def patches(self) -> JoinedRows:
+        """The data points of `observations`, cut when they are asked for."""
+        return JoinedRows([one.patches() for one in self.restorations])
 
     def likelihood(self, given: Likelihood) -> Likelihood:
         """Returns the likelihood for the noise: the given one if unknown.
@@ -156,13 +161,13 @@ class JointRestoration:
         return any(one.is_transformed for one in self.restorations)
 
     def restore(
-        self, estimate: Callable[[slice], np.ndarray]
+        self, estimate: Callable[[slice], Estimates]
     ) -> list[np.ndarray]:
         """The restored images, one after the other.
 
         Args:
           estimate: From data points, as a slice of all, to their estimates,
-            `[n, D]`; called for one image at a time.
+            see `Restoration.merge`; called for one image at a time.
 
         Returns:
           For each image what `Restoration.restore` does.
