@@ -119,7 +119,7 @@ class DenoiseTest(tf.test.TestCase):
         params = ("fit.epochs = 1", f"denoise.output_std = '{output}'")
         summary = self._denoise(*params, "denoise.std_factor = 1.0")
         std = np.load(output)
-        self.assertEqual(std.shape, (16, 16, 1))
+        self.assertEqual(std.shape, (16, 16))
         self.assertDTypeEqual(std, np.float32)
         self.assertAllGreater(std, 0.0)
         self.assertAllClose(summary["mean_std"], std.mean())
@@ -132,7 +132,7 @@ class DenoiseTest(tf.test.TestCase):
             "denoise.std_factor = 1.0",
             f"denoise.output_std = '{again}'",
         )
-        self.assertAllEqual(tifffile.imread(again), std[..., 0])
+        self.assertAllEqual(tifffile.imread(again), std)
         self._denoise(*params, "denoise.std_factor = 2.5", name="other")
         self.assertAllClose(np.load(output), 2.5 * std, rtol=1e-5)
         for wrong, message in (
@@ -225,7 +225,7 @@ class DenoiseTest(tf.test.TestCase):
         self.assertAllClose(restored.mean(), 1906.5, atol=300.0)
         self.assertAllEqual(
             tifffile.imread(self.folder / "run/figures/restored.tif"),
-            restored[..., 0],
+            restored,
         )
 
     def test_picture_that_needs_no_16_bits_stays_as_deep(self):
@@ -301,7 +301,7 @@ class DenoiseTest(tf.test.TestCase):
         )
         self.assertEqual(summary["noise_autocorrelation"], [0.4, 0.51])
         figures = self.folder / "run/figures"
-        residual = np.squeeze(np.load(figures / "residual.npy"))
+        residual = np.load(figures / "residual.npy")
         self.assertAllEqual(tifffile.imread(output) + residual, values)
         # The noise is measured at full strength.
         observed, estimate = measured.call_args.args

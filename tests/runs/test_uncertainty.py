@@ -31,11 +31,20 @@ class UncertaintyTest(tf.test.TestCase):
         restored = np.full((20, 20, 1), 100.0, np.float32)
         uncertainty.write(run, parts, restoration, restored, 1.0)
         std = np.load(run.path / uncertainty.FILE)
-        self.assertAllClose(std[3, 4, 0], 0.2)
+        self.assertAllClose(std[3, 4], 0.2)
         self.assertEqual(np.count_nonzero(std), 1)
         shown = images.read_image(pathlib.Path(run.figures, "uncertainty.png"))
         self.assertEqual(shown.values[3, 4, 0], 255)
         self.assertEqual(np.count_nonzero(shown.values), 1)
+
+    def test_file_that_can_not_hold_the_channels_is_named(self):
+        image = np.zeros((9, 9, 5), np.float32)
+        restoration = tfvae.Restoration(image)
+        uncertainty.check_kind("std.tif", restoration)
+        with self.assertRaisesRegex(
+            ValueError, "`output_std` must end in .tif, as .npy.*5 channels"
+        ):
+            uncertainty.check_kind("std.npy", restoration)
 
 
 if __name__ == "__main__":

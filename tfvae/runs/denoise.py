@@ -149,6 +149,8 @@ def denoise(
             print(restoration.describe(), flush=True)
             if output is not None:
                 check_kind(output, restoration, lossy)
+            if output_std is not None:
+                uncertainty.check_kind(output_std, restoration)
             check_inputs(run, restoration)
             estimates.announce_work(restoration)
 
@@ -238,10 +240,7 @@ class _Observer:
     def restored(self, epoch: int) -> np.ndarray:
         """Returns the image as restored after `epoch` epochs."""
         if self._last is None or self._last[0] != epoch:
-            points = self._parts.observations.train
-            estimates = self._parts.model.stored_reconstructions(
-                points, np.arange(len(points))
-            )
+            estimates = summaries.stored_estimates(self._parts)
             self._last = epoch, self._restoration.restore(estimates)
         return self._last[1]
 
@@ -401,7 +400,7 @@ def _draw(
     )
     residual = restoration.residual(restored)
     with files.replacing(run.figures / "residual.npy", "wb") as file:
-        np.save(file, residual)
+        np.save(file, encoding.as_array(residual))
     shown = images.shown_channels(residual)
     limit = embedding.signed_limit(shown) or 1.0
     images.write_image(

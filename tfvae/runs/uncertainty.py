@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import math
+import pathlib
 
 import numpy as np
 
 from tfvae import files
-from tfvae.data import images
+from tfvae.data import encoding, images
 from tfvae.data.formats import Image
 from tfvae.plots import embedding
 from tfvae.restoration import Restoration
+from tfvae.runs import summaries
 from tfvae.runs.experiment import Experiment
 from tfvae.runs.run_directory import RunDirectory
 
@@ -49,17 +51,14 @@ def write(
       with a clean picture, the shares of its values within one and two
       standard deviations of the restored ones.
     """
-    points = parts.observations.train
-    index = np.arange(len(points))
-    if rows is not None:
-        points, index = points[rows], index[rows]
+    points, index = summaries.stored_points(parts, rows)
     _, std = restoration.merge_moments(
         parts.model.stored_moments(points, index)
     )
     std *= np.float32(factor)
     units = std * np.float32(restoration.value_range.width / images.WHITE)
     with files.replacing(run.path / FILE, "wb") as file:
-        np.save(file, units)
+        np.save(file, encoding.as_array(units))
     white = embedding.signed_limit(units, _SHOWN) or 1.0
     shown = images.shown_channels(units) * (images.WHITE / white)
     images.write_image(run.figures / "uncertainty.png", shown)
@@ -79,6 +78,18 @@ def write(
             within = (error <= count * std)[is_restored]
             found[f"within_{count}_std"] = float(within.mean())
     return found
+
+
+def check_kind(output: str, restoration: Restoration) -> None:
+    """Raises a ValueError if `output` could not hold standard deviations."""
+    suffix = pathlib.Path(output).suffix
+    channels = restoration.image.shape[2]
+    reason = encoding.why_unsuitable(suffix, np.dtype("f4"), channels, False)
+    if reason is not None:
+        raise ValueError(
+            f"`output_std` must end in .tif, as {suffix} can not hold {reason},"
+            f" got {output!r}."
+        )
 
 
 def check_factor(factor: float) -> None:
@@ -105,4 +116,6 @@ def copy(run: RunDirectory, output: str) -> None:
             f"`output_std` needs the standard deviations of the run, but {path}"
             " does not exist; choose another `run_dir`."
         )
-    images.write_values(output, Image(np.load(path)))
+    std = np.load(path)
+    std = std[..., None] if std.ndim == 2 else std
+    images.write_values(output, Image(std))
