@@ -116,10 +116,7 @@ class PageTest(tf.test.TestCase, parameterized.TestCase):
         return text, Parsed(text)
 
     def test_page_has_all_panels_of_a_complete_run(self):
-        (self.folder / "figures").mkdir()
-        images.write_image(
-            self.folder / "figures/uncertainty.png", 255.0 * np.eye(8)
-        )
+        np.save(self.folder / "uncertainty.npy", 12.5 * np.eye(8))
         made = example(self.folder, value_range=images.ValueRange(0.0, 65535.0))
         _, parsed = self._page(made._replace(rows=ROWS))
         self.assertEqual(
@@ -143,6 +140,7 @@ class PageTest(tf.test.TestCase, parameterized.TestCase):
         self.assertIn("before: 20.00 dB", parsed.texts["dl"])
         self.assertIn("40 x 48 pixels, grey, uint8", parsed.texts["ul"])
         self.assertIn("-87", parsed.texts["table"])
+        self.assertIn("white 12.5 and more.", parsed.texts["figcaption"])
         self.assertIn(tfvae.__version__, parsed.texts["footer"])
         self.assertIn("2026-01-02 03:04 UTC", parsed.texts["footer"])
 

@@ -59,9 +59,8 @@ def write(
     units = std * np.float32(restoration.value_range.width / images.WHITE)
     with files.replacing(run.path / FILE, "wb") as file:
         np.save(file, encoding.as_array(units))
-    white = embedding.signed_limit(units, _SHOWN) or 1.0
-    shown = images.shown_channels(units) * (images.WHITE / white)
-    images.write_image(run.figures / "uncertainty.png", shown)
+    shown, white = drawn(units)
+    images.write_image(run.figures / "uncertainty.png", images.WHITE * shown)
     print(
         f"uncertainty of {restoration.name}: standard deviations of "
         f"{np.min(units):.3g} to {np.max(units):.3g}, median "
@@ -78,6 +77,21 @@ def write(
             within = (error <= count * std)[is_restored]
             found[f"within_{count}_std"] = float(within.mean())
     return found
+
+
+def drawn(std: np.ndarray) -> tuple[np.ndarray, float]:
+    """Returns standard deviations as they are shown, and what is white.
+
+    Args:
+      std: `[height, width, channels]`, or `[height, width]` as in `FILE`.
+
+    Returns:
+      `[height, width, 1 or 3]` from 0, white is 1; and the standard deviation
+      that is white.
+    """
+    shown = images.shown_channels(std if std.ndim == 3 else std[..., None])
+    white = embedding.signed_limit(shown, _SHOWN) or 1.0
+    return shown / white, white
 
 
 def check_kind(output: str, restoration: Restoration) -> None:
