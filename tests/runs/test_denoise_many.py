@@ -9,6 +9,7 @@ import json
 import pathlib
 from unittest import mock
 
+import imagecodecs
 import numpy as np
 import PIL.Image
 import pytest
@@ -233,6 +234,23 @@ class DenoiseManyTest(tf.test.TestCase, parameterized.TestCase):
         printed = self._run(photos, output=output)
         self.assertIn("1 other file left out", printed)
         self.assertEndsWith(printed, "4 of 4 restored\n")
+
+    def test_file_that_its_ending_can_not_hold_gets_another_one(self):
+        photos, output = self.folder / "photos", self.folder / "restored"
+        photos.mkdir()
+        colours = PIL.Image.fromarray(_random((9, 8, 3)))
+        colours.quantize(8).save(photos / "a.gif")
+        deep = _random((9, 8), np.uint16)
+        (photos / "b.jp2").write_bytes(imagecodecs.jpeg2k_encode(deep, level=0))
+        PIL.Image.fromarray(_random((9, 8))).save(photos / "c.gif")
+        printed = self._run(photos, output=output)
+        self.assertIn("a.gif becomes a.gif.png, as .gif can not hold", printed)
+        self.assertEqual(
+            sorted(path.name for path in output.iterdir()),
+            ["a.gif.png", "b.jp2.png", "c.gif"],
+        )
+        found = images.read_image(output / "b.jp2.png").values
+        self.assertDTypeEqual(found, np.uint16)
 
     def test_reasons_are_explained(self):
         photos, _ = self._photos()

@@ -88,8 +88,9 @@ _NAMED = ("corrupted_image", "denoise", "PoissonGaussianNoise", "read_mask")
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this subcommand."""
     for name, text in {
-        "image": "Image to restore.",
-        "clean": "The same image without noise, to measure PSNR and SSIM.",
+        "image": "Image to restore, a stack of pages, or a folder of images.",
+        "clean": "The same image without noise, to measure PSNR and SSIM; of a"
+        " folder, a folder with files of the same names, as of masks.",
         "mask": "Image of the same size, not black where pixels are missing;"
         " or the word alpha, for the transparent parts of the image itself.",
         "output": "File to write the restored image to: PNG, TIFF, .npy, or"

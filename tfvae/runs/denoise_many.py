@@ -25,6 +25,7 @@ from tfvae.data import formats, images, stack_encoding, stacks
 from tfvae.runs import config, identity, summaries
 from tfvae.runs.denoise import (
     HALF_CYCLE,
+    OUTPUT_SUFFIXES,
     check_inputs,
     check_kind,
     check_place,
@@ -52,6 +53,8 @@ _FAILURES = (
     ValueError,
 )
 _SEEDS_OF_A_FILE = 2**12
+# Endings of which what is read can be written as well.
+_ALWAYS_SUITABLE = (".png", ".tif", ".tiff", ".npy", ".jpg", ".jpeg", ".exr")
 
 
 class Configuration(NamedTuple):
@@ -297,17 +300,41 @@ def _sources(pages: Sequence[int] | None, failed: _Failures) -> list[_Source]:
             )
     sources = []
     for name in names:
-        place = None if output is None else os.path.join(output, name)
         try:
-            source = _source(os.path.join(image, name), name, place, pages)
+            source = _source(os.path.join(image, name), name, None, pages)
+            if output is not None:
+                place = os.path.join(output, _suitable_name(source))
+                source = dataclasses.replace(source, output=place)
             if source.is_stack:
                 print(source.describe(), flush=True)
-                if place is not None:
-                    _check_output(source)
+                _check_output(source)
             sources.append(source)
         except _FAILURES as error:
             failed.add(name, error)
     return sources
+
+
+def _suitable_name(source: _Source) -> str:
+    """Returns the name of a file in a folder, of an ending that can hold it."""
+    suffix = pathlib.Path(source.name).suffix.lower()
+    if suffix in _ALWAYS_SUITABLE:
+        return source.name
+    reason: str | None = "a restored picture"
+    if suffix in OUTPUT_SUFFIXES:
+        reason = stack_encoding.why_unwritable(suffix, source.stack)
+        if reason is None:
+            return source.name
+    found = next(
+        one
+        for one in (".png", ".tif")
+        if stack_encoding.why_unwritable(one, source.stack) is None
+    )
+    print(
+        f"{source.name} becomes {source.name}{found}, as {suffix} can not hold "
+        f"{reason}",
+        flush=True,
+    )
+    return source.name + found
 
 
 def _make_folder(output: str) -> None:
@@ -410,9 +437,10 @@ def _counterpart(given: str, name: str) -> str:
 def _value_ranges(source: _Source) -> list[tuple[float, float]] | None:
     """Returns the range of each page: that of all pages of its channel."""
     given = config.value("corrupted_image.value_range")
-    dtype = source.stack.read(0).values.dtype
-    if len(source.stack) == 1 or given is not None or dtype == np.uint8:
+    if len(source.stack) == 1 or given is not None:
         return None  # It does not depend on other pages.
+    if source.stack.read(0).values.dtype == np.uint8:
+        return None
     stack, clean = source.stack, config.value("corrupted_image.clean")
     if isinstance(clean, str):
         reference = _open(_counterpart(clean, source.name))
