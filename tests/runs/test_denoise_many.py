@@ -363,6 +363,8 @@ class DenoiseManyTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_one_model_restores_all_pages(self):
         clean, path, params = self._two_pages()
+        with self.assertRaisesRegex(ValueError, "`std_factor` must be pos"):
+            self._train(path, *params, "denoise.std_factor = 0.0", joint=True)
         self._train(path, *params, joint=True)
         run = RunDirectory(self.folder / "run")
         summary = run.read_summary()

@@ -44,7 +44,8 @@ def train_jointly(
       TypeError: If `experiment.data` is no JointRestoration.
       ValueError: See `denoise`.
     """
-    std_factor = config.value("denoise.std_factor") or STD_FACTOR
+    given = config.value("denoise.std_factor")
+    std_factor = STD_FACTOR if given is None else given
     uncertainty.check_factor(std_factor)
     keras.utils.clear_session()
 
