@@ -63,7 +63,9 @@ class JointRestoration:
                 raise ValueError(
                     "`restorations` must have the same "
                     f"{what} to share a model, got {of(first)!r} of "
-                    f"{first.name} and {of(one)!r} of {one.name}"
+                    f"{first.name} and {of(one)!r} of {one.name}; leave it "
+                    "out, or restore each by a model of its own (without "
+                    "`--joint`)"
                 )
 
     @property
