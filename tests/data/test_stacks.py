@@ -16,7 +16,7 @@ import tifffile
 from absl.testing import parameterized
 
 from tfvae import restoration
-from tfvae.data import formats, stacks
+from tfvae.data import formats, images, stacks
 from tfvae.data.stack_encoding import why_unwritable, write_stack
 
 
@@ -249,6 +249,19 @@ class StacksTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(again.shape, (2, 3))
         if "Q" not in axes:
             self.assertEqual(again.axes, axes[:2])
+
+    @parameterized.parameters("ycbcr", "separated")
+    def test_pages_that_are_converted_are_those_of_the_file(self, photometric):
+        values = np.array([20, 90, 200], np.uint8)[:, None, None, None]
+        is_jpeg = photometric == "ycbcr"
+        array = np.broadcast_to(values, (3, 16, 16, 3 if is_jpeg else 4))
+        compression = "jpeg" if is_jpeg else "deflate"
+        settings = {"photometric": photometric, "compression": compression}
+        path = self._tiff(array, metadata={"axes": "TYXS"}, **settings)
+        for number, image in enumerate(stacks.open_stack(path)):
+            alone = self._tiff(array[number], "alone.tif", **settings)
+            expected = images.read_image(alone).values
+            self.assertAllEqual(image.values, expected)
 
     def test_pages_stored_as_colours_say_how_to_write_them(self):
         path = self._path("planes.tif")

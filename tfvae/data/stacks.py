@@ -32,6 +32,8 @@ ARRAY_AXES = "TZCQYXS"
 """Letters of the axes of arrays: time, depth, channels, other pages, rows,
 columns, samples of a pixel such as red, green and blue."""
 
+# What Pillow converts to RGB, by the directory in the file.
+_CONVERTED = tifffile.PHOTOMETRIC.YCBCR, tifffile.PHOTOMETRIC.SEPARATED
 _PAGE_AXES = "TZCQ"
 _WORDS = {"T": "time", "Z": "depth", "C": "channel", "S": "sample"}
 _MAX_SAMPLES = 3
@@ -455,6 +457,8 @@ def _tiff_page(path: pathlib.Path, number: int) -> Image:
         frame = series.keyframe
         count = math.prod(series.shape[: len(series.axes) - len(frame.axes)])
         if len(series.pages) != count:  # Several in one directory.
+            if frame.photometric in _CONVERTED:
+                raise ValueError("pages of CMYK or YCbCr need a directory each")
             array = series.asarray().reshape(count, *frame.shape)[number]
             image = decoding.tiff_image(path, frame, array)
         else:
@@ -463,7 +467,9 @@ def _tiff_page(path: pathlib.Path, number: int) -> Image:
                 raise ValueError(f"its page {number} is missing")
             if isinstance(page, tifffile.TiffPage):
                 frame = page
-            image = decoding.tiff_image(path, frame, page.asarray())
+            image = decoding.tiff_image(
+                path, frame, page.asarray(), index=page.index
+            )
     decoding.check_finite(image, path)
     return image
 
