@@ -455,6 +455,14 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(found["experiment.data"], "@corrupted_image()")
         self.assertEqual(found[expected[0]], expected[1])
 
+    def test_denoise_names_the_flag_of_what_may_be_raised(self):
+        text = "`run_dir` must be empty. Only `fit.epochs` may be raised."
+        with mock.patch(
+            "tfvae.runs.denoise.denoise", side_effect=ValueError(text)
+        ):
+            _, _, err = _call("denoise", "--image=camera", "--run_dir=new")
+        self.assertIn("`--run_dir` must be empty. Only `--epochs` may be", err)
+
     def test_denoise_passes_pages_and_folders_on(self):
         stack = self.folder / "stack.npy"
         np.save(stack, np.zeros((6, 9, 9)))

@@ -104,7 +104,7 @@ class IdentityTest(parameterized.TestCase):
         same = "`run_dir` some/run must be empty or of the same configuration"
         with self.assertRaisesRegex(
             ValueError,
-            f"{same}, got other values: a.b was 1, is now 2. Only fit.epochs "
+            f"{same}, got other values: a.b was 1, is now 2. Only `fit.epochs` "
             "may be raised",
         ):
             identity.check(*arguments, identity.TRAINING)
