@@ -6,7 +6,7 @@ import pathlib
 
 from absl.testing import absltest, parameterized
 
-from tfvae.runs import identity
+from tfvae.runs import identity, train  # noqa: F401 # gin knows all names.
 
 _FOLDER = pathlib.Path("some/run")
 
