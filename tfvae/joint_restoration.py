@@ -153,6 +153,11 @@ class JointRestoration:
         return found
 
     @property
+    def has_one_range(self) -> bool:
+        """Whether all images have the same range of values."""
+        return len({one.value_range for one in self.restorations}) == 1
+
+    @property
     def is_noise_known(self) -> bool:
         """Whether the noise is given, rather than learned."""
         return all(one.noise is not None for one in self.restorations)
@@ -208,9 +213,8 @@ class JointRestoration:
           The standard deviation in the units of the images, or on 0..255 where
           their ranges differ, and as a share of the range.
         """
-        ranges = {one.value_range for one in self.restorations}
         found, share = self.restorations[0].in_units(noise_std)
-        return (found if len(ranges) == 1 else share * WHITE), share
+        return (found if self.has_one_range else share * WHITE), share
 
     def describe(self) -> str:
         """Says what each image is taken to be, as lines."""

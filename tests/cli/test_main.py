@@ -341,6 +341,7 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         (["--image={folder}/one.png", "--pages=4-2"], "got '4-2'"),
         (["--image={folder}/one.png", "--pages=1"], "`--pages` needs a folder"),
         (["--image={folder}/one.png", "--joint"], "`--joint` needs a folder"),
+        (["--image=gone.tif", "--joint"], "got gone.tif, which is no file"),
         (["--image={folder}/one.png", "--axes=YX"], "for an array or TIFF"),
         (
             ["--image={folder}/one.png", "--value_range=2,1"],

@@ -365,9 +365,15 @@ class DenoiseManyTest(tf.test.TestCase, parameterized.TestCase):
         clean, path, params = self._two_pages()
         with self.assertRaisesRegex(ValueError, "`std_factor` must be pos"):
             self._train(path, *params, "denoise.std_factor = 0.0", joint=True)
-        self._train(path, *params, joint=True)
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            self._train(path, *params, joint=True)
         run = RunDirectory(self.folder / "run")
         summary = run.read_summary()
+        self.assertIn(
+            f"noise: standard deviation {summary['noise_std']:.4g} (",
+            printed.getvalue(),
+        )
         each = summary["pictures"]
         self.assertEqual(list(each), ["in.tif page 0", "in.tif page 1"])
         self.assertAllClose(

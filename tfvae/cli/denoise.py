@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 from collections.abc import Iterator
 
@@ -355,9 +356,10 @@ def _denoise(values: flags.FlagValues) -> None:
         )
         return
     if values.joint or pages not in (None, [0]):
+        image = config.value("corrupted_image.image")
         raise ValueError(
             f"`--{'joint' if values.joint else 'pages'}` needs a folder or an "
-            "image of several pages, got "
-            f"{config.value('corrupted_image.image')}"
+            f"image of several pages, got {image}"
+            f"{'' if os.path.exists(str(image)) else ', which is no file'}"
         )
     denoise(values.run_dir)

@@ -86,9 +86,10 @@ def train_jointly(
     if "noise_std" in rows[-1] and not joint.is_transformed:
         final["noise_std"], share = joint.in_units(rows[-1]["noise_std"])
         if not joint.is_noise_known:
-            print(
-                f"noise: standard deviation {100.0 * share:.3g} % of the range"
-            )
+            found = f"{100.0 * share:.3g} % of the range"
+            if joint.has_one_range:
+                found = f"{final['noise_std']:.4g} ({found})"
+            print(f"noise: standard deviation {found}")
     final["pictures"] = results
     rows = shown_rows(joint, rows)
     summary = run.write_summary(rows, final, parts.seed)
