@@ -307,6 +307,21 @@ class PictureKindsTest(tf.test.TestCase, parameterized.TestCase):
         super().setUp()
         self.folder = self.create_tempdir().full_path
 
+    def test_grey_array_comes_out_with_as_many_axes(self):
+        path = os.path.join(self.folder, "grey.npy")
+        np.save(path, np.eye(9))
+        task = restoration.corrupted_image(path)
+        images.write_values(path, task.source)
+        self.assertAllEqual(np.load(path), np.eye(9))
+
+    @parameterized.parameters(
+        (3.6, (0.0, 3.6)), (63.5, (0.0, 255.0)), (1.0, (0.0, 1.0))
+    )
+    def test_floats_have_a_range_that_they_fill(self, largest, expected):
+        values = largest * np.eye(9)
+        task = restoration.corrupted_image(values)
+        self.assertEqual(task.value_range, expected)
+
     def test_there_are_at_least_sixty_cells(self):
         self.assertGreaterEqual(len(CELLS), 60)
 

@@ -646,7 +646,9 @@ class CorruptedImageTest(tf.test.TestCase, parameterized.TestCase):
         self, shape, patch, stride, expected, expected_stride, line
     ):
         image = 10.0 + np.arange(float(np.prod(shape))).reshape(shape)
-        task = restoration.corrupted_image(image, patch=patch, stride=stride)
+        task = restoration.corrupted_image(
+            image, value_range=(0, 255), patch=patch, stride=stride
+        )
         self.assertEqual((task.patch, task.stride), (expected, expected_stride))
         self.assertEqual(task.observations().event_shape, (*expected, 1))
         last = task.describe().splitlines()[-1]

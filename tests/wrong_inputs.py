@@ -273,6 +273,12 @@ ON_THE_COMMAND_LINE = {
     "--run_dir={run}",
     "output that holds no pages": "denoise.py --image={folder}/stack.tif "
     "--output={folder}/out.jpg --run_dir={run}",
+    "axes that no stack has": "denoise.py --image={folder}/stack.tif "
+    "--axes=AYX --run_dir={run}",
+    "one file for two outputs": "denoise.py --image={folder}/one.png "
+    "--output={folder}/out.tif --output_std={folder}/out.tif --run_dir={run}",
+    "folder over itself": "denoise.py --image={folder} --output={folder} "
+    "--run_dir={run}",
     "folder without pictures": "denoise.py --image={folder}/other "
     "--run_dir={run}",
     "no run": "evaluate.py --run_dir={folder}",

@@ -19,6 +19,7 @@ from tfvae.ops.rows import JoinedRows
 from tfvae.resources import check_memory
 from tfvae.restoration import (
     PATCHES_IN_MEMORY,
+    Estimates,
     Restoration,
     corrupted_image,
 )
@@ -62,7 +63,9 @@ class JointRestoration:
                 raise ValueError(
                     "`restorations` must have the same "
                     f"{what} to share a model, got {of(first)!r} of "
-                    f"{first.name} and {of(one)!r} of {one.name}"
+                    f"{first.name} and {of(one)!r} of {one.name}; leave it "
+                    "out, or restore each by a model of its own (without "
+                    "`--joint`)"
                 )
 
     @property
@@ -110,7 +113,7 @@ class JointRestoration:
 
         As those of one image, they are an array or `LazyRows`.
         """
-        patches = JoinedRows([one.patches() for one in self.restorations])
+        patches = self.patches()
         is_small = self.patch_bytes <= PATCHES_IN_MEMORY
         ranges = [one.model_range() for one in self.restorations]
         lows, highs = zip(*ranges, strict=True)
@@ -120,6 +123,10 @@ class JointRestoration:
             event_shape=self._event_shape,
             value_range=(min(lows), max(highs)),
         )
+
+    def patches(self) -> JoinedRows:
+        """The data points of `observations`, cut when they are asked for."""
+        return JoinedRows([one.patches() for one in self.restorations])
 
     def likelihood(self, given: Likelihood) -> Likelihood:
         """Returns the likelihood for the noise: the given one if unknown.
@@ -146,18 +153,28 @@ class JointRestoration:
         return found
 
     @property
+    def has_one_range(self) -> bool:
+        """Whether all images have the same range of values."""
+        return len({one.value_range for one in self.restorations}) == 1
+
+    @property
+    def is_noise_known(self) -> bool:
+        """Whether the noise is given, rather than learned."""
+        return all(one.noise is not None for one in self.restorations)
+
+    @property
     def is_transformed(self) -> bool:
         """Whether the model's values are other than scaled pixels."""
         return any(one.is_transformed for one in self.restorations)
 
     def restore(
-        self, estimate: Callable[[slice], np.ndarray]
+        self, estimate: Callable[[slice], Estimates]
     ) -> list[np.ndarray]:
         """The restored images, one after the other.
 
         Args:
           estimate: From data points, as a slice of all, to their estimates,
-            `[n, D]`; called for one image at a time.
+            see `Restoration.merge`; called for one image at a time.
 
         Returns:
           For each image what `Restoration.restore` does.
@@ -196,9 +213,8 @@ class JointRestoration:
           The standard deviation in the units of the images, or on 0..255 where
           their ranges differ, and as a share of the range.
         """
-        ranges = {one.value_range for one in self.restorations}
         found, share = self.restorations[0].in_units(noise_std)
-        return (found if len(ranges) == 1 else share * WHITE), share
+        return (found if self.has_one_range else share * WHITE), share
 
     def describe(self) -> str:
         """Says what each image is taken to be, as lines."""

@@ -293,10 +293,10 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
 
     @parameterized.parameters(
         (["--image=no.png"], "no.png"),
-        (["--image={folder}/broken.png"], "broken.png"),
-        (["--image={folder}/one.png", "--noise_std=-1"], "noise_std"),
+        (["--image={folder}/broken.png"], "`--image` must be a readable image"),
+        (["--image={folder}/one.png", "--noise_std=-1"], "`--add_noise_std`"),
         (["--image={folder}/one.png", "--noise_std=nan"], "`--add_noise_std`"),
-        (["--image=camera", "--known_noise_std=0"], "`GaussianNoise.std` must"),
+        (["--image=camera", "--known_noise_std=0"], "`--known_noise_std` m"),
         (["--image=camera", "--gain=2"], "`--gain` must be given with --noise"),
         (
             ["--image=camera", "--noise=poisson", "--known_noise_std=2"],
@@ -311,15 +311,21 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
             ["--image={folder}/one.png", "--noise=poisson"],
             "`--image` must have at least 32 blocks",
         ),
-        (["--image={folder}/one.png", "--missing=1.5"], "missing_fraction"),
+        (["--image={folder}/one.png", "--missing=1.5"], "`--missing` must"),
+        (
+            [
+                "--image=camera",
+                "--mask={folder}/one.png",
+                "--mask_grow=-1",
+            ],
+            "`--mask_grow` must",
+        ),
+        (["--image=camera", "--std_factor=0"], "`--std_factor` must be"),
         (["--image={folder}/one.png", "--mask={folder}/two.png"], "mask"),
         (["--image={folder}/one.png", "--clean={folder}/two.png"], "clean"),
         (["--image={folder}/one.png", "--output=a.xyz"], "output"),
         (["--image={folder}/one.png", "--value_range=1"], "`--value_range`"),
-        (
-            ["--image=camera", "--strength=2"],
-            "`--strength` must be from 0 to 1",
-        ),
+        (["--image=camera", "--strength=2"], "`--strength` must be from 0 t"),
         (
             ["--image=camera", "--missing=0.5", "--strength=0.5"],
             "`--strength` must be 1 where observed values stay",
@@ -335,6 +341,7 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         (["--image={folder}/one.png", "--pages=4-2"], "got '4-2'"),
         (["--image={folder}/one.png", "--pages=1"], "`--pages` needs a folder"),
         (["--image={folder}/one.png", "--joint"], "`--joint` needs a folder"),
+        (["--image=gone.tif", "--joint"], "got gone.tif, which is no file"),
         (["--image={folder}/one.png", "--axes=YX"], "for an array or TIFF"),
         (
             ["--image={folder}/one.png", "--value_range=2,1"],
@@ -343,6 +350,7 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         (["--image={folder}/one.png", "--stride=9"], "`--stride` must not"),
         (["--image=camera", "--clean={folder}/broken.png"], "`--clean` must"),
         (["--image=camera", "--mask={folder}/broken.png"], "`--mask` must"),
+        (["--image=camera", "--clean=gone.png"], "`--clean` must be an image"),
     )
     def test_wrong_picture_is_reported_in_one_line(self, argv, message):
         (self.folder / "broken.png").write_bytes(b"no picture")
@@ -448,6 +456,14 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(found["experiment.data"], "@corrupted_image()")
         self.assertEqual(found[expected[0]], expected[1])
 
+    def test_denoise_names_the_flag_of_what_may_be_raised(self):
+        text = "`run_dir` must be empty. Only `fit.epochs` may be raised."
+        with mock.patch(
+            "tfvae.runs.denoise.denoise", side_effect=ValueError(text)
+        ):
+            _, _, err = _call("denoise", "--image=camera", "--run_dir=new")
+        self.assertIn("`--run_dir` must be empty. Only `--epochs` may be", err)
+
     def test_denoise_passes_pages_and_folders_on(self):
         stack = self.folder / "stack.npy"
         np.save(stack, np.zeros((6, 9, 9)))
@@ -460,7 +476,9 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
             ):
                 code, _, err = _call("denoise", f"--image={image}", *flags, run)
                 self.assertEqual(code, 0, err)
-        found = [call.kwargs for call in called.mock_calls]
+        found = [dict(call.kwargs) for call in called.mock_calls]
+        explained = [one.pop("explain")("`output` must be") for one in found]
+        self.assertEqual(explained, 3 * ["`--output` must be"])
         self.assertEqual(found[0], {"pages": [0, 1, 2, 5], "joint": True})
         self.assertEqual(found[1], {"pages": None, "joint": False})
         self.assertEqual(found[2], {"pages": None, "joint": False})

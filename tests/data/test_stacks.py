@@ -16,7 +16,7 @@ import tifffile
 from absl.testing import parameterized
 
 from tfvae import restoration
-from tfvae.data import formats, stacks
+from tfvae.data import formats, images, stacks
 from tfvae.data.stack_encoding import why_unwritable, write_stack
 
 
@@ -225,8 +225,55 @@ class StacksTest(tf.test.TestCase, parameterized.TestCase):
             file.write(b"\xff" * 64)
         stack = stacks.open_stack(path)
         stack.read(0)
-        with self.assertRaisesRegex(ValueError, "`path` must be a readable"):
+        with self.assertRaisesRegex(ValueError, "`image` must be a readable"):
             stack.read(1)
+
+    def test_axes_of_a_tiff_that_are_given_are_checked(self):
+        path = self._tiff(_random((3, 9, 8)))
+        for axes in ("AYX", "YX", "SYX", "TXY"):
+            with self.assertRaisesRegex(ValueError, "`axes` must be 1 lett"):
+                stacks.open_stack(path, axes=axes)
+        path = self._tiff(_random((2, 3, 9, 8)), imagej=True)
+        with self.assertRaisesRegex(ValueError, "`axes` must be 2 letters"):
+            stacks.open_stack(path, axes="ZZYX")
+
+    @parameterized.parameters("CZYX", "QTYX", "TCYX")
+    def test_axes_given_for_an_imagej_stack_can_be_written(self, axes):
+        array = _random((2, 3, 9, 8), np.uint16)
+        path = self._tiff(array, imagej=True, metadata={"axes": "TZYX"})
+        stack = stacks.open_stack(path, axes=axes)
+        written = self._path("out.tif")
+        write_stack(written, stack, list(stack))
+        self.assertAllEqual(tifffile.imread(written), array)
+        again = stacks.open_stack(written)
+        self.assertEqual(again.shape, (2, 3))
+        if "Q" not in axes:
+            self.assertEqual(again.axes, axes[:2])
+
+    @parameterized.parameters("ycbcr", "separated")
+    def test_pages_that_are_converted_are_those_of_the_file(self, photometric):
+        values = np.array([20, 90, 200], np.uint8)[:, None, None, None]
+        is_jpeg = photometric == "ycbcr"
+        array = np.broadcast_to(values, (3, 16, 16, 3 if is_jpeg else 4))
+        compression = "jpeg" if is_jpeg else "deflate"
+        settings = {"photometric": photometric, "compression": compression}
+        path = self._tiff(array, metadata={"axes": "TYXS"}, **settings)
+        for number, image in enumerate(stacks.open_stack(path)):
+            alone = self._tiff(array[number], "alone.tif", **settings)
+            expected = images.read_image(alone).values
+            self.assertAllEqual(image.values, expected)
+
+    def test_pages_stored_as_colours_say_how_to_write_them(self):
+        path = self._path("planes.tif")
+        tifffile.imwrite(
+            path,
+            _random((3, 64, 64)),
+            photometric="rgb",
+            planarconfig="separate",
+            metadata={"axes": "TYX"},
+        )
+        with self.assertRaisesRegex(ValueError, "TYX,.*SYX; write.*minisblack"):
+            stacks.open_stack(path)
 
     def test_number_of_images_must_be_that_of_pages(self):
         stack = stacks.open_stack(_random((5, 9, 9)))

@@ -7,7 +7,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from tfvae.ops import moments
-from tfvae.ops.rows import JoinedRows, LazyRows
+from tfvae.ops.rows import JoinedRows, LazyRows, PartOfRows
 
 _TABLE = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
 _TABLE[2, 1] = np.nan
@@ -42,6 +42,12 @@ class LazyRowsTest(parameterized.TestCase):
         found = _Rows(_TABLE)[key]
         np.testing.assert_array_equal(found, _TABLE[key])
         self.assertEqual(found.shape, _TABLE[key].shape)
+
+    def test_part_has_its_rows(self):
+        found = PartOfRows(_Rows(_TABLE), slice(2, 6))
+        self.assertEqual(found.shape, (4, 3))
+        np.testing.assert_array_equal(np.asarray(found), _TABLE[2:6])
+        np.testing.assert_array_equal(found[[3, 0]], _TABLE[[5, 2]])
 
     def test_array_and_parts_have_all_rows(self):
         rows = _Rows(_TABLE)

@@ -121,7 +121,7 @@ class DenoiseTest(tf.test.TestCase):
         params = ("fit.epochs = 1", f"denoise.output_std = '{output}'")
         summary = self._denoise(*params, "denoise.std_factor = 1.0")
         std = np.load(output)
-        self.assertEqual(std.shape, (16, 16, 1))
+        self.assertEqual(std.shape, (16, 16))
         self.assertDTypeEqual(std, np.float32)
         self.assertAllGreater(std, 0.0)
         self.assertAllClose(summary["mean_std"], std.mean())
@@ -134,15 +134,16 @@ class DenoiseTest(tf.test.TestCase):
             "denoise.std_factor = 1.0",
             f"denoise.output_std = '{again}'",
         )
-        self.assertAllEqual(tifffile.imread(again), std[..., 0])
+        self.assertAllEqual(tifffile.imread(again), std)
         self._denoise(*params, "denoise.std_factor = 2.5", name="other")
         self.assertAllClose(np.load(output), 2.5 * std, rtol=1e-5)
         for wrong, message in (
             ("denoise.output_std = 'std.png'", "`output_std` must end in .npy"),
-            ("denoise.std_factor = 0.0", "`denoise.std_factor` must be pos"),
+            (f"denoise.output = '{output}'", "`output_std` must be another"),
+            ("denoise.std_factor = 0.0", "`std_factor` must be positive"),
         ):
             with self.assertRaisesRegex(ValueError, message):
-                self._denoise("fit.epochs = 1", wrong, name="wrong")
+                self._denoise(*params, wrong, name="wrong")
 
     def test_fills_in_and_keeps_what_was_observed(self):
         picture = images.embedded_image("camera", crop=(90, 200, 16, 16))
@@ -227,7 +228,7 @@ class DenoiseTest(tf.test.TestCase):
         self.assertAllClose(restored.mean(), 1906.5, atol=300.0)
         self.assertAllEqual(
             tifffile.imread(self.folder / "run/figures/restored.tif"),
-            restored[..., 0],
+            restored,
         )
 
     @pytest.mark.slow  # The test before is a sample.
@@ -266,6 +267,11 @@ class DenoiseTest(tf.test.TestCase):
         row = small.metrics(self.folder / "run")[-1]
         self.assertEqual(float(row["noise_std"]), 1.0)  # Of the transform.
         self.assertGreater(summary["psnr"], 10.0)
+        # Neither the summary nor the page takes it for a level of the picture.
+        self.assertNotIn("noise_std", summary)
+        page = (self.folder / "run/report.html").read_text(encoding="utf-8")
+        self.assertNotIn("<dt>Noise</dt>", page)
+        self.assertNotIn('id="noise-std"', page)
 
     def test_residual_is_written_and_strength_belongs_to_the_run(self):
         values = np.random.default_rng(0).uniform(1e3, 5e3, (16, 16))
@@ -299,7 +305,7 @@ class DenoiseTest(tf.test.TestCase):
         )
         self.assertEqual(summary["noise_autocorrelation"], [0.4, 0.51])
         figures = self.folder / "run/figures"
-        residual = np.squeeze(np.load(figures / "residual.npy"))
+        residual = np.load(figures / "residual.npy")
         self.assertAllEqual(tifffile.imread(output) + residual, values)
         # The noise is measured at full strength.
         observed, estimate = measured.call_args.args

@@ -9,6 +9,7 @@ import json
 import pathlib
 from unittest import mock
 
+import imagecodecs
 import numpy as np
 import PIL.Image
 import pytest
@@ -87,7 +88,7 @@ class DenoiseManyTest(tf.test.TestCase, parameterized.TestCase):
         self.assertStartsWith(
             printed,
             "in.tif: ImageJ stack of 2 x 3 pages (time x depth) of 9 x 8 "
-            "pixels, uint16; 2 pages are restored, the other 4 copied unchanged"
+            "pixels, uint16; 2 pages restored, 4 copied unchanged"
             "\n2 pictures, a model for each\n",
         )
         self.assertEndsWith(printed, "\n2 of 2 restored\n")
@@ -217,7 +218,7 @@ class DenoiseManyTest(tf.test.TestCase, parameterized.TestCase):
         photos, arrays = self._photos()
         output = self.folder / "restored"
         with self.assertRaisesRegex(
-            RuntimeError, "^4 of 5 restored; failed: broken.png: `path` must be"
+            RuntimeError, "^4 of 5 restored; failed: broken.png: `image` must"
         ):
             self._run(photos, output=output)
         self.assertEqual(
@@ -231,8 +232,34 @@ class DenoiseManyTest(tf.test.TestCase, parameterized.TestCase):
             self.assertAllEqual(found, array.reshape(found.shape) // 2)
         (photos / "broken.png").unlink()
         printed = self._run(photos, output=output)
-        self.assertIn("1 files that are no images left out", printed)
+        self.assertIn("1 other file left out", printed)
         self.assertEndsWith(printed, "4 of 4 restored\n")
+
+    def test_file_that_its_ending_can_not_hold_gets_another_one(self):
+        photos, output = self.folder / "photos", self.folder / "restored"
+        photos.mkdir()
+        colours = PIL.Image.fromarray(_random((9, 8, 3)))
+        colours.quantize(8).save(photos / "a.gif")
+        deep = _random((9, 8), np.uint16)
+        (photos / "b.jp2").write_bytes(imagecodecs.jpeg2k_encode(deep, level=0))
+        PIL.Image.fromarray(_random((9, 8))).save(photos / "c.gif")
+        printed = self._run(photos, output=output)
+        self.assertIn("a.gif becomes a.gif.png, as .gif can not hold", printed)
+        self.assertEqual(
+            sorted(path.name for path in output.iterdir()),
+            ["a.gif.png", "b.jp2.png", "c.gif"],
+        )
+        found = images.read_image(output / "b.jp2.png").values
+        self.assertDTypeEqual(found, np.uint16)
+
+    def test_reasons_are_explained(self):
+        photos, _ = self._photos()
+        with self.assertRaisesRegex(RuntimeError, "broken.png: The image must"):
+            self._run(
+                photos,
+                output=self.folder / "restored",
+                explain=lambda text: text.replace("`image`", "The image"),
+            )
 
     def test_folder_of_masks_has_files_of_the_same_names(self):
         photos, masks = self.folder / "photos", self.folder / "masks"
@@ -280,8 +307,11 @@ class DenoiseManyTest(tf.test.TestCase, parameterized.TestCase):
         with self.assertRaisesRegex(ValueError, "of images, got the folder"):
             self._run(empty)
         PIL.Image.new("L", (9, 9)).save(empty / "a.png")
-        with self.assertRaisesRegex(ValueError, "`--output` must be a folder"):
+        with self.assertRaisesRegex(ValueError, "`output` must be a folder"):
             self._run(empty, output=self.folder / "gone/out")
+        with self.assertRaisesRegex(ValueError, "another folder than `image`"):
+            self._run(empty, output=empty)
+        self.calls.assert_not_called()
 
     def test_joint_model_of_other_channels_is_refused(self):
         photos, _ = self._photos()
@@ -333,9 +363,17 @@ class DenoiseManyTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_one_model_restores_all_pages(self):
         clean, path, params = self._two_pages()
-        self._train(path, *params, joint=True)
+        with self.assertRaisesRegex(ValueError, "`std_factor` must be pos"):
+            self._train(path, *params, "denoise.std_factor = 0.0", joint=True)
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            self._train(path, *params, joint=True)
         run = RunDirectory(self.folder / "run")
         summary = run.read_summary()
+        self.assertIn(
+            f"noise: standard deviation {summary['noise_std']:.4g} (",
+            printed.getvalue(),
+        )
         each = summary["pictures"]
         self.assertEqual(list(each), ["in.tif page 0", "in.tif page 1"])
         self.assertAllClose(
@@ -343,6 +381,7 @@ class DenoiseManyTest(tf.test.TestCase, parameterized.TestCase):
         )
         for one in each.values():
             self.assertGreater(one["psnr"], one["corrupted_psnr"] - 3.0)
+            self.assertEqual(one["noise_std"], summary["noise_std"])
         found = tifffile.imread(self.output)
         self.assertEqual(found.shape, clean.shape)
         for page in range(2):

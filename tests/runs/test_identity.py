@@ -6,7 +6,7 @@ import pathlib
 
 from absl.testing import absltest, parameterized
 
-from tfvae.runs import identity
+from tfvae.runs import identity, train  # noqa: F401 # gin knows all names.
 
 _FOLDER = pathlib.Path("some/run")
 
@@ -104,7 +104,7 @@ class IdentityTest(parameterized.TestCase):
         same = "`run_dir` some/run must be empty or of the same configuration"
         with self.assertRaisesRegex(
             ValueError,
-            f"{same}, got other values: a.b was 1, is now 2. Only fit.epochs "
+            f"{same}, got other values: a.b was 1, is now 2. Only `fit.epochs` "
             "may be raised",
         ):
             identity.check(*arguments, identity.TRAINING)

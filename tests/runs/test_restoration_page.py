@@ -21,6 +21,7 @@ from tfvae.data import images
 from tfvae.data.formats import Image
 from tfvae.runs import restoration_page
 from tfvae.runs.restoration_page import Outcome
+from tfvae.runs.run_directory import RunDirectory
 
 NASTY = """<b>&"x'$y</b><script>alert(1)</script>"""
 ROWS = [
@@ -115,10 +116,7 @@ class PageTest(tf.test.TestCase, parameterized.TestCase):
         return text, Parsed(text)
 
     def test_page_has_all_panels_of_a_complete_run(self):
-        (self.folder / "figures").mkdir()
-        images.write_image(
-            self.folder / "figures/uncertainty.png", 255.0 * np.eye(8)
-        )
+        np.save(self.folder / "uncertainty.npy", 12.5 * np.eye(8))
         made = example(self.folder, value_range=images.ValueRange(0.0, 65535.0))
         _, parsed = self._page(made._replace(rows=ROWS))
         self.assertEqual(
@@ -142,6 +140,7 @@ class PageTest(tf.test.TestCase, parameterized.TestCase):
         self.assertIn("before: 20.00 dB", parsed.texts["dl"])
         self.assertIn("40 x 48 pixels, grey, uint8", parsed.texts["ul"])
         self.assertIn("-87", parsed.texts["table"])
+        self.assertIn("white 12.5 and more.", parsed.texts["figcaption"])
         self.assertIn(tfvae.__version__, parsed.texts["footer"])
         self.assertIn("2026-01-02 03:04 UTC", parsed.texts["footer"])
 
@@ -275,6 +274,23 @@ class PageTest(tf.test.TestCase, parameterized.TestCase):
         expected = np.rint(np.clip(made.restored[..., 0], 0.0, 255.0))
         self.assertAllEqual(shown, expected)
         self.assertIn(f"{ends[0]:.7g} to {ends[1]:.7g}", parsed.texts["main"])
+
+    def test_page_of_one_of_several_has_its_own_noise_and_scores(self):
+        made = example(self.folder)
+        run = RunDirectory(self.folder)
+        summary = {"epochs": 3, "noise_std": 77.0, "psnr": 31.0, "ssim": 0.5}
+        run.write_json("summary.json", summary)
+        path = restoration_page.write(
+            run,
+            made.restoration,
+            made.restored,
+            ROWS,
+            scores={"noise_std": 12.75},
+        )
+        text = path.read_text(encoding="utf-8")
+        self.assertIn("standard deviation, 5 % of the range", text)
+        self.assertNotIn("77", Parsed(text).texts["strong"])
+        self.assertNotIn("31.00 dB", text)
 
     def test_reduced_picture_is_said_and_its_detail_is_exact(self):
         rng = np.random.default_rng(0)

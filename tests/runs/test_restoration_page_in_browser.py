@@ -259,10 +259,9 @@ class BrowserTest(tf.test.TestCase):
         self.assertAllClose(self._divider(), 0.25, atol=0.03)
 
     def test_page_fits_and_follows_the_colour_scheme(self):
-        (self.folder / "figures").mkdir()
-        images.write_image(
-            self.folder / "figures/uncertainty.png",
-            np.random.default_rng(0).uniform(0.0, 255.0, (64, 80)),
+        np.save(
+            self.folder / "uncertainty.npy",
+            np.random.default_rng(0).uniform(0.0, 20.0, (64, 80)),
         )
         grey = pages.example(self.folder, size=(384, 512))
         long_name = pages.example(self.folder, 3, name="scan_" * 30)

@@ -79,7 +79,7 @@ class RunDirectoryTest(parameterized.TestCase):
         with self.assertRaisesRegex(
             ValueError,
             "experiment.seed was not set, is now 1; "
-            "fit.batch_size was 8, is now 9.*Only fit.epochs may be raised",
+            "fit.batch_size was 8, is now 9.*Only `fit.epochs` may be raised",
         ):
             self.run_dir.check_config()
 

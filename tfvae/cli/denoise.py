@@ -37,6 +37,8 @@ interrupted run.
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import re
 from collections.abc import Iterator
 
@@ -75,13 +77,21 @@ _OF_POISSON = {
     "read_noise_std": "PoissonGaussianNoise.read_noise_std",
     "poisson_likelihood": "PoissonGaussianNoise.by_likelihood",
 }
+# Likewise, in messages of `read_mask`.
+_OF_MASK = {
+    "mask_grow": "read_mask.grow",
+    "mask_threshold": "read_mask.threshold",
+}
+# Whose arguments messages name without the function.
+_NAMED = ("corrupted_image", "denoise", "PoissonGaussianNoise", "read_mask")
 
 
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this subcommand."""
     for name, text in {
-        "image": "Image to restore.",
-        "clean": "The same image without noise, to measure PSNR and SSIM.",
+        "image": "Image to restore, a stack of pages, or a folder of images.",
+        "clean": "The same image without noise, to measure PSNR and SSIM; of a"
+        " folder, a folder with files of the same names, as of masks.",
         "mask": "Image of the same size, not black where pixels are missing;"
         " or the word alpha, for the transparent parts of the image itself.",
         "output": "File to write the restored image to: PNG, TIFF, .npy, or"
@@ -277,17 +287,32 @@ def _noise_bindings(values: flags.FlagValues) -> list[str]:
     return []
 
 
+def _flag(name: str, values: flags.FlagValues) -> str | None:
+    """Returns the flag that sets what an error is about, or None."""
+    for flag, parameter in (_PARAMETERS | _OF_POISSON | _OF_MASK).items():
+        owner, dot, argument = parameter.rpartition(".")
+        is_bound = bool(dot) and name == parameter
+        if is_bound or (owner in _NAMED and name == argument):
+            return f"`--{flag}`"
+    return f"`--{name}`" if name in values else None
+
+
+def _with_flags(text: str, values: flags.FlagValues) -> str:
+    """Returns an error's text with flags instead of arguments."""
+    return re.sub(
+        r"`([\w.]+)`",
+        lambda found: _flag(found[1], values) or found[0],
+        text,
+    )
+
+
 @contextlib.contextmanager
 def _naming_flags(values: flags.FlagValues) -> Iterator[None]:
     """Lets errors speak of `--patch` where Python's speak of `patch`."""
     try:
         yield
     except (OSError, TypeError, ValueError) as err:
-        text = re.sub(
-            r"`(\w+)`",
-            lambda found: f"`--{found[1]}`" if found[1] in values else found[0],
-            str(err),
-        )
+        text = _with_flags(str(err), values)
         if text == str(err):
             raise
         # Of the class that was meant: gin raises subclasses of its own.
@@ -327,12 +352,14 @@ def _denoise(values: flags.FlagValues) -> None:
             configuration,
             pages=pages,
             joint=bool(values.joint),
+            explain=functools.partial(_with_flags, values=values),
         )
         return
     if values.joint or pages not in (None, [0]):
+        image = config.value("corrupted_image.image")
         raise ValueError(
             f"`--{'joint' if values.joint else 'pages'}` needs a folder or an "
-            "image of several pages, got "
-            f"{config.value('corrupted_image.image')}"
+            f"image of several pages, got {image}"
+            f"{'' if os.path.exists(str(image)) else ', which is no file'}"
         )
     denoise(values.run_dir)

@@ -297,6 +297,7 @@ def tiff_image(
     page: tifffile.TiffPage,
     array: np.ndarray | None = None,
     notes: Sequence[str] = (),
+    index: int | None = None,
 ) -> Image:
     """Decodes one page of a TIFF file.
 
@@ -305,6 +306,7 @@ def tiff_image(
       page: The page, or one of the same tags.
       array: The samples in the axes of the page; None to read them.
       notes: What to note of the image first.
+      index: Number of its directory in the file, where `page` is another one.
 
     Raises:
       ValueError: If the page is of a kind that is not supported.
@@ -314,7 +316,8 @@ def tiff_image(
     if kind == tifffile.PHOTOMETRIC.YCBCR or (
         kind == tifffile.PHOTOMETRIC.SEPARATED and page.dtype == np.uint8
     ):
-        image = _read_with_pillow(path, None, page.index)  # Turned already.
+        index = page.index if index is None else index
+        image = _read_with_pillow(path, None, index)  # Turned already.
         kept = [one for one in image.notes if not one.startswith("frame ")]
         return dataclasses.replace(image, notes=(*notes, *kept))
     array = page.asarray() if array is None else array

@@ -61,6 +61,11 @@ def why_unsuitable(
     return None
 
 
+def as_array(values: np.ndarray) -> np.ndarray:
+    """Returns `[height, width]` of grey values, others as they are."""
+    return values[..., 0] if values.shape[-1] == 1 else values
+
+
 def write(path: str | os.PathLike[str], image: Image, suffix: str) -> None:
     """Writes an image file with its metadata; not atomic.
 
@@ -87,7 +92,7 @@ def write(path: str | os.PathLike[str], image: Image, suffix: str) -> None:
     if reason is not None:
         raise ValueError(f"`path` must be able to hold {reason}, got {path!s}")
     if suffix == ".npy":
-        np.save(path, image.values)
+        np.save(path, as_array(image.values))
     elif suffix in TIFF_SUFFIXES:
         _write_tiff(path, image)
     elif suffix == openexr.SUFFIX:

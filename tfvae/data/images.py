@@ -82,6 +82,8 @@ class ValueRange(NamedTuple):
         return f"{self.low:.7g} to {self.high:.7g}"
 
 
+# Floats of which none is above have no 8 bits, as integers have none of 10.
+_LEAST_OF_8_BITS = 63.0
 _BIT_DEPTHS = (8, 10, 12, 14, 16)
 
 
@@ -93,7 +95,7 @@ def value_range_of(values: np.ndarray) -> ValueRange:
     | uint8 | any | 0 to 255 |
     | other integers | in 0 to 65535 | 0 to 2^b - 1, the least that holds them for b = 8, 10, 12, 14, 16 |
     | floats | in 0 to 1 | 0 to 1 |
-    | floats | in 0 to 255 | 0 to 255 |
+    | floats | in 0 to 255, the largest above 63 | 0 to 255 |
     | all | others | the smallest to the largest value |
 
     Args:
@@ -105,7 +107,8 @@ def value_range_of(values: np.ndarray) -> ValueRange:
         limits = [2.0**bits - 1.0 for bits in _BIT_DEPTHS]
         limits = limits[:1] if values.dtype == np.uint8 else limits
     else:
-        limits = [1.0, WHITE]
+        # Of less, 255 would make a picture that is nearly black.
+        limits = [1.0, WHITE] if high > _LEAST_OF_8_BITS else [1.0]
     for limit in limits:
         if 0.0 <= low and high <= limit:
             return ValueRange(0.0, limit)
@@ -484,7 +487,11 @@ def load_image(
 
 @contextlib.contextmanager
 def naming(argument: str) -> Iterator[None]:
-    """Lets errors of reading a file name an argument, not its `path`."""
+    """Lets errors of reading a file name an argument, not its `path`.
+
+    Args:
+      argument: The name.
+    """
     try:
         yield
     except (FileNotFoundError, ValueError) as error:

@@ -113,14 +113,16 @@ def _write_tiff(
     axes += "YXS" if samples[0].ndim == 3 else "YX"
     metadata: dict[str, Any] | None = {**form.metadata, "axes": axes}
     special: dict[str, Any] = {}
-    if form.kind is Kind.IMAGEJ and array.dtype.name in _IMAGEJ_DTYPES:
+    if form.kind is Kind.IMAGEJ and not _suits_imagej(axes):
+        metadata = {"axes": axes}
+    elif form.kind is Kind.IMAGEJ and array.dtype.name in _IMAGEJ_DTYPES:
         special["imagej"] = True
     elif form.kind is Kind.OME:
         special["ome"] = True
     elif form.kind in (Kind.PAGES, Kind.ANIMATION):
         metadata = None
-    elif "Q" in axes:  # No name is better than a made-up one.
-        metadata = dict(form.metadata)
+    if not special and metadata is not None and "Q" in axes:
+        del metadata["axes"]  # No name is better than a made-up one.
     if special.get("imagej"):  # It has no place for these.
         keys = "planarconfig", "iccprofile", "extrasamples"
         special |= {
@@ -131,6 +133,11 @@ def _write_tiff(
     else:
         special |= settings[0]
     tifffile.imwrite(path, array, metadata=metadata, **special)
+
+
+def _suits_imagej(axes: str) -> bool:
+    """Whether axes are in the order that ImageJ has."""
+    return axes == "".join(one for one in "TZCYXS" if one in axes)
 
 
 def _write_animation(

@@ -32,6 +32,9 @@ ARRAY_AXES = "TZCQYXS"
 """Letters of the axes of arrays: time, depth, channels, other pages, rows,
 columns, samples of a pixel such as red, green and blue."""
 
+# What Pillow converts to RGB, by the directory in the file.
+_CONVERTED = tifffile.PHOTOMETRIC.YCBCR, tifffile.PHOTOMETRIC.SEPARATED
+_PAGE_AXES = "TZCQ"
 _WORDS = {"T": "time", "Z": "depth", "C": "channel", "S": "sample"}
 _MAX_SAMPLES = 3
 # Of what the description and the tags of ImageJ's files say, what follows
@@ -157,7 +160,7 @@ def open_stack(
     axes: str | None = None,
     channels: Channels | None = None,
     crop: tuple[int, int, int, int] | None = None,
-    argument: str = "image",
+    name: str = "image",
 ) -> Stack:
     """Opens an image file or array as a stack of pages.
 
@@ -175,7 +178,7 @@ def open_stack(
         channels of axis C into a page. None leaves the samples of a pixel (S)
         together and channels (C) alone.
       crop: Region of each page, see `crop_image`; None for all of it.
-      argument: What errors call it.
+      name: Name of the argument, for messages.
 
     Raises:
       FileNotFoundError: If there is no such file.
@@ -192,16 +195,17 @@ def open_stack(
             stack.read(0)
         except ValueError as error:
             raise ValueError(
-                f"`{argument}` must be an image, got an array: {error}"
+                f"`{name}` must be an image, got an array: {error}"
             ) from error
     else:
         path = pathlib.Path(image)
         if not path.is_file():
             raise FileNotFoundError(
-                f"`{argument}` must be an image file, got {path!s}"
+                f"`{name}` must be an image file, got {path!s}"
             )
-        with naming(argument), decoding.explained(path):
+        with naming(name), decoding.explained(path):
             stack = _of_file(path, axes)
+        stack = _with_name(stack, name)
     if crop is not None:
         stack = _cropped(stack, crop)
     if channels == "alone":
@@ -247,11 +251,10 @@ def load_page(
         return load_image(image, argument=name), 1
     if num_pages is not None:
         axes = _fitting_axes(image, axes)
-    stack = open_stack(image, axes=axes, channels=channels, argument=name)
+    stack = open_stack(image, axes=axes, channels=channels, name=name)
     count = len(stack)
     if count == 1 and num_pages is not None:
-        with naming(name):
-            return stack.read(0), 1
+        return stack.read(0), 1
     if num_pages not in (None, count):
         raise ValueError(
             f"`{name}` must have one page or {num_pages}, as many as `image`, "
@@ -268,8 +271,7 @@ def load_page(
             f"`page` must be from 0 to {count - 1} for an image of {count} "
             f"page{'s' if count > 1 else ''}, got {page!r}"
         )
-    with naming(name):
-        found = stack.read(page or 0)
+    found = stack.read(page or 0)
     if np.isinf(found.values).any():
         raise ValueError(f"`{name}` must be finite, got infinite values")
     return found, count
@@ -416,18 +418,23 @@ def _of_tiff(path: pathlib.Path, axes: str | None) -> Stack:
             )
         if not found.endswith(page.axes):
             raise ValueError(
-                f"TIFF stacks of axes {found} are not supported: pages must "
-                "come first"
+                f"its axes are {found}, those of each of its pages {page.axes};"
+                " write pages as grey pictures (photometric 'minisblack')"
             )
         leading = len(found) - len(page.axes)
         kind, metadata = _tiff_metadata(file, series)
         letters = found[:leading]
         if axes is not None:
             letters = axes.upper()[:leading]
-            if len(axes) != len(found) or axes.upper()[leading:] != page.axes:
+            if (
+                axes.upper() != letters + page.axes
+                or len(set(letters)) != leading
+                or not set(letters) <= set(_PAGE_AXES)
+            ):
                 raise ValueError(
                     f"`axes` must be {leading} letters for pages of shape "
-                    f"{series.shape[:leading]}, then {page.axes}, got {axes!r}"
+                    f"{series.shape[:leading]}, then {page.axes}, each of "
+                    f"{_PAGE_AXES} at most once, got {axes!r}"
                 )
         shape = tuple(series.shape[:leading])
     return Stack(
@@ -450,6 +457,8 @@ def _tiff_page(path: pathlib.Path, number: int) -> Image:
         frame = series.keyframe
         count = math.prod(series.shape[: len(series.axes) - len(frame.axes)])
         if len(series.pages) != count:  # Several in one directory.
+            if frame.photometric in _CONVERTED:
+                raise ValueError("pages of CMYK or YCbCr need a directory each")
             array = series.asarray().reshape(count, *frame.shape)[number]
             image = decoding.tiff_image(path, frame, array)
         else:
@@ -458,7 +467,9 @@ def _tiff_page(path: pathlib.Path, number: int) -> Image:
                 raise ValueError(f"its page {number} is missing")
             if isinstance(page, tifffile.TiffPage):
                 frame = page
-            image = decoding.tiff_image(path, frame, page.asarray())
+            image = decoding.tiff_image(
+                path, frame, page.asarray(), index=page.index
+            )
     decoding.check_finite(image, path)
     return image
 
@@ -539,6 +550,16 @@ def _of_animation(path: pathlib.Path, picture: PIL.Image.Image) -> Stack:
     metadata["default_image"] = picture.info.get("default_image", False)
     form = Form(Kind.ANIMATION, "T", shape, metadata)
     return Stack("T", shape, read, form, notes=tuple(notes))
+
+
+def _with_name(stack: Stack, name: str) -> Stack:
+    """Lets errors of reading pages name an argument."""
+
+    def read(page: int) -> Image:
+        with naming(name):
+            return stack.read(page)
+
+    return dataclasses.replace(stack, read=read)
 
 
 def _cropped(stack: Stack, crop: tuple[int, int, int, int]) -> Stack:

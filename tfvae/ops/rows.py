@@ -88,6 +88,19 @@ class LazyRows(abc.ABC):
             yield start, self[start : start + size]
 
 
+class PartOfRows(LazyRows):
+    """Consecutive rows of another table."""
+
+    def __init__(self, table: LazyRows, rows: slice) -> None:
+        """Sets the table, and its rows as a slice with both ends."""
+        self._table = table
+        self._start = rows.start
+        super().__init__(rows.stop - rows.start, table.shape[1])
+
+    def take(self, index: np.ndarray) -> np.ndarray:
+        return self._table.take(index + self._start)
+
+
 class JoinedRows(LazyRows):
     """The rows of several tables, one table after the other."""
 

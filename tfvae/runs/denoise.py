@@ -132,18 +132,25 @@ def denoise(
             check_place(
                 output_std, overwrite, "output_std", uncertainty.SUFFIXES
             )
+            if output is not None and _is_same(output, output_std):
+                raise ValueError(
+                    "`output_std` must be another file than `output`, got "
+                    f"{output_std!r}."
+                )
         uncertainty.check_factor(std_factor)
         if is_finished:
             run.refuse_others(identity.TRAINING)
             _copy_restored(run, output, lossy)
             if output_std is not None:
                 uncertainty.copy(run, output_std)
-            return summaries.report_finished(run)
+            return summaries.report_finished(run, "--epochs")
 
         def prepare(restoration: Restoration) -> None:
             print(restoration.describe(), flush=True)
             if output is not None:
                 check_kind(output, restoration, lossy)
+            if output_std is not None:
+                uncertainty.check_kind(output_std, restoration)
             check_inputs(run, restoration)
             estimates.announce_work(restoration)
 
@@ -164,12 +171,21 @@ def denoise(
             if output is not None:
                 picture = parts.restoration.picture(restored)
                 images.write_values(output, picture)
+                print(f"wrote {output}")
             if export:
                 summaries.export(run, parts)
         final: dict[str, Any] = {"data": parts.observations.name}
         final.update(_scores(parts.restoration, restored))
-        final.update(_noise(parts.restoration, rows[-1]))
-        noise_std = final.get("noise_std")
+        found = noise_in_units(parts.restoration, rows[-1])
+        final.update(found)
+        noise_std = found.get("noise_std")
+        if noise_std is not None and parts.restoration.noise is None:
+            width = parts.restoration.value_range.width
+            print(
+                f"noise: standard deviation {noise_std:.4g} "
+                f"({100.0 * noise_std / width:.3g} % of the range "
+                f"{parts.restoration.value_range})"
+            )
         final.update(_correlation(parts.restoration, restored, noise_std))
         with run.our_errors():
             final.update(
@@ -179,6 +195,7 @@ def denoise(
             )
             if output_std is not None:
                 uncertainty.copy(run, output_std)
+        rows = shown_rows(parts.restoration, rows)
         summary = run.write_summary(rows, final, parts.seed)
         with run.our_errors():
             page = restoration_page.write(
@@ -188,6 +205,10 @@ def denoise(
         summaries.report(run, summary)
         summaries.print_unused(config.unused("denoise"))
     return summary
+
+
+def _is_same(first: str, second: str) -> bool:
+    return pathlib.Path(first).resolve() == pathlib.Path(second).resolve()
 
 
 class _Observer:
@@ -219,10 +240,7 @@ class _Observer:
     def restored(self, epoch: int) -> np.ndarray:
         """Returns the image as restored after `epoch` epochs."""
         if self._last is None or self._last[0] != epoch:
-            points = self._parts.observations.train
-            estimates = self._parts.model.stored_reconstructions(
-                points, np.arange(len(points))
-            )
+            estimates = summaries.stored_estimates(self._parts)
             self._last = epoch, self._restoration.restore(estimates)
         return self._last[1]
 
@@ -382,7 +400,7 @@ def _draw(
     )
     residual = restoration.residual(restored)
     with files.replacing(run.figures / "residual.npy", "wb") as file:
-        np.save(file, residual)
+        np.save(file, encoding.as_array(residual))
     shown = images.shown_channels(residual)
     limit = embedding.signed_limit(shown) or 1.0
     images.write_image(
@@ -391,22 +409,38 @@ def _draw(
     )
 
 
-def _noise(
+def noise_in_units(
     restoration: Restoration, row: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Returns the noise that was known or found, in the image's units."""
+    """Returns the noise that was known or found, in the image's units.
+
+    Args:
+      restoration: The restoration.
+      row: The metrics of the last epoch.
+    """
     known: dict[str, Any] = {}
     if restoration.noise is not None:
         known["noise"] = restoration.noise.describe().removeprefix("noise: ")
     if "noise_std" not in row or restoration.is_transformed:
         return known
-    found, share = restoration.in_units(row["noise_std"])
-    if restoration.noise is None:
-        print(
-            f"noise: standard deviation {found:.4g} ({100.0 * share:.3g} % of "
-            f"the range {restoration.value_range})"
-        )
-    return {**known, "noise_std": found}
+    return {**known, "noise_std": restoration.in_units(row["noise_std"])[0]}
+
+
+def shown_rows(
+    restoration: Restoration | JointRestoration,
+    rows: Sequence[Mapping[str, float]],
+) -> list[dict[str, float]]:
+    """Returns metrics without those that have no units of the picture.
+
+    Args:
+      restoration: The restoration.
+      rows: The metrics of each epoch.
+    """
+    left_out = {"noise_std"} if restoration.is_transformed else set()
+    return [
+        {name: row[name] for name in row if name not in left_out}
+        for row in rows
+    ]
 
 
 def _correlation(
@@ -456,6 +490,7 @@ def write_restored(
     restoration: Restoration,
     restored: np.ndarray,
     rows: slice,
+    metrics: Mapping[str, float],
     std_factor: float,
 ) -> dict[str, Any]:
     """Writes one of several pictures that a model has restored.
@@ -466,16 +501,18 @@ def write_restored(
       restoration: The restoration of the picture.
       restored: `[height, width, channels]` on 0..255.
       rows: The data points of the picture, as a slice of all with both ends.
+      metrics: The metrics of the last epoch.
       std_factor: What standard deviations are multiplied by.
 
     Returns:
-      PSNR and SSIM before and after, if there is a clean image, how correlated
-      the noise is, and the standard deviations' mean.
+      PSNR and SSIM before and after, if there is a clean image, the noise and
+      how correlated it is, and the standard deviations' mean.
     """
     run.figures.mkdir(parents=True, exist_ok=True)
     _draw(run, restoration, restored)
     return {
         **_scores(restoration, restored),
+        **noise_in_units(restoration, metrics),
         **_correlation(restoration, restored, None),
         **uncertainty.write(
             run, parts, restoration, restored, std_factor, rows

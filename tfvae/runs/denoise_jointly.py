@@ -20,7 +20,12 @@ from tfvae.runs import (
     summaries,
     uncertainty,
 )
-from tfvae.runs.denoise import STD_FACTOR, check_inputs, write_restored
+from tfvae.runs.denoise import (
+    STD_FACTOR,
+    check_inputs,
+    shown_rows,
+    write_restored,
+)
 from tfvae.runs.experiment import Experiment, experiment, fit
 from tfvae.runs.run_directory import RunDirectory
 
@@ -39,7 +44,8 @@ def train_jointly(
       TypeError: If `experiment.data` is no JointRestoration.
       ValueError: See `denoise`.
     """
-    std_factor = config.value("denoise.std_factor") or STD_FACTOR
+    given = config.value("denoise.std_factor")
+    std_factor = STD_FACTOR if given is None else given
     uncertainty.check_factor(std_factor)
     keras.utils.clear_session()
 
@@ -71,7 +77,7 @@ def train_jointly(
             strict=True,
         ):
             results[name] = write_restored(
-                own, parts, one, image, points, std_factor
+                own, parts, one, image, points, rows[-1], std_factor
             )
         if export:
             summaries.export(run, parts)
@@ -79,8 +85,13 @@ def train_jointly(
     final: dict[str, Any] = {"data": parts.observations.name}
     if "noise_std" in rows[-1] and not joint.is_transformed:
         final["noise_std"], share = joint.in_units(rows[-1]["noise_std"])
-        print(f"noise: standard deviation {100.0 * share:.3g} % of the range")
+        if not joint.is_noise_known:
+            found = f"{100.0 * share:.3g} % of the range"
+            if joint.has_one_range:
+                found = f"{final['noise_std']:.4g} ({found})"
+            print(f"noise: standard deviation {found}")
     final["pictures"] = results
+    rows = shown_rows(joint, rows)
     summary = run.write_summary(rows, final, parts.seed)
     # Scores over epochs are means of all pictures.
     means = {"psnr", "ssim"}
@@ -94,6 +105,7 @@ def train_jointly(
             restoration_page.write(
                 run, one, image, own_rows, own.path, results[name]
             )
+    print(f"wrote {restoration_page.NAME} of each to {run.path / 'pictures'}")
     summaries.report(run, summary)
 
 

@@ -14,7 +14,7 @@ import os
 import pathlib
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -25,6 +25,7 @@ from tfvae.data import formats, images, stack_encoding, stacks
 from tfvae.runs import config, identity, summaries
 from tfvae.runs.denoise import (
     HALF_CYCLE,
+    OUTPUT_SUFFIXES,
     check_inputs,
     check_kind,
     check_place,
@@ -52,6 +53,8 @@ _FAILURES = (
     ValueError,
 )
 _SEEDS_OF_A_FILE = 2**12
+# Endings of which what is read can be written as well.
+_ALWAYS_SUITABLE = (".png", ".tif", ".tiff", ".npy", ".jpg", ".jpeg", ".exr")
 
 
 class Configuration(NamedTuple):
@@ -115,8 +118,8 @@ class _Source:
         left = len(self.stack) - len(self.pages)
         if left:
             lines += (
-                f"; {len(self.pages)} pages are restored, the other {left} "
-                "copied unchanged"
+                f"; {_count(len(self.pages), 'page')} restored, {left} copied "
+                "unchanged"
             )
         return lines
 
@@ -130,6 +133,27 @@ class _Item(NamedTuple):
     arguments: dict[str, Any]
     """Arguments of `corrupted_image`."""
     output: str | None
+
+
+class _Failures:
+    """Why pictures can not be restored.
+
+    Attributes:
+      reasons: The reason by the name of the picture.
+    """
+
+    def __init__(self, explain: Callable[[str], str]) -> None:
+        self.reasons: dict[str, str] = {}
+        self._explain = explain
+
+    def add(self, name: str, error: BaseException) -> None:
+        """Notes and prints a reason; raises errors that concern everything."""
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise error
+        # gin appends where it has called what.
+        reason = self._explain(str(error).strip().partition("\n")[0])
+        self.reasons[name] = reason
+        print(f"{name} failed: {reason}", flush=True)
 
 
 def has_many() -> bool:
@@ -160,6 +184,7 @@ def denoise_many(
     *,
     pages: Sequence[int] | None = None,
     joint: bool = False,
+    explain: Callable[[str], str] = str,
 ) -> None:
     """Restores all pages of a stack, or all pictures of a folder.
 
@@ -174,6 +199,7 @@ def denoise_many(
       pages: Numbers of the pages to restore; None for all. The others are
         copied unchanged.
       joint: Whether all pictures share one model.
+      explain: From the message of an error to what is printed of it.
 
     Raises:
       ValueError: If there is nothing to restore, an argument is out of range,
@@ -191,17 +217,17 @@ def denoise_many(
             "standard deviations are in uncertainty.npy in the folder of each, "
             f"got {given!r}"
         )
-    failed: dict[str, str] = {}
+    failed = _Failures(explain)
     sources = _sources(pages, failed)
     items = []
     for source in sources:
         try:
             items.append((source, _items(source)))
         except _FAILURES as error:
-            _report(failed, source.name, error)
+            failed.add(source.name, error)
     settings = "one model for all" if joint else "a model for each"
-    count = sum(len(one) for _, one in items) + len(failed)
-    print(f"{count} pictures, {settings}", flush=True)
+    count = sum(len(one) for _, one in items) + len(failed.reasons)
+    print(f"{_count(count, 'picture')}, {settings}", flush=True)
     if joint:
         folders = _restore_jointly(run_dir, configuration, items, failed)
     else:
@@ -217,12 +243,19 @@ def denoise_many(
             place = pathlib.Path(run_dir)
             if source.folder:
                 place = place / ("pictures" if joint else "") / source.folder
-            _write(source, found, place)
+            try:
+                _write(source, found, place)
+            except _FAILURES as error:
+                failed.add(source.name, error)
     done = sum(item.folder in folders for _, ones in items for item in ones)
     ended = f"{done} of {count} restored"
-    if failed:
-        raise RuntimeError(f"{ended}; failed: {_reasons(failed)}")
+    if failed.reasons:
+        raise RuntimeError(f"{ended}; failed: {_reasons(failed.reasons)}")
     print(ended)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _reasons(failed: Mapping[str, str]) -> str:
@@ -233,9 +266,7 @@ def _reasons(failed: Mapping[str, str]) -> str:
     return "; ".join(f"{', '.join(ones)}: {why}" for why, ones in names.items())
 
 
-def _sources(
-    pages: Sequence[int] | None, failed: dict[str, str]
-) -> list[_Source]:
+def _sources(pages: Sequence[int] | None, failed: _Failures) -> list[_Source]:
     """Opens the configured image, or each file of a folder."""
     image = config.value(_IMAGE)
     output = config.value("denoise.output")
@@ -253,26 +284,57 @@ def _sources(
     names = [one for one in found if one.lower().endswith(formats.SUFFIXES)]
     if not names:
         raise ValueError(
-            "`--image` must be a file or a folder of images, got the folder "
+            "`image` must be a file or a folder of images, got the folder "
             f"{image!r} without any"
         )
     if len(names) < len(found):
-        print(f"{len(found) - len(names)} files that are no images left out")
+        others = _count(len(found) - len(names), "other file")
+        print(f"{others} left out, by the name no image")
     if output is not None:
         _make_folder(output)
+        overwrite = bool(config.value("denoise.overwrite"))
+        if os.path.samefile(output, image) and not overwrite:
+            raise ValueError(
+                "`output` must be another folder than `image` unless "
+                f"`--overwrite` is given, got {output!r}"
+            )
     sources = []
     for name in names:
-        place = None if output is None else os.path.join(output, name)
         try:
-            source = _source(os.path.join(image, name), name, place, pages)
+            source = _source(os.path.join(image, name), name, None, pages)
+            if output is not None:
+                place = os.path.join(output, _suitable_name(source))
+                source = dataclasses.replace(source, output=place)
             if source.is_stack:
                 print(source.describe(), flush=True)
-                if place is not None:
-                    _check_output(source)
+                _check_output(source)
             sources.append(source)
         except _FAILURES as error:
-            _report(failed, name, error)
+            failed.add(name, error)
     return sources
+
+
+def _suitable_name(source: _Source) -> str:
+    """Returns the name of a file in a folder, of an ending that can hold it."""
+    suffix = pathlib.Path(source.name).suffix.lower()
+    if suffix in _ALWAYS_SUITABLE:
+        return source.name
+    reason: str | None = "a restored picture"
+    if suffix in OUTPUT_SUFFIXES:
+        reason = stack_encoding.why_unwritable(suffix, source.stack)
+        if reason is None:
+            return source.name
+    found = next(
+        one
+        for one in (".png", ".tif")
+        if stack_encoding.why_unwritable(one, source.stack) is None
+    )
+    print(
+        f"{source.name} becomes {source.name}{found}, as {suffix} can not hold "
+        f"{reason}",
+        flush=True,
+    )
+    return source.name + found
 
 
 def _make_folder(output: str) -> None:
@@ -282,8 +344,8 @@ def _make_folder(output: str) -> None:
         return
     if path.exists() or not path.resolve().parent.is_dir():
         raise ValueError(
-            "`--output` must be a folder, or a new one in an existing folder, "
-            f"where `--image` is one, got {output!r}"
+            "`output` must be a folder, or a new one in an existing folder, "
+            f"where `image` is one, got {output!r}"
         )
     path.mkdir()
 
@@ -375,9 +437,10 @@ def _counterpart(given: str, name: str) -> str:
 def _value_ranges(source: _Source) -> list[tuple[float, float]] | None:
     """Returns the range of each page: that of all pages of its channel."""
     given = config.value("corrupted_image.value_range")
-    dtype = source.stack.read(0).values.dtype
-    if len(source.stack) == 1 or given is not None or dtype == np.uint8:
+    if len(source.stack) == 1 or given is not None:
         return None  # It does not depend on other pages.
+    if source.stack.read(0).values.dtype == np.uint8:
+        return None
     stack, clean = source.stack, config.value("corrupted_image.clean")
     if isinstance(clean, str):
         reference = _open(_counterpart(clean, source.name))
@@ -393,9 +456,7 @@ def _value_ranges(source: _Source) -> list[tuple[float, float]] | None:
             ends[channel] = min(low, before[0]), max(high, before[1])
     dtype = stack.read(0).values.dtype
     ranges = {
-        channel: images.value_range_of(
-            np.array(found, stack.read(0).values.dtype)
-        )
+        channel: images.value_range_of(np.array(found, dtype))
         for channel, found in ends.items()
     }
     # Of a channel without any value: its pages can not be restored.
@@ -421,20 +482,11 @@ def _bindings(item: _Item) -> list[str]:
     ]
 
 
-def _report(failed: dict[str, str], name: str, error: BaseException) -> None:
-    """Notes why a picture fails; raises errors that concern all of them."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        raise error
-    # gin appends where it has called what.
-    failed[name] = str(error).strip().partition("\n")[0]
-    print(f"{name} failed: {failed[name]}", flush=True)
-
-
 def _restore_alone(
     run_dir: str | os.PathLike[str],
     configuration: Configuration,
     items: Sequence[tuple[_Source, Sequence[_Item]]],
-    failed: dict[str, str],
+    failed: _Failures,
 ) -> dict[str, RunDirectory]:
     """Restores each picture by a run of its own, in a subfolder.
 
@@ -448,7 +500,9 @@ def _restore_alone(
     results: dict[str, Any] = {}
     started, trained = time.monotonic(), 0
     with run.locked(Kind.PICTURES):
-        run.write_json(PICTURES, {"pictures": results, "failed": failed})
+        run.write_json(
+            PICTURES, {"pictures": results, "failed": failed.reasons}
+        )
         for number, item in enumerate(todo):
             left = _time_left(started, trained, len(todo) - number)
             print(
@@ -461,11 +515,13 @@ def _restore_alone(
                 keras.utils.clear_session()
                 summary = denoise(own.path)
             except _FAILURES as error:
-                _report(failed, item.name, error)
+                failed.add(item.name, error)
             else:
                 done[item.folder] = own
                 results[item.name] = _scores(summary)
-            run.write_json(PICTURES, {"pictures": results, "failed": failed})
+            run.write_json(
+                PICTURES, {"pictures": results, "failed": failed.reasons}
+            )
     summaries.print_scores(results)
     return done
 
@@ -488,7 +544,7 @@ def _restore_jointly(
     run_dir: str | os.PathLike[str],
     configuration: Configuration,
     items: Sequence[tuple[_Source, Sequence[_Item]]],
-    failed: dict[str, str],
+    failed: _Failures,
 ) -> dict[str, RunDirectory]:
     """Restores all pictures by one model; see `_restore_alone`."""
     todo = []
@@ -504,7 +560,7 @@ def _restore_jointly(
                 check_kind(item.output, restoration, is_lossy)
             todo.append(item)
         except _FAILURES as error:
-            _report(failed, item.name, error)
+            failed.add(item.name, error)
         configuration.load(run_dir)
     if len(todo) < 2:
         raise ValueError(
@@ -529,7 +585,7 @@ def _restore_jointly(
         if is_finished:
             run.refuse_others(identity.TRAINING)
             check_inputs(run, config.evaluated("experiment.data"))
-            summaries.report_finished(run)
+            summaries.report_finished(run, "--epochs")
         else:
             train_jointly(run, [one.name for one in todo], owns)
     return {item.folder: own for item, own in zip(todo, owns, strict=True)}

@@ -82,8 +82,7 @@ def _scores(parts: Experiment) -> dict[str, float]:
         return restoration.score(restoration.restore(estimate))
     if restoration is None or restoration.clean is None:
         return {}
-    estimates = estimate(slice(0, parts.observations.num_data))
-    return restoration.score(restoration.restore(estimates))
+    return restoration.score(restoration.restore(estimate()))
 
 
 def _evenly(points: np.ndarray, count: int | None) -> np.ndarray:

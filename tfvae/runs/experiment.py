@@ -504,8 +504,12 @@ def _callbacks(
 ) -> list[keras.callbacks.Callback]:
     """Returns all callbacks of a run, in the order that they depend on."""
     factors = {}
-    if parts.restoration is not None and not parts.restoration.is_transformed:
-        factors["noise_std"] = parts.restoration.in_units(1.0)[0]
+    if parts.restoration is not None:
+        is_transformed = parts.restoration.is_transformed
+        # That of a transform has no units, and is not printed.
+        factors["noise_std"] = (
+            math.nan if is_transformed else parts.restoration.in_units(1.0)[0]
+        )
     return [
         tfvae.callbacks.StopWhenDiverged(),
         *parts.model.training_callbacks(),

@@ -84,7 +84,7 @@ def check(
     of_what = "" if what is None else f" for {what}"
     hint = ""
     if rules.extendable is not None:
-        hint = f" Only {rules.extendable} may be raised."
+        hint = f" Only `{rules.extendable}` may be raised."
     raise ValueError(
         f"`run_dir` {run_dir} must be empty or of the same configuration, got "
         f"other values{of_what}: {'; '.join(different)}.{hint}"

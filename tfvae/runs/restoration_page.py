@@ -24,11 +24,14 @@ from tfvae import files, plots
 from tfvae.data import images
 from tfvae.plots import embedding
 from tfvae.restoration import Restoration
+from tfvae.runs import uncertainty
 from tfvae.runs.run_directory import RunDirectory
 
 NAME = "report.html"
 """Name of the page in a run folder."""
 
+# What is of a picture, not of the model of several.
+_OF_A_PICTURE = frozenset(("psnr", "ssim", "noise_std"))
 _DETAIL_PIXELS = 128
 # Pictures of fewer pixels a side are enlarged to squares.
 _SMALL_PIXELS = 600
@@ -54,7 +57,7 @@ class Outcome(NamedTuple):
     """What a page is about.
 
     Attributes:
-      folder: The run folder, for figures that others have drawn.
+      folder: The run folder, for the standard deviations.
       restoration: The restoration.
       restored: `[height, width, channels]` float32 on 0..255.
       rows: The metrics of each epoch.
@@ -87,18 +90,22 @@ def write(
         `Restoration.restore`.
       rows: The metrics of each epoch.
       folder: Folder of the page and of the figures; None for that of the run.
-      scores: Scores of this picture, where the summary is of several.
+      scores: Noise and scores of this picture, where the summary is of
+        several.
     """
     folder = folder or run.path
     ended = datetime.datetime.fromtimestamp(run.summary.stat().st_mtime)
     path = folder / NAME
+    summary = run.read_summary() or {}
+    if scores is not None:
+        summary = {k: v for k, v in summary.items() if k not in _OF_A_PICTURE}
     text = page(
         Outcome(
             folder,
             restoration,
             restored,
             rows,
-            {**(run.read_summary() or {}), **(scores or {})},
+            {**summary, **(scores or {})},
             ended.astimezone(),
         )
     )
@@ -146,17 +153,11 @@ def page(outcome: Outcome) -> str:
 
 def _panels(outcome: Outcome) -> list[Panel]:
     """Returns the panels in their order; some need files or a clean picture."""
-    figures = outcome.folder / "figures"
     panels = [
         _comparison(outcome),
         _detail(outcome),
         _residual(outcome),
-        _drawn(
-            figures / "uncertainty.png",
-            "Uncertainty",
-            "Posterior standard deviation of each pixel; brighter is less "
-            "certain.",
-        ),
+        _uncertainty(outcome),
         _curve(outcome, "psnr", "PSNR"),
         _curve(outcome, "bound", "Bound"),
         _noise_curve(outcome),
@@ -370,13 +371,19 @@ def _residual(outcome: Outcome) -> Panel | None:
     return Panel("residual", "Residual", body)
 
 
-def _drawn(path: pathlib.Path, title: str, note: str) -> Panel | None:
-    """Returns a panel with a figure of the run folder, if there is one."""
+def _uncertainty(outcome: Outcome) -> Panel | None:
+    """Returns a panel with the standard deviations, if the run has them."""
+    path = outcome.folder / uncertainty.FILE
     if not path.exists():
         return None
-    picture = images.read_image(path).pixels / images.WHITE
-    one = embedding.embedded(images.shown_channels(picture))
-    return Panel(path.stem, title, _figure(one, title, note))
+    shown, white = uncertainty.drawn(np.load(path))
+    note = (
+        "Posterior standard deviation of each pixel, in the picture's units; "
+        f"black is 0, white {white:.4g} and more."
+    )
+    one = embedding.embedded(shown)
+    body = _figure(one, f"Uncertainty of {outcome.restoration.name}", note)
+    return Panel("uncertainty", "Uncertainty", body)
 
 
 def _figure(one: embedding.Embedded, alt: str, note: str) -> str:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from tfvae import plots, serving
 from tfvae.data import images
 from tfvae.latent_model import LatentModel
 from tfvae.ops import bits, densities, truncated
+from tfvae.ops.rows import LazyRows, PartOfRows
 from tfvae.priors import IndependentBernoulliPrior
 from tfvae.runs.experiment import Experiment
 from tfvae.runs.run_directory import RunDirectory
@@ -56,19 +57,36 @@ def reconstructions(model: LatentModel, points: np.ndarray) -> np.ndarray:
     )
 
 
-def stored_estimates(parts: Experiment, rows: slice) -> np.ndarray:
+def stored_points(
+    parts: Experiment, rows: slice | None = None
+) -> tuple[np.ndarray | LazyRows, np.ndarray]:
+    """Returns training points and their numbers; lazy ones stay so.
+
+    Args:
+      parts: A TVAE and its data.
+      rows: The points, as a slice of all with both ends; None for all.
+    """
+    points: Any = parts.observations.train
+    if rows is None:
+        return points, np.arange(len(points))
+    is_lazy = isinstance(points, LazyRows)
+    found = PartOfRows(points, rows) if is_lazy else points[rows]
+    return found, np.arange(rows.start, rows.stop)
+
+
+def stored_estimates(
+    parts: Experiment, rows: slice | None = None
+) -> Iterator[np.ndarray]:
     """Returns the posterior means of training points, from their states.
 
     Args:
       parts: A trained TVAE and its data.
-      rows: The points, as a slice of all with both ends.
+      rows: See `stored_points`.
 
     Returns:
-      `[n, D]`.
+      Consecutive parts, `[n, D]`.
     """
-    return parts.model.stored_reconstruction(
-        parts.observations.train[rows], np.arange(rows.start, rows.stop)
-    )
+    return parts.model.stored_reconstructions(*stored_points(parts, rows))
 
 
 def inferred(
@@ -234,13 +252,20 @@ def report(run: RunDirectory, summary: Mapping[str, Any]) -> None:
     print(f"done: {run.path} holds the figures, the metrics and the model")
 
 
-def report_finished(run: RunDirectory) -> dict[str, Any]:
-    """Prints that the run is already finished, and returns its summary."""
+def report_finished(
+    run: RunDirectory, epochs: str = "fit.epochs"
+) -> dict[str, Any]:
+    """Prints that the run is already finished, and returns its summary.
+
+    Args:
+      run: The run.
+      epochs: What sets the number of epochs.
+    """
     summary = run.read_summary() or {}
     print_figures(summary)
     print(
         f"already finished: {run.path} has all {summary['epochs']} epochs; "
-        "raise fit.epochs to continue"
+        f"raise {epochs} to continue"
     )
     return summary
 

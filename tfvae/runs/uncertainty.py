@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import math
+import pathlib
 
 import numpy as np
 
-from tfvae.data import images
+from tfvae import files
+from tfvae.data import encoding, images
 from tfvae.data.formats import Image
+from tfvae.plots import embedding
 from tfvae.restoration import Restoration
+from tfvae.runs import summaries
 from tfvae.runs.experiment import Experiment
 from tfvae.runs.run_directory import RunDirectory
 
@@ -47,19 +51,16 @@ def write(
       with a clean picture, the shares of its values within one and two
       standard deviations of the restored ones.
     """
-    points = parts.observations.train
-    index = np.arange(len(points))
-    if rows is not None:
-        points, index = points[rows], index[rows]
+    points, index = summaries.stored_points(parts, rows)
     _, std = restoration.merge_moments(
         parts.model.stored_moments(points, index)
     )
     std *= np.float32(factor)
     units = std * np.float32(restoration.value_range.width / images.WHITE)
-    np.save(run.path / FILE, units)
-    white = float(np.quantile(units, _SHOWN)) or 1.0
-    shown = images.shown_channels(units) * (images.WHITE / white)
-    images.write_image(run.figures / "uncertainty.png", shown)
+    with files.replacing(run.path / FILE, "wb") as file:
+        np.save(file, encoding.as_array(units))
+    shown, white = drawn(units)
+    images.write_image(run.figures / "uncertainty.png", images.WHITE * shown)
     print(
         f"uncertainty of {restoration.name}: standard deviations of "
         f"{np.min(units):.3g} to {np.max(units):.3g}, median "
@@ -78,11 +79,38 @@ def write(
     return found
 
 
+def drawn(std: np.ndarray) -> tuple[np.ndarray, float]:
+    """Returns standard deviations as they are shown, and what is white.
+
+    Args:
+      std: `[height, width, channels]`, or `[height, width]` as in `FILE`.
+
+    Returns:
+      `[height, width, 1 or 3]` from 0, white is 1; and the standard deviation
+      that is white.
+    """
+    shown = images.shown_channels(std if std.ndim == 3 else std[..., None])
+    white = embedding.signed_limit(shown, _SHOWN) or 1.0
+    return shown / white, white
+
+
+def check_kind(output: str, restoration: Restoration) -> None:
+    """Raises a ValueError if `output` could not hold standard deviations."""
+    suffix = pathlib.Path(output).suffix
+    channels = restoration.image.shape[2]
+    reason = encoding.why_unsuitable(suffix, np.dtype("f4"), channels, False)
+    if reason is not None:
+        raise ValueError(
+            f"`output_std` must end in .tif, as {suffix} can not hold {reason},"
+            f" got {output!r}."
+        )
+
+
 def check_factor(factor: float) -> None:
     """Raises a ValueError unless `std_factor` is positive and finite."""
     if not factor > 0.0 or not math.isfinite(factor):
         raise ValueError(
-            f"`denoise.std_factor` must be positive and finite, got {factor!r}."
+            f"`std_factor` must be positive and finite, got {factor!r}."
         )
 
 
@@ -102,4 +130,6 @@ def copy(run: RunDirectory, output: str) -> None:
             f"`output_std` needs the standard deviations of the run, but {path}"
             " does not exist; choose another `run_dir`."
         )
-    images.write_values(output, Image(np.load(path)))
+    std = np.load(path)
+    std = std[..., None] if std.ndim == 2 else std
+    images.write_values(output, Image(std))
