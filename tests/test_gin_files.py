@@ -112,9 +112,12 @@ SLOW_TO_TRAIN = [
         "shapes_model",
     )
 ] + [
+    "benchmarks/house25.gin",
     "benchmarks/house50.gin",
+    "runs/array_file.gin",
     "runs/fashion_mnist.gin",
     "runs/image_files.gin",
+    "runs/inpaint.gin",
     "runs/natural_patches.gin",
 ]
 OWN_TASK = """

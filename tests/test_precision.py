@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
+from tests import grids
 from tests.lso import tiny
 from tfvae import networks, priors, serving, tvae, vae
 
@@ -90,6 +91,7 @@ class LossScalingTest(tf.test.TestCase, parameterized.TestCase):
         return [v.numpy() for v in model.trainable_variables]
 
     @parameterized.parameters(*MODELS)
+    @grids.by_default(1)
     def test_scaled_losses_train_the_same_weights(self, kind):
         self._assert_same("sgd", kind)
 

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
+from tests import grids
 from tfvae import likelihoods, networks, priors, serving, tvae, vae
 from tfvae.ops import densities, limits, moments
 
@@ -96,6 +97,7 @@ class TrainingTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(
         (kind, name) for kind, names in BY_DEFAULT.items() for name in names
     )
+    @grids.by_default(0, 2, 5)
     def test_training_on_data_of_any_units_raises_a_finite_bound(
         self, kind, name
     ):
@@ -122,6 +124,7 @@ class TrainingTest(tf.test.TestCase, parameterized.TestCase):
         self.assertTrue(np.isfinite(model.reconstruct(x[:4])).all())
 
     @parameterized.parameters(("VAE", "gaussian"), ("TVAE", "diagonal"))
+    @grids.by_default(0)
     def test_bounds_are_in_the_units_of_the_data(self, kind, likelihood):
         self._assert_in_units(kind, likelihood, 2.0**90)
 

@@ -12,6 +12,7 @@ from unittest import mock
 
 import numpy as np
 import psutil
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -193,6 +194,7 @@ class WorkerTest(tf.test.TestCase):
         rows = [json.loads(line) for line in out.getvalue().splitlines()]
         return rows, code, err.getvalue()
 
+    @pytest.mark.slow  # Trains twice.
     def test_cache_changes_nothing_but_the_time(self):
         rows, code, err = self._answers(
             ["PNL"], ["PNL", "PNL, cached", "no encoder", "no encoder"]

@@ -272,6 +272,7 @@ class WorkerTest(tf.test.TestCase):
         self.assertEqual(facts["num_latents"], 6)
         self.assertLessEqual(size, facts["checkpoint_bytes"])  # and optimizer
 
+    @pytest.mark.slow  # Trains in processes.
     def test_scores_a_picture_outside_of_the_seconds(self):
         small.load_picture()
         rows, _, _ = _worked(epochs=2, observe=True)
@@ -282,6 +283,7 @@ class WorkerTest(tf.test.TestCase):
         rows, _, _ = _worked(epochs=1, observe=True, num_points=20)
         self.assertNotIn("psnr", rows[0])
 
+    @pytest.mark.slow  # Trains in processes.
     def test_reference_implementation_trains_to_the_same_bounds(self):
         small.load_bars()
         bounds = [
@@ -290,6 +292,7 @@ class WorkerTest(tf.test.TestCase):
         ]
         self.assertAllClose(*bounds, rtol=1e-4)
 
+    @pytest.mark.slow  # Trains in processes.
     def test_reference_implementation_has_the_same_values(self):
         small.load_bars()
         model = experiment().model
@@ -298,6 +301,7 @@ class WorkerTest(tf.test.TestCase):
         for one, other in zip(model.weights, plain.weights, strict=True):
             self.assertAllEqual(one.numpy(), other.numpy())
 
+    @pytest.mark.slow  # Trains in processes.
     def test_reference_implementation_belongs_to_a_clone(self):
         small.load_bars()
         nowhere = pathlib.Path("/nowhere/plain.py")

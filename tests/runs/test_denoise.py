@@ -116,6 +116,7 @@ class DenoiseTest(tf.test.TestCase):
             )
             self.assertEqual(one, two)
 
+    @pytest.mark.slow  # Runs; test_uncertainty has parts.
     def test_standard_deviations_are_in_units_and_times_their_factor(self):
         output = self.folder / "std.npy"
         params = ("fit.epochs = 1", f"denoise.output_std = '{output}'")

@@ -7,6 +7,7 @@ import shutil
 from unittest import mock
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -117,6 +118,7 @@ class TrainTest(tf.test.TestCase, parameterized.TestCase):
         for figure in ("bound", "noise_std", "active"):
             self.assertEqual(resumed[figure], expected[figure])
 
+    @pytest.mark.slow  # Two runs.
     def test_steps_in_one_go_do_not_cross_the_end_of_an_epoch(self):
         tables = []
         for steps in (1, 16):  # of 3 steps an epoch

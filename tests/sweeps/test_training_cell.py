@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
+from tests import grids
 from tests.runs import small
 from tfvae import serving
 from tfvae.runs import config
@@ -94,6 +95,7 @@ class CellTest(tf.test.TestCase, parameterized.TestCase):
         )
 
     @parameterized.parameters("TVAE", "relaxed")
+    @grids.by_default(0)
     def test_binary_latents_have_exact_log_likelihoods(self, model):
         _load(
             _BINARY,

@@ -445,6 +445,7 @@ class ExploreTest(tf.test.TestCase, parameterized.TestCase):
         with self.assertRaisesRegex(RuntimeError, "with `exploration`"):
             _fit(model, 1, callbacks=[])
 
+    @pytest.mark.slow  # Trains twice.
     def test_nothing_is_different_without_it(self):
         plain = _fit(_compile(tiny.make()), 4, callbacks=[])
         watched = _fit(_compile(tiny.make()), 4)
@@ -454,6 +455,7 @@ class ExploreTest(tf.test.TestCase, parameterized.TestCase):
         ):
             self.assertAllEqual(found, expected, msg=found.path)
 
+    @pytest.mark.slow  # Trains twice.
     def test_first_cycle_is_plain_training(self):
         # Nothing is frequent here, so there is nothing to rename.
         models = [_compile(tiny.make()), _explorer()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -39,6 +40,7 @@ class MiniBatchTest(tf.test.TestCase, parameterized.TestCase):
             self.assertAllClose(found, other, msg=found.path, **tolerance)
 
     @parameterized.parameters(tiny.NUM_STATES, ALL_STATES)
+    @pytest.mark.slow  # Trains twice.
     def test_one_batch_that_holds_all_is_no_batching(self, num_states):
         models = [
             _trained(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gin
 import keras
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -137,6 +138,7 @@ class SavingTest(tf.test.TestCase, parameterized.TestCase):
             self.assertAllEqual(found, expected, msg=found.path)
 
     @parameterized.parameters(_functional, _sequential, _conv)
+    @pytest.mark.slow  # Files are tested below.
     def test_any_keras_decoder_trains_saves_and_loads(self, make_decoder):
         likelihood = likelihoods.DiagonalGaussianLikelihood()
         decoder = make_decoder(likelihood.num_outputs(3))

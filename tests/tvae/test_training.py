@@ -8,6 +8,7 @@ from unittest import mock
 
 import keras
 import numpy as np
+import pytest
 import scipy.optimize
 import scipy.special
 import tensorflow as tf
@@ -428,6 +429,7 @@ class FitTest(tf.test.TestCase):
         ]
         self.assertAllClose(evaluated["bound"], np.concatenate(bounds).mean())
 
+    @pytest.mark.slow  # test_keras_methods has the callbacks.
     def test_callbacks_stop_early_and_keep_the_best(self):
         path = self.create_tempdir().full_path + "/best.keras"
         weights = []
