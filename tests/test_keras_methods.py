@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import keras
 import numpy as np
-import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
+from tests import grids
 from tests.lso import tiny
 from tests.vae import tiny as tiny_vae
 from tfvae import networks, tvae
@@ -229,18 +229,9 @@ class WeightsTest(tf.test.TestCase, parameterized.TestCase):
         self.assertLess(abs(alone - only_first), 0.3 * abs(alone - every) + 0.5)
         self.assertNotAllClose(only_first, every)
 
-    @parameterized.product(kind=list(KINDS), has_targets=[True])
+    @parameterized.product(kind=list(KINDS), has_targets=[True, False])
+    @grids.by_default(0, 2)
     def test_weights_of_validation_data_act(self, kind, has_targets):
-        self._assert_validation_weights_act(kind, has_targets)
-
-    @parameterized.product(kind=list(KINDS), has_targets=[False])
-    @pytest.mark.slow  # What the cases before are samples of.
-    def test_weights_of_validation_data_act_without_targets(
-        self, kind, has_targets
-    ):
-        self._assert_validation_weights_act(kind, has_targets)
-
-    def _assert_validation_weights_act(self, kind, has_targets):
         model = _compiled(kind)
         weights = np.linspace(0.0, 2.0, len(X), dtype=np.float32)
         y = X if kind == "VAE" else INDEX

@@ -113,20 +113,11 @@ every_variant = parameterized.product(
 class SignaturesTest(tf.test.TestCase, parameterized.TestCase):
     """What an export returns is what the model in memory does."""
 
-    @parameterized.parameters(("flow", 4), ("binary", 1))
+    @every_variant
+    @grids.by_default(3, 8)
     def test_bound_and_reconstruction_equal_those_of_the_model(
         self, variant, batch_size
     ):
-        self._assert_same_bound(variant, batch_size)
-
-    @every_variant
-    @pytest.mark.slow  # What the cases before are samples of.
-    def test_bound_and_reconstruction_equal_those_of_every_model(
-        self, variant, batch_size
-    ):
-        self._assert_same_bound(variant, batch_size)
-
-    def _assert_same_bound(self, variant, batch_size):
         model, _, loaded = _exported(variant)
         x = _data(batch_size)
         found = loaded.reconstruct(x, 3, 7)

@@ -7,7 +7,6 @@ import functools
 
 import keras
 import numpy as np
-import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -43,12 +42,6 @@ DATA = {
     "huge": lambda: 1e30 * _unit(),
     "tiny": lambda: 1e-30 * _unit(),
     "outlier": lambda: np.r_[_unit()[:-1], np.full((1, D), 1e9)],
-}
-# Kinds that are tested by default, together all of both models; the rest is
-# slow.
-BY_DEFAULT = {
-    "VAE": ("pixels", "constant_columns", "outlier"),
-    "TVAE": ("offset", "far_columns", "huge"),
 }
 LIKELIHOODS = {
     "gaussian": likelihoods.GaussianLikelihood,
@@ -94,26 +87,11 @@ def _fitted(kind):
 
 
 class TrainingTest(tf.test.TestCase, parameterized.TestCase):
-    @parameterized.parameters(
-        (kind, name) for kind, names in BY_DEFAULT.items() for name in names
-    )
-    @grids.by_default(0, 2, 5)
+    @parameterized.product(kind=["VAE", "TVAE"], name=list(DATA))
+    @grids.by_default(0, 8, 15)
     def test_training_on_data_of_any_units_raises_a_finite_bound(
         self, kind, name
     ):
-        self._assert_trains(kind, name)
-
-    @parameterized.parameters(
-        (kind, name)
-        for kind, names in BY_DEFAULT.items()
-        for name in DATA
-        if name not in names
-    )
-    @pytest.mark.slow  # What the cases before are samples of.
-    def test_training_on_other_data_raises_a_finite_bound(self, kind, name):
-        self._assert_trains(kind, name)
-
-    def _assert_trains(self, kind, name):
         x = DATA[name]().astype(np.float32)
         model, bounds = _trained(kind, x)
         self.assertAllInRange(bounds, -1e9, 1e9)
@@ -123,18 +101,13 @@ class TrainingTest(tf.test.TestCase, parameterized.TestCase):
         self.assertTrue(np.isfinite(logs["bound"]))
         self.assertTrue(np.isfinite(model.reconstruct(x[:4])).all())
 
-    @parameterized.parameters(("VAE", "gaussian"), ("TVAE", "diagonal"))
+    @parameterized.product(
+        kind=["VAE", "TVAE"],
+        likelihood=list(LIKELIHOODS),
+        scale=[2.0**90, 2.0**-90],
+    )
     @grids.by_default(0)
-    def test_bounds_are_in_the_units_of_the_data(self, kind, likelihood):
-        self._assert_in_units(kind, likelihood, 2.0**90)
-
-    @parameterized.parameters(("VAE", "diagonal"), ("TVAE", "gaussian"))
-    @pytest.mark.slow  # What the cases before are samples of.
-    def test_bounds_are_in_units_of_other_data(self, kind, likelihood):
-        for scale in (2.0**90, 2.0**-90):
-            self._assert_in_units(kind, likelihood, scale)
-
-    def _assert_in_units(self, kind, likelihood, scale):
+    def test_bounds_are_in_the_units_of_the_data(self, kind, likelihood, scale):
         # Powers of two change no mantissa: both are standardised to the same
         # numbers, which train to the same weights; densities of scaled data
         # are divided by the scale.
@@ -194,16 +167,9 @@ class FarPointsTest(tf.test.TestCase, parameterized.TestCase):
         far = np.outer(self.DISTANCES, direction) + _unit()[0]
         return np.clip(far, -3.4e38, 3.4e38).astype(np.float32)
 
-    @parameterized.parameters(("VAE", "diagonal"), ("TVAE", "gaussian"))
+    @parameterized.product(kind=["VAE", "TVAE"], likelihood=list(LIKELIHOODS))
+    @grids.by_default(1, 2)
     def test_bounds_fall_with_distance_and_stay_finite(self, kind, likelihood):
-        self._assert_falls(kind, likelihood)
-
-    @parameterized.parameters(("VAE", "gaussian"), ("TVAE", "diagonal"))
-    @pytest.mark.slow  # What the cases before are samples of.
-    def test_bounds_fall_elsewhere(self, kind, likelihood):
-        self._assert_falls(kind, likelihood)
-
-    def _assert_falls(self, kind, likelihood):
         x = _unit().astype(np.float32)
         model, _ = _trained(kind, x, likelihood=likelihood)
         # One by one, as draws depend on the place in a batch.
@@ -231,14 +197,9 @@ class FarPointsTest(tf.test.TestCase, parameterized.TestCase):
         # A TVAE's search ends for all at once.
         self.assertAllClose(alone, beside[:3], rtol=1e-4, atol=1e-3)
 
-    def test_served_bounds_are_finite(self):
-        self._assert_served_bounds_are_finite("TVAE")
-
-    @pytest.mark.slow  # What the test before is a sample of.
-    def test_served_bounds_of_a_vae_are_finite(self):
-        self._assert_served_bounds_are_finite("VAE")
-
-    def _assert_served_bounds_are_finite(self, kind):
+    @parameterized.parameters("VAE", "TVAE")
+    @grids.by_default(1)
+    def test_served_bounds_are_finite(self, kind):
         model = _fitted(kind)
         folder = self.create_tempdir().full_path
         serving.export_saved_model(model, folder)

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
+from tests import grids
 from tests.lso import fakes, tiny
 from tests.lso.fakes import Count, Walk, sequence
 from tfvae import networks, priors, vae
@@ -43,15 +44,9 @@ class ModelsTest(tf.test.TestCase, parameterized.TestCase):
         } | kwargs
         return LatentSpaceOptimizer.of_model(folder, **values)
 
-    def test_run_that_stops_now_and_then_goes_on_the_same(self):
-        self._assert_goes_on_the_same_with("sampling")
-
-    @parameterized.parameters("loss", "replication")
-    @pytest.mark.slow  # What the test before is a sample of.
-    def test_other_run_that_stops_now_and_then_goes_on_the_same(self, use):
-        self._assert_goes_on_the_same_with(use)
-
-    def _assert_goes_on_the_same_with(self, use):
+    @parameterized.parameters("sampling", "loss", "replication")
+    @grids.by_default(0)
+    def test_run_that_stops_now_and_then_goes_on_the_same(self, use):
         retraining = dataclasses.replace(RETRAINING, use=use)
         self._assert_goes_on_the_same(lambda: {"retraining": retraining})
 

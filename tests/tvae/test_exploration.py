@@ -415,15 +415,9 @@ class ExploreTest(tf.test.TestCase, parameterized.TestCase):
             callback.on_epoch_end(epoch, {"bound": 0.0})
             self.assertAllClose(model.prior_probs, [0.1, 0.1, 0.25, 0.25])
 
-    def test_resumed_run_ends_like_the_unbroken_one(self):
-        self._assert_goes_on_the_same(4)
-
-    @parameterized.parameters(1, 8)
-    @pytest.mark.slow  # What the test before is a sample of.
-    def test_run_resumed_elsewhere_ends_like_the_unbroken_one(self, stop):
-        self._assert_goes_on_the_same(stop)
-
-    def _assert_goes_on_the_same(self, stop):
+    @parameterized.parameters(1, 4, 8)
+    @grids.by_default(1)
+    def test_resumed_run_ends_like_the_unbroken_one(self, stop):
         unbroken, broken = _unbroken(), _fit(_explorer(), stop)
         path = self.create_tempdir().full_path + "/model.keras"
         broken.save(path)

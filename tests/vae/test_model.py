@@ -8,7 +8,6 @@ import itertools
 
 import keras
 import numpy as np
-import pytest
 import scipy.stats
 import tensorflow as tf
 from absl.testing import parameterized
@@ -295,26 +294,18 @@ PRIORS = {
 
 
 class SavingTest(tf.test.TestCase, parameterized.TestCase):
-    def test_keras_file_holds_frozen_parts(self):
-        self._check_file(tiny.make("partially_non_learnable"))
-
     @parameterized.parameters(
+        ("partially_non_learnable", "normal"),
         ("non_learnable", "flow"),
         ("random_kitchen_sinks", "normal"),
     )
-    @pytest.mark.slow  # What the test before is a sample of.
-    def test_keras_file_holds_other_frozen_parts(self, policy, prior):
+    @grids.by_default(0)
+    def test_keras_file_holds_frozen_parts(self, policy, prior):
         self._check_file(tiny.make(policy, prior=PRIORS[prior]()))
 
-    def test_keras_file_holds_the_prior(self):
-        self._check_file_of("vamp")
-
-    @parameterized.parameters("flow", "mixture")
-    @pytest.mark.slow  # What the test before is a sample of.
-    def test_keras_file_holds_other_priors(self, prior):
-        self._check_file_of(prior)
-
-    def _check_file_of(self, prior):
+    @parameterized.parameters("flow", "mixture", "vamp")
+    @grids.by_default(2)
+    def test_keras_file_holds_every_prior(self, prior):
         model = tiny.make(
             encoder=vae.learnable(_still_network, M),
             prior=PRIORS[prior](),
