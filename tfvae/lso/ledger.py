@@ -1,30 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Append-only, checksummed log of evaluations; rejects duplicates.
+"""Append-only, checksummed log of a run; rejects what can not be next.
 
 A ledger has one JSON object per line: first a header, which identifies the run,
-then an entry for each evaluation. Each line ends with its checksum, and is on
-disk before `Ledger.append` returns. A crash can only truncate the last line;
-opening the ledger again removes the rest of this line.
+then a record for all that happens, see `tfvae.lso.records`. Nothing is ever
+changed: a wrong result is amended by a further record. Each line ends with its
+checksum, and is on disk before `Ledger.append` returns. A crash can only
+truncate the last line; opening the ledger again removes the rest of this line.
 """
 
 from __future__ import annotations
 
-import bisect
 import errno
 import json
 import logging
-import math
 import os
 import pathlib
 import re
 import weakref
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import filelock
 
 from tfvae import files
+from tfvae.lso.records import (
+    Addition,
+    Entry,
+    Query,
+    Record,
+    Records,
+    from_content,
+    plain,
+    to_content,
+)
 
 LEDGER = "ledger.jsonl"
 """Name of the file in the folder of a run."""
@@ -35,171 +44,83 @@ _CHECKSUM = re.compile(rb', "crc32": "([0-9a-f]{8})"\}')
 _CHECKSUM_LENGTH = len(b', "crc32": "01234567"}')
 
 
-class Entry(NamedTuple):
-    """The record of one evaluation."""
-
-    round: int
-    """The round, from 0."""
-    query: int
-    """Number of the query in the whole run, from 0."""
-    latent: list[float]
-    """The proposed latents, M numbers."""
-    input: Any
-    """The evaluated input in its JSON form; None for an invalid decode."""
-    score: float | None
-    """The score, in the direction of the task; None for a failure."""
-    failure: str | None
-    """Reason for a missing score, in one line; None if there is a score."""
-    seconds: float
-    """Duration of the evaluation."""
-    seed: int
-    """Seed of the conversion of decoder means to the input."""
-    time: str
-    """Time of recording: ISO 8601, UTC."""
-
-
-class _Records:
-    """The contents of a ledger, validated line by line."""
-
-    def __init__(self, path: pathlib.Path, in_order: bool) -> None:
-        self.path = path
-        self.in_order = in_order
-        self.header: dict[str, Any] | None = None
-        self.entries: list[Entry] = []
-        """Sorted by number."""
-        self._queries: set[int] = set()
-        self._round = 0
-
-    def add_line(self, line: bytes, number: int) -> None:
-        """Adds a line without its newline; `number` counts from 1."""
-        content = _verified(line)
-        if content is None:
-            raise ValueError(
-                f"line {number} of {self.path} is damaged: its checksum does "
-                f"not match {_shortened(line)}"
-            )
-        if "header" in content:
-            self.header = content["header"]
-            return
-        if self.header is None:
-            raise ValueError(f"line 1 of {self.path} must be a header")
-        try:
-            entry = _entry(content)
-            self.check(entry)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"line {number} of {self.path} is not a valid next entry: "
-                f"{error}"
-            ) from error
-        self.add(entry)
-
-    def check(self, entry: Entry) -> None:
-        """Raises ValueError if `entry` can not be the next one."""
-        for field in ("round", "query"):
-            value = getattr(entry, field)
-            if type(value) is not int or value < 0:
-                raise ValueError(
-                    f"`{field}` must be an integer of at least 0, got {value!r}"
-                )
-        query, num_entries = entry.query, len(self.entries)
-        if query in self._queries:
-            raise ValueError(f"`query` must be a new number, got {query} again")
-        if entry.round < self._round:
-            raise ValueError(
-                f"`round` must be at least {self._round}, that of the entry "
-                f"before, got {entry.round}"
-            )
-        has_gap = bool(self.entries) and self.entries[-1].query >= num_entries
-        if (self.in_order and query != num_entries) or (
-            entry.round > self._round and has_gap
-        ):
-            first_missing = min({*range(num_entries + 1)} - self._queries)
-            raise ValueError(
-                f"`query` must be {first_missing}, the first number without "
-                f"an entry, got {query} in round {entry.round}"
-            )
-
-    def add(self, entry: Entry) -> None:
-        """Adds an entry that has been checked."""
-        self._round = entry.round
-        self._queries.add(entry.query)
-        bisect.insort(self.entries, entry, key=lambda one: one.query)
-
-
 class Ledger:
     """A ledger that is open for writing, locked by this process.
 
     Attributes:
       path: The file.
-      header: The header, with the new values of extendable keys.
+      records: All records, and the state that they lead to.
+      changed: The values in the file and the new ones of keys of the header
+        that have changed by its opening, by key.
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
-        header: Mapping[str, Any],
+        header: Mapping[str, Any] | None = None,
         *,
-        extendable: Collection[str] = ("budget",),
-        in_order: bool = True,
+        changeable: Collection[str] = ("budget",),
     ) -> None:
         """Opens the file at `path`, or creates it.
 
         Args:
           path: The file; its folder must exist.
           header: Identifies the run: its task, seed and settings. A file with
-            another header is rejected.
-          extendable: The keys of `header` whose numbers may be larger than
-            those in the file; a further header is appended to the file in this
-            case.
-          in_order: Whether entries must be appended in the order of their
-            numbers. If not, those of one round may be in any order, as parallel
-            evaluations end; but a round must have all its entries before the
-            next one begins.
+            another header is rejected. None for that of the file, which must
+            have one.
+          changeable: The keys of `header` whose values may differ from those in
+            the file; a further header is appended to the file in this case.
 
         Raises:
           RuntimeError: If another process has it open.
-          ValueError: If the file is damaged elsewhere than at its end, or has
-            another header.
+          ValueError: If the file is damaged elsewhere than at its end, has
+            another header, or is of an earlier version.
         """
         self.path = pathlib.Path(path)
-        self.header = _plain_header(header)
+        self._given = None if header is None else _plain_header(header)
+        self.changed: dict[str, tuple[Any, Any]] = {}
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._file: int | None = os.open(self.path, flags, 0o644)
         self._reserve = self.path.with_name(self.path.name + ".reserve")
         self._lock()
         try:
-            self._open(extendable, in_order)
+            self._open(changeable)
         except BaseException:
             self.close()
             raise
 
     @property
     def entries(self) -> list[Entry]:
-        """All entries, sorted by number."""
-        return [*self._records.entries]
+        """The queries with results, sorted by number."""
+        return _sorted(self.records)
 
-    def append(self, entry: Entry) -> Entry:
-        """Appends an entry; it is on disk when this returns.
+    @property
+    def waiting(self) -> list[Query]:
+        """The queries that lack results, in the order of their proposal."""
+        return [*self.records.waiting.values()]
+
+    def append(self, record: Record) -> Record:
+        """Appends a record; it is on disk when this returns.
 
         Numbers that are not finite are written as null, and a score that is not
         finite as a failure.
 
         Returns:
-          The entry as it will be read.
+          The record as it will be read.
 
         Raises:
-          ValueError: If its round or its number is not a valid next one.
+          ValueError: If it is not a valid next one.
           OSError: If it can not be written. If the disk is full, the file is
-            unchanged, and the same entry can be appended again.
+            unchanged, and the same record can be appended again.
         """
-        content = _content(entry)
-        entry = _entry(content)
-        self._records.check(entry)
+        content = to_content(record)
+        record = from_content(content)
+        self.records.check(record)
         self._write(content)
-        self._records.add(entry)
+        self.records.add(record)
         # Only now, so that it is not written twice after an interrupt.
         self._is_uncertain = False
-        return entry
+        return record
 
     def reserve(self, num_bytes: int) -> None:
         """Reserves disk space for entries before their evaluation starts.
@@ -224,6 +145,12 @@ class Ledger:
                     f"which need {num_bytes:,} bytes",
                     str(self.path),
                 ) from error
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """The header, with the newest values of changeable keys."""
+        assert self.records.header is not None
+        return self.records.header
 
     def close(self) -> None:
         """Unlocks and closes the file."""
@@ -256,15 +183,21 @@ class Ledger:
         self._file = None
         _locked.discard(self)
 
-    def _open(self, extendable: Collection[str], in_order: bool) -> None:
+    def _open(self, changeable: Collection[str]) -> None:
         """Reads the file, repairs its last line, and writes the header."""
         assert self._file is not None
         data = self.path.read_bytes()
-        self._records, self._size, rest = _parse(self.path, data, in_order)
-        old = self._records.header
-        has_grown = old is not None and _has_grown(
-            self.path, old, self.header, extendable
-        )
+        self.records, self._size, rest = _parse(self.path, data)
+        if self.records.is_legacy:
+            raise ValueError(
+                f"{self.path} is of an earlier version of tfvae, whose runs "
+                "can be read but not continued; start a new run"
+            )
+        old = self.records.header
+        if old is None and self._given is None:
+            raise ValueError(f"{self.path} must have a header, got none")
+        if old is not None and self._given is not None:
+            self.changed = _changes(self.path, old, self._given, changeable)
         if rest:
             _warn(self.path, rest)
             os.ftruncate(self._file, self._size)
@@ -274,8 +207,10 @@ class Ledger:
         # A killed program may have written lines that are not on disk yet.
         os.fsync(self._file)
         self._is_uncertain = False
-        if old is None or has_grown:
-            self._write({"header": self.header})
+        if old is None or self.changed:
+            content = {"header": self._given}
+            self._write(content)
+            self.records.add_content(content)
             self._is_uncertain = False
         if old is None:
             files.sync_folder(self.path.parent)
@@ -327,47 +262,79 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_close_in_fork)
 
 
-def read_ledger(
-    path: str | os.PathLike[str],
-) -> tuple[dict[str, Any], list[Entry]]:
-    """Reads a ledger, which another process may be writing to.
+class Contents(NamedTuple):
+    """What a ledger contains."""
 
-    Returns:
-      Its header, and its entries sorted by number.
+    header: dict[str, Any]
+    entries: list[Entry]
+    """The queries with results, sorted by number."""
+    waiting: list[Query]
+    """The queries that lack results."""
+    additions: list[Addition]
+    """The measurements that were added."""
+
+
+def read_ledger(path: str | os.PathLike[str]) -> Contents:
+    """Reads a ledger, which another process may be writing to.
 
     Raises:
       ValueError: If it is damaged elsewhere than at its end, or has no header.
     """
     path = pathlib.Path(path)
-    records, _, rest = _parse(path, path.read_bytes(), in_order=False)
+    records, _, rest = _parse(path, path.read_bytes())
     if rest:
         _warn(path, rest)
     if records.header is None:
         raise ValueError(f"{path} must have a header, got an empty file")
-    return records.header, records.entries
+    return Contents(
+        records.header,
+        _sorted(records),
+        [*records.waiting.values()],
+        records.additions,
+    )
 
 
-def _parse(
-    path: pathlib.Path, data: bytes, in_order: bool
-) -> tuple[_Records, int, bytes]:
+def _sorted(records: Records) -> list[Entry]:
+    return [records.entries[number] for number in sorted(records.entries)]
+
+
+def _parse(path: pathlib.Path, data: bytes) -> tuple[Records, int, bytes]:
     """Returns the records, their size in bytes, and a truncated last line."""
-    records = _Records(path, in_order)
+    records = Records()
     *lines, last = data.split(b"\n")
     # After a crash, some file systems have zeros in place of the data.
     if not last and lines and b"\0" in lines[-1]:
         last = lines.pop() + b"\n"
     for number, line in enumerate(lines, 1):
-        records.add_line(line, number)
+        _add_line(records, path, line, number)
     size = sum(map(len, lines)) + len(lines)
     if not last:
         return records, size, b""
     if _verified(last) is not None:
-        records.add_line(last, len(lines) + 1)
+        _add_line(records, path, last, len(lines) + 1)
         return records, len(data), b""
     start = last.split(b"\0")[0][: len(_HEADER_START)]
     if not lines and not _HEADER_START.startswith(start):
         raise ValueError(f"{path} must be a ledger, got {_shortened(last)}")
     return records, size, last
+
+
+def _add_line(
+    records: Records, path: pathlib.Path, line: bytes, number: int
+) -> None:
+    """Adds a line without its newline; `number` counts from 1."""
+    content = _verified(line)
+    if content is None:
+        raise ValueError(
+            f"line {number} of {path} is damaged: its checksum does not match "
+            f"{_shortened(line)}"
+        )
+    try:
+        records.add_content(content)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"line {number} of {path} is not a valid next record: {error}"
+        ) from error
 
 
 def _line(content: dict[str, Any]) -> bytes:
@@ -385,58 +352,22 @@ def _verified(line: bytes) -> dict[str, Any] | None:
     return json.loads(body)
 
 
-def _content(entry: Entry) -> dict[str, Any]:
-    """Returns the fields of an entry, in a form that JSON can represent."""
-    score, failure = entry.score, entry.failure
-    content = {key: _plain(value) for key, value in entry._asdict().items()}
-    if score is not None and content["score"] is None:
-        content["failure"] = failure or f"the score must be finite, got {score}"
-    return content
-
-
-def _entry(content: dict[str, Any]) -> Entry:
-    entry = Entry(**content)
-    seconds = math.nan if entry.seconds is None else entry.seconds
-    latent = [math.nan if value is None else value for value in entry.latent]
-    return entry._replace(latent=latent, seconds=seconds)
-
-
-def _plain(value: Any, other: Callable[[float], Any] | None = None) -> Any:
-    """Returns `value` with lists for arrays, and without NaN and infinity.
-
-    Args:
-      value: Any nested structure of values.
-      other: Replaces numbers that are not finite; None to replace them by
-        None.
-    """
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, float):
-        is_kept = math.isfinite(value)
-        return value if is_kept else other(value) if other else None
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one, other) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one, other) for one in value]
-    return value
-
-
 def _plain_header(header: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        return json.loads(json.dumps(_plain(header, str), allow_nan=False))
+        return json.loads(json.dumps(plain(header, str), allow_nan=False))
     except TypeError as error:
         raise TypeError(
             f"`header` must be serialisable as JSON, got {header!r}"
         ) from error
 
 
-def _has_grown(
+def _changes(
     path: pathlib.Path,
     old: dict[str, Any],
     new: dict[str, Any],
-    extendable: Collection[str],
-) -> bool:
-    """Returns whether `new` extends `old`; raises if they do not match."""
+    changeable: Collection[str],
+) -> dict[str, tuple[Any, Any]]:
+    """Returns old and new values by key; raises if headers do not match."""
     differing = [
         key
         for key in sorted({*old, *new})
@@ -445,22 +376,18 @@ def _has_grown(
     wrong = [
         f"`{key}` is {_shown(old, key)} in the file, {_shown(new, key)} here"
         for key in differing
-        if key not in extendable or not _grows(old.get(key), new.get(key))
+        if key not in changeable
     ]
     if wrong:
         raise ValueError(
             f"`header` must match that of {path}, got other values: "
             f"{'; '.join(wrong)}"
         )
-    return bool(differing)
+    return {key: (old.get(key), new.get(key)) for key in differing}
 
 
 def _shown(header: dict[str, Any], key: str) -> str:
     return repr(header[key]) if key in header else "missing"
-
-
-def _grows(old: Any, new: Any) -> bool:
-    return {type(old), type(new)} <= {int, float} and old < new
 
 
 def _warn(path: pathlib.Path, rest: bytes) -> None:

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results from elsewhere: told, amended, withdrawn; all checked, then written.
+
+Needs the ledger alone, neither the model nor the task.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tfvae.lso.evaluation_worker import Result, checked_score, one_line
+from tfvae.lso.ledger import Ledger
+from tfvae.lso.records import (
+    Amendment,
+    Entry,
+    Measurement,
+    Record,
+    Records,
+    Withdrawal,
+)
+
+
+class Told(NamedTuple):
+    """The result of a query, or the amendment of it."""
+
+    number: int
+    """Number of the query."""
+    score: Any = None
+    """Its score, in the direction of the task; None for a failure. A number
+    that is not finite is recorded as a failure."""
+    failure: str | None = None
+    """The reason if there is no score, in one line."""
+    constraints: Mapping[str, float] | None = None
+    """Values of constraints, which hold where they are at most 0."""
+    seconds: float = 0.0
+    """Duration of the evaluation."""
+    is_amendment: bool = False
+    """Whether it replaces the results that the query has."""
+
+
+class Withdrawn(NamedTuple):
+    """The withdrawal of all results of a query."""
+
+    number: int
+
+
+def record(
+    ledger: Ledger, requests: Sequence[Told | Withdrawn]
+) -> list[Entry | None]:
+    """Records results, amendments and withdrawals, all of them or none.
+
+    Args:
+      ledger: The ledger of the run.
+      requests: What to record, in this order.
+
+    Returns:
+      The entry of each query after it, None of those that were withdrawn.
+
+    Raises:
+      TypeError: If a score is not a number. Nothing is recorded.
+      ValueError: If a query is not pending, or has no result to amend or to
+        withdraw. Nothing is recorded.
+      OSError: If the disk is full, see `Ledger.append`.
+    """
+    records = [_record(one) for one in requests]
+    _check(ledger.records, records)
+    found: list[Entry | None] = []
+    for one in records:
+        ledger.append(one)
+        found.append(ledger.records.entries.get(one.query))
+    return found
+
+
+def _check(records: Records, wanted: Sequence[Record]) -> None:
+    """Raises a ValueError if not all of `wanted` can be the next records."""
+    if len(wanted) == 1:
+        records.check(wanted[0])
+        return
+    tried = records.copy()
+    for one in wanted:
+        tried.check(one)
+        tried.add(one)
+
+
+def _record(request: Told | Withdrawn) -> Measurement | Amendment | Withdrawal:
+    now = time()
+    if isinstance(request, Withdrawn):
+        return Withdrawal(request.number, now)
+    result = _result(request)
+    given = (request.number, result.score, result.failure)
+    constraints = dict(request.constraints) if request.constraints else None
+    if request.is_amendment:
+        return Amendment(*given, constraints, now)
+    return Measurement(*given, constraints, request.seconds, now)
+
+
+def _result(request: Told) -> Result:
+    score, failure = request.score, request.failure
+    if (score is None) == (failure is None):
+        raise ValueError(
+            "`score` or `failure` must be given, and not both, got "
+            f"{score!r} and {failure!r}"
+        )
+    if failure is not None:
+        return Result(None, failure, request.seconds)
+    try:
+        checked = checked_score(score, "`score` must be")
+    except ValueError as error:
+        return Result(None, one_line(error), request.seconds)
+    return Result(checked, None, request.seconds)
+
+
+def time() -> str:
+    """Returns the time of a record: ISO 8601, UTC, in seconds."""
+    now = datetime.datetime.now(datetime.UTC)
+    return now.isoformat(timespec="seconds")
