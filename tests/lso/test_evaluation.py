@@ -37,7 +37,9 @@ def _results(evaluator, objective, inputs):
         results[i] = result
 
     evaluator(objective, inputs, done)
-    return [results[i] for i in range(len(inputs))], list(results)
+    if isinstance(inputs, list):
+        assert len(results) == len(inputs)
+    return [results[i] for i in range(len(results))], list(results)
 
 
 def _wait_for(condition, seconds=20.0):
@@ -141,6 +143,19 @@ class EvaluateOneTest(parameterized.TestCase):
 
 
 class InProcessTest(absltest.TestCase):
+    def test_input_is_taken_once_the_result_before_is_known(self):
+        found = []
+
+        def inputs():
+            yield 1.0
+            while len(found) < 4:
+                yield found[-1] + 1.0
+
+        InProcess()(
+            objectives.square, inputs(), lambda _, one: found.append(one.score)
+        )
+        self.assertEqual(found, [1.0, 4.0, 25.0, 676.0])
+
     def test_each_result_comes_before_the_next_evaluation(self):
         events = []
 
@@ -326,8 +341,96 @@ class ProcessPoolTest(parameterized.TestCase):
             TypeError, "`objective` must be .* got <function .*cannot pickle"
         ):
             pool(lambda x: lock, [1], self.fail)
-        with self.assertRaisesRegex(TypeError, r"`inputs\[1\]` must be"):
-            pool(objectives.square, [1, lock], self.fail)
+        with self.assertRaisesRegex(TypeError, r"`inputs\[0\]` must be"):
+            pool(objectives.square, [lock], self.fail)
+        self.assertEmpty(pool._workers)
+
+    def test_input_that_can_not_be_pickled_loses_no_result_before_it(self):
+        found = []
+        with ProcessPool() as pool:
+            with self.assertRaisesRegex(TypeError, r"`inputs\[1\]` must be"):
+                pool(
+                    objectives.square,
+                    [3, threading.Lock(), 4],
+                    lambda i, result: found.append((i, result.score)),
+                )
+        self.assertEqual(found, [(0, 9.0)])
+
+    @parameterized.parameters(1, 2, 3)
+    def test_input_is_taken_when_a_process_is_free_and_not_before(
+        self, workers
+    ):
+        events = []
+
+        def inputs():
+            for i in range(7):
+                events.append(i)
+                yield i
+
+        with ProcessPool(workers) as pool:
+            pool(
+                objectives.square, inputs(), lambda i, _: events.append("done")
+            )
+        self.assertEqual(events[:workers], [*range(workers)])
+        self.assertEqual(events.count("done"), 7)
+        for i in range(7):
+            taken = events.index(i)
+            free = workers - i + events[:taken].count("done")
+            self.assertGreater(free, 0)
+
+    def test_end_of_the_iteration_lets_the_others_finish(self):
+        found = []
+
+        def inputs():
+            yield 0.0
+            yield 0.3
+            while not found:
+                yield 0.0
+
+        with ProcessPool(2) as pool:
+            pool(objectives.sleep, inputs(), lambda *one: found.append(one))
+        indices, results = zip(*found, strict=True)
+        self.assertCountEqual(indices, range(len(found)))
+        self.assertEqual({one.failure for one in results}, {None})
+        self.assertIn(0.3, [one.score for one in results])
+
+    def test_iteration_that_has_ended_is_not_asked_again(self):
+        class Inputs:
+            num_ends = 0
+
+            def __iter__(self):
+                return self
+
+            def __next__(self):
+                self.num_ends += 1
+                if self.num_ends < 3:
+                    return 0.1 * self.num_ends
+                raise StopIteration
+
+        inputs = Inputs()
+        with ProcessPool(3) as pool:
+            results, _ = _results(pool, objectives.sleep, inputs)
+        self.assertLen(results, 2)
+        self.assertEqual(inputs.num_ends, 3)
+
+    def test_error_of_the_iteration_loses_no_result_known_by_then(self):
+        path = pathlib.Path(self.create_tempdir().full_path) / "evaluated"
+        found = []
+
+        def inputs():
+            yield str(path)
+            assert _wait_for(path.exists)
+            raise OSError("disk full")
+
+        pool = ProcessPool(2)
+        _results(pool, objectives.answer_slowly, [None])  # It has started.
+        with self.assertRaisesRegex(OSError, "disk full"):
+            pool(
+                objectives.answer_slowly,
+                inputs(),
+                lambda i, result: found.append((i, result.score)),
+            )
+        self.assertEqual(found, [(0, 7.0)])
         self.assertEmpty(pool._workers)
 
     def test_input_that_can_not_be_read_is_a_failure(self):
