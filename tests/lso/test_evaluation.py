@@ -23,7 +23,13 @@ from absl.testing import absltest, parameterized
 from tests.lso import objectives
 from tfvae import processes
 from tfvae.lso import evaluation
-from tfvae.lso.evaluation import InProcess, ProcessPool, Result, evaluate_one
+from tfvae.lso.evaluation import (
+    InProcess,
+    ProcessPool,
+    Result,
+    Score,
+    evaluate_one,
+)
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -116,6 +122,50 @@ class EvaluateOneTest(parameterized.TestCase):
         self.assertIsNone(result.score)
         self.assertRegex(result.failure, f"^{pattern}$")
 
+    def test_constraints_are_numbers_beside_the_score(self):
+        score = Score(np.float32(2), {"size": np.array([1.5]), "cost": -3})
+        result = evaluate_one(lambda x: score, None)
+        self.assertEqual(result[:2], (2.0, None))
+        self.assertEqual(result.constraints, {"size": 1.5, "cost": -3.0})
+        self.assertEqual(
+            {type(one) for one in result.constraints.values()}, {float}
+        )
+
+    @parameterized.parameters((Score(3),), (Score(3, {}),), (3,))
+    def test_without_constraints_there_are_none(self, value):
+        result = evaluate_one(lambda x: value, None)
+        self.assertEqual(result[:2], (3.0, None))
+        self.assertIsNone(result.constraints)
+
+    def test_violated_constraints_may_be_the_reason_for_no_score(self):
+        score = Score(None, {"a": 0.0, "size": 2, "cost": 0.1})
+        result = evaluate_one(lambda x: score, None)
+        self.assertEqual(
+            result[:2], (None, "no value, as it violates size, cost")
+        )
+        self.assertEqual(result.constraints, {"a": 0.0, "size": 2, "cost": 0.1})
+
+    @parameterized.parameters(
+        (
+            Score(None),
+            r"ValueError: .* with a value, .*, got Score\(.*",
+        ),
+        (Score(None, {"a": 0.0}), "ValueError: .* `Score` with a value, .*"),
+        (Score("3"), "TypeError: .* whose value is a number, got '3'"),
+        (Score(np.nan), "ValueError: .* value is a finite number, got nan"),
+        (Score(1, {"a": None}), "TypeError: .* 'a' is a number, got None"),
+        (Score(1, {"a": False}), "TypeError: .* 'a' is a number, got False"),
+        (Score(1, {"a": np.inf}), "ValueError: .* 'a' is a finite .* got inf"),
+        (Score(1, {3: 1.0}), "TypeError: .* have texts as names, got 3"),
+        (Score(1, [2.0]), r"TypeError: .* a dictionary of .*, got \[2.0\]"),
+        (Score(Score(1)), "TypeError: .* value is a number, got Score.*"),
+    )
+    def test_other_constraints_are_failures(self, value, pattern):
+        result = evaluate_one(lambda x: value, None)
+        self.assertIsNone(result.score)
+        self.assertIsNone(result.constraints)
+        self.assertRegex(result.failure, f"^{pattern}$")
+
     @parameterized.parameters(
         (ValueError("first\nsecond"), "ValueError: first"),
         (KeyError("a"), "KeyError: 'a'"),
@@ -200,6 +250,18 @@ class ProcessPoolTest(parameterized.TestCase):
         )
         if workers == 1:
             self.assertEqual(order, [*range(6)])
+
+    def test_constraints_cross_processes(self):
+        expected, _ = _results(InProcess(), objectives.constrained, [2.0, 5.0])
+        with ProcessPool() as pool:
+            actual, _ = _results(pool, objectives.constrained, [2.0, 5.0])
+            imports, _ = _results(pool, objectives.num_slow_imports, [0])
+        self.assertEqual(expected[0].constraints, {"size": -1.0})
+        self.assertEqual(
+            [one._replace(seconds=0.0) for one in actual],
+            [one._replace(seconds=0.0) for one in expected],
+        )
+        self.assertEqual(imports[0].score, 1.0)  # The library itself.
 
     def test_no_inputs_start_no_process(self):
         pool = ProcessPool()

@@ -28,6 +28,7 @@ from tfvae import processes, typed_gin
 from tfvae.lso import evaluation_worker
 from tfvae.lso.evaluation_worker import (
     Result,
+    Score,
     checked_score,
     evaluate_one,
     one_line,
@@ -38,6 +39,7 @@ __all__ = [
     "InProcess",
     "ProcessPool",
     "Result",
+    "Score",
     "checked_score",
     "evaluate_one",
     "one_line",
