@@ -32,6 +32,7 @@ from . import (
 )
 from .acquisition import ExpectedImprovement, ThompsonSampling
 from .evaluation import InProcess, ProcessPool
+from .evaluation_worker import Score
 from .evolutionary import EvolutionaryExpectedImprovement
 from .ledger import Entry, Ledger, read_ledger
 from .loop import LatentSpaceOptimizer
@@ -98,6 +99,7 @@ __all__ = [
     "ProcessPool",
     "Rank",
     "Retraining",
+    "Score",
     "ScoredData",
     "SparseGaussianProcess",
     "Task",
