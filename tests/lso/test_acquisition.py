@@ -440,7 +440,7 @@ class ExpectedImprovementTest(tf.test.TestCase, parameterized.TestCase):
     def test_refits_change_what_is_proposed(self):
         surrogate = SparseGaussianProcess(40, num_kernel_steps=8, num_steps=0)
         context = _context(surrogate)
-        strategy = acquisition.ExpectedImprovement()
+        strategy = acquisition.ExpectedImprovement(0.9)
         surrogate.fit(context.latents, context.scores, 0, False)
         self.assertAllClose(
             strategy.propose(context, 1, 0), [[1.0, -0.5]], atol=0.25
@@ -449,6 +449,24 @@ class ExpectedImprovementTest(tf.test.TestCase, parameterized.TestCase):
         surrogate.fit(context.latents, scores, 0, False)
         query = strategy.propose(context._replace(scores=scores), 1, 0)
         self.assertAllClose(query, [[-0.5, -0.5]], atol=0.25)
+
+    @parameterized.parameters((0.9, True), (None, False))
+    def test_over_the_best_vanishes_at_what_is_known(self, quantile, repeats):
+        # Without doubt about the best point, and little elsewhere.
+        best = tf.constant([[1.0, -0.5]], tf.float64)
+
+        def std(latents):
+            away = tf.reduce_sum(tf.square(latents - best), -1)
+            return 0.3 * tf.sqrt(1.0 - tf.exp(-away) + 1e-9)
+
+        context = _context(Known(_bumps, std))
+        latents = np.concatenate([context.latents, best])
+        context = context._replace(
+            latents=latents, scores=_bumps(latents).numpy()
+        )
+        strategy = acquisition.ExpectedImprovement(quantile)
+        distance = np.linalg.norm(strategy.propose(context, 1, 0)[0] - best[0])
+        self.assertEqual(distance < 1e-2, repeats)
 
     def test_early_stop_still_returns_a_point_of_the_box(self):
         context = _context(Known(_bumps, _ripples))

@@ -79,9 +79,11 @@ class ExpectedImprovement:
     Bayesian optimization").
 
     Attributes:
-      incumbent_quantile: Quantile of the scores that serves as the incumbent.
-        The published value is 0.9, as higher ones left no gradients; None for
-        the best score.
+      incumbent_quantile: Quantile of the scores that serves as the incumbent;
+        None for the best score. The published value is 0.9, as higher ones left
+        no gradients, which the logarithm does not need; its improvement does
+        not vanish where a good score is known already, so that queries repeat
+        it.
       num_starts: Number of starts of the search.
       batch_size: Queries between two fits of the surrogate.
       best_share: Fraction of the points that count as the best.
@@ -98,7 +100,7 @@ class ExpectedImprovement:
       num_candidates: Candidates for a batch besides the maxima found.
     """
 
-    incumbent_quantile: float | None = 0.9
+    incumbent_quantile: float | None = None
     num_starts: int = 20
     batch_size: int = 1
     best_share: float = 0.2

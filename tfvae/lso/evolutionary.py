@@ -55,7 +55,7 @@ class EvolutionaryExpectedImprovement:
       num_draws: Joint draws of the surrogate for choosing a batch.
     """
 
-    incumbent_quantile: float | None = 0.9
+    incumbent_quantile: float | None = None
     batch_size: int = 1
     num_states: int = 64
     num_steps: int = 300
