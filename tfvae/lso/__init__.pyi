@@ -28,6 +28,7 @@ from . import (
     strategies,
     surrogates,
     tasks,
+    warping,
     weighting,
 )
 from .acquisition import ExpectedImprovement, ThompsonSampling
@@ -48,6 +49,7 @@ from .tasks.base import ScoredData, Task
 from .tasks.expressions import expressions
 from .tasks.molecules import molecules
 from .tasks.shapes import shapes
+from .warping import RankGaussian, YeoJohnson
 from .weighting import FB, RWR, CemPi, DbAS, Rank, Unweighted
 
 __all__ = [
@@ -78,6 +80,7 @@ __all__ = [
     "strategies",
     "surrogates",
     "tasks",
+    "warping",
     "weighting",
     "FB",
     "RWR",
@@ -97,12 +100,14 @@ __all__ = [
     "PriorSampling",
     "ProcessPool",
     "Rank",
+    "RankGaussian",
     "Retraining",
     "ScoredData",
     "SparseGaussianProcess",
     "Task",
     "ThompsonSampling",
     "Unweighted",
+    "YeoJohnson",
     "expressions",
     "molecules",
     "read_ledger",
