@@ -28,6 +28,7 @@ from . import (
     strategies,
     surrogates,
     tasks,
+    warping,
     weighting,
 )
 from .acquisition import ExpectedImprovement, ThompsonSampling
@@ -49,6 +50,7 @@ from .tasks.base import ScoredData, Task
 from .tasks.expressions import expressions
 from .tasks.molecules import molecules
 from .tasks.shapes import shapes
+from .warping import RankGaussian, YeoJohnson
 from .weighting import FB, RWR, CemPi, DbAS, Rank, Unweighted
 
 __all__ = [
@@ -79,6 +81,7 @@ __all__ = [
     "strategies",
     "surrogates",
     "tasks",
+    "warping",
     "weighting",
     "FB",
     "RWR",
@@ -98,6 +101,7 @@ __all__ = [
     "PriorSampling",
     "ProcessPool",
     "Rank",
+    "RankGaussian",
     "Retraining",
     "Score",
     "ScoredData",
@@ -105,6 +109,7 @@ __all__ = [
     "Task",
     "ThompsonSampling",
     "Unweighted",
+    "YeoJohnson",
     "expressions",
     "molecules",
     "read_ledger",
