@@ -111,7 +111,7 @@ def read(run_dir: str | os.PathLike[str]) -> Run:
             f"`run_dir` must be the folder of an optimisation, got {path} "
             f"without {LEDGER}."
         )
-    header, entries = read_ledger(path / LEDGER)
+    header, entries, _, _ = read_ledger(path / LEDGER)
     if not entries:
         raise ValueError(f"{path / LEDGER} must have queries, got none")
     result = _result(path / RESULT)
