@@ -42,6 +42,24 @@ class Believing(Count):
         return np.full(len(latents), mean), np.ones(len(latents))
 
 
+class Seeing:
+    """A strategy that draws near a datum, and keeps its last context."""
+
+    uses_data = True
+    uses_surrogate = False
+
+    def __repr__(self):
+        return "Seeing()"
+
+    def num_at_a_time(self, num_left):
+        return 1
+
+    def propose(self, context, num_queries, seed):
+        self.context = context
+        step = np.random.default_rng(seed).normal(size=(num_queries, 2))
+        return (context.latents[:1] + step).astype(np.float32)
+
+
 class Case(parameterized.TestCase):
     def setUp(self):
         super().setUp()
@@ -89,6 +107,17 @@ class PendingTest(Case):
             (first, _) = optimizer.ask()
             np.testing.assert_array_equal(latents[-1], np.float32(first.latent))
         self.assertEqual(second.saw, 0)
+
+    def test_strategies_without_surrogates_know_what_is_pending(self):
+        strategy = Seeing()
+        with self.open(strategy=strategy, surrogate=None) as optimizer:
+            (first, _) = optimizer.ask(2)
+            optimizer.tell(1, -1.0)
+            optimizer.ask(1)
+        np.testing.assert_array_equal(
+            strategy.context.pending, [np.float32(first.latent)]
+        )
+        self.assertLen(strategy.context.latents, 10 + 1)
 
     def test_what_was_believed_leaves_no_trace(self):
         def second_after(count):

@@ -286,6 +286,7 @@ class Proposer:
             is_noisy=self._is_noisy and self._surrogate is not None,
             history=self._history(),
             start=self._start,
+            pending=self._waiting(chosen),
         )
         if not self._strategy.uses_data:
             return context, state
@@ -300,7 +301,7 @@ class Proposer:
                     surrogate.restore(state.surrogate)
                 surrogate.fit(latents, scores, seed, bool(state.surrogate))
                 state = state._replace(surrogate=surrogate.state())
-                waiting = self._waiting(chosen)
+                waiting = context.pending
                 if len(waiting):
                     believed = np.asarray(surrogate.predict(waiting)[0])
                     latents = np.concatenate([latents, waiting])

@@ -70,6 +70,9 @@ class Context(NamedTuple):
         order in which they were recorded; -inf for failures and infeasible
         ones.
       start: The best score of the initial data; -inf if there is none.
+      pending: float32 `[p, M]`, latents of queries without a result. With a
+        surrogate they are the last of `latents` as well, and have believed
+        scores.
     """
 
     space: LatentSpace
@@ -82,6 +85,7 @@ class Context(NamedTuple):
     is_noisy: bool = False
     history: np.ndarray = np.zeros(0)
     start: float = -math.inf
+    pending: np.ndarray = np.zeros((0, 0), np.float32)
 
 
 class Strategy(Protocol):
