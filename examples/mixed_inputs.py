@@ -28,8 +28,12 @@ def measure(x: dict[str, Any]) -> Score:
     made = 1.0 - np.exp(-0.2 * RATES[x["solvent"]] * np.exp(heat) * x["hours"])
     kept = np.exp(-0.01 * np.exp(2.0 * heat) * x["hours"])
     value = 100.0 * made * kept
-    above = x["temperature"] - BOILING_POINTS[x["solvent"]]
-    return Score(value, constraints={"boiling": above})
+    return Score(value, constraints={"boiling": degrees_above_boiling(x)})
+
+
+def degrees_above_boiling(x: dict[str, Any]) -> float:
+    """The constraint, known without an experiment here."""
+    return x["temperature"] - BOILING_POINTS[x["solvent"]]
 
 
 def write(inputs: Sequence[dict[str, Any]]) -> np.ndarray:
@@ -41,21 +45,19 @@ def write(inputs: Sequence[dict[str, Any]]) -> np.ndarray:
 
 def read(means: np.ndarray, seed: int) -> list[dict[str, Any]]:
     """Decodes to inputs that can be set: whole degrees, quarters of hours."""
-    numbers = LOW + np.clip(means[:, :2], 0.0, 1.0) * (HIGH - LOW)
-    names = ("temperature", "hours", "solvent")
-    rows = zip(numbers, means[:, 2:].argmax(1), strict=True)
+    heat, hours = (LOW + np.clip(means[:, :2], 0.0, 1.0) * (HIGH - LOW)).T
+    solvents = [SOLVENTS[i] for i in means[:, 2:].argmax(1)]
     return [
-        dict(zip(names, (round(t), round(4 * h) / 4, SOLVENTS[i]), strict=True))
-        for (t, h), i in rows
+        {"temperature": round(t), "hours": round(4 * h) / 4, "solvent": s}
+        for t, h, s in zip(heat, hours, solvents, strict=True)
     ]
 
 
 def data(seed: int) -> ScoredData:
     """Returns 60 experiments, warm and short; yours may be from a file."""
     inputs = read(0.5 * np.random.default_rng(seed).random((60, 6)), seed)
-    found = [measure(x) for x in inputs]
-    above = np.array([one.constraints["boiling"] for one in found])
-    scores = np.array([one.value for one in found])
+    scores = np.array([measure(x).value for x in inputs])
+    above = np.array([degrees_above_boiling(x) for x in inputs])
     return ScoredData(write(inputs), scores, inputs, {"boiling": above})
 
 

@@ -29,9 +29,10 @@ def agree(study: optuna.Study, optimizer: lso.LatentSpaceOptimizer) -> None:
     waiting = {one.number: one for one in optimizer.ledger.waiting}
     entries = {one.query: one for one in optimizer.ledger.entries}
     known = {one.user_attrs["query"] for one in study.trials}
-    for number, query in {**entries, **waiting}.items():
+    inputs = {n: one.input for n, one in [*entries.items(), *waiting.items()]}
+    for number, content in inputs.items():
         if number not in known:
-            facts = {"query": number, "input": query.input}
+            facts = {"query": number, "input": content}
             trial = create_trial(state=TrialState.RUNNING, user_attrs=facts)
             study.add_trial(trial)
     for trial in study.trials:
