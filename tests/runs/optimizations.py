@@ -10,7 +10,8 @@ from unittest import mock
 
 import numpy as np
 
-from tfvae.lso.ledger import Entry, Ledger
+from tfvae.lso.ledger import Ledger
+from tfvae.lso.records import Measurement, Proposal, Query, Round
 from tfvae.runs import optimization_figures
 from tfvae.sweeps import optimization_report
 
@@ -68,11 +69,11 @@ def write(
     }
     header = {**shared, "optimum": optimum, "invalid_score": invalid_score}
     with Ledger(folder / "ledger.jsonl", header) as ledger:
+        ledger.append(Round(0))
         for query, (score, one) in enumerate(zip(scores, inputs, strict=True)):
             failure = "no score" if score is None else None
-            ledger.append(
-                Entry(0, query, [0.0], one, score, failure, 0.1, seed, "now")
-            )
+            ledger.append(Proposal([Query(query, 0, [0.0], one, seed)]))
+            ledger.append(Measurement(query, score, failure, None, 0.1, "now"))
     if not finished:
         return
     seconds = {

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +14,9 @@ import numpy as np
 from tfvae import plots
 from tfvae.lso import curves
 from tfvae.lso.snapshots import MANIFOLD, SAMPLES, WEIGHTS
-from tfvae.runs import optimization_results
-from tfvae.runs.optimization_results import NUM_BEST, Run
+from tfvae.runs import optimization_results, optimization_state
+from tfvae.runs.optimization_results import PICTURES, Run
+from tfvae.runs.optimization_state import NUM_BEST, TOP, State, key
 
 Groups = Mapping[str, Sequence[Run]]
 """By label, runs that differ in their seed only."""
@@ -22,7 +24,6 @@ Points = Callable[[str, int], Sequence[tuple[float, float, float]]]
 """From label and K to published points: (query, mean, standard deviation)."""
 
 FIGURES = "figures"
-TOP = (1, 10, 50)
 _START = "best of the data"
 _FRAME = 3  # Grey border around images in pixels, visible on white paper.
 
@@ -30,11 +31,13 @@ _FRAME = 3  # Grey border around images in pixels, visible on white paper.
 def write_run_figures(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
     """Draws all available figures of an optimisation into its folder.
 
+    Figures that only change with their files are drawn where these are newer.
+
     Args:
       run_dir: Folder of the optimisation.
 
     Returns:
-      The files written.
+      The figures that there are.
 
     Raises:
       FileNotFoundError: If there is no optimisation in the folder.
@@ -44,21 +47,108 @@ def write_run_figures(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
     folder = run.path / FIGURES
     folder.mkdir(exist_ok=True)
     groups = {run.setting: [run]}
-    drawn = {
-        "top_k.png": draw_curves(groups, folder / "top_k.png"),
-        "weights.png": draw_weights(groups, folder / "weights.png"),
-        "samples.png": draw_samples(groups, folder / "samples.png"),
-        "manifold.png": draw_manifold(run, folder / "manifold.png"),
-        "best.png": draw_best(groups, folder / "best.png"),
+    draw_progress(optimization_state.read(run_dir), folder / "top_k.png")
+    drawn = ["top_k.png"]
+    draws: dict[str, tuple[str, Callable[[pathlib.Path], bool]]] = {
+        "weights.png": (WEIGHTS, lambda path: draw_weights(groups, path)),
+        "samples.png": (SAMPLES, lambda path: draw_samples(groups, path)),
+        "manifold.png": (MANIFOLD, lambda path: draw_manifold(run, path)),
+        "best.png": (PICTURES, lambda path: draw_best(groups, path)),
     }
-    return [folder / name for name, is_there in drawn.items() if is_there]
+    for name, (source, draw) in draws.items():
+        path = folder / name
+        if _is_newer(path, run.path / source) or draw(path):
+            drawn.append(name)
+    return [folder / name for name in drawn]
+
+
+def _is_newer(path: pathlib.Path, source: pathlib.Path) -> bool:
+    """Whether a figure has been drawn after its source was written."""
+    if not path.exists() or not source.exists():
+        return False
+    return path.stat().st_mtime_ns > source.stat().st_mtime_ns
+
+
+def draw_progress(state: State, path: pathlib.Path) -> None:
+    """Draws the scores of a run over its queries, and top-K."""
+    plots.progress(
+        progress(state),
+        path,
+        y_label=_labelled(state.score_label, state.maximise),
+        references=progress_references(state),
+    )
+
+
+def progress_svg(state: State, description: str) -> str:
+    """Returns the same as an SVG element for HTML pages."""
+    return plots.progress_svg(
+        progress(state),
+        "progress",
+        y_label=_labelled(state.score_label, state.maximise),
+        references=progress_references(state),
+        description=description,
+    )
+
+
+def progress(state: State) -> plots.Progress:
+    """Returns what is drawn of the progress of a run.
+
+    Each curve of top-K begins where there are K distinct inputs with a score
+    that satisfy all constraints.
+    """
+    entries = state.entries
+    num_distinct = len(state.ranked())
+    return plots.Progress(
+        np.array(
+            [math.nan if one.score is None else one.score for one in entries]
+        ),
+        {f"top-{k}": _top_k_from_k(state, k) for k in TOP if k <= num_distinct},
+        np.array([one.is_feasible for one in entries], bool),
+    )
+
+
+def _top_k_from_k(state: State, k: int) -> np.ndarray:
+    """Returns the K-th best score, NaN for fewer than K distinct inputs."""
+    counts = [
+        one.score is not None and one.is_feasible for one in state.entries
+    ]
+    counted = [
+        one for one, is_in in zip(state.entries, counts, strict=True) if is_in
+    ]
+    keys = [key(one.input) for one in counted]
+    scores = np.array([one.score for one in counted], np.float64)
+    curve = state.sign * curves.top_k(state.sign * scores, keys, k)
+    seen: set[str | None] = set()
+    for place, name in enumerate(keys):
+        seen.add(name)
+        if len(seen) < k:
+            curve[place] = math.nan
+    # After each query, whether or not it counts.
+    after = np.concatenate([[math.nan], curve])
+    return after[np.cumsum(counts)]
+
+
+def progress_references(state: State) -> dict[str, float]:
+    """Returns the best score of the data, and the optimum unless far away."""
+    start, optimum = (
+        state.header.get(name) for name in ("best_in_data", "optimum")
+    )
+    scores = [one.score for one in state.entries if one.score is not None]
+    found = {} if start is None else {_START: float(start)}
+    if optimum is not None and (scores or found):
+        known = [state.sign * one for one in (*scores, *found.values())]
+        if state.sign * optimum - max(known) <= max(known) - min(known):
+            found["optimum"] = float(optimum)
+    return found
 
 
 def score_label(run: Run) -> str:
     """Returns a label of the scores, with their unit and direction."""
-    if run.maximise:
-        return run.score_label
-    return f"{run.score_label} (smaller is better)"
+    return _labelled(run.score_label, run.maximise)
+
+
+def _labelled(label: str, maximise: bool) -> str:
+    return label if maximise else f"{label} (smaller is better)"
 
 
 def top_k(runs: Sequence[Run], k: int) -> np.ndarray:
