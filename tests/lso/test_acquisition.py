@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tests import oracles
-from tfvae.lso import acquisition, candidates, search
+from tfvae.lso import acquisition, candidates, search, strategies
 from tfvae.lso.acquisition import Box, Context
 from tfvae.lso.surrogates import EnsembleRegressor, SparseGaussianProcess
 from tfvae.tvae import evolution, operators
@@ -73,6 +73,84 @@ def _context(surrogate=None, count=100, num_latents=2, **changes):
     scores = _bumps(latents[:, :2]).numpy()
     context = Context(Space(num_latents), latents, scores, surrogate)
     return context._replace(**changes)
+
+
+def _holds_on_the_left(latents):
+    """Log probability of a constraint that ends near the zero of z_0."""
+    return tf.math.log_sigmoid(-6.0 * tf.cast(latents, tf.float64)[:, 0])
+
+
+def _constrained(context):
+    log_feasibility = _holds_on_the_left
+    if not context.surrogate.has_gradients:
+
+        def log_feasibility(latents):
+            return _holds_on_the_left(tf.constant(latents)).numpy()
+
+    return context._replace(
+        is_feasible=context.latents[:, 0] < 0.0,
+        log_feasibility=log_feasibility,
+    )
+
+
+class IncumbentTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters((None, 1.0), (0.5, 0.5))
+    def test_is_of_the_feasible_points(self, quantile, level):
+        context = _constrained(_context(Known(_bumps, _ripples)))
+        self.assertAllClose(
+            strategies.incumbent_of(context, quantile),
+            np.quantile(context.scores[context.latents[:, 0] < 0.0], level),
+        )
+
+    def test_is_of_all_points_without_constraints(self):
+        context = _context()
+        self.assertEqual(
+            strategies.incumbent_of(context, None), context.scores.max()
+        )
+
+    def test_of_noisy_scores_is_the_best_posterior_mean(self):
+        context = _context(Known(_bumps, _ripples), is_noisy=True)
+        lucky = context.scores + 100.0 * (np.arange(100) == 7)
+        context = context._replace(scores=lucky)
+        self.assertAllClose(
+            strategies.incumbent_of(context, None),
+            _bumps(context.latents).numpy().max(),
+        )
+
+    def test_is_none_before_any_point_is_feasible(self):
+        context = _constrained(_context(Known(_bumps, _ripples)))
+        context = context._replace(is_feasible=np.zeros(100, bool))
+        self.assertIsNone(strategies.incumbent_of(context, 0.9))
+
+    def test_noise_needs_a_surrogate(self):
+        with self.assertRaisesRegex(ValueError, "must be fitted"):
+            strategies.incumbent_of(_context(is_noisy=True), None)
+
+
+class BestPointsTest(tf.test.TestCase):
+    def test_are_feasible(self):
+        context = _constrained(_context(Known(_bumps, _ripples)))
+        near = candidates.best_points(context, 0.1)
+        left = context.latents[context.is_feasible]
+        order = np.argsort(-_bumps(left).numpy())
+        count = int(np.ceil(0.1 * len(left)))
+        self.assertAllEqual(near, left[order[:count]])
+
+    def test_are_the_most_probably_feasible_before_any_is(self):
+        context = _constrained(_context(Known(_bumps, _ripples)))
+        context = context._replace(is_feasible=np.zeros(100, bool))
+        near = candidates.best_points(context, 0.05)
+        order = np.argsort(context.latents[:, 0], kind="stable")
+        self.assertAllEqual(near, context.latents[order[:5]])
+
+    def test_of_noisy_scores_have_the_best_posterior_mean(self):
+        context = _context(Known(_bumps, _ripples), is_noisy=True)
+        context = context._replace(scores=-context.scores)
+        means = _bumps(context.latents).numpy()
+        self.assertAllEqual(
+            candidates.best_points(context, 0.01),
+            context.latents[[np.argmax(means)]],
+        )
 
 
 class ImprovementTest(tf.test.TestCase, parameterized.TestCase):
@@ -230,6 +308,18 @@ class SearchTest(tf.test.TestCase, parameterized.TestCase):
             expected.append(int(np.argmax(totals)))
         self.assertAllEqual(chosen, expected)
 
+    def test_batch_counts_improvements_by_their_feasibility(self):
+        draws = np.random.default_rng(0).normal(size=(50, 6))
+        probs = np.array([1.0, 1e-3, 0.9, 1e-3, 0.5, 1e-3])
+        chosen = search.greedy_batch(draws, 0.3, 2, probs=probs)
+        gains = probs * np.maximum(draws - 0.3, 0.0).mean(0)
+        first = int(np.argmax(gains))
+        # What the first is expected to reach, draw by draw.
+        reached = 0.3 + probs[first] * np.maximum(draws[:, first] - 0.3, 0.0)
+        gains = probs * np.maximum(draws - reached[:, None], 0.0).mean(0)
+        gains[first] = -1.0
+        self.assertAllEqual(chosen, [first, int(np.argmax(gains))])
+
     def test_batch_is_distinct_without_any_improvement(self):
         draws = np.zeros((5, 4))
         chosen = search.greedy_batch(draws, 1.0, 4, first=2)
@@ -271,6 +361,39 @@ class ExpectedImprovementTest(tf.test.TestCase, parameterized.TestCase):
         if has_gradients:
             self.assertAllGreaterEqual(reached, value - 1e-6)
             self.assertAllClose(query[0], point, rtol=0.0, atol=0.03)
+
+    @parameterized.product(
+        is_any_feasible=(True, False), has_gradients=(True, False)
+    )
+    def test_respects_constraints(self, is_any_feasible, has_gradients):
+        surrogate = Known(_bumps, _ripples, has_gradients)
+        context = _constrained(_context(surrogate))
+        if not is_any_feasible:
+            context = context._replace(is_feasible=np.zeros(100, bool))
+        strategy = acquisition.ExpectedImprovement()
+        box = strategy.box(context.latents)
+        ticks = np.linspace(box.low[0], box.high[0], 301)
+        grid = np.stack(np.meshgrid(ticks, ticks), -1).reshape(-1, 2)
+
+        def value(points):
+            total = np.asarray(context.log_feasibility(points))
+            if is_any_feasible:
+                incumbent = strategies.incumbent_of(
+                    context, strategy.incumbent_quantile
+                )
+                total = total + acquisition.log_expected_improvement(
+                    *surrogate.predict(points), incumbent
+                )
+            return np.asarray(total)
+
+        query = strategy.propose(context, 1, 0)
+        # Without them it is at (1, -0.5).
+        self.assertLess(query[0, 0], 0.0)
+        self.assertAllGreaterEqual(value(query), value(grid).max() - 5e-3)
+        batch = strategy.propose(context, 5, 0)
+        self.assertAllEqual(batch[:1], query)
+        self.assertLen(np.unique(batch, axis=0), 5)
+        self.assertAllLess(batch[:, 0], 0.3)
 
     def test_stays_in_the_box(self):
         surrogate = Known(
@@ -317,7 +440,7 @@ class ExpectedImprovementTest(tf.test.TestCase, parameterized.TestCase):
     def test_refits_change_what_is_proposed(self):
         surrogate = SparseGaussianProcess(40, num_kernel_steps=8, num_steps=0)
         context = _context(surrogate)
-        strategy = acquisition.ExpectedImprovement()
+        strategy = acquisition.ExpectedImprovement(0.9)
         surrogate.fit(context.latents, context.scores, 0, False)
         self.assertAllClose(
             strategy.propose(context, 1, 0), [[1.0, -0.5]], atol=0.25
@@ -326,6 +449,24 @@ class ExpectedImprovementTest(tf.test.TestCase, parameterized.TestCase):
         surrogate.fit(context.latents, scores, 0, False)
         query = strategy.propose(context._replace(scores=scores), 1, 0)
         self.assertAllClose(query, [[-0.5, -0.5]], atol=0.25)
+
+    @parameterized.parameters((0.9, True), (None, False))
+    def test_over_the_best_vanishes_at_what_is_known(self, quantile, repeats):
+        # Without doubt about the best point, and little elsewhere.
+        best = tf.constant([[1.0, -0.5]], tf.float64)
+
+        def std(latents):
+            away = tf.reduce_sum(tf.square(latents - best), -1)
+            return 0.3 * tf.sqrt(1.0 - tf.exp(-away) + 1e-9)
+
+        context = _context(Known(_bumps, std))
+        latents = np.concatenate([context.latents, best])
+        context = context._replace(
+            latents=latents, scores=_bumps(latents).numpy()
+        )
+        strategy = acquisition.ExpectedImprovement(quantile)
+        distance = np.linalg.norm(strategy.propose(context, 1, 0)[0] - best[0])
+        self.assertEqual(distance < 1e-2, repeats)
 
     def test_early_stop_still_returns_a_point_of_the_box(self):
         context = _context(Known(_bumps, _ripples))
@@ -366,6 +507,23 @@ class ThompsonSamplingTest(tf.test.TestCase, parameterized.TestCase):
             [float(_bumps(np.array([[1.0, -0.5]]))[0])] * 3,
             atol=0.05,
         )
+
+    @parameterized.parameters(True, False)
+    def test_respects_constraints(self, is_any_feasible):
+        surrogate = Known(_bumps, lambda z: 0.0 * _ripples(z))
+        context = _constrained(_context(surrogate))
+        if not is_any_feasible:
+            context = context._replace(is_feasible=np.zeros(100, bool))
+        strategy = acquisition.ThompsonSampling(20, 500)
+        queries = strategy.propose(context, 20, 0)
+        self.assertLen(np.unique(queries, axis=0), 20)
+        if not is_any_feasible:
+            self.assertAllLess(queries[:, 0], -1.5)
+            return
+        # A constraint of probability p is taken to hold with probability p.
+        probs = np.exp(_holds_on_the_left(tf.constant(queries)))
+        self.assertGreater(probs.mean(), 0.4)
+        self.assertGreater(_bumps(queries).numpy().max(), 1.2)
 
     def test_draws_of_binary_spaces_are_states(self):
         space = Space(12, True)
@@ -587,6 +745,29 @@ class EvolutionaryExpectedImprovementTest(
 
     def test_finds_it_without_gradients_too(self):
         self._assert_finds_the_maximum(_binary_context(False), _EVOLUTION)
+
+    def test_finds_it_under_constraints(self):
+        def log_feasibility(states):
+            return -4.0 * tf.cast(states[:, 0] + states[:, 5], tf.float64)
+
+        latents = self.context.latents
+        context = self.context._replace(
+            is_feasible=latents[:, 0] + latents[:, 5] == 0.0,
+            log_feasibility=log_feasibility,
+        )
+        strategy = acquisition.EvolutionaryExpectedImprovement(
+            evolution=_EVOLUTION
+        )
+        known = {row.tobytes() for row in context.latents}
+        states = oracles.enumerate_states(10).astype(np.float32)
+        states = np.stack([s for s in states if s.tobytes() not in known])
+        values = acquisition.log_expected_improvement(
+            *context.surrogate.predict(states),
+            strategies.incumbent_of(context, strategy.incumbent_quantile),
+        ) + log_feasibility(states)
+        self.assertAllEqual(
+            strategy.propose(context, 1, 0)[0], states[np.argmax(values)]
+        )
 
     def test_finds_it_by_crossover_too(self):
         crossover = operators.Crossover(operators.RandFlip())

@@ -23,7 +23,13 @@ from absl.testing import absltest, parameterized
 from tests.lso import objectives
 from tfvae import processes
 from tfvae.lso import evaluation
-from tfvae.lso.evaluation import InProcess, ProcessPool, Result, evaluate_one
+from tfvae.lso.evaluation import (
+    InProcess,
+    ProcessPool,
+    Result,
+    Score,
+    evaluate_one,
+)
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -37,7 +43,9 @@ def _results(evaluator, objective, inputs):
         results[i] = result
 
     evaluator(objective, inputs, done)
-    return [results[i] for i in range(len(inputs))], list(results)
+    if isinstance(inputs, list):
+        assert len(results) == len(inputs)
+    return [results[i] for i in range(len(results))], list(results)
 
 
 def _wait_for(condition, seconds=20.0):
@@ -114,6 +122,50 @@ class EvaluateOneTest(parameterized.TestCase):
         self.assertIsNone(result.score)
         self.assertRegex(result.failure, f"^{pattern}$")
 
+    def test_constraints_are_numbers_beside_the_score(self):
+        score = Score(np.float32(2), {"size": np.array([1.5]), "cost": -3})
+        result = evaluate_one(lambda x: score, None)
+        self.assertEqual(result[:2], (2.0, None))
+        self.assertEqual(result.constraints, {"size": 1.5, "cost": -3.0})
+        self.assertEqual(
+            {type(one) for one in result.constraints.values()}, {float}
+        )
+
+    @parameterized.parameters((Score(3),), (Score(3, {}),), (3,))
+    def test_without_constraints_there_are_none(self, value):
+        result = evaluate_one(lambda x: value, None)
+        self.assertEqual(result[:2], (3.0, None))
+        self.assertIsNone(result.constraints)
+
+    def test_violated_constraints_may_be_the_reason_for_no_score(self):
+        score = Score(None, {"a": 0.0, "size": 2, "cost": 0.1})
+        result = evaluate_one(lambda x: score, None)
+        self.assertEqual(
+            result[:2], (None, "no value, as it violates size, cost")
+        )
+        self.assertEqual(result.constraints, {"a": 0.0, "size": 2, "cost": 0.1})
+
+    @parameterized.parameters(
+        (
+            Score(None),
+            r"ValueError: .* with a value, .*, got Score\(.*",
+        ),
+        (Score(None, {"a": 0.0}), "ValueError: .* `Score` with a value, .*"),
+        (Score("3"), "TypeError: .* whose value is a number, got '3'"),
+        (Score(np.nan), "ValueError: .* value is a finite number, got nan"),
+        (Score(1, {"a": None}), "TypeError: .* 'a' is a number, got None"),
+        (Score(1, {"a": False}), "TypeError: .* 'a' is a number, got False"),
+        (Score(1, {"a": np.inf}), "ValueError: .* 'a' is a finite .* got inf"),
+        (Score(1, {3: 1.0}), "TypeError: .* have texts as names, got 3"),
+        (Score(1, [2.0]), r"TypeError: .* a dictionary of .*, got \[2.0\]"),
+        (Score(Score(1)), "TypeError: .* value is a number, got Score.*"),
+    )
+    def test_other_constraints_are_failures(self, value, pattern):
+        result = evaluate_one(lambda x: value, None)
+        self.assertIsNone(result.score)
+        self.assertIsNone(result.constraints)
+        self.assertRegex(result.failure, f"^{pattern}$")
+
     @parameterized.parameters(
         (ValueError("first\nsecond"), "ValueError: first"),
         (KeyError("a"), "KeyError: 'a'"),
@@ -141,6 +193,19 @@ class EvaluateOneTest(parameterized.TestCase):
 
 
 class InProcessTest(absltest.TestCase):
+    def test_input_is_taken_once_the_result_before_is_known(self):
+        found = []
+
+        def inputs():
+            yield 1.0
+            while len(found) < 4:
+                yield found[-1] + 1.0
+
+        InProcess()(
+            objectives.square, inputs(), lambda _, one: found.append(one.score)
+        )
+        self.assertEqual(found, [1.0, 4.0, 25.0, 676.0])
+
     def test_each_result_comes_before_the_next_evaluation(self):
         events = []
 
@@ -185,6 +250,18 @@ class ProcessPoolTest(parameterized.TestCase):
         )
         if workers == 1:
             self.assertEqual(order, [*range(6)])
+
+    def test_constraints_cross_processes(self):
+        expected, _ = _results(InProcess(), objectives.constrained, [2.0, 5.0])
+        with ProcessPool() as pool:
+            actual, _ = _results(pool, objectives.constrained, [2.0, 5.0])
+            imports, _ = _results(pool, objectives.num_slow_imports, [0])
+        self.assertEqual(expected[0].constraints, {"size": -1.0})
+        self.assertEqual(
+            [one._replace(seconds=0.0) for one in actual],
+            [one._replace(seconds=0.0) for one in expected],
+        )
+        self.assertEqual(imports[0].score, 1.0)  # The library itself.
 
     def test_no_inputs_start_no_process(self):
         pool = ProcessPool()
@@ -326,8 +403,96 @@ class ProcessPoolTest(parameterized.TestCase):
             TypeError, "`objective` must be .* got <function .*cannot pickle"
         ):
             pool(lambda x: lock, [1], self.fail)
-        with self.assertRaisesRegex(TypeError, r"`inputs\[1\]` must be"):
-            pool(objectives.square, [1, lock], self.fail)
+        with self.assertRaisesRegex(TypeError, r"`inputs\[0\]` must be"):
+            pool(objectives.square, [lock], self.fail)
+        self.assertEmpty(pool._workers)
+
+    def test_input_that_can_not_be_pickled_loses_no_result_before_it(self):
+        found = []
+        with ProcessPool() as pool:
+            with self.assertRaisesRegex(TypeError, r"`inputs\[1\]` must be"):
+                pool(
+                    objectives.square,
+                    [3, threading.Lock(), 4],
+                    lambda i, result: found.append((i, result.score)),
+                )
+        self.assertEqual(found, [(0, 9.0)])
+
+    @parameterized.parameters(1, 2, 3)
+    def test_input_is_taken_when_a_process_is_free_and_not_before(
+        self, workers
+    ):
+        events = []
+
+        def inputs():
+            for i in range(7):
+                events.append(i)
+                yield i
+
+        with ProcessPool(workers) as pool:
+            pool(
+                objectives.square, inputs(), lambda i, _: events.append("done")
+            )
+        self.assertEqual(events[:workers], [*range(workers)])
+        self.assertEqual(events.count("done"), 7)
+        for i in range(7):
+            taken = events.index(i)
+            free = workers - i + events[:taken].count("done")
+            self.assertGreater(free, 0)
+
+    def test_end_of_the_iteration_lets_the_others_finish(self):
+        found = []
+
+        def inputs():
+            yield 0.0
+            yield 0.3
+            while not found:
+                yield 0.0
+
+        with ProcessPool(2) as pool:
+            pool(objectives.sleep, inputs(), lambda *one: found.append(one))
+        indices, results = zip(*found, strict=True)
+        self.assertCountEqual(indices, range(len(found)))
+        self.assertEqual({one.failure for one in results}, {None})
+        self.assertIn(0.3, [one.score for one in results])
+
+    def test_iteration_that_has_ended_is_not_asked_again(self):
+        class Inputs:
+            num_ends = 0
+
+            def __iter__(self):
+                return self
+
+            def __next__(self):
+                self.num_ends += 1
+                if self.num_ends < 3:
+                    return 0.1 * self.num_ends
+                raise StopIteration
+
+        inputs = Inputs()
+        with ProcessPool(3) as pool:
+            results, _ = _results(pool, objectives.sleep, inputs)
+        self.assertLen(results, 2)
+        self.assertEqual(inputs.num_ends, 3)
+
+    def test_error_of_the_iteration_loses_no_result_known_by_then(self):
+        path = pathlib.Path(self.create_tempdir().full_path) / "evaluated"
+        found = []
+
+        def inputs():
+            yield str(path)
+            assert _wait_for(path.exists)
+            raise OSError("disk full")
+
+        pool = ProcessPool(2)
+        _results(pool, objectives.answer_slowly, [None])  # It has started.
+        with self.assertRaisesRegex(OSError, "disk full"):
+            pool(
+                objectives.answer_slowly,
+                inputs(),
+                lambda i, result: found.append((i, result.score)),
+            )
+        self.assertEqual(found, [(0, 7.0)])
         self.assertEmpty(pool._workers)
 
     def test_input_that_can_not_be_read_is_a_failure(self):

@@ -24,12 +24,14 @@ from tfvae.lso import (
     PriorSampling,
     Rank,
     ScoredData,
+    Stopping,
     reading,
 )
 from tfvae.lso.plan import Use
 from tfvae.lso.strategies import select_points
 
 ROOT = pathlib.Path(__file__).parents[2]
+FIRST = tiny.data(5).points[0]
 PLAN = Plan(budget=7, queries_per_round=3, num_best=4, num_random=6, seed=5)
 
 
@@ -284,7 +286,8 @@ class LoopTest(parameterized.TestCase):
 
     def test_what_can_not_be_read_is_a_failure(self):
         def read(means, seed):
-            if len(means) > 1 or means[0, 0] > 0.0:
+            is_datum = means[0, 0] == FIRST[0]
+            if len(means) > 1 or means[0, 0] > 0.0 and not is_datum:
                 raise ZeroDivisionError("no such thing")
             return list(means)
 
@@ -293,7 +296,7 @@ class LoopTest(parameterized.TestCase):
             return -1.0
 
         def from_json(content):
-            if content[2] > 0.0:
+            if content[2] > 0.0 and content[2] != float(FIRST[2]):
                 raise KeyError("lost")
             return np.asarray(content)
 
@@ -303,7 +306,7 @@ class LoopTest(parameterized.TestCase):
         with self._open(
             folder, task=task, plan=plan, strategy=PriorSampling()
         ) as optimizer:
-            optimizer.run()
+            optimizer.run(stopping=Stopping(failures_in_a_row=None))
             entries = optimizer.ledger.entries
         self.assertLen(entries, 30)
         self.assertEqual(
@@ -316,11 +319,16 @@ class LoopTest(parameterized.TestCase):
         )
 
     def test_run_goes_on_where_no_input_can_be_made_of_json(self):
-        task = tiny.task(from_json=lambda content: 1 / 0)
+        def from_json(content):
+            if content[0] != float(FIRST[0]):
+                raise ZeroDivisionError
+            return np.asarray(content)
+
+        task = tiny.task(from_json=from_json)
         with self._open(
             self.create_tempdir().full_path, task=task, strategy=PriorSampling()
         ) as optimizer:
-            optimizer.run()
+            optimizer.run(stopping=Stopping(failures_in_a_row=None))
             failures = {one.failure for one in optimizer.ledger.entries}
             self.assertEqual(optimizer.num_done, 7)
         (failure,) = failures
@@ -421,7 +429,10 @@ class LoopTest(parameterized.TestCase):
             ({"weighting": Rank(0.2)}, "weighting"),
             ({"plan": dataclasses.replace(PLAN, seed=1)}, "seed"),
             ({"task": tiny.task(name="other")}, "task"),
-            ({"task": tiny.task(data=lambda seed: tiny.data(9))}, "data_crc32"),
+            (
+                {"task": tiny.task(data=lambda seed: tiny.data(9))},
+                "they have changed since",
+            ),
         ):
             with self.assertRaisesRegex(ValueError, message):
                 self._open(folder, **change)
@@ -473,7 +484,9 @@ class LoopTest(parameterized.TestCase):
                 next(steps)
             path = optimizer.ledger.path
         path.write_bytes(b"")
-        with self.assertRaisesRegex(ValueError, "before 2, got 0.*shortened"):
+        with self.assertRaisesRegex(
+            ValueError, "beginning of round 0.*shortened"
+        ):
             self._open(folder, plan=plan)
 
     def test_cut_snapshots_are_made_again(self):
@@ -609,7 +622,7 @@ class LoopTest(parameterized.TestCase):
             header, *entries = [json.loads(line) for line in file]
         self.assertEqual(header["header"]["weighting"], repr(Rank(0.1)))
         self.assertEqual(header["header"]["budget"], 7)
-        self.assertLen(entries, 7)
+        self.assertLen([one for one in entries if "result" in one], 7)
 
 
 class PlanTest(absltest.TestCase):

@@ -19,7 +19,13 @@ from absl.testing import parameterized
 from tests.lso import tiny
 from tfvae import lso
 from tfvae.lso.tasks.base import Task
-from tfvae.runs import config, optimize, task_files, train
+from tfvae.runs import (
+    config,
+    optimization_figures,
+    optimize,
+    task_files,
+    train,
+)
 
 IDLE = lso.Retraining(first_epochs=0.0, epochs=0.0)
 TASK = """
@@ -48,7 +54,7 @@ class Case(tf.test.TestCase):
         path.write_text(text)
         return path
 
-    def optimize(self, run_dir=None, asked=None, **kwargs):
+    def optimize(self, run_dir=None, requests=None, **kwargs):
         """Optimises with a model that is not trained; returns the result."""
         begun = types.SimpleNamespace(model=tiny.model(), observations=None)
         parts = {"strategy": lso.PriorSampling(), "retraining": IDLE}
@@ -56,7 +62,7 @@ class Case(tf.test.TestCase):
             parts |= {"task": tiny.task(), "budget": 2}
         with mock.patch.object(optimize, "_trained", return_value=begun):
             return optimize.optimize(
-                run_dir or self.run_dir, asked, **(parts | kwargs)
+                run_dir or self.run_dir, requests, **(parts | kwargs)
             )
 
     def load(self, path, budget=1):
@@ -104,30 +110,6 @@ class PartsTest(Case, parameterized.TestCase):
         ):
             self.optimize(strategy=lso.ThompsonSampling())
         self.assertFalse(self.run_dir.exists())
-
-    @parameterized.parameters(
-        (
-            "0=1.5",
-            "`--tell` must refer to a query that --ask has printed, got "
-            "query 0",
-        ),
-        ("0", "`--tell` must be NUMBER=SCORE or NUMBER=failed, got '0'"),
-    )
-    def test_nothing_is_trained_for_what_nobody_asked(self, told, message):
-        with self.assertRaisesRegex(ValueError, message):
-            self.optimize(asked=optimize.Asked(True, [told]))
-        self.assertFalse(self.run_dir.exists())
-
-    def test_nothing_is_recorded_if_one_of_several_is_no_score(self):
-        aside = io.StringIO()
-        with contextlib.redirect_stdout(aside):
-            self.optimize(asked=optimize.Asked(True, []))
-        self.assertLen(aside.getvalue().splitlines(), 2)
-        with self.assertRaisesRegex(ValueError, "got '1=x'"):
-            self.optimize(asked=optimize.Asked(False, ["0=1.5", "1=x"]))
-        result = self.optimize(asked=optimize.Asked(False, ["0=1.5"]))
-        self.assertEqual(result["num_queries"], 1)
-        self.assertEqual(result["top"]["1"], 1.5)
 
 
 class ResultTest(Case):
@@ -183,7 +165,9 @@ class MixtureTest(parameterized.TestCase):
 class OwnTaskTest(Case, parameterized.TestCase):
     def setUp(self):
         super().setUp()
-        self.enter_context(mock.patch.object(optimize, "write_run_figures"))
+        self.enter_context(
+            mock.patch.object(optimization_figures, "write_run_figures")
+        )
 
     def test_file_needs_the_name_of_a_python_file(self):
         path = self.write(TASK, "my_task.txt")
@@ -273,8 +257,8 @@ def data(seed):
         # A run that is killed between its training and its first query.
         with contextlib.redirect_stdout(aside):
             optimize.optimize("other", warm_start="run/model")
-        (_, first), (_, second) = (
-            lso.read_ledger(f"{folder}/ledger.jsonl")
+        first, second = (
+            lso.read_ledger(f"{folder}/ledger.jsonl").entries
             for folder in ("run", "other")
         )
         self.assertEqual(
@@ -313,9 +297,7 @@ def data(seed):
         logger = task_files.__name__
         path = self.write(TASK)
         self.load(path)
-        asked = optimize.Asked(True, [])
-        with contextlib.redirect_stdout(io.StringIO()):
-            self.optimize(asked=asked)
+        self.optimize(requests=optimize.Requests(io.StringIO()))
         with self.assertNoLogs(logger):
             self.load(self.write(TASK + "# No score is of the old one.\n"))
             self.optimize()

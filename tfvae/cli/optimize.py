@@ -273,6 +273,7 @@ def main(values: flags.FlagValues, answers: TextIO | None = None) -> None:
       values: Its flags.
       answers: Where `--ask` prints queries to.
     """
+    from tfvae.lso.stopping import Stopping
     from tfvae.runs import optimize
 
     optimize.load(
@@ -283,14 +284,16 @@ def main(values: flags.FlagValues, answers: TextIO | None = None) -> None:
         run_dir=values.run_dir,
     )
     requests = optimize.Requests(
-        answers=answers,
-        count=None if values.ask is None else _count(values),
-        added=[os.path.abspath(path) for path in values.add],
-        retries_failed=values.retry_failed,
-        target=values.target,
-        patience=values.patience,
-        seconds=_seconds("time_limit", values),
-        max_failures=values.max_failures or 5,
+        answers,
+        None if values.ask is None else _count(values),
+        [os.path.abspath(path) for path in values.add],
+        values.retry_failed,
+        Stopping(
+            values.target,
+            values.patience,
+            _seconds("time_limit", values),
+            values.max_failures or 5,
+        ),
     )
     optimize.optimize(os.path.abspath(values.run_dir), requests)
 

@@ -3,40 +3,51 @@
 from . import (
     acquisition,
     candidates,
+    choosing,
     collapsed_bound,
     collection,
     curves,
     evaluation,
     evaluation_worker,
     evolutionary,
+    feasibility,
     gaussian_fit,
     header,
     improvement,
+    known_points,
     latent_space,
     ledger,
     loop,
-    pending,
     plan,
     proposing,
     reading,
+    records,
     retraining,
     round_retrainer,
     round_table,
     scoring,
     search,
     snapshots,
+    stopping,
     strategies,
+    surrogate_state,
     surrogates,
+    tables,
     tasks,
+    telling,
+    warping,
     weighting,
 )
 from .acquisition import ExpectedImprovement, ThompsonSampling
 from .evaluation import InProcess, ProcessPool
+from .evaluation_worker import Score
 from .evolutionary import EvolutionaryExpectedImprovement
-from .ledger import Entry, Ledger, read_ledger
+from .ledger import Ledger, read_ledger
 from .loop import LatentSpaceOptimizer
 from .plan import Plan
+from .records import Addition, Entry, Query
 from .retraining import Retraining
+from .stopping import Stopping
 from .strategies import (
     AggregateSampling,
     Mixture,
@@ -44,43 +55,54 @@ from .strategies import (
     PriorSampling,
 )
 from .surrogates import EnsembleRegressor, SparseGaussianProcess
+from .tables import read_table
 from .tasks.base import ScoredData, Task
 from .tasks.expressions import expressions
 from .tasks.molecules import molecules
 from .tasks.shapes import shapes
+from .warping import RankGaussian, YeoJohnson
 from .weighting import FB, RWR, CemPi, DbAS, Rank, Unweighted
 
 __all__ = [
     "acquisition",
     "candidates",
+    "choosing",
     "collapsed_bound",
     "collection",
     "curves",
     "evaluation",
     "evaluation_worker",
     "evolutionary",
+    "feasibility",
     "gaussian_fit",
     "header",
     "improvement",
+    "known_points",
     "latent_space",
     "ledger",
     "loop",
-    "pending",
     "plan",
     "proposing",
     "reading",
+    "records",
     "retraining",
     "round_retrainer",
     "round_table",
     "scoring",
     "search",
     "snapshots",
+    "stopping",
     "strategies",
+    "surrogate_state",
     "surrogates",
+    "tables",
     "tasks",
+    "telling",
+    "warping",
     "weighting",
     "FB",
     "RWR",
+    "Addition",
     "AggregateSampling",
     "CemPi",
     "DbAS",
@@ -96,15 +118,21 @@ __all__ = [
     "Plan",
     "PriorSampling",
     "ProcessPool",
+    "Query",
     "Rank",
+    "RankGaussian",
     "Retraining",
+    "Score",
     "ScoredData",
     "SparseGaussianProcess",
+    "Stopping",
     "Task",
     "ThompsonSampling",
     "Unweighted",
+    "YeoJohnson",
     "expressions",
     "molecules",
     "read_ledger",
+    "read_table",
     "shapes",
 ]

@@ -14,6 +14,7 @@ import tensorflow as tf
 from tfvae import typed_gin
 from tfvae.lso import search
 from tfvae.lso.candidates import (
+    batch_of,
     best_points,
     binary_candidates,
     box_candidates,
@@ -21,13 +22,20 @@ from tfvae.lso.candidates import (
 from tfvae.lso.evolutionary import (
     EvolutionaryExpectedImprovement as EvolutionaryExpectedImprovement,
 )
+from tfvae.lso.improvement import (
+    constrained_log_improvement,
+)
 from tfvae.lso.improvement import expected_improvement as expected_improvement
-from tfvae.lso.improvement import log_expected_improvement
+from tfvae.lso.improvement import (
+    log_expected_improvement as log_expected_improvement,
+)
 from tfvae.lso.search import Box
 from tfvae.lso.strategies import AggregateSampling as AggregateSampling
 from tfvae.lso.strategies import (
     Context,
+    LogFeasibility,
     check_quantile,
+    feasible_of,
     fitted,
     incumbent_of,
     seeds_of,
@@ -43,12 +51,15 @@ from tfvae.lso.surrogates import Surrogate
 
 @tf.function(reduce_retracing=True)
 def _values_and_gradients(
-    surrogate: Surrogate, latents: tf.Tensor, incumbent: tf.Tensor
+    surrogate: Surrogate,
+    log_feasibility: LogFeasibility | None,
+    latents: tf.Tensor,
+    incumbent: tf.Tensor | None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     with tf.GradientTape() as tape:
         tape.watch(latents)
-        values = log_expected_improvement(
-            *surrogate.predict(latents), incumbent
+        values = constrained_log_improvement(
+            surrogate, latents, incumbent, log_feasibility
         )
     return values, tape.gradient(values, latents)
 
@@ -68,9 +79,11 @@ class ExpectedImprovement:
     Bayesian optimization").
 
     Attributes:
-      incumbent_quantile: Quantile of the scores that serves as the incumbent.
-        The published value is 0.9, as higher ones left no gradients; None for
-        the best score.
+      incumbent_quantile: Quantile of the scores that serves as the incumbent;
+        None for the best score. The published value is 0.9, as higher ones left
+        no gradients, which the logarithm does not need; its improvement does
+        not vanish where a good score is known already, so that queries repeat
+        it.
       num_starts: Number of starts of the search.
       batch_size: Queries between two fits of the surrogate.
       best_share: Fraction of the points that count as the best.
@@ -87,7 +100,7 @@ class ExpectedImprovement:
       num_candidates: Candidates for a batch besides the maxima found.
     """
 
-    incumbent_quantile: float | None = 0.9
+    incumbent_quantile: float | None = None
     num_starts: int = 20
     batch_size: int = 1
     best_share: float = 0.2
@@ -134,14 +147,14 @@ class ExpectedImprovement:
     def propose(
         self, context: Context, num_queries: int, seed: int
     ) -> np.ndarray:
-        surrogate = fitted(context, self)
+        surrogate = fitted(context)
         if context.space.is_binary:
             raise ValueError(
                 "`ExpectedImprovement` must have a model with continuous "
                 "latents, got binary ones; use EvolutionaryExpectedImprovement"
             )
         start_seed, search_seed, batch_seed = seeds_of(seed, 3)
-        incumbent = incumbent_of(context.scores, self.incumbent_quantile)
+        incumbent = incumbent_of(context, self.incumbent_quantile)
         found = self._search(
             surrogate, context, incumbent, start_seed, search_seed
         )
@@ -155,7 +168,7 @@ class ExpectedImprovement:
         self,
         surrogate: Surrogate,
         context: Context,
-        incumbent: float,
+        incumbent: float | None,
         start_seed: int,
         search_seed: int,
     ) -> search.Maxima:
@@ -164,8 +177,8 @@ class ExpectedImprovement:
             # Differential evolution needs a population of at least five.
             starts = self.starts(context, max(self.num_starts, 5), start_seed)
             return search.differential_evolution(
-                lambda points: log_expected_improvement(
-                    *surrogate.predict(points), incumbent
+                lambda points: constrained_log_improvement(
+                    surrogate, points, incumbent, context.log_feasibility
                 ).numpy(),
                 starts,
                 box,
@@ -176,11 +189,15 @@ class ExpectedImprovement:
         def function(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             values, gradients = _values_and_gradients(
                 surrogate,
+                context.log_feasibility,
                 tf.constant(points),
-                tf.constant(incumbent, "float64"),
+                level,
             )
             return values.numpy(), gradients.numpy()
 
+        level = None
+        if incumbent is not None:
+            level = tf.constant(incumbent, tf.float64)
         starts = self.starts(context, self.num_starts, start_seed)
         if self.stops_early:
             order = np.random.default_rng(search_seed).permutation(len(starts))
@@ -195,7 +212,7 @@ class ExpectedImprovement:
         self,
         surrogate: Surrogate,
         context: Context,
-        incumbent: float,
+        incumbent: float | None,
         found: search.Maxima,
         num_queries: int,
         seed: int,
@@ -213,10 +230,15 @@ class ExpectedImprovement:
             ]
         )
         candidates = candidates[search.distinct_rows(candidates)]
-        draws = surrogate.sample(candidates, self.num_draws, draw_seed)
         # The maximum comes first, here and among the distinct candidates.
-        chosen = search.greedy_batch(draws, incumbent, num_queries, first=0)
-        return candidates[chosen]
+        return batch_of(
+            context,
+            candidates,
+            incumbent,
+            num_queries,
+            self.num_draws,
+            draw_seed,
+        )
 
 
 @typed_gin.register
@@ -265,7 +287,7 @@ class ThompsonSampling:
     def propose(
         self, context: Context, num_queries: int, seed: int
     ) -> np.ndarray:
-        surrogate = fitted(context, self)
+        surrogate = fitted(context)
         candidate_seed, draw_seed = seeds_of(seed, 2)
         best = best_points(context, self.best_share)
         if context.space.is_binary:
@@ -287,9 +309,32 @@ class ThompsonSampling:
             )
         candidates = candidates[search.distinct_rows(candidates)]
         count = min(num_queries, len(candidates))
-        chosen: list[int] = []
-        for draw in surrogate.sample(candidates, count, draw_seed):
-            draw = np.array(draw)
-            draw[chosen] = -np.inf
-            chosen.append(int(np.argmax(draw)))
+        draws = surrogate.sample(candidates, count, draw_seed)
+        chosen = _maxima(context, candidates, draws, draw_seed)
         return candidates[chosen]
+
+
+def _maxima(
+    context: Context, candidates: np.ndarray, draws: np.ndarray, seed: int
+) -> np.ndarray:
+    """Returns the indices of the maxima of draws, distinct.
+
+    The constraints of a draw hold where their probability exceeds a uniform
+    number, one for each draw. Where they hold nowhere, or no point is feasible
+    yet, the most probably feasible candidate is taken.
+    """
+    holds = np.ones(np.shape(draws), bool)
+    log_probs = np.zeros(len(candidates))
+    if context.log_feasibility is not None:
+        log_probs = np.asarray(context.log_feasibility(candidates))
+        levels = np.random.default_rng(seed).random((len(draws), 1))
+        holds = (log_probs >= np.log(levels)) & feasible_of(context).any()
+    chosen: list[int] = []
+    is_taken = np.zeros(len(candidates), bool)
+    for draw, hold in zip(draws, holds, strict=True):
+        merits = np.where(hold, draw, log_probs)
+        # The first of equal ones.
+        best = int(np.lexsort([-merits, ~hold, is_taken])[0])
+        chosen.append(best)
+        is_taken[best] = True
+    return np.array(chosen, np.int64)

@@ -5,15 +5,29 @@ from __future__ import annotations
 
 import numpy as np
 
+from tfvae.lso import search
 from tfvae.lso.search import Box
-from tfvae.lso.strategies import Context
+from tfvae.lso.strategies import Context, feasible_of, fitted, merits_of
 
 
 def best_points(context: Context, share: float) -> np.ndarray:
-    """Returns the latents of the best fraction of the points, best first."""
-    order = np.argsort(-np.asarray(context.scores), kind="stable")
-    count = max(1, int(np.ceil(share * len(order))))
-    return np.asarray(context.latents, np.float32)[order[:count]]
+    """Returns the latents of the best fraction of the points, best first.
+
+    They are feasible. Where no point is, the best ones are those whose
+    constraints most probably hold.
+    """
+    latents = np.asarray(context.latents, np.float32)
+    feasible = feasible_of(context)
+    if feasible.any():
+        merits = np.where(feasible, merits_of(context), -np.inf)
+    elif context.log_feasibility is not None:
+        merits = np.asarray(context.log_feasibility(latents))
+        feasible = ~feasible
+    else:
+        merits, feasible = merits_of(context), ~feasible
+    order = np.argsort(-merits, kind="stable")
+    count = max(1, int(np.ceil(share * feasible.sum())))
+    return latents[order[:count]]
 
 
 def box_candidates(
@@ -72,3 +86,37 @@ def binary_candidates(
     flips = rng.random(base.shape) < rate
     states = np.concatenate([prior, np.where(flips, 1.0 - base, base)])
     return states.astype(np.float32)
+
+
+def batch_of(
+    context: Context,
+    candidates: np.ndarray,
+    incumbent: float | None,
+    count: int,
+    num_draws: int,
+    seed: int,
+) -> np.ndarray:
+    """Chooses a batch of candidates by joint expected improvement.
+
+    Args:
+      context: Its surrogate is drawn from; improvements count by the
+        probability that constraints hold.
+      candidates: `[C, M]`, the first of which is the first of the batch.
+      incumbent: The score to improve on; None to choose by the probability
+        that constraints hold alone.
+      count: Size of the batch, at most C.
+      num_draws: Joint draws of the surrogate.
+      seed: Seed of the draws.
+
+    Returns:
+      `[count, M]`, distinct rows of `candidates`.
+    """
+    log_probs = np.zeros(len(candidates))
+    if context.log_feasibility is not None:
+        log_probs = np.asarray(context.log_feasibility(candidates))
+    if incumbent is None:
+        order = 1 + np.argsort(-log_probs[1:], kind="stable")
+        return candidates[[0, *order[: count - 1]]]
+    draws = fitted(context).sample(candidates, num_draws, seed)
+    chosen = search.greedy_batch(draws, incumbent, count, 0, np.exp(log_probs))
+    return candidates[chosen]

@@ -3,32 +3,56 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tfvae.lso.ledger import Entry
-from tfvae.lso.reading import as_json, from_json
+from tfvae.lso.reading import as_json, as_points, from_json
+from tfvae.lso.records import (
+    Addition,
+    Amendment,
+    Entry,
+    Measurement,
+    Record,
+    Round,
+    Withdrawal,
+)
 from tfvae.lso.tasks.base import ScoredData, Task
 
 if TYPE_CHECKING:
     from tfvae.lso.weighting import Weighting
 
 
+class _Item(NamedTuple):
+    """A result that becomes a data point."""
+
+    source: Hashable
+    score: float
+    """Larger is better."""
+    entry: Entry | Addition
+
+
 class Collection:
     """Data points and their scores, larger is better.
 
-    Rows are never moved or removed, as models may store values for each of
-    them: points that a weighting drops remain, with a weight of 0.
+    It follows the records of a ledger: results are `fresh` until a round
+    begins, and data points from then on, whose scores amendments change. Rows
+    are never moved or removed, as models may store values for each of them:
+    points that a weighting drops, or whose results are withdrawn, remain with a
+    weight of 0.
 
     Attributes:
       points: `[N, D]` float32.
       scores: `[N]` float64, larger is better.
       is_kept: `[N]` bool, False for dropped points.
+      constraints: Constraint values `[N]` by name, NaN where unknown.
       invalid_score: The score that an input without a score counts as, larger
         is better.
+      fresh: Results that are no data points yet, by the number of the query.
+      fresh_additions: Additions that are no data points yet.
       keys: Keys of the inputs of the initial data, if the task has them, and,
         if the task does not keep duplicates, of the added points.
     """
@@ -37,24 +61,21 @@ class Collection:
         """Starts with the initial data of a task.
 
         Args:
-          task: The task.
+          task: The task, as `resolved` returns it.
           data: Its initial data.
 
         Raises:
-          TypeError: If `data` is not `ScoredData`.
           ValueError: If `data` lack the inputs that are needed to detect
             duplicates, or an invalid decode would score better than the best
             of them.
         """
-        if not isinstance(data, ScoredData):
-            raise TypeError(
-                f"`data` of task {task.name} must return ScoredData, got "
-                f"{type(data).__name__}"
-            )
         self._task = task
         self.points = data.points
         self.scores = task.sign * data.scores
         self.is_kept = np.ones(len(data.points), bool)
+        self.constraints = {
+            name: np.array(values) for name, values in data.constraints.items()
+        }
         self.invalid_score = float(self.scores.min())
         if task.invalid_score is not None:
             self.invalid_score = task.sign * task.invalid_score
@@ -70,7 +91,16 @@ class Collection:
                 "`inputs` must be given with data whose duplicates are not "
                 "kept, got None"
             )
-        self.keys = {self.key(as_json(task, one)) for one in inputs or ()}
+        self.fresh: dict[int, Entry] = {}
+        self.fresh_additions: list[Addition] = []
+        self._num_added = 0
+        self._rows: dict[Hashable, int] = {}
+        self._known: dict[bytes, dict[Hashable, float | None]] = {}
+        self.keys: set[str] = set()
+        for i, one in enumerate(inputs or ()):
+            key = self.key(as_json(task, one))
+            self.keys.add(key)
+            self._known[_digest(key)] = {("data", i): float(self.scores[i])}
 
     @staticmethod
     def key(one_input: Any) -> str:
@@ -82,6 +112,14 @@ class Collection:
         """The number of points that have not been dropped."""
         return int(self.is_kept.sum())
 
+    @property
+    def is_feasible(self) -> np.ndarray:
+        """Which points satisfy all constraints that are known, `[N]` bool."""
+        feasible = np.ones(len(self.scores), bool)
+        for values in self.constraints.values():
+            feasible &= ~(values > 0.0)
+        return feasible
+
     def score_of(self, entry: Entry) -> float:
         """Returns the score of an entry of the ledger, larger is better."""
         if entry.score is None:
@@ -89,44 +127,165 @@ class Collection:
         return self._task.sign * entry.score
 
     def weights(self, weighting: Weighting) -> np.ndarray:
-        """Returns the weights of all rows, `[N]`, sum 1."""
-        weights = np.zeros(len(self.scores))
-        weights[self.is_kept] = weighting(self.scores[self.is_kept])
+        """Returns the weights of all rows, `[N]`, sum 1.
+
+        Points that violate a constraint count as no better than the median.
+        """
+        scores, feasible = self.scores, self.is_feasible
+        if not feasible.all():
+            median = np.median(scores[self.is_kept])
+            scores = np.where(feasible, scores, np.minimum(scores, median))
+        weights = np.zeros(len(scores))
+        weights[self.is_kept] = weighting(scores[self.is_kept])
         return weights
 
-    def add(self, entries: Sequence[Entry], weighting: Weighting) -> None:
-        """Adds the queries of a round that have scores.
+    # Known inputs.
+
+    def is_known(self, key: str) -> bool:
+        """Whether the input of a key has been evaluated, or is among data."""
+        return _digest(key) in self._known
+
+    def known_score(self, key: str) -> float | None:
+        """Returns the mean known score of an input, larger is better, or None.
 
         Args:
-          entries: Entries of one round, in the order of their numbers.
-          weighting: Decides which are added, and how many of the oldest points
-            are dropped.
+          key: The key of the input.
         """
-        found = [entry for entry in entries if entry.score is not None]
-        if not self._task.keep_duplicates:
-            found = [entry for entry in found if self._is_new(entry)]
-        if not found:
+        found = self._known.get(_digest(key), {})
+        scores = [one for one in found.values() if one is not None]
+        if len({*scores}) < 2:  # Exact where all are the same.
+            return scores[0] if scores else None
+        return float(np.mean(scores))
+
+    def _note(self, source: Hashable, one_input: Any, score: Any) -> None:
+        if one_input is not None:
+            digest = _digest(self.key(one_input))
+            self._known.setdefault(digest, {})[source] = score
+
+    def _forget(self, source: Hashable, one_input: Any) -> None:
+        digest = _digest(self.key(one_input))
+        self._known.get(digest, {}).pop(source, None)
+        if not self._known.get(digest, True):
+            del self._known[digest]
+
+    # Records.
+
+    def follow(
+        self, record: Record, entry: Entry | None, weighting: Weighting
+    ) -> None:
+        """Does what a record of the ledger says.
+
+        Args:
+          record: The next record.
+          entry: The entry of its query, see `Records.sequence`.
+          weighting: Decides which results become data points at the beginning
+            of a round, and how many of the oldest points are dropped.
+        """
+        match record:
+            case Measurement(number) | Amendment(number):
+                assert entry is not None
+                score = None if entry.score is None else self.score_of(entry)
+                self._note(number, entry.input, score)
+                self._set(entry)
+            case Withdrawal(number):
+                assert entry is not None
+                self._forget(number, entry.input)
+                self.fresh.pop(number, None)
+                self._drop(number)
+            case Addition():
+                self._num_added += 1
+                source = ("added", self._num_added)
+                score = self._task.sign * record.score
+                self._note(source, record.input, score)
+                self.fresh_additions.append(record)
+            case Round():
+                self._begin(weighting)
+
+    def _set(self, entry: Entry) -> None:
+        row = self._rows.get(entry.query)
+        if row is None:
+            self.fresh[entry.query] = entry
+        elif entry.score is None:
+            self._drop(entry.query)
+            self.fresh[entry.query] = entry
+        else:
+            self.scores[row] = self.score_of(entry)
+            self._set_constraints(row, entry.constraints)
+
+    def _drop(self, source: Hashable) -> None:
+        row = self._rows.pop(source, None)
+        if row is not None:
+            self.is_kept[row] = False
+
+    def _set_constraints(
+        self, row: int, constraints: dict[str, float] | None
+    ) -> None:
+        for name, value in (constraints or {}).items():
+            if name not in self.constraints:
+                self.constraints[name] = np.full(len(self.scores), np.nan)
+            self.constraints[name][row] = value
+
+    def _begin(self, weighting: Weighting) -> None:
+        """Makes data points of the fresh results that have scores."""
+        task = self._task
+        entries = [self.fresh[number] for number in sorted(self.fresh)]
+        items = [
+            _Item(one.query, self.score_of(one), one)
+            for one in entries
+            if one.score is not None
+        ]
+        items += [
+            _Item(("row", len(self.scores), i), task.sign * one.score, one)
+            for i, one in enumerate(self.fresh_additions)
+        ]
+        # What failed stays known, and may be amended.
+        self.fresh, self.fresh_additions = {}, []
+        if not task.keep_duplicates:
+            items = [one for one in items if self._is_new(one.entry.input)]
+        if not items:
             return
-        scores = np.array([self.score_of(entry) for entry in found])
+        scores = np.array([one.score for one in items])
         kept, num_dropped = weighting.retain(self.num_kept, scores)
         oldest = np.flatnonzero(self.is_kept)[:num_dropped]
         self.is_kept[oldest] = False
         if not len(kept):
             return
-        inputs = [from_json(self._task, found[i].input) for i in kept]
-        rows = np.asarray(self._task.write(inputs), np.float32)
-        if rows.shape != (len(inputs), self.points.shape[1]):
-            raise ValueError(
-                f"`write` of task {self._task.name} must return shape "
-                f"{(len(inputs), self.points.shape[1])}, got {rows.shape}"
-            )
-        self.points = np.concatenate([self.points, rows])
-        self.scores = np.concatenate([self.scores, scores[kept]])
-        self.is_kept = np.concatenate([self.is_kept, np.ones(len(kept), bool)])
+        self._append([items[i] for i in kept])
 
-    def _is_new(self, entry: Entry) -> bool:
-        key = self.key(entry.input)
+    def _append(self, items: Sequence[_Item]) -> None:
+        first, count = len(self.scores), len(items)
+        rows = np.empty((count, self.points.shape[1]), np.float32)
+        written = [
+            i
+            for i, item in enumerate(items)
+            if getattr(item.entry, "point", None) is None
+        ]
+        inputs = [from_json(self._task, items[i].entry.input) for i in written]
+        if inputs:
+            rows[written] = as_points(self._task, inputs, rows.shape[1])
+        for i, item in enumerate(items):
+            if i not in written and isinstance(item.entry, Addition):
+                rows[i] = np.array(item.entry.point, np.float32)
+        self.points = np.concatenate([self.points, rows])
+        scores = [one.score for one in items]
+        self.scores = np.concatenate([self.scores, scores])
+        self.is_kept = np.concatenate([self.is_kept, np.ones(count, bool)])
+        for name, values in self.constraints.items():
+            unknown = np.full(count, np.nan)
+            self.constraints[name] = np.concatenate([values, unknown])
+        for row, one in enumerate(items, first):
+            self._rows[one.source] = row
+            self._set_constraints(row, one.entry.constraints)
+
+    def _is_new(self, one_input: Any) -> bool:
+        if one_input is None:  # An addition that has a point alone.
+            return True
+        key = self.key(one_input)
         if key in self.keys:
             return False
         self.keys.add(key)
         return True
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.blake2b(key.encode(), digest_size=16).digest()

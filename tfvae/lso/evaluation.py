@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluators of objectives: in this process, or in a pool of processes.
 
-An evaluator is called with an objective, its inputs and a callback `done`,
-which it calls with the index of each input and its `Result` as soon as that is
-known.
+An evaluator is called with an objective, an iterator of inputs and a callback
+`done`, which it calls with the index of each input and its `Result` as soon as
+that is known. It takes the next input when it can evaluate it, not before: who
+ends the iteration starts no further evaluation, while those under way are
+finished and recorded.
 """
 
 from __future__ import annotations
 
 import base64
-import collections
 import contextlib
 import math
 import os
@@ -18,7 +19,7 @@ import sysconfig
 import time
 import types
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import cloudpickle
@@ -27,6 +28,7 @@ from tfvae import processes, typed_gin
 from tfvae.lso import evaluation_worker
 from tfvae.lso.evaluation_worker import (
     Result,
+    Score,
     checked_score,
     evaluate_one,
     one_line,
@@ -37,6 +39,7 @@ __all__ = [
     "InProcess",
     "ProcessPool",
     "Result",
+    "Score",
     "checked_score",
     "evaluate_one",
     "one_line",
@@ -60,9 +63,22 @@ class Evaluator(Protocol):
     """Protocol of evaluators; any failure of an objective is a `Result`."""
 
     def __call__(
-        self, objective: Objective, inputs: Sequence[Any], done: Done
+        self, objective: Objective, inputs: Iterable[Any], done: Done
     ) -> None:
-        """Calls `done(i, result)` for each of `inputs` once it is evaluated."""
+        """Evaluates inputs until there are no more.
+
+        Args:
+          objective: Evaluates an input.
+          inputs: The inputs. The next one is taken as soon as it can be
+            evaluated: while others are, if evaluations run in parallel.
+          done: Called with the position of an input in the iteration and its
+            result, from the thread of the caller.
+
+        Raises:
+          Exception: What `inputs` or `done` raises, after `done` has been
+            called with the results that are known by then. Evaluations under
+            way are aborted, as by a keyboard interrupt.
+        """
 
 
 @typed_gin.register
@@ -70,7 +86,7 @@ class InProcess:
     """Evaluates inputs one after the other, in this process."""
 
     def __call__(
-        self, objective: Objective, inputs: Sequence[Any], done: Done
+        self, objective: Objective, inputs: Iterable[Any], done: Done
     ) -> None:
         for i, one_input in enumerate(inputs):
             result = evaluate_one(objective, one_input)
@@ -271,20 +287,19 @@ class ProcessPool:
         self._finalizer = weakref.finalize(self, _end_all, self._workers)
 
     def __call__(
-        self, objective: Objective, inputs: Sequence[Any], done: Done
+        self, objective: Objective, inputs: Iterable[Any], done: Done
     ) -> None:
         loaded = _Loaded(
             _pickled("objective", objective),
             [os.path.abspath(folder) for folder in sys.path],
             _modules_not_found(),
         )
-        waiting = collections.deque(
+        waiting = (
             (i, _pickled(f"inputs[{i}]", one_input))
             for i, one_input in enumerate(inputs)
         )
         try:
-            while waiting or any(self._busy()):
-                self._hand_out(loaded, waiting)
+            while self._hand_out(loaded, waiting):
                 self._wait()
                 # So that an interrupt does not lose a result.
                 with processes.interrupts_held():
@@ -313,19 +328,29 @@ class ProcessPool:
         return [one for one in self._workers if one.index is not None]
 
     def _hand_out(
-        self, loaded: _Loaded, waiting: collections.deque[tuple[int, str]]
-    ) -> None:
-        """Sends inputs to idle processes, and starts new ones if needed."""
+        self, loaded: _Loaded, waiting: Iterator[tuple[int, str]]
+    ) -> bool:
+        """Sends an input to each process that is idle or may be started.
+
+        Returns:
+          Whether any process is busy; if not, there are no more inputs.
+        """
+        while len(self._busy()) < self.workers:
+            found = next(waiting, None)
+            if found is None:
+                break
+            # Afterwards, as some may end while the iteration takes its time.
+            self._idle_worker().give(*found, loaded)
+        return bool(self._busy())
+
+    def _idle_worker(self) -> _Worker:
+        """Returns a process that is idle, a new one if there is none."""
         self._remove_ended()
-        idle = [one for one in self._workers if one.index is None]
-        num_new = min(
-            self.workers - len(self._workers), len(waiting) - len(idle)
-        )
-        for _ in range(num_new):
-            self._workers.append(_Worker())
-            idle.append(self._workers[-1])
-        for worker in idle[: len(waiting)]:
-            worker.give(*waiting.popleft(), loaded)
+        for worker in self._workers:
+            if worker.index is None:
+                return worker
+        self._workers.append(_Worker())
+        return self._workers[-1]
 
     def _remove_ended(self) -> None:
         """Removes processes that have ended while idle."""

@@ -26,6 +26,20 @@ _MAX_CHARACTERS = 500
 _MAX_SIZE = 1e100
 
 
+class Score(NamedTuple):
+    """What an objective with constraints returns.
+
+    Example:
+      `Score(yield_percent, constraints={"pressure": pressure_bar - 5.0})`
+    """
+
+    value: Any
+    """The number to optimise; None where a violated constraint is the reason
+    that there is none."""
+    constraints: Mapping[str, Any] | None = None
+    """Numbers by the names of the constraints, each satisfied if at most 0."""
+
+
 class Result(NamedTuple):
     """The result of an evaluation."""
 
@@ -35,6 +49,8 @@ class Result(NamedTuple):
     """Reason for a missing score, in one line; None if there is a score."""
     seconds: float
     """Duration of the evaluation."""
+    constraints: dict[str, float] | None = None
+    """Of the `Score`, each satisfied if at most 0; None if there are none."""
 
 
 def evaluate_one(objective: Callable[[Any], Any], one_input: Any) -> Result:
@@ -44,10 +60,56 @@ def evaluate_one(objective: Callable[[Any], Any], one_input: Any) -> Result:
     """
     start = time.perf_counter()
     try:
-        score = checked_score(objective(one_input), "the objective must return")
+        result = _checked(objective(one_input))
     except (Exception, SystemExit) as error:
-        return Result(None, one_line(error), time.perf_counter() - start)
-    return Result(score, None, time.perf_counter() - start)
+        result = Result(None, one_line(error), 0.0)
+    return result._replace(seconds=time.perf_counter() - start)
+
+
+def _checked(returned: Any) -> Result:
+    """Returns the result of what an objective has returned, after 0 seconds.
+
+    Raises:
+      TypeError: If it is neither a number nor a `Score` of numbers.
+      ValueError: If a number is not finite, or of more than 1e100 in size, or
+        the value is missing although no constraint is violated.
+    """
+    who = "the objective must return"
+    if not isinstance(returned, Score):
+        return Result(checked_score(returned, who), None, 0.0)
+    constraints = _checked_constraints(returned.constraints)
+    if returned.value is not None:
+        value = checked_score(returned.value, f"{who} a `Score` whose value is")
+        return Result(value, None, 0.0, constraints or None)
+    violated = [name for name, value in constraints.items() if value > 0.0]
+    if not violated:
+        raise ValueError(
+            f"{who} a `Score` with a value, or with a constraint above 0, got "
+            f"{_shown(returned)}"
+        )
+    failure = f"no value, as it violates {', '.join(violated)}"
+    return Result(None, failure[:_MAX_CHARACTERS], 0.0, constraints)
+
+
+def _checked_constraints(constraints: Any) -> dict[str, float]:
+    """Returns the constraints of a `Score` as floats."""
+    who = "the objective must return a `Score` whose"
+    if constraints is None:
+        return {}
+    if not isinstance(constraints, Mapping):
+        raise TypeError(
+            f"{who} constraints are a dictionary of numbers, got "
+            f"{_shown(constraints)}"
+        )
+    for name in constraints:
+        if not isinstance(name, str):
+            raise TypeError(
+                f"{who} constraints have texts as names, got {_shown(name)}"
+            )
+    return {
+        str(name): checked_score(value, f"{who} constraint {name!r} is")
+        for name, value in constraints.items()
+    }
 
 
 def one_line(error: BaseException) -> str:
@@ -168,17 +230,25 @@ def _answers(
             yield _evaluate(objective, request["input"])._asdict()
 
 
-def _main() -> None:
-    # Loaded by its path, as importing it would import the whole package.
-    path = pathlib.Path(__file__).parents[1] / "processes.py"
-    specification = importlib.util.spec_from_file_location("processes", path)
+def _loaded(name: str, path: pathlib.Path) -> Any:
+    """Returns a module loaded by its path, without the packages around it."""
+    specification = importlib.util.spec_from_file_location(name, path)
     assert specification is not None and specification.loader is not None
-    processes = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(processes)
-    requests = processes.Requests()
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def main() -> None:
+    """Answers the requests of the parent until there are no more."""
+    path = pathlib.Path(__file__).parents[1] / "processes.py"
+    requests = _loaded("processes", path).Requests()
     for answer in _answers(iter(requests)):
         requests.answer(answer)
 
 
 if __name__ == "__main__":
-    _main()
+    # By the name that objectives import `Score` from.
+    _NAME = "tfvae.lso.evaluation_worker"
+    sys.modules[_NAME] = _loaded(_NAME, pathlib.Path(__file__))
+    sys.modules[_NAME].main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -12,10 +13,11 @@ from scipy import special
 
 from tfvae import typed_gin
 from tfvae.lso import search
-from tfvae.lso.candidates import best_points
-from tfvae.lso.improvement import log_expected_improvement
+from tfvae.lso.candidates import batch_of, best_points
+from tfvae.lso.improvement import constrained_log_improvement
 from tfvae.lso.strategies import (
     Context,
+    LogFeasibility,
     check_quantile,
     fitted,
     incumbent_of,
@@ -53,7 +55,7 @@ class EvolutionaryExpectedImprovement:
       num_draws: Joint draws of the surrogate for choosing a batch.
     """
 
-    incumbent_quantile: float | None = 0.9
+    incumbent_quantile: float | None = None
     batch_size: int = 1
     num_states: int = 64
     num_steps: int = 300
@@ -79,13 +81,13 @@ class EvolutionaryExpectedImprovement:
     def propose(
         self, context: Context, num_queries: int, seed: int
     ) -> np.ndarray:
-        surrogate = fitted(context, self)
+        surrogate = fitted(context)
         if not context.space.is_binary:
             raise ValueError(
                 "`EvolutionaryExpectedImprovement` must have a model with "
                 "binary latents, got continuous ones; use ExpectedImprovement"
             )
-        incumbent = incumbent_of(context.scores, self.incumbent_quantile)
+        incumbent = incumbent_of(context, self.incumbent_quantile)
         start_seed, search_seed, draw_seed = seeds_of(seed, 3)
         found = self._search(
             surrogate,
@@ -98,16 +100,16 @@ class EvolutionaryExpectedImprovement:
         count = min(num_queries, len(found.points))
         if count == 1:
             return found.points[:1]
-        draws = surrogate.sample(found.points, self.num_draws, draw_seed)
         # The first states are the best ones, and new ones come first.
-        chosen = search.greedy_batch(draws, incumbent, count, first=0)
-        return found.points[chosen]
+        return batch_of(
+            context, found.points, incumbent, count, self.num_draws, draw_seed
+        )
 
     def _search(
         self,
         surrogate: Surrogate,
         context: Context,
-        incumbent: float,
+        incumbent: float | None,
         num_queries: int,
         start_seed: int,
         search_seed: int,
@@ -129,7 +131,10 @@ class EvolutionaryExpectedImprovement:
             num_latents,
             random.make_seed(search_seed),
             bits.pack(tf.constant(starts))[None],
-            tf.constant(incumbent, tf.float64),
+            context.log_feasibility,
+            incumbent
+            if incumbent is None
+            else tf.constant(incumbent, tf.float64),
             tf.constant(self.prior_weight * special.logit(probs), tf.float64),
             tf.constant(prior.sum(-1).mean(), tf.float32),
             tf.constant(self.num_steps),
@@ -179,7 +184,8 @@ def _evolve(
     num_latents: int,
     seed: tf.Tensor,
     packed: tf.Tensor,
-    incumbent: tf.Tensor,
+    log_feasibility: LogFeasibility | None,
+    incumbent: tf.Tensor | None,
     prior_logits: tf.Tensor,
     expected_ones: tf.Tensor,
     num_steps: tf.Tensor,
@@ -189,8 +195,8 @@ def _evolve(
 
     def log_joint(packed: tf.Tensor) -> tf.Tensor:
         states = bits.unpack(packed[0], num_latents)
-        improvement = log_expected_improvement(
-            *_predict(surrogate, states), incumbent
+        improvement = _log_improvement(
+            surrogate, states, incumbent, log_feasibility
         )
         # Log-probabilities up to a constant.
         prior = tf.linalg.matvec(tf.cast(states, tf.float64), prior_logits)
@@ -212,16 +218,22 @@ def _evolve(
     return states
 
 
-def _predict(
-    surrogate: Surrogate, states: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _log_improvement(
+    surrogate: Surrogate,
+    states: tf.Tensor,
+    incumbent: tf.Tensor | None,
+    log_feasibility: LogFeasibility | None,
+) -> tf.Tensor:
+    def improvement(states: Any, incumbent: Any) -> tf.Tensor:
+        return constrained_log_improvement(
+            surrogate, states, incumbent, log_feasibility
+        )
+
     if surrogate.has_gradients:
-        return surrogate.predict(states)
-
-    def predict(states: np.ndarray) -> list[np.ndarray]:
-        return [
-            np.asarray(one, np.float64) for one in surrogate.predict(states)
-        ]
-
-    mean, std = tf.numpy_function(predict, [states], [tf.float64] * 2)
-    return mean, std
+        return improvement(states, incumbent)
+    given = [states] if incumbent is None else [states, incumbent]
+    return tf.numpy_function(
+        lambda states, level=None: improvement(states, level).numpy(),
+        given,
+        tf.float64,
+    )

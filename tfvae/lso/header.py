@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 import re
 import zlib
 from typing import Any
 
 from tfvae.lso.collection import Collection
+from tfvae.lso.ledger import read_ledger
 from tfvae.lso.plan import Plan
 from tfvae.lso.tasks.base import Task
 
 # The memory address of a function does not identify it.
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+_OF_DATA = {"data_crc32", "num_data", "best_in_data", "invalid_score", "budget"}
 
 
 def header(
@@ -27,16 +31,16 @@ def header(
       plan: How.
       **parts: Other parts of the run, which are compared by their `repr`.
     """
-    checksum = zlib.crc32(collection.points.data)
-    checksum = zlib.crc32(collection.scores.data, checksum)
     return {
         "task": task.name,
         "maximise": task.maximise,
+        "is_noisy": task.is_noisy or plan.repeats > 1,
+        "score_label": task.score_label,
         "optimum": task.optimum,
         "invalid_score": task.sign * collection.invalid_score,
         "best_in_data": task.sign * float(collection.scores.max()),
         "num_data": len(collection.points),
-        "data_crc32": checksum,
+        "data_crc32": _checksum(collection),
         **{name: _ADDRESS.sub("", repr(one)) for name, one in parts.items()},
         **{
             name: value
@@ -45,3 +49,36 @@ def header(
             if name != "num_samples"
         },
     }
+
+
+def _checksum(collection: Collection) -> int:
+    checksum = zlib.crc32(collection.points.data)
+    return zlib.crc32(collection.scores.data, checksum)
+
+
+def check_data(path: pathlib.Path, new: dict[str, Any]) -> None:
+    """Raises a ValueError if the data have changed since a run began.
+
+    Args:
+      path: The ledger of the run, if there is one.
+      new: The header of now.
+    """
+    if not path.exists() or not path.stat().st_size:
+        return
+    old = read_ledger(path).header
+    differing = {key for key in new if old.get(key) != new[key]}
+    if "data_crc32" not in differing or not differing <= _OF_DATA:
+        return  # The ledger compares the rest.
+    raise ValueError(
+        f"`data` of task {new['task']} must be those that the run in "
+        f"{path.parent} began with, {_shown(old)}, got {_shown(new)}: they "
+        "have changed since. Restore them, and add new measurements to the "
+        "run, or begin a new run"
+    )
+
+
+def _shown(content: dict[str, Any]) -> str:
+    return (
+        f"{content['num_data']:,} points whose best score is "
+        f"{content['best_in_data']:g}"
+    )

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.special
 import tensorflow as tf
+
+if TYPE_CHECKING:
+    from tfvae.lso.strategies import LogFeasibility
+    from tfvae.lso.surrogates import Surrogate
 
 
 def expected_improvement(
@@ -80,3 +84,30 @@ def log_expected_improvement(
     # So that the square of z does not overflow.
     z = tf.maximum((mean - tf.cast(incumbent, tf.float64)) / std, -1e150)
     return tf.math.log(std) + _log_improvement(z)
+
+
+def constrained_log_improvement(
+    surrogate: Surrogate,
+    latents: Any,
+    incumbent: Any,
+    log_feasibility: LogFeasibility | None,
+) -> tf.Tensor:
+    """Returns the log of expected improvement under constraints, `[q]`.
+
+    Expected improvement is multiplied by the probability that the constraints
+    hold (Gardner et al., 2014, "Bayesian optimization with inequality
+    constraints"; Gelbart et al., 2014, "Bayesian optimization with unknown
+    constraints").
+
+    Args:
+      surrogate: A fitted surrogate.
+      latents: `[q, M]`, an array if the surrogate has no gradients.
+      incumbent: The score to improve on; None to maximise feasibility alone.
+      log_feasibility: See `Context`; None without constraints.
+    """
+    if incumbent is None:
+        return tf.cast(log_feasibility(latents), tf.float64)  # type: ignore
+    values = log_expected_improvement(*surrogate.predict(latents), incumbent)
+    if log_feasibility is not None:
+        values += tf.cast(log_feasibility(latents), tf.float64)
+    return values

@@ -12,42 +12,77 @@ retraining":
     5          fit the surrogate to latents and scores  `Proposer.propose`
     6          choose a latent, decode it               `Proposer.propose`
     7          evaluate it, record the score            `ask`, `tell`
-    8      add the queries of the round to the data     `Collection.add`
+    8      add the queries of the round to the data     `Collection.follow`
 
-Random numbers depend only on the seed, the round and the query, and all results
-are on disk before the next evaluation. A run that is killed and resumed
-therefore gives the same results as an uninterrupted one.
+The ledger has all that happens, in order: proposals, results, amendments,
+beginnings of rounds. Random numbers depend only on the seed, the round and the
+query, and a proposal on what was recorded before it. So a run that is killed
+and resumed gives the same results as an uninterrupted one, and the same results
+told in the same order give the same queries.
 """
 
 from __future__ import annotations
 
-import datetime
-import json
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tfvae.lso import evaluation, pending, snapshots
+import numpy as np
+
+from tfvae.lso import evaluation, snapshots, telling
 from tfvae.lso.collection import Collection
 from tfvae.lso.evaluation import one_line
-from tfvae.lso.header import header
-from tfvae.lso.ledger import LEDGER, Entry, Ledger
-from tfvae.lso.pending import Query
+from tfvae.lso.header import check_data, header
+from tfvae.lso.ledger import LEDGER, Ledger
 from tfvae.lso.plan import Plan, Use
-from tfvae.lso.proposing import Proposer, entries_of
-from tfvae.lso.reading import NO_INPUT, from_json
+from tfvae.lso.proposing import Proposer
+from tfvae.lso.reading import NO_INPUT, as_points, from_json, resolved
+from tfvae.lso.records import (
+    Addition,
+    Entry,
+    Measurement,
+    Proposal,
+    Query,
+    Round,
+)
 from tfvae.lso.round_retrainer import RoundRetrainer, check_size
 from tfvae.lso.round_table import RoundTable
 from tfvae.lso.scoring import Scorer
+from tfvae.lso.stopping import Stopping
 from tfvae.lso.strategies import Strategy
 from tfvae.lso.tasks.base import Task
+from tfvae.lso.warping import Warping
 
 if TYPE_CHECKING:  # These import TensorFlow, which the loop does not need.
     from tfvae.lso.latent_space import LatentSpace
     from tfvae.lso.retraining import Retraining
     from tfvae.lso.surrogates import Surrogate
     from tfvae.lso.weighting import Weighting
+
+_BYTES_OF_A_RESULT = 8192
+
+
+class Failure(NamedTuple):
+    """An evaluation that failed in this process."""
+
+    number: int
+    """Number of the query."""
+    reason: str
+    """In one line."""
+    details: str | None
+    """The traceback, where there is one."""
+
+
+class _Due(NamedTuple):
+    """What a round that has begun is trained on."""
+
+    round: int
+    points: np.ndarray
+    weights: np.ndarray
+    num_kept: int
+    scores: np.ndarray
 
 
 class LatentSpaceOptimizer:
@@ -67,17 +102,30 @@ class LatentSpaceOptimizer:
     any order and also in later processes:
 
         for query in optimizer.ask():
-            print(query.number, task.from_json(query.input))
+            print(query.number, query.input)
         optimizer.tell(0, 3.7)
         optimizer.tell(1, failure="the synthesis failed")
 
+    A laboratory asks for two more while others are under way, corrects what was
+    wrong, and adds what it has measured itself:
+
+        optimizer.ask(2)
+        optimizer.amend(0, 1.7)
+        optimizer.withdraw(1)
+        optimizer.add([Addition(2.5, point=[0.1, 0.2])])
+
     If the folder already has a run, this run is resumed. The arguments must be
-    the same, except that `budget` may be larger.
+    the same, except that `budget` may be any number that is not less than the
+    queries that are done.
 
     Attributes:
-      task: The task.
+      task: The task, with all of its functions.
       plan: Query budget and rounds.
-      ledger: Log of all evaluations.
+      ledger: Log of all that happens.
+      stopped: Why the last `run` or `steps` ended before the budget was spent,
+        in one line; None otherwise.
+      is_exhausted: Whether the last proposal found nothing new to query.
+      failures: The evaluations that failed in this process.
       collection: The data, including the queries of previous rounds.
       rounds: Table of the rounds and the time of their stages.
     """
@@ -93,6 +141,7 @@ class LatentSpaceOptimizer:
         strategy: Strategy,
         weighting: Weighting,
         surrogate: Surrogate | None = None,
+        warping: Warping | None = None,
     ):
         """Creates or resumes a run; `of_model` is simpler for VAEs and TVAEs.
 
@@ -105,10 +154,15 @@ class LatentSpaceOptimizer:
           strategy: Chooses the queries.
           weighting: Weights of the data in retraining.
           surrogate: The surrogate of the strategy; None if it needs none.
+          warping: Transforms scores before the surrogate is fitted to them;
+            None for no transformation.
 
         Raises:
-          ValueError: If values are inconsistent, or the folder has a run with
-            other values.
+          TypeError: If a function of the task returns something of a wrong
+            type.
+          ValueError: If values are inconsistent, a function of the task fails
+            for the first of the data, or the folder has a run with other
+            values.
           RuntimeError: If another process has opened the run.
         """
         if strategy.uses_surrogate and surrogate is None:
@@ -116,40 +170,53 @@ class LatentSpaceOptimizer:
                 f"`surrogate` must be given for {type(strategy).__name__}, "
                 "such as SparseGaussianProcess(), got None"
             )
-        self.task = task
+        data = task.data(plan.seed)
+        self.task = task = resolved(task, data)
         self.plan = plan
+        self.stopped: str | None = None
+        self.is_exhausted = False
+        self.failures: list[Failure] = []
         self._space = space
         self._retrainer = retrainer
         self._weighting = weighting
         self._folder = pathlib.Path(run_dir)
         self._folder.mkdir(parents=True, exist_ok=True)
-        self.collection = Collection(task, task.data(plan.seed))
-        check_size(retrainer, self.collection.points, plan.budget)
-        self._round = -1
-        self._pending: list[Query] = []
+        self.collection = Collection(task, data)
         self.rounds = RoundTable(self._folder / "rounds.csv")
+        path = self._folder / LEDGER
         parts = {
             "strategy": strategy,
             "surrogate": surrogate,
             "weighting": weighting,
+            "warping": warping,
             **retrainer.settings,
         }
-        self.ledger = Ledger(
-            self._folder / LEDGER,
-            header(task, self.collection, plan, **parts),
-            in_order=False,
-        )
+        identity = header(task, self.collection, plan, **parts)
+        check_data(path, identity)
+        self.ledger = Ledger(path, identity)
         self._proposer = Proposer(
+            self._folder,
             task,
             space,
             plan,
             strategy,
             surrogate,
+            warping,
             self.collection,
-            self.ledger,
+            self.ledger.records,
             self.rounds,
         )
+        # How many records have been followed.
+        self._followed = 0
+        self._due: _Due | None = None
+        self._rows = np.zeros(0, np.int64)
+        self._entered = -1
+        self._request: str | None = None
+        self._outcomes: list[str | None] = []
         try:
+            self._check_budget()
+            most = plan.budget + len(self.ledger.records.additions)
+            check_size(retrainer, self.collection.points, most)
             self._restore()
         except BaseException:
             self.ledger.close()
@@ -167,6 +234,7 @@ class LatentSpaceOptimizer:
         surrogate: Surrogate | None = None,
         weighting: Weighting | None = None,
         retraining: Retraining | None = None,
+        warping: Warping | None = None,
     ) -> LatentSpaceOptimizer:
         """Creates or resumes a run in the latent space of a VAE or TVAE.
 
@@ -180,6 +248,7 @@ class LatentSpaceOptimizer:
           weighting: Weights of the data in retraining; None for
             `Unweighted()`.
           retraining: Settings of retraining; None for `Retraining()`.
+          warping: See `__init__`.
 
         Raises:
           TypeError: If the model is neither a VAE nor a TVAE.
@@ -207,6 +276,7 @@ class LatentSpaceOptimizer:
             strategy=strategy,
             weighting=weighting or Unweighted(),
             surrogate=surrogate,
+            warping=warping,
         )
 
     # State of the run.
@@ -214,14 +284,18 @@ class LatentSpaceOptimizer:
     @property
     def num_done(self) -> int:
         """The number of queries that have a score or have failed."""
-        return len(self.ledger.entries)
+        records = self.ledger.records
+        return len(records.entries.keys() - records.waiting.keys())
 
     def best(self) -> float | None:
-        """Returns the best score of all queries, in the task's direction."""
+        """Returns the best score of all queries, in the task's direction.
+
+        Queries that violate a constraint do not count.
+        """
         scores = [
             self.task.sign * entry.score
-            for entry in self.ledger.entries
-            if entry.score is not None
+            for entry in self.ledger.records.entries.values()
+            if entry.score is not None and entry.is_feasible
         ]
         return self.task.sign * max(scores) if scores else None
 
@@ -229,129 +303,154 @@ class LatentSpaceOptimizer:
     def _models(self) -> pathlib.Path:
         return self._folder / "rounds"
 
-    @property
-    def _pending_path(self) -> pathlib.Path:
-        return self._folder / "pending.npz"
+    def _check_budget(self) -> None:
+        if self.plan.budget < self.num_done:
+            raise ValueError(
+                f"`budget` must be at least {self.num_done}, the queries that "
+                f"are done, got {self.plan.budget}"
+            )
 
     def _restore(self) -> None:
         """Restores the state of the run from its folder."""
-        now = min(self.plan.round_of(self.num_done), self.plan.num_rounds - 1)
-        self._round = self._restored_round(now)
-        # The queries of this round are added when the next one begins.
-        for done in range(self._round):
-            self._add(done)
-        if self._round == now:
-            self._enter(now)
-        last = pending.load(self._pending_path)
-        if last is None:
-            return
-        # They were proposed after all earlier queries had been recorded.
-        first = min(query.number for query in last.queries)
-        recorded = {entry.query for entry in self.ledger.entries}
-        if not recorded.issuperset(range(first)):
-            raise ValueError(
-                f"{self.ledger.path} must have the evaluations of all queries "
-                f"before {first}, got {self.num_done}; has it been shortened?"
-            )
-        if last.queries[0].round == self._round:
-            self._pending = last.queries
-            self._proposer.resume(last.surrogate)
-
-    def _restored_round(self, now: int) -> int:
-        """Restores the model of round `now` or `now` - 1.
-
-        Returns:
-          The round of the model, -1 if there is none.
-        """
+        records = self.ledger.records
         found = self._retrainer.restore(self._models)
         trained = -1 if found is None else found
-        if trained > now:
+        if trained > records.round:
             raise ValueError(
-                f"{self.ledger.path} must have the evaluations of all rounds "
-                f"before {trained}, for which there is a checkpoint, got "
-                f"{self.num_done}; has it been shortened?"
+                f"{self.ledger.path} must have the beginning of round "
+                f"{trained}, for which there is a checkpoint, got rounds up to "
+                f"{records.round}; has it been shortened?"
             )
-        if trained < now - 1:
+        if trained < records.round - 1:
             raise ValueError(
-                f"{self._models} must have the model of round {now - 1} or "
-                f"{now}, got "
+                f"{self._models} must have the model of round "
+                f"{records.round - 1} or {records.round}, got "
                 f"{'none' if found is None else f'that of round {trained}'}"
             )
-        return trained
+        self._follow()
+        if trained == records.round:
+            self._due = None
+
+    def _follow(self) -> None:
+        """Does what the records say that have not been followed yet."""
+        sequence = self.ledger.records.sequence
+        for record, entry in sequence[self._followed :]:
+            self._followed += 1
+            self.collection.follow(record, entry, self._weighting)
+            if isinstance(record, Round):
+                # What is recorded while it is trained, or after a kill before
+                # it is trained, makes no difference to it.
+                self._due = _Due(
+                    record.round,
+                    self.collection.points,
+                    self.collection.weights(self._weighting),
+                    self.collection.num_kept,
+                    self.collection.scores.copy(),
+                )
+                self._rows = self._proposer.rows_of(record.round)
 
     # The rounds.
 
-    def ask(self) -> list[Query]:
-        """Returns the pending queries, the ones without a score.
+    def ask(self, count: int | None = None) -> list[Query]:
+        """Returns queries without a result.
 
-        Proposes new queries only if none are pending, and returns an empty list
-        once the budget is spent. Queries that decode to an invalid input are
-        recorded as failures here, and not returned.
+        Queries that decode to an invalid input are recorded as failures here,
+        and not returned.
+
+        Args:
+          count: Number of new queries to propose, whether or not others are
+            pending, which count as observed with the surrogate's mean as their
+            score. None to return all pending queries, and to propose new ones
+            only if there are none.
+
+        Returns:
+          The new queries, or all pending ones; fewer at the end of the budget,
+          and none once it is spent, or where nothing new is to be had
+          (`is_exhausted`).
         """
+        if count is None:
+            while not (waiting := self._waiting()) and self._num_left() > 0:
+                if not self._propose(self._num_left()):
+                    break
+            return waiting
+        if type(count) is not int or count < 1:
+            raise ValueError(
+                f"`count` must be an integer of at least 1 or None, got "
+                f"{count!r}"
+            )
+        known = {query.number for query in self._waiting()}
         while True:
-            waiting = self._waiting()
-            if waiting or self.num_done >= self.plan.budget:
-                return waiting
-            now = self.plan.round_of(self.num_done)
-            if now != self._round:
-                self._leave()
-                self._retrain(now)
-                self._enter(now)
-            self._propose()
+            new = [one for one in self._waiting() if one.number not in known]
+            wanted = min(count - len(new), self._num_left())
+            if wanted <= 0 or not self._propose(wanted):
+                return new
+
+    def _num_left(self) -> int:
+        """Returns how many further queries the budget allows."""
+        return self.plan.budget - self.num_done - len(self._waiting())
 
     def _waiting(self) -> list[Query]:
         """Records invalid decodes as failures; returns the pending queries."""
-        done = {entry.query for entry in entries_of(self.ledger, self._round)}
-        waiting = [one for one in self._pending if one.number not in done]
+        waiting = self.ledger.waiting
         for query in waiting:
             if query.input is None:
-                self._fail(query, query.failure or NO_INPUT)
+                failure = query.failure or NO_INPUT
+                result = evaluation.Result(None, failure, 0.0)
+                self._record(query.number, result)
         return [query for query in waiting if query.input is not None]
 
-    def _leave(self) -> None:
-        """Ends the current round: adds its queries to the data."""
-        if self._round >= 0:
-            self._add(self._round)
-            self.rounds.end(self._round, self.best())
+    def _propose(self, count: int) -> bool:
+        """Proposes up to `count` queries; returns False if there are none."""
+        self._prepare()
+        first = self.ledger.records.next_number
+        end = min(self.plan.end_of(self._entered), first + count)
+        queries = self._proposer.propose(range(first, end))
+        self.rounds.update(self._entered)
+        self.is_exhausted = not queries
+        if queries:
+            self.ledger.append(Proposal(queries))
+        return bool(queries)
 
-    def _add(self, done: int) -> None:
-        found = entries_of(self.ledger, done)
-        self.collection.add(found, self._weighting)
+    def _prepare(self) -> None:
+        """Begins and trains the round of the next query, if necessary."""
+        records = self.ledger.records
+        now = self.plan.round_of(records.next_number)
+        while records.round < now:
+            if records.round >= 0:
+                self.rounds.end(records.round, self.best())
+            self.ledger.append(Round(records.round + 1, telling.time()))
+            self._follow()
+            self._train()
+        self._train()
+        if self._entered != now:
+            self._enter(now)
 
-    def _retrain(self, now: int) -> None:
-        """Trains the model for a round."""
-        collection = self.collection
-        weights = collection.weights(self._weighting)
-        if now == 0:
-            scores = self.task.sign * collection.scores
-            snapshots.save_weights(self._folder, scores, weights)
+    def _train(self) -> None:
+        """Trains the model for the round that has begun, if necessary."""
+        due = self._due
+        if due is None:
+            return
+        if due.round == 0:
+            scores = self.task.sign * due.scores
+            snapshots.save_weights(self._folder, scores, due.weights)
         with self.rounds.timed("retrain"):
             loss = self._retrainer.retrain(
-                collection.points, weights, collection.num_kept, now == 0
+                due.points, due.weights, due.num_kept, due.round == 0
             )
-            self._retrainer.save(self._models, now)
-        self.rounds.begin(now, collection.num_kept, loss)
+            self._retrainer.save(self._models, due.round)
+        self.rounds.begin(due.round, due.num_kept, loss)
+        self._due = None
 
     def _enter(self, now: int) -> None:
-        """Begins a round whose model has been trained."""
-        self._round = now
-        self._pending = []
+        """Enters a round whose model has been trained."""
         score = Scorer(self.task, self._space, self.collection).of_means
         snapshots.take(
             self._folder, self.task, self._space, score, self.plan, now
         )
-        self._proposer.enter(now)
+        self._proposer.enter(now, self._rows)
+        self._entered = now
 
-    def _propose(self) -> None:
-        """Proposes the next queries and writes them to disk."""
-        done = {entry.query for entry in entries_of(self.ledger, self._round)}
-        left = [n for n in self.plan.queries_of(self._round) if n not in done]
-        proposed = self._proposer.propose(self._round, left)
-        pending.save(self._pending_path, proposed)
-        self._pending = proposed.queries
-        self.rounds.update(self._round)
-
-    # Recording of scores.
+    # Recording of results.
 
     def tell(
         self,
@@ -359,6 +458,7 @@ class LatentSpaceOptimizer:
         score: float | None = None,
         *,
         failure: str | None = None,
+        constraints: Mapping[str, float] | None = None,
         seconds: float = 0.0,
     ) -> Entry:
         """Records the result of a query; it is on disk when this returns.
@@ -368,6 +468,8 @@ class LatentSpaceOptimizer:
           score: Its score, in the direction of the task. A number that is not
             finite is recorded as a failure.
           failure: The reason if there is no score, in one line.
+          constraints: Values of constraints, which hold where they are at most
+            0.
           seconds: Duration of the evaluation.
 
         Returns:
@@ -379,113 +481,237 @@ class LatentSpaceOptimizer:
             are given. Nothing is recorded.
           TypeError: If `score` is not a number. Nothing is recorded.
         """
-        if (score is None) == (failure is None):
-            raise ValueError(
-                "`score` or `failure` must be given, and not both, got "
-                f"{score!r} and {failure!r}"
-            )
-        waiting = {query.number: query for query in self._waiting()}
-        if number not in waiting:
-            raise ValueError(
-                "`number` must be that of a pending query "
-                f"({', '.join(map(str, waiting)) or 'there are none'}), got "
-                f"{number!r}"
-            )
-        result = evaluation.Result(None, failure, seconds)
-        if failure is None:
-            try:
-                checked = evaluation.checked_score(score, "`score` must be")
-                result = result._replace(score=checked)
-            except ValueError as error:
-                result = result._replace(failure=one_line(error))
-        entry = self._record(waiting[number], result)
-        if self.num_done >= self.plan.budget:
-            self.rounds.end(self._round, self.best())
+        told = telling.Told(number, score, failure, constraints, seconds)
+        self._waiting()
+        entry = self._record_all([told])
+        assert entry is not None
         return entry
 
-    def _record(self, query: Query, result: evaluation.Result) -> Entry:
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        entry = Entry(
-            round=query.round,
-            query=query.number,
-            latent=[float(value) for value in query.latent],
-            input=query.input,
-            score=result.score,
-            failure=result.failure,
-            seconds=result.seconds,
-            seed=query.seed,
-            time=now,
-        )
-        try:
-            return self.ledger.append(entry)
-        except OSError as error:
-            outcome = result.failure if result.score is None else result.score
-            raise OSError(
-                error.errno,
-                f"{error.strerror}; query {query.number} has been evaluated; "
-                f"use `tell` to record its result: {outcome}",
-                str(self.ledger.path),
-            ) from error
+    def amend(
+        self,
+        number: int,
+        score: float | None = None,
+        *,
+        failure: str | None = None,
+        constraints: Mapping[str, float] | None = None,
+    ) -> Entry:
+        """Replaces all results of a query; the ledger keeps the former ones.
 
-    def _fail(self, query: Query, failure: str) -> None:
-        self._record(query, evaluation.Result(None, failure, 0.0))
+        The surrogate of the next proposal, and the weights of the next
+        retraining, have the new one.
+
+        Args:
+          number: Number of a query that has a result.
+          score: See `tell`.
+          failure: See `tell`.
+          constraints: See `tell`.
+
+        Returns:
+          The new entry of the ledger.
+
+        Raises:
+          ValueError: If the query has no result. Nothing is recorded.
+          TypeError: If `score` is not a number. Nothing is recorded.
+        """
+        told = telling.Told(
+            number, score, failure, constraints, is_amendment=True
+        )
+        entry = self._record_all([told])
+        assert entry is not None
+        return entry
+
+    def withdraw(self, number: int) -> None:
+        """Withdraws all results of a query, which is pending again.
+
+        Args:
+          number: Number of a query that has a result.
+
+        Raises:
+          ValueError: If the query has no result.
+        """
+        self._record_all([telling.Withdrawn(number)])
+
+    def retry_failed(self) -> list[int]:
+        """Withdraws the failures of all queries that have an input.
+
+        Returns:
+          The numbers of these queries, which are pending again.
+        """
+        numbers = [
+            entry.query
+            for entry in self.ledger.entries
+            if entry.score is None
+            and entry.input is not None
+            and not entry.constraints
+        ]
+        for number in numbers:
+            self.withdraw(number)
+        return numbers
+
+    def _record_all(
+        self, requests: Sequence[telling.Told | telling.Withdrawn]
+    ) -> Entry | None:
+        entry = telling.record(self.ledger, requests)[-1]
+        self._follow()
+        if self.num_done >= self.plan.budget:
+            self.rounds.end(self.ledger.records.round, self.best())
+        return entry
+
+    def add(self, additions: Sequence[Addition]) -> None:
+        """Adds measurements that no query asked for.
+
+        The surrogate knows them from the next proposal on; they are data from
+        the next round on.
+
+        Args:
+          additions: The measurements. Those without a point are encoded by the
+            `write` of the task.
+
+        Raises:
+          ValueError: If a point has a wrong length, or an input can not be
+            encoded, or the model has no capacity. Nothing is added.
+        """
+        check_additions(self.task, additions, self.collection.points.shape[1])
+        most = self.plan.budget + len(self.ledger.records.additions)
+        num_data = len(self.task.data(self.plan.seed).points)
+        check_size(
+            self._retrainer,
+            self.task.data(self.plan.seed).points[:num_data],
+            most + len(additions),
+        )
+        for one in additions:
+            self.ledger.append(one)
+        self._follow()
+
+    def _record(self, number: int, result: evaluation.Result) -> None:
+        record = Measurement(
+            number,
+            result.score,
+            result.failure,
+            result.constraints,
+            result.seconds,
+            telling.time(),
+        )
+        telling.append(self.ledger, record)
+        self._follow()
 
     # The whole loop.
 
-    def run(self, evaluator: evaluation.Evaluator | None = None) -> None:
+    def run(
+        self,
+        evaluator: evaluation.Evaluator | None = None,
+        stopping: Stopping | None = None,
+    ) -> None:
         """Proposes and evaluates queries until the budget is spent.
 
         Args:
           evaluator: Evaluates the objective; None to evaluate in this process.
+          stopping: Conditions that end the run earlier; None for
+            `Stopping()`. `stopped` says which one did.
         """
-        for _ in self.steps(evaluator):
+        for _ in self.steps(evaluator, stopping):
             pass
 
     def steps(
-        self, evaluator: evaluation.Evaluator | None = None
+        self,
+        evaluator: evaluation.Evaluator | None = None,
+        stopping: Stopping | None = None,
     ) -> Iterator[None]:
         """Same as `run`, but yields after the queries of each proposal."""
         evaluator = evaluator or evaluation.InProcess()
-        while queries := self.ask():
-            given, inputs = self._inputs(queries)
-            if given:
-                self.ledger.reserve(self._num_bytes(given))
-                done = self._recorder(given)
-                with self.rounds.timed("evaluate"):
-                    evaluator(self.task.objective, inputs, done)
-            self.rounds.update(self._round)
+        reasons = _Reasons(self, stopping or Stopping())
+        self._request, self._outcomes = None, []
+        while not (why := reasons.why()) and (queries := self.ask()):
+            jobs = self._jobs(queries)
+            self.ledger.reserve(_BYTES_OF_A_RESULT * len(jobs))
+            given: list[Query] = []
+            with self.rounds.timed("evaluate"):
+                evaluator(
+                    self.task.objective,
+                    self._inputs(jobs, reasons, given),
+                    self._recorder(given),
+                )
+            self.rounds.update(self._entered)
             yield
-        self.rounds.end(self._round, self.best())
+        if not why and self.is_exhausted and self.num_done < self.plan.budget:
+            why = (
+                "nothing new is to be had: all latents that were tried decode "
+                "to inputs that are known, invalid or too near to others"
+            )
+        self.stopped = why
+        self.rounds.end(self.ledger.records.round, self.best())
+
+    def request_stop(self, reason: str) -> None:
+        """Ends `run` or `steps` after the evaluations that are under way.
+
+        May be called by a signal handler.
+
+        Args:
+          reason: What `stopped` will say, in one line.
+        """
+        self._request = reason
+
+    def _jobs(self, queries: Sequence[Query]) -> list[Query]:
+        """Returns each query as often as it is to be evaluated."""
+        entries = self.ledger.records.entries
+        jobs = []
+        for query in queries:
+            entry = entries.get(query.number)
+            num_done = 0 if entry is None else entry.num_results
+            jobs += [query] * (self.plan.repeats - num_done)
+        return jobs
 
     def _inputs(
-        self, queries: Sequence[Query]
-    ) -> tuple[list[Query], list[Any]]:
-        """Returns the queries whose inputs `from_json` restores, and these.
+        self, jobs: Sequence[Query], reasons: _Reasons, given: list[Query]
+    ) -> Iterator[Any]:
+        """Yields the inputs of jobs until there is a reason to stop.
 
-        The other queries are recorded as failures.
+        Those that `from_json` does not restore are recorded as failures.
+
+        Args:
+          jobs: Queries to evaluate.
+          reasons: Reasons to stop.
+          given: Is extended by the query of each input.
         """
-        given, inputs = [], []
-        for query in queries:
+        for query in jobs:
+            if reasons.why():
+                return
             try:
-                inputs.append(from_json(self.task, query.input))
+                one_input = from_json(self.task, query.input)
             except Exception as error:
-                self._fail(query, f"`from_json` fails: {one_line(error)}")
-            else:
-                given.append(query)
-        return given, inputs
+                failure = f"`from_json` fails: {one_line(error)}"
+                self._done(query.number, evaluation.Result(None, failure, 0.0))
+                continue
+            given.append(query)
+            yield one_input
 
-    def _num_bytes(self, queries: Sequence[Query]) -> int:
-        """Returns an upper bound of the size of the entries of queries."""
-        latents = 32 * self._space.num_latents
-        return sum(
-            len(json.dumps(query.input)) + latents + 4096 for query in queries
-        )
-
-    def _recorder(self, queries: Sequence[Query]) -> evaluation.Done:
+    def _recorder(self, given: Sequence[Query]) -> evaluation.Done:
         def done(i: int, result: evaluation.Result) -> None:
-            self._record(queries[i], result)
+            self._done(given[i].number, result)
 
         return done
+
+    def _done(self, number: int, result: evaluation.Result) -> None:
+        """Records the result of an evaluation that was made here."""
+        self._record(number, result)
+        failure = None if result.constraints else result.failure
+        self._outcomes.append(failure)
+        if failure is not None:
+            details = getattr(result, "details", None)
+            self.failures.append(Failure(number, failure, details))
+
+    def predicted(self) -> dict[int, tuple[float, float]]:
+        """Returns the surrogate's mean and standard deviation of all queries.
+
+        For noisy tasks, whose luckiest score is not the best input. In the
+        direction of the task, by the number of the query; empty without a
+        surrogate, or before the first proposal.
+        """
+        if self.ledger.records.round < 0 or self._due is not None:
+            return {}
+        if self._entered != self.ledger.records.round:
+            self._enter(self.ledger.records.round)
+        return self._proposer.predicted()
 
     def close(self) -> None:
         """Closes the run, so that other processes can open it."""
@@ -496,3 +722,56 @@ class LatentSpaceOptimizer:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+class _Reasons:
+    """Why a run ends before its budget is spent."""
+
+    def __init__(
+        self, optimizer: LatentSpaceOptimizer, stopping: Stopping
+    ) -> None:
+        self._optimizer = optimizer
+        self._stopping = stopping
+        self._started = time.monotonic()
+
+    def why(self) -> str | None:
+        """Returns the reason to stop now, in one line, or None."""
+        optimizer, stopping = self._optimizer, self._stopping
+        if optimizer._request is not None:
+            return optimizer._request
+        failing = stopping.failing(optimizer._outcomes)
+        if failing is not None:
+            return failing
+        return stopping.reason(
+            optimizer.ledger.records.entries.values(),
+            optimizer.task.sign,
+            time.monotonic() - self._started,
+        )
+
+
+def check_additions(
+    task: Task, additions: Sequence[Addition], num_observed: int
+) -> None:
+    """Raises a ValueError unless all additions can become data points.
+
+    Args:
+      task: The task, as `resolved` returns it.
+      additions: The measurements.
+      num_observed: D.
+    """
+    for one in additions:
+        if one.point is not None:
+            if len(one.point) != num_observed:
+                raise ValueError(
+                    f"`point` must have {num_observed} numbers, got "
+                    f"{len(one.point)} in {one.source}"
+                )
+            continue
+        try:
+            given = from_json(task, one.input)
+            as_points(task, [given], num_observed)
+        except Exception as error:
+            raise ValueError(
+                f"`input` must be one that the task can encode, got "
+                f"{one.source}: {one_line(error)}"
+            ) from error

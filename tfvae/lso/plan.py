@@ -20,6 +20,7 @@ class Use(enum.IntEnum):
     PROPOSING = 3
     READING = 4
     SAMPLING = 5
+    CONSTRAINTS = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,14 @@ class Plan:
         points for two latents that decode to images; only for cheap
         objectives.
       seed: Seed of everything random.
+      repeats: Evaluations of each query, whose scores are averaged.
+      skips_known: Whether latents that decode to an input with a known score
+        are no query: the surrogate learns this score, and other latents are
+        proposed. The published loops pay for repeats.
+      min_distance: Smallest distance of a query to a point that is known or
+        pending: of latents, in standard deviations of the data's latents, and
+        of data points, in those of the data (root mean squares over
+        coordinates). 0 for any distance.
     """
 
     budget: int
@@ -51,6 +60,9 @@ class Plan:
     num_proposals: int = 1
     num_samples: int = 0
     seed: int = 0
+    repeats: int = 1
+    skips_known: bool = False
+    min_distance: float = 0.0
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -62,6 +74,7 @@ class Plan:
             ("num_proposals", 1),
             ("num_samples", 0),
             ("seed", 0),
+            ("repeats", 1),
         ):
             value = getattr(self, name)
             if name == "queries_per_round" and value is None:
@@ -72,10 +85,10 @@ class Plan:
                     f"`{name}` must be an integer of at least {least}, got "
                     f"{value!r}"
                 )
-        if self.budget < self.round_size:
+        if not 0.0 <= self.min_distance < math.inf:
             raise ValueError(
-                "`budget` must be at least one round of `queries_per_round` = "
-                f"{self.queries_per_round}, got {self.budget}"
+                "`min_distance` must be finite and not negative, got "
+                f"{self.min_distance!r}"
             )
         if not self.num_best + self.num_random:
             raise ValueError(
@@ -96,12 +109,18 @@ class Plan:
         """Returns the index of the round of a query."""
         return number // self.round_size if self.queries_per_round else 0
 
-    def queries_of(self, now: int) -> range:
-        """Returns the numbers of the queries of a round."""
-        start = now * self.round_size
-        return range(start, min(start + self.round_size, self.budget))
+    def end_of(self, now: int) -> int:
+        """Returns the number after that of the last query of a round."""
+        return min((now + 1) * self.round_size, self.budget)
 
-    def seed_of(self, use: Use, number: int) -> int:
-        """Returns the seed of one use, given the number of a query or round."""
-        sequence = np.random.SeedSequence([self.seed, int(use), number])
+    def seed_of(self, use: Use, number: int, attempt: int = 0) -> int:
+        """Returns the seed of one use.
+
+        Args:
+          use: The use.
+          number: Number of a query or round.
+          attempt: Number of the attempt, 0 for the first.
+        """
+        more = (attempt,) if attempt else ()
+        sequence = np.random.SeedSequence([self.seed, int(use), number, *more])
         return int(sequence.generate_state(1)[0] >> 1)

@@ -6,173 +6,384 @@ Implements lines 5 and 6 of the algorithm in `tfvae.lso.loop`.
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfvae.lso import surrogate_state
+from tfvae.lso.candidates import best_points, binary_candidates, box_candidates
+from tfvae.lso.choosing import Choice, Chooser
 from tfvae.lso.collection import Collection
-from tfvae.lso.ledger import Entry, Ledger
-from tfvae.lso.pending import Pending, Query
+from tfvae.lso.feasibility import Feasibility, fresh
+from tfvae.lso.known_points import Known, KnownPoints
 from tfvae.lso.plan import Plan, Use
 from tfvae.lso.reading import Reading, read
+from tfvae.lso.records import Query, Records
 from tfvae.lso.round_table import RoundTable
 from tfvae.lso.scoring import Scorer
+from tfvae.lso.search import Box
 from tfvae.lso.strategies import Context, Strategy, select_points
+from tfvae.lso.surrogate_state import STATE, Change, State
 from tfvae.lso.tasks.base import Task
+from tfvae.lso.warping import Warping
 
 if TYPE_CHECKING:
     from tfvae.lso.latent_space import LatentSpace
     from tfvae.lso.surrogates import Surrogate
 
+# How often a strategy is asked, and then candidates are drawn, for something
+# that is new; and how many of these.
+_ATTEMPTS, _EXPLORATIONS, _NUM_CANDIDATES = 3, 2, 1000
+
 
 class Proposer:
-    """A strategy, its surrogate, and their data in the current round."""
+    """A strategy, its surrogate, and what they know in the current round."""
 
     def __init__(
         self,
+        folder: pathlib.Path,
         task: Task,
         space: LatentSpace,
         plan: Plan,
         strategy: Strategy,
         surrogate: Surrogate | None,
+        warping: Warping | None,
         collection: Collection,
-        ledger: Ledger,
+        records: Records,
         rounds: RoundTable,
     ) -> None:
         """Stores the parts of a run; call `enter` before `propose`."""
+        self._path = folder / STATE
         self._task = task
         self._space = space
         self._plan = plan
         self._strategy = strategy
-        self._surrogate = surrogate
+        self._surrogate = surrogate if strategy.uses_surrogate else None
+        self._warping = warping
         self._collection = collection
-        self._ledger = ledger
+        self._records = records
         self._rounds = rounds
         self._scorer = Scorer(task, space, collection)
-        self._is_warm = False
-        self._latents = np.zeros((0, space.num_latents), np.float32)
-        self._scores = np.zeros(0)
+        self._is_noisy = task.is_noisy or plan.repeats > 1
+        self._points = KnownPoints(
+            task, space, collection, records, self._is_noisy
+        )
+        self._chooser = Chooser(plan, collection, self._points)
+        self._feasibility: Feasibility | None = None
+        feasible = collection.scores[collection.is_feasible]
+        self._start = float(feasible.max(initial=-np.inf))
+        self._state = self._no_state()
 
-    def enter(self, now: int) -> None:
+    def _no_state(self) -> State:
+        empty = np.zeros((0, self._space.num_latents), np.float32)
+        return State({}, empty, [])
+
+    # The data of a round.
+
+    def rows_of(self, now: int) -> np.ndarray:
+        """Chooses the data points that the surrogate of a round is fitted to.
+
+        Args:
+          now: The round, which is about to begin.
+
+        Returns:
+          Their rows, int64.
+        """
+        if not self._strategy.uses_data:
+            return np.zeros(0, np.int64)
+        collection, plan = self._collection, self._plan
+        kept = np.flatnonzero(collection.is_kept)
+        chosen = select_points(
+            collection.scores[kept],
+            plan.num_best,
+            plan.num_random,
+            plan.seed_of(Use.POINTS, now),
+        )
+        return kept[chosen]
+
+    def enter(self, now: int, rows: np.ndarray) -> None:
         """Encodes the data that the surrogate is fitted to in a round.
 
         Args:
           now: The round; its model must have been trained.
+          rows: What `rows_of` returned at its beginning.
         """
-        self._is_warm = False
-        if not self._strategy.uses_data:
-            return
-        collection = self._collection
         with self._rounds.timed("encode"):
-            kept = np.flatnonzero(collection.is_kept)
-            chosen = select_points(
-                collection.scores[kept],
-                self._plan.num_best,
-                self._plan.num_random,
-                self._plan.seed_of(Use.POINTS, now),
-            )
-            rows = kept[chosen]
-            self._latents = self._space.encode(collection.points[rows], rows)
-            # Clip at the score of invalid inputs, so that outliers do not
-            # dominate the fit of the surrogate.
-            self._scores = np.maximum(
-                collection.scores[rows], collection.invalid_score
-            )
+            self._points.enter(now, rows)
+        self._state = self._no_state()
+        change = surrogate_state.load(self._path)
+        if change is not None and change.round == now:
+            is_recorded = change.first < self._records.next_number
+            self._state = change.after if is_recorded else change.before
 
-    def resume(self, state: dict[str, np.ndarray]) -> None:
-        """Restores the surrogate of the last proposal in this round."""
-        if self._strategy.uses_surrogate and self._surrogate is not None:
-            self._surrogate.restore(state)
-            self._is_warm = True
+    # Proposals.
 
-    def propose(self, now: int, numbers: Sequence[int]) -> Pending:
-        """Proposes the next queries of a round.
+    def propose(self, numbers: Sequence[int]) -> list[Query]:
+        """Proposes the next queries of the round that was entered.
 
         Args:
-          now: The round.
-          numbers: Numbers of its queries that have not been proposed yet.
+          numbers: Their numbers.
 
         Returns:
           Queries with the first of `numbers`, as many as the strategy proposes
-          at a time, and the state of the surrogate that they are based on.
+          at a time, or fewer; none if nothing new is to be had. The surrogate's
+          state after it is on disk.
         """
-        first, plan = numbers[0], self._plan
+        plan, first, before = self._plan, numbers[0], self._state
         count = min(self._strategy.num_at_a_time(len(numbers)), len(numbers))
-        context = self._fitted(now, first)
-        with self._rounds.timed("acquisition"):
-            latents = self._strategy.propose(
-                context,
-                count * plan.num_proposals,
-                plan.seed_of(Use.PROPOSING, first),
-            )
-        seed = plan.seed_of(Use.READING, first)
-        with self._rounds.timed("decode"):
-            found = read(self._task, self._space.decode(latents), seed)
-        places = self._new_ones_first(found)[:count]
-        queries = [
+        is_choosy = plan.skips_known or plan.min_distance > 0.0
+        state, chosen = before, list[Choice]()
+        for attempt in range(_ATTEMPTS if is_choosy else 1):
+            context, state = self._fitted(first, attempt, state, chosen)
+            wanted = count - len(chosen)
+            with self._rounds.timed("acquisition"):
+                latents = self._strategy.propose(
+                    context,
+                    wanted * plan.num_proposals,
+                    plan.seed_of(Use.PROPOSING, first, attempt),
+                )
+            found = self._read(latents, first)
+            chosen += self._chosen(context, latents, found, wanted, chosen)
+            state = self._with_free(state, latents, found)
+            if len(chosen) == count:
+                break
+        else:
+            if is_choosy:
+                chosen += self._explored(context, first, count, chosen)
+        self._state = state
+        if not chosen:
+            return []
+        surrogate_state.save(
+            self._path, Change(self._points.round, first, before, state)
+        )
+        return [
             Query(
                 number,
-                now,
-                latents[place],
-                found[place].content,
-                seed,
-                found[place].failure,
+                self._points.round,
+                [float(value) for value in one.latent],
+                one.reading.content,
+                plan.seed_of(Use.READING, first),
+                one.reading.failure,
+                self._records.num_results,
+                one.distance,
             )
             # A strategy may return fewer latents than requested.
-            for number, place in zip(numbers, places, strict=False)
+            for number, one in zip(numbers, chosen, strict=False)
         ]
-        surrogate = self._surrogate
-        return Pending(queries, {} if surrogate is None else surrogate.state())
 
-    def _fitted(self, now: int, first: int) -> Context:
-        """Fits the surrogate; returns the context of the strategy."""
-        latents, scores = self._known(now)
-        if self._strategy.uses_surrogate and self._surrogate is not None:
+    def _read(self, latents: np.ndarray, first: int) -> list[Reading]:
+        seed = self._plan.seed_of(Use.READING, first)
+        with self._rounds.timed("decode"):
+            return read(self._task, self._space.decode(latents), seed)
+
+    def _chosen(
+        self,
+        context: Context,
+        latents: np.ndarray,
+        found: Sequence[Reading],
+        count: int,
+        before: Sequence[Choice],
+    ) -> list[Choice]:
+        known = context.latents
+        if not self._strategy.uses_data:  # The context has none then.
+            known = self._points.pending_latents()
+        return self._chooser.choose(latents, found, count, known, before)
+
+    def _with_free(
+        self, state: State, latents: np.ndarray, found: Sequence[Reading]
+    ) -> State:
+        """Adds latents whose inputs have a known score to a state."""
+        if not self._plan.skips_known or not self._strategy.uses_data:
+            return state
+        keys = [self._collection.key(one.content) for one in found]
+        free = [
+            i
+            for i, key in enumerate(keys)
+            if self._collection.known_score(key) is not None
+        ]
+        return state._replace(
+            latents=np.concatenate([state.latents, latents[free]]),
+            inputs=[*state.inputs, *(keys[i] for i in free)],
+        )
+
+    def _explored(
+        self,
+        context: Context,
+        first: int,
+        count: int,
+        chosen: Sequence[Choice],
+    ) -> list[Choice]:
+        """Chooses among many candidates where the strategy found too few.
+
+        They are ranked by the upper confidence bound, mean and one standard
+        deviation, where there is a surrogate.
+        """
+        found: list[Choice] = []
+        for attempt in range(_ATTEMPTS, _ATTEMPTS + _EXPLORATIONS):
+            wanted = count - len(chosen) - len(found)
+            if not wanted:
+                break
+            seed = self._plan.seed_of(Use.PROPOSING, first, attempt)
+            latents = self._candidates(context, seed)
+            readings = self._read(latents, first)
+            valid = [i for i, r in enumerate(readings) if r.content is not None]
+            found += self._chosen(
+                context,
+                latents[valid],
+                [readings[i] for i in valid],
+                wanted,
+                [*chosen, *found],
+            )
+        return found
+
+    def _candidates(self, context: Context, seed: int) -> np.ndarray:
+        """Draws candidates, the most promising first, float32 `[n, M]`."""
+        if not self._strategy.uses_data:
+            draws = context.space.sample_prior(seed, _NUM_CANDIDATES)
+            return np.asarray(draws, np.float32)
+        best = best_points(context, 0.2)
+        if context.space.is_binary:
+            latents = binary_candidates(
+                context, best, _NUM_CANDIDATES, seed, 0.5
+            )
+        else:
+            box = Box.of(context.latents)
+            latents = box_candidates(
+                context, box, best, _NUM_CANDIDATES, seed, 0.5
+            )
+        if context.surrogate is None:
+            return latents
+        mean, std = context.surrogate.predict(latents)
+        bound = np.asarray(mean) + np.asarray(std)
+        if context.log_feasibility is not None:
+            log_probs = np.asarray(context.log_feasibility(latents))
+            # Those that are more likely feasible than not come first.
+            order = np.lexsort([-bound, log_probs < np.log(0.5)])
+            return latents[order]
+        return latents[np.argsort(-bound, kind="stable")]
+
+    # The surrogate.
+
+    def _fitted(
+        self, first: int, attempt: int, state: State, chosen: Sequence[Choice]
+    ) -> tuple[Context, State]:
+        """Fits the surrogate; returns the strategy's context, and its state.
+
+        Pending queries, and those chosen before, count as observed with the
+        surrogate's mean as their score (the kriging believer of Ginsbourger et
+        al., 2010, "Kriging is well-suited to parallelize optimization"), in the
+        context but not in the state.
+        """
+        context = Context(
+            self._space,
+            np.zeros((0, self._space.num_latents), np.float32),
+            np.zeros(0),
+            score_latents=self._scorer.of_latents,
+            is_noisy=self._is_noisy and self._surrogate is not None,
+            history=self._history(),
+            start=self._start,
+        )
+        if not self._strategy.uses_data:
+            return context, state
+        known = self._points.known(state)
+        latents, scores = self._training(known)
+        feasible = known.is_feasible[known.has_score]
+        surrogate, log_feasibility = self._surrogate, None
+        if surrogate is not None:
             seed = self._plan.seed_of(Use.FITTING, first)
             with self._rounds.timed("fit"):
-                self._surrogate.fit(latents, scores, seed, self._is_warm)
-            self._is_warm = True
-        return Context(
-            self._space,
-            latents,
-            scores,
-            self._surrogate,
-            self._scorer.of_latents,
-        )
-
-    def _known(self, now: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns latents and scores of this round's points and queries."""
-        entries = entries_of(self._ledger, now)
-        if not entries:
-            return self._latents, self._scores
-        latents = np.array([one.latent for one in entries], np.float32)
-        scores = [self._collection.score_of(one) for one in entries]
-        counted = np.maximum(scores, self._collection.invalid_score)
+                if state.surrogate:  # It may be fitted to what was believed.
+                    surrogate.restore(state.surrogate)
+                surrogate.fit(latents, scores, seed, bool(state.surrogate))
+                state = state._replace(surrogate=surrogate.state())
+                waiting = self._waiting(chosen)
+                if len(waiting):
+                    believed = np.asarray(surrogate.predict(waiting)[0])
+                    latents = np.concatenate([latents, waiting])
+                    scores = np.concatenate([scores, believed])
+                    # So that none of them is the score to improve on.
+                    feasible = np.append(feasible, np.zeros(len(waiting), bool))
+                    surrogate.fit(latents, scores, seed, True)
+                seed = self._plan.seed_of(Use.CONSTRAINTS, first, attempt)
+                log_feasibility = self._fitted_feasibility(known, seed)
         return (
-            np.concatenate([self._latents, latents]),
-            np.concatenate([self._scores, counted]),
+            context._replace(
+                latents=latents,
+                scores=scores,
+                surrogate=surrogate,
+                is_feasible=None if feasible.all() else feasible,
+                log_feasibility=log_feasibility,
+            ),
+            state,
         )
 
-    def _new_ones_first(self, found: Sequence[Reading]) -> list[int]:
-        """Returns the indices of readings, those without known score first.
+    def _training(self, known: Known) -> tuple[np.ndarray, np.ndarray]:
+        """Returns latents and warped scores for the fit of the surrogate."""
+        scores = known.scores[known.has_score]
+        if self._warping is not None:
+            scores = self._warping(scores)
+        return known.latents[known.has_score], scores
 
-        Readings with a known score follow, then invalid ones.
+    def _waiting(self, chosen: Sequence[Choice]) -> np.ndarray:
+        """Returns the latents of pending queries and of those chosen before."""
+        latents = [one.latent[None] for one in chosen]
+        return np.concatenate([self._points.pending_latents(), *latents])
+
+    def _fitted_feasibility(
+        self, known: Known, seed: int
+    ) -> Feasibility | None:
+        """Fits the surrogates of constraints; None if no value is known."""
+        names = sorted(
+            name
+            for name, values in known.constraints.items()
+            if not np.isnan(values).all()
+        )
+        if not names or self._surrogate is None:
+            return None
+        # The same object while it can be, as strategies trace it.
+        if self._feasibility is None or self._feasibility.names != names:
+            self._feasibility = Feasibility(self._surrogate, names)
+        self._feasibility.fit(known.latents, known.constraints, seed)
+        return self._feasibility
+
+    def _history(self) -> np.ndarray:
+        """Returns the scores of all queries, in the order of their results."""
+        entries = self._records.entries.values()
+        return np.array(
+            [
+                self._task.sign * one.score
+                if one.score is not None and one.is_feasible
+                else -np.inf
+                for one in entries
+            ],
+            np.float64,
+        )
+
+    def predicted(self) -> dict[int, tuple[float, float]]:
+        """Returns the surrogate's mean and deviation of all scored queries.
+
+        Returns:
+          By the number of the query, mean and standard deviation in the
+          direction of the task; empty without a surrogate, and if scores are
+          warped.
         """
-        if self._plan.num_proposals == 1:
-            return list(range(len(found)))
-        key = self._collection.key
-        known = self._collection.keys.union(
-            key(entry.input) for entry in self._ledger.entries
-        )
-        rank = []
-        for one in found:
-            text = key(one.content)
-            rank.append(2 if one.content is None else int(text in known))
-            known.add(text)
-        return sorted(range(len(found)), key=rank.__getitem__)
-
-
-def entries_of(ledger: Ledger, now: int) -> list[Entry]:
-    """Returns the entries of a ledger that belong to a round."""
-    return [one for one in ledger.entries if one.round == now]
+        entries = [
+            one
+            for one in self._records.entries.values()
+            if one.score is not None and one.input is not None
+        ]
+        if self._surrogate is None or not entries or self._warping is not None:
+            return {}
+        # Another one, so that this makes no difference to later queries.
+        surrogate = fresh(self._surrogate)
+        seed = self._plan.seed_of(Use.FITTING, self._records.next_number)
+        known = self._points.known(self._state)
+        surrogate.fit(*self._training(known), seed, False)
+        latents = np.array(self._points.latents_of(entries), np.float32)
+        mean, std = (np.asarray(one) for one in surrogate.predict(latents))
+        return {
+            one.query: (self._task.sign * float(mean[i]), float(std[i]))
+            for i, one in enumerate(entries)
+        }

@@ -7,14 +7,15 @@ error that names the function; functions get inputs of their own to modify.
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tfvae.lso.evaluation_worker import one_line
-from tfvae.lso.tasks.base import Task
+from tfvae.lso.tasks.base import Input, ScoredData, Task
 
 NO_INPUT = "the latents decode to no valid input"
 """The failure of a query whose latents decode to no input."""
@@ -83,16 +84,43 @@ def as_json(task: Task, one_input: Any) -> Any:
     """Returns a copy of an input in JSON form, with lists for tuples.
 
     Raises:
-      TypeError: If `to_json` of the task returns no JSON-serialisable value.
+      TypeError: If `to_json` of the task returns no JSON-serialisable value, or
+        it has none and the input is of another type than JSON has.
     """
-    content = task.to_json(one_input)
+    content = (task.to_json or _to_json)(one_input)
     try:
         return json.loads(json.dumps(content))
     except (TypeError, ValueError) as error:
+        if task.to_json in (None, _to_json):
+            raise TypeError(
+                f"`to_json` and `from_json` of task {task.name} must be given "
+                f"for inputs of type {type(one_input).__name__}: {error}"
+            ) from error
         raise TypeError(
             f"`to_json` of task {task.name} must return what JSON can hold, "
             f"got {type(content).__name__}: {error}"
         ) from error
+
+
+def _to_json(value: Any) -> Any:
+    """Returns arrays, scalars of NumPy and tuples as JSON has them."""
+    if not isinstance(value, np.ndarray | np.generic) and callable(
+        getattr(value, "numpy", None)
+    ):
+        value = value.numpy()
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        wrong = [key for key in value if not isinstance(key, str)]
+        if wrong:
+            raise TypeError(
+                "`to_json` and `from_json` must be given for dicts whose keys "
+                f"are not texts, got the key {wrong[0]!r}"
+            )
+        return {key: _to_json(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_json(one) for one in value]
+    return value
 
 
 def as_picture(task: Task, one_input: Any) -> np.ndarray:
@@ -118,5 +146,134 @@ def as_picture(task: Task, one_input: Any) -> np.ndarray:
 
 
 def from_json(task: Task, content: Any) -> Any:
-    """Returns a new input from JSON, which objectives may modify."""
+    """Returns a new input from JSON, which objectives may modify.
+
+    Args:
+      task: A task that `resolved` has returned, or one with `from_json`.
+      content: The input in JSON form.
+    """
+    assert task.from_json is not None
     return task.from_json(json.loads(json.dumps(content)))
+
+
+# The functions of a task, tried before anything is paid for.
+
+
+def resolved(task: Task, data: ScoredData) -> Task:
+    """Tries a task's functions on the first datum; returns it with all of them.
+
+    Args:
+      task: The task. Where it has no `to_json`, what the first input is decides
+        what `from_json` returns: arrays of its dtype, or what JSON has.
+      data: Its data.
+
+    Returns:
+      The task with `to_json` and `from_json`.
+
+    Raises:
+      TypeError: If a function returns something of a wrong type.
+      ValueError: If a function raises, or returns something wrong. The message
+        names the function and the datum.
+    """
+    if not isinstance(data, ScoredData):
+        raise TypeError(
+            f"`data` of task {task.name} must return ScoredData, got "
+            f"{type(data).__name__}"
+        )
+    one_input = _first_input(task, data)
+    task = dataclasses.replace(
+        task,
+        to_json=task.to_json or _to_json,
+        from_json=task.from_json or _back(one_input),
+    )
+    if one_input is None:
+        return task
+    content = as_json(task, one_input)
+    again = _tried(task, "from_json", lambda: from_json(task, content))
+    if as_json(task, again) != content:
+        raise ValueError(
+            f"`from_json` of task {task.name} must return the input that "
+            f"`to_json` was given, got {_short(as_json(task, again))} for "
+            f"{_short(content)}"
+        )
+    as_points(task, [one_input], data.points.shape[1])
+    if task.to_picture is not None:
+        _tried(task, "to_picture", lambda: as_picture(task, one_input))
+    return task
+
+
+def _first_input(task: Task, data: ScoredData) -> Input | None:
+    """Returns the input of the first datum, None where it decodes to none."""
+    means = np.nan_to_num(data.points[:1])
+    found = _tried(task, "read", lambda: task.read(means, 0))
+    if not isinstance(found, Iterable) or isinstance(found, str | Mapping):
+        raise TypeError(
+            f"`read` of task {task.name} must return an input or None for "
+            f"each row, got {type(found).__name__}"
+        )
+    inputs = list(found)
+    if len(inputs) != 1:
+        raise ValueError(
+            f"`read` of task {task.name} must return an input or None for "
+            f"each of 1 rows, got {len(inputs)}"
+        )
+    return inputs[0] if data.inputs is None else data.inputs[0]
+
+
+def _tried(task: Task, name: str, call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except Exception as error:
+        raise ValueError(
+            f"`{name}` of task {task.name} fails for the first of its data: "
+            f"{one_line(error)}"
+        ) from error
+
+
+def _back(one_input: Input | None) -> Callable[[Any], Input]:
+    """Returns `from_json` for inputs like this one."""
+    if callable(getattr(one_input, "numpy", None)):
+        one_input = one_input.numpy()  # type: ignore[union-attr]
+    if one_input is None:
+        return lambda content: np.asarray(content, np.float32)
+    if isinstance(one_input, np.ndarray):
+        dtype = one_input.dtype
+        return lambda content: np.asarray(content, dtype)
+    return lambda content: content
+
+
+def as_points(
+    task: Task, inputs: Iterable[Input], num_observed: int
+) -> np.ndarray:
+    """Returns inputs as data points by the `write` of a task.
+
+    Returns:
+      float32 `[n, num_observed]`.
+
+    Raises:
+      ValueError: If `write` raises, or returns another shape, or numbers that
+        are infinite.
+    """
+    inputs = list(inputs)
+    try:
+        points = np.asarray(task.write(inputs), np.float32)
+    except Exception as error:
+        raise ValueError(
+            f"`write` of task {task.name} fails: {one_line(error)}"
+        ) from error
+    if points.shape != (len(inputs), num_observed):
+        raise ValueError(
+            f"`write` of task {task.name} must return shape "
+            f"{(len(inputs), num_observed)}, got {points.shape}"
+        )
+    if np.isinf(points).any():
+        raise ValueError(
+            f"`write` of task {task.name} must return numbers that are finite "
+            "in float32, or NaN where they are missing, got an infinite one"
+        )
+    return points
+
+
+def _short(content: Any) -> str:
+    text = json.dumps(content)
+    return text if len(text) <= 100 else text[:100] + "..."

@@ -291,7 +291,11 @@ def differential_evolution(
 
 
 def greedy_batch(
-    draws: np.ndarray, incumbent: float, count: int, first: int | None = None
+    draws: np.ndarray,
+    incumbent: float,
+    count: int,
+    first: int | None = None,
+    probs: np.ndarray | None = None,
 ) -> np.ndarray:
     """Greedily chooses a batch by joint expected improvement, by Monte Carlo.
 
@@ -300,6 +304,9 @@ def greedy_batch(
       incumbent: The score to improve on.
       count: Size of the batch, at most C.
       first: Index of the candidate to choose first; None for the best.
+      probs: Probabilities that the candidates are feasible, `[C]`; None for 1.
+        The others have to improve on what those chosen reach in expectation
+        over whether they are feasible, draw by draw.
 
     Returns:
       Indices of `count` distinct candidates, int64.
@@ -307,15 +314,18 @@ def greedy_batch(
     chosen: list[int] = []
     reached = np.full((len(draws), 1), incumbent)
     free = np.ones(draws.shape[1], bool)
+    probs = np.ones(draws.shape[1]) if probs is None else probs
     for i in range(count):
-        gains = np.maximum(draws - reached, 0.0).mean(0)
+        gains = probs * np.maximum(draws - reached, 0.0).mean(0)
         # Where no draw improves, take the smallest mean shortfall.
         nearest = (draws - reached).mean(0)
         order = np.lexsort([nearest, gains, free])
         best = first if i == 0 and first is not None else int(order[-1])
         chosen.append(best)
         free[best] = False
-        reached = np.maximum(reached, draws[:, [best]])
+        share = probs[best]
+        improved = np.maximum(reached, draws[:, [best]])
+        reached = (1.0 - share) * reached + share * improved
     return np.array(chosen, np.int64)
 
 

@@ -7,6 +7,7 @@ A strategy proposes latents to query, given a `Context`.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -40,6 +41,10 @@ ScoreLatents = Callable[
 """`latents [n, M] -> scores [n], n keys of the inputs they decode to`. Equal
 inputs have equal keys; None is the key of latents that decode to no input."""
 
+LogFeasibility = Callable[[Any], Any]
+"""`latents [q, M] -> log probability that all constraints hold [q]`, float64.
+"""
+
 
 class Context(NamedTuple):
     """Information that a strategy may use to choose queries.
@@ -53,6 +58,18 @@ class Context(NamedTuple):
         that use none.
       score_latents: The objective as a function of latents, for oracles; None
         where it is not available.
+      is_feasible: bool `[n]`, which of the points satisfy all constraints; None
+        for all.
+      log_feasibility: Log probability that all constraints hold; None without
+        constraints. A differentiable function of tensors if the surrogate has
+        gradients, of arrays otherwise. It should be the same object in all
+        contexts of a run, as each new one is traced.
+      is_noisy: Whether scores are noisy. Points then count by the posterior
+        mean of the surrogate, rather than by their score.
+      history: float64 `[h]`, scores of all finished queries of the run in the
+        order in which they were recorded; -inf for failures and infeasible
+        ones.
+      start: The best score of the initial data; -inf if there is none.
     """
 
     space: LatentSpace
@@ -60,6 +77,11 @@ class Context(NamedTuple):
     scores: np.ndarray
     surrogate: Surrogate | None = None
     score_latents: ScoreLatents | None = None
+    is_feasible: np.ndarray | None = None
+    log_feasibility: LogFeasibility | None = None
+    is_noisy: bool = False
+    history: np.ndarray = np.zeros(0)
+    start: float = -math.inf
 
 
 class Strategy(Protocol):
@@ -295,9 +317,46 @@ def select_points(
     return np.concatenate([best, chosen])
 
 
-def incumbent_of(scores: np.ndarray, quantile: float | None) -> float:
-    """Returns the incumbent: a quantile of scores `[n]`, None for the best."""
-    return float(np.quantile(scores, 1.0 if quantile is None else quantile))
+def feasible_of(context: Context) -> np.ndarray:
+    """Returns which points satisfy all constraints, bool `[n]`."""
+    if context.is_feasible is None:
+        return np.ones(len(context.scores), bool)
+    return np.asarray(context.is_feasible, bool)
+
+
+def merits_of(context: Context) -> np.ndarray:
+    """Returns what the points count by, larger is better, float64 `[n]`.
+
+    That is the score, or the posterior mean if scores are noisy, so that the
+    luckiest score is not taken for the best point.
+
+    Raises:
+      ValueError: If scores are noisy and there is no surrogate.
+    """
+    if not context.is_noisy:
+        return np.asarray(context.scores, np.float64)
+    return np.asarray(fitted(context).predict(context.latents)[0])
+
+
+def incumbent_of(context: Context, quantile: float | None) -> float | None:
+    """Returns the incumbent, the score to improve on.
+
+    Args:
+      context: Points and their scores.
+      quantile: The quantile of the merits of feasible points; None for the
+        best.
+
+    Returns:
+      The incumbent; None if there are constraints and no point satisfies them.
+      An acquisition function is then the log feasibility alone.
+    """
+    merits, feasible = merits_of(context), feasible_of(context)
+    if not feasible.any():
+        if context.log_feasibility is not None:
+            return None
+        feasible = ~feasible  # Nothing is known of where they hold.
+    level = 1.0 if quantile is None else quantile
+    return float(np.quantile(merits[feasible], level))
 
 
 def check_quantile(quantile: float | None) -> None:
@@ -308,13 +367,10 @@ def check_quantile(quantile: float | None) -> None:
         )
 
 
-def fitted(context: Context, strategy: Strategy) -> Surrogate:
+def fitted(context: Context) -> Surrogate:
     """Returns the context's surrogate."""
     if context.surrogate is None:
-        raise ValueError(
-            "`context.surrogate` must be fitted for "
-            f"{type(strategy).__name__}, got None"
-        )
+        raise ValueError("`context.surrogate` must be fitted, got None")
     return context.surrogate
 
 

@@ -68,9 +68,25 @@ def record(
     _check(ledger.records, records)
     found: list[Entry | None] = []
     for one in records:
-        ledger.append(one)
+        append(ledger, one)
         found.append(ledger.records.entries.get(one.query))
     return found
+
+
+def append(ledger: Ledger, one: Record) -> None:
+    """Appends a record; errors have the result that is not on disk."""
+    try:
+        ledger.append(one)
+    except OSError as error:
+        if not isinstance(one, Measurement | Amendment):
+            raise
+        outcome = one.failure if one.score is None else one.score
+        raise OSError(
+            error.errno,
+            f"{error.strerror}; query {one.query} has been evaluated; use "
+            f"`tell` to record its result: {outcome}",
+            str(ledger.path),
+        ) from error
 
 
 def _check(records: Records, wanted: Sequence[Record]) -> None:

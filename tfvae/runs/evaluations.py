@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
-from typing import Protocol
+from typing import Any
 
 from tfvae.lso import evaluation
 from tfvae.lso.loop import LatentSpaceOptimizer
@@ -24,38 +24,26 @@ _SECONDS_BETWEEN_LINES = 5.0
 _INTERRUPTED = "interrupted"
 
 
-class Limits(Protocol):
-    """What ends a run before its budget is spent, see `optimize.Requests`."""
-
-    target: float | None
-    patience: int | None
-    seconds: float | None
-    max_failures: int
-
-
 def run(
     optimizer: LatentSpaceOptimizer,
     evaluator: evaluation.Evaluator | None,
-    limits: Limits,
+    stopping: Stopping,
     read_out: ReadOut,
-) -> None:
-    """Evaluates the objective until the budget is spent, or a limit is met.
+) -> dict[str, Any]:
+    """Evaluates the objective until the budget is spent, or before.
 
     Args:
       optimizer: The optimizer.
       evaluator: See `LatentSpaceOptimizer.steps`.
-      limits: What ends it before.
+      stopping: What ends it before.
       read_out: Is refreshed after each step, and written at the end.
+
+    Returns:
+      The summary of the run.
 
     Raises:
       StoppedError: If an interrupt or failures in a row have ended it.
     """
-    stopping = Stopping(
-        target=limits.target,
-        patience=limits.patience,
-        seconds=limits.seconds,
-        failures_in_a_row=limits.max_failures,
-    )
     _announce(optimizer)
     progress = _Progress(optimizer)
     failures = _Failures(optimizer)
@@ -68,15 +56,15 @@ def run(
     result = read_out.write()
     _print_result(result, str(read_out.run_dir))
     why = optimizer.stopped
-    if why is None and optimizer.is_exhausted:
-        why = "nothing new was to be had"
     if why is None:
-        return
+        return result
     if why == _INTERRUPTED:
         raise StoppedError(f"{why}; the same command resumes", 130)
-    if failures.has_ended(stopping):
+    reasons = [one.reason for one in optimizer.failures]
+    if why == stopping.failing(reasons):
         raise StoppedError(f"stopped: {why}", 1)
     print(f"stopped: {why}", flush=True)
+    return result
 
 
 @contextlib.contextmanager
@@ -111,28 +99,23 @@ class _Failures:
 
     def print(self) -> None:
         """Prints what has failed since the last call."""
-        seen = self._optimizer.failures_seen
+        seen = self._optimizer.failures
         new = len(seen) - self._num_printed
         if not new:
             return
         if not self._num_printed:
-            query, failure, details = seen[0]
-            _say(f"query {query} has failed: {failure}")
-            if details:
-                _say(details.rstrip())
+            first = seen[0]
+            _say(f"query {first.number} has failed: {first.reason}")
+            if first.details:
+                _say(first.details.rstrip())
             new -= 1
         if new:
-            query, failure, _ = seen[-1]
+            last = seen[-1]
             _say(
-                f"{len(seen)} queries have failed, the last {query}: {failure}"
+                f"{len(seen)} evaluations have failed, the last of query "
+                f"{last.number}: {last.reason}"
             )
         self._num_printed = len(seen)
-
-    def has_ended(self, stopping: Stopping) -> bool:
-        """Whether failures in a row have stopped the run."""
-        most = stopping.failures_in_a_row
-        last = self._optimizer.ledger.entries[-most:] if most else []
-        return len(last) == most and all(one.score is None for one in last)
 
 
 def _say(text: str) -> None:
@@ -182,7 +165,7 @@ class _Progress:
         )
 
 
-def _print_result(result: dict, folder: str) -> None:
+def _print_result(result: dict[str, Any], folder: str) -> None:
     """Prints the result of a run."""
     top = ", ".join(f"top-{k} {number(v)}" for k, v in result["top"].items())
     by = f" by {result['ranked_by']}" if result["ranked_by"] != "score" else ""

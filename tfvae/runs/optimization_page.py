@@ -331,9 +331,9 @@ def _queries(state: State) -> Panel | None:
 
 
 def _kind(one: Entry) -> str:
-    if one.score is None:
-        return "failed"
-    return "scored" if one.is_feasible else "infeasible"
+    if not one.is_feasible:
+        return "infeasible"
+    return "failed" if one.score is None else "scored"
 
 
 def _query_row(state: State, one: Entry) -> list[_Cell]:
@@ -348,7 +348,8 @@ def _query_row(state: State, one: Entry) -> list[_Cell]:
         )
     score = _number(one.score)
     if one.score is None:
-        score = _Cell('<span class="mark">failed</span>', "", True)
+        text = "failed" if one.is_feasible else "no score"
+        score = _Cell(f'<span class="mark">{text}</span>', "", True)
     elif one.is_amended:
         score = score._replace(html=f"{score.html} <small>amended</small>")
     row = [_number(one.query), _number(one.round + 1), score]

@@ -12,7 +12,7 @@ import logging
 import os
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfvae import files
@@ -73,6 +73,7 @@ class ReadOut:
         self,
         run_dir: pathlib.Path,
         task: Task,
+        predicted: Callable[[], Mapping[int, tuple[float, float]]] | None,
         *,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -81,10 +82,13 @@ class ReadOut:
         Args:
           run_dir: Folder of the optimisation.
           task: Its task.
+          predicted: Returns mean and standard deviation of each query, as the
+            surrogate predicts them, for noisy tasks; None for others.
           clock: Returns the time in seconds.
         """
         self.run_dir = run_dir
         self._task = task
+        self._predicted = predicted
         self._clock = clock
         self._took = 0.0
         self._written = -float("inf")
@@ -92,6 +96,8 @@ class ReadOut:
     def write(self) -> dict[str, Any]:
         """Writes the read-out and returns its summary."""
         started = self._clock()
+        if self._predicted is not None:
+            optimization_state.write_predicted(self.run_dir, self._predicted())
         result = write(self.run_dir, self._task)
         self._written = self._clock()
         self._took = self._written - started

@@ -164,7 +164,8 @@ def write_pictures(run_dir: str | os.PathLike[str], task: Task) -> None:
 
     Args:
       run_dir: Folder of the optimisation.
-      task: Task of the optimisation; its `to_picture` returns the images.
+      task: Task of the optimisation; its `to_picture` returns the images. It
+        must have a `from_json`, see `reading.resolved`.
     """
     if task.to_picture is not None:
         state = optimization_state.read(run_dir)

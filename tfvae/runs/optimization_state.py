@@ -15,9 +15,11 @@ import math
 import os
 import pathlib
 import statistics
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from tfvae import files
 from tfvae.lso.ledger import LEDGER, Contents, read_ledger
 from tfvae.lso.records import Entry, Query
 from tfvae.lso.round_table import RoundTable
@@ -58,7 +60,7 @@ class State(NamedTuple):
     contents: Contents
     seconds: dict[str, float]
     """Seconds of each stage so far."""
-    predicted: dict[int, tuple[float, float | None]] | None
+    predicted: dict[int, tuple[float, float]] | None
     """Mean and standard deviation of each query with a score, as the surrogate
     of the last round predicts them; None if there are none for all of them."""
 
@@ -129,8 +131,15 @@ class State(NamedTuple):
 
     @property
     def failed(self) -> list[Entry]:
-        """The queries without a score, those without an input included."""
-        return [one for one in self.entries if one.score is None]
+        """The queries without a score, those without an input included.
+
+        One whose constraints are known is none of them: it is infeasible.
+        """
+        return [
+            one
+            for one in self.entries
+            if one.score is None and not one.constraints
+        ]
 
     @property
     def constraints(self) -> list[str]:
@@ -239,7 +248,7 @@ def read(run_dir: str | os.PathLike[str]) -> State:
 def from_contents(path: pathlib.Path, contents: Contents) -> State:
     """Returns the state of an optimisation whose ledger has been read."""
     rounds = RoundTable(path / ROUNDS)
-    predicted = _predicted(path / PREDICTED, contents)
+    predicted = _predicted(path / PREDICTED, contents.entries)
     return State(path, contents, rounds.seconds(), predicted)
 
 
@@ -316,38 +325,56 @@ def read_or(
       errors: What `read` raises for a damaged file, in addition to ValueError
         and EOFError.
     """
+    wrong: tuple[type[Exception], ...] = (ValueError, EOFError, *errors)
     try:
         return read(path)
     except FileNotFoundError:
         return default
-    except (*errors, ValueError, EOFError, RecursionError) as error:
+    except wrong as error:
         first = str(error).strip().partition("\n")[0]
         _logger.warning("ignoring %s, which is damaged: %s", path, first)
         return default
 
 
+def write_predicted(
+    path: pathlib.Path, predicted: Mapping[int, tuple[float, float]]
+) -> None:
+    """Writes what the surrogate predicts for the queries with a score."""
+    state = from_contents(path, read_ledger(path / LEDGER))
+    content = {
+        "of": _digest(state.entries),
+        "means": {str(query): mean for query, (mean, _) in predicted.items()},
+        "stds": {str(query): std for query, (_, std) in predicted.items()},
+    }
+    with files.replacing(path / PREDICTED) as file:
+        json.dump(content, file)
+
+
 def _predicted(
-    path: pathlib.Path, contents: Contents
-) -> dict[int, tuple[float, float | None]] | None:
+    path: pathlib.Path, entries: Sequence[Entry]
+) -> dict[int, tuple[float, float]] | None:
     """Returns what the surrogate predicts, if that is of all these results."""
     content = read_json(path)
-    means, stds = content.get("means"), content.get("stds")
-    stds = stds if isinstance(stds, Mapping) else {}
-    scored = [one.query for one in contents.entries if one.score is not None]
-    if not isinstance(means, Mapping) or not scored:
-        return None
-    if {*means} != {str(query) for query in scored}:
+    if content.get("of") != _digest(entries):
         return None
     try:
-        return {
-            query: (
-                float(means[str(query)]),
-                None if (std := stds.get(str(query))) is None else float(std),
+        found = {
+            one.query: (
+                float(content["means"][str(one.query)]),
+                float(content["stds"][str(one.query)]),
             )
-            for query in scored
+            for one in entries
+            if one.score is not None
         }
-    except (TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         return None
+    return found or None
+
+
+def _digest(entries: Sequence[Entry]) -> int:
+    """Returns a number that changes with any score."""
+    scores = [(one.query, one.scores) for one in entries]
+    return zlib.crc32(repr(scores).encode())
 
 
 def _time(text: str) -> datetime.datetime | None:

@@ -18,12 +18,10 @@ from typing import Any
 
 from tfvae import files
 from tfvae.lso.records import Entry
+from tfvae.lso.tables import CONSTRAINT
 from tfvae.runs.optimization_state import Ranked, State
 
 EVALUATIONS, BEST = "evaluations.csv", "best.csv"
-CONSTRAINT = "constraint:"
-"""Start of the name of a column with the values of a constraint."""
-
 _LONGEST_VECTOR = 64
 _ESCAPED = ("=", "+", "-", "@", "'", "\t", "\r")
 

@@ -21,10 +21,14 @@ from tfvae.lso import evaluation
 from tfvae.lso.ledger import LEDGER, read_ledger
 from tfvae.lso.loop import LatentSpaceOptimizer
 from tfvae.lso.plan import Plan
+from tfvae.lso.reading import resolved
+from tfvae.lso.records import Addition
 from tfvae.lso.retraining import Retraining
+from tfvae.lso.stopping import Stopping
 from tfvae.lso.strategies import Strategy
 from tfvae.lso.surrogates import Surrogate
 from tfvae.lso.tasks.base import Task
+from tfvae.lso.warping import Warping
 from tfvae.lso.weighting import Weighting
 from tfvae.optimizers import FusedAdam
 from tfvae.runs import (
@@ -58,9 +62,10 @@ _PARTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "weighting": (lambda part: isinstance(part, Weighting), "@Rank()"),
     "retraining": (lambda part: isinstance(part, Retraining), "@Retraining()"),
+    "warping": (callable, "@RankGaussian()"),
     "evaluator": (callable, "@ProcessPool()"),
 }
-_OPTIONAL = ("surrogate", "weighting", "retraining", "evaluator")
+_OPTIONAL = ("surrogate", "weighting", "retraining", "warping", "evaluator")
 
 
 class Requests(NamedTuple):
@@ -69,21 +74,15 @@ class Requests(NamedTuple):
     answers: TextIO | None = None
     """Where pending queries are printed, as JSON lines, for evaluations that
     are made elsewhere; None to evaluate the objective here."""
-    count: int | None = None
+    num_new: int | None = None
     """How many new queries are wanted; None for the pending ones, of which
     there are new ones if none are pending."""
     added: Sequence[str] = ()
     """Files with measurements to add, see `added_measurements`."""
     retries_failed: bool = False
     """Whether queries that have failed are evaluated once more."""
-    target: float | None = None
-    """Score at which to stop."""
-    patience: int | None = None
-    """Queries without a better one after which to stop."""
-    seconds: float | None = None
-    """Time after which no evaluation begins."""
-    max_failures: int = 5
-    """Failures in a row after which to stop."""
+    stopping: Stopping = Stopping()
+    """What ends the evaluations here before the budget is spent."""
 
 
 @typed_gin.register
@@ -213,13 +212,14 @@ def _note_given(run: RunDirectory) -> None:
 )
 def optimize(
     run_dir: str | os.PathLike[str],
-    requests: Requests = Requests(),
+    requests: Requests | None = None,
     *,
     task: Task = gin.REQUIRED,
     strategy: Strategy = gin.REQUIRED,
     surrogate: Surrogate | None = None,
     weighting: Weighting | None = None,
     retraining: Retraining | None = None,
+    warping: Warping | None = None,
     evaluator: evaluation.Evaluator | None = None,
     budget: int = 500,
     queries_per_round: int | None = None,
@@ -240,13 +240,15 @@ def optimize(
         rounds/ (models of the last rounds), model/ (training run of the initial
         model), and the read-out: evaluations.csv, best.csv, result.json,
         report.html and figures/.
-      requests: What is wanted; by default, the objective is evaluated here
-        until the budget is spent.
+      requests: What is wanted; None to evaluate the objective here until the
+        budget is spent.
       task: The task to optimise.
       strategy: Chooses the queries.
       surrogate: The surrogate of the strategy; None if it needs none.
       weighting: Weights of the data in retraining; None for equal weights.
       retraining: Settings of retraining; None for `Retraining()`.
+      warping: Transforms scores before the surrogate is fitted to them; None
+        for no transformation.
       evaluator: Evaluates the objective; None to evaluate in this process.
       budget: Total number of queries; it may be changed later.
       queries_per_round: Queries between two retrainings; None for a single
@@ -296,16 +298,21 @@ def optimize(
         "surrogate": surrogate,
         "weighting": weighting,
         "retraining": retraining,
+        "warping": warping,
     }
     _check_parts({"task": task, "evaluator": evaluator, **parts})
     # An objective may change the current folder.
     run = RunDirectory(os.path.abspath(run_dir))
+    requests = requests or Requests()
     is_new = RunDirectory(run.path / MODEL).read_summary() is None
     # With ask/tell, only the queries go to standard output.
     aside = sys.stdout if requests.answers is None else sys.stderr
     with run.locked(Kind.OPTIMIZATION), contextlib.redirect_stdout(aside):
-        with opened(run, task, plan, warm_start, parts) as optimizer:
-            result = _done(run, optimizer, evaluator, requests)
+        added = _added(run, task, seed, requests.added)
+        with opened(
+            run, task, plan, warm_start, parts, len(added)
+        ) as optimizer:
+            result = _done(run, optimizer, evaluator, requests, added)
         if requests.answers is None:
             is_whole = is_new or warm_start is not None
             unused = config.unused("optimize", is_whole=is_whole)
@@ -318,21 +325,23 @@ def _done(
     optimizer: LatentSpaceOptimizer,
     evaluator: evaluation.Evaluator | None,
     requests: Requests,
+    added: Sequence[Addition],
 ) -> dict[str, Any]:
     """Does what is wanted of an opened run; returns its summary."""
     for name, (old, new) in optimizer.ledger.changed.items():
-        print(f"{name} {old} -> {new}", file=sys.stderr, flush=True)
-    read_out = ReadOut(run.path, optimizer.task)
-    if requests.added:
-        _add(optimizer, requests.added)
+        _say(f"{name} {old} -> {new}")
+    is_noisy = optimizer.task.is_noisy or optimizer.plan.repeats > 1
+    predicted = optimizer.predicted if is_noisy else None
+    read_out = ReadOut(run.path, optimizer.task, predicted)
+    if added:
+        optimizer.add(added)
+        _say(f"{len(added)} measurements added")
     if requests.retries_failed:
-        retried = optimizer.retry_failed()
-        print(_retried(retried), file=sys.stderr, flush=True)
+        _say(_retried(optimizer.retry_failed()))
     if requests.answers is not None:
-        print_queries(optimizer, requests.answers, requests.count)
+        print_queries(optimizer, requests.answers, requests.num_new)
         return read_out.write()
-    evaluations.run(optimizer, evaluator, requests, read_out)
-    return read_out.write()
+    return evaluations.run(optimizer, evaluator, requests.stopping, read_out)
 
 
 def complete(run_dir: str | os.PathLike[str]) -> None:
@@ -352,6 +361,8 @@ def complete(run_dir: str | os.PathLike[str]) -> None:
     run = RunDirectory(run_dir)
     config.load_run(run.path)
     task = config.evaluated("optimize.task")
+    if task.to_picture is not None and task.from_json is None:
+        task = resolved(task, task.data(config.value("optimize.seed") or 0))
     with run.locked():
         optimization_results.write_pictures(run.path, task)
         result = optimization_results.read(run.path).result
@@ -386,6 +397,10 @@ def _shown(part: Any) -> str:
     return repr(part)
 
 
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def _retried(numbers: Sequence[int]) -> str:
     if not numbers:
         return "no query has failed that could be evaluated again"
@@ -393,17 +408,23 @@ def _retried(numbers: Sequence[int]) -> str:
     return f"{len(numbers)} failed queries are pending again: {which}"
 
 
-def _add(optimizer: LatentSpaceOptimizer, paths: Sequence[str]) -> None:
-    """Adds the measurements of files, of all of them or of none."""
-    known = [one.input for one in optimizer.ledger.entries]
-    data = optimizer.task.data(optimizer.plan.seed)
-    additions = [
+def _added(
+    run: RunDirectory, task: Task, seed: int, paths: Sequence[str]
+) -> list[Addition]:
+    """Reads measurements to add, of all files or, if one is wrong, of none."""
+    if not paths:
+        return []
+    data = task.data(seed)
+    whole = resolved(task, data)
+    ledger = run.path / LEDGER
+    has_run = ledger.exists() and ledger.stat().st_size
+    known = read_ledger(ledger).entries if has_run else []
+    inputs = [one.input for one in known]
+    return [
         one
         for path in paths
-        for one in added_measurements.read(path, optimizer.task, data, known)
+        for one in added_measurements.read(path, whole, data, inputs)
     ]
-    optimizer.add(additions)
-    print(f"{len(additions)} measurements added", file=sys.stderr, flush=True)
 
 
 def print_queries(
@@ -433,7 +454,7 @@ def print_queries(
         why = "nothing new was to be had"
         if not optimizer.is_exhausted:
             why = f"the budget of {optimizer.plan.budget} is reached"
-        print(f"{len(queries)} new queries: {why}", file=sys.stderr, flush=True)
+        _say(f"{len(queries)} new queries: {why}")
 
 
 def opened(
@@ -442,9 +463,21 @@ def opened(
     plan: Plan,
     warm_start: str | os.PathLike[str] | None,
     parts: dict[str, Any],
+    num_added: int = 0,
 ) -> LatentSpaceOptimizer:
-    """Returns the optimiser of a locked run folder; see `optimize`."""
-    if (run.path / LEDGER).exists():
+    """Returns the optimiser of a locked run folder; see `optimize`.
+
+    Args:
+      run: The folder.
+      task: See `optimize`.
+      plan: The plan.
+      warm_start: See `optimize`.
+      parts: Other parts of the optimiser, by name.
+      num_added: Number of measurements that are to be added.
+    """
+    ledger = run.path / LEDGER
+    if ledger.exists() and ledger.stat().st_size:
+        num_added += len(read_ledger(ledger).additions)
         _check_config(run)
     else:
         # So that the folder is enough to go on, once its model is trained.
@@ -460,7 +493,8 @@ def opened(
                 "TVAE, which stores latent states of each data point, got "
                 "other data."
             )
-        model = model.with_capacity(len(points) + plan.budget)
+        most = len(points) + plan.budget + num_added
+        model = model.with_capacity(most)
     # A new optimizer in any case, whether just trained or loaded.
     model.compile(
         FusedAdam(retraining.learning_rate, epsilon=retraining.epsilon)

@@ -22,11 +22,15 @@ from tfvae.runs.optimization_status import input_text, printable, shortened
 
 _QUERY = re.compile(r"(0|[1-9][0-9]*)=(.*)", re.DOTALL)
 _FAILED = re.compile(r"failed(?::(.*))?", re.DOTALL)
+_NO_SCORE = "failed"
 _NUMBER = re.compile(
     r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|nan|inf)",
     re.IGNORECASE,
 )
-_FORMS = "NUMBER=SCORE, NUMBER=SCORE,CONSTRAINT=VALUE or NUMBER=failed:REASON"
+_FORMS = (
+    "NUMBER=SCORE, NUMBER=SCORE,CONSTRAINT=VALUE, NUMBER=failed or "
+    "NUMBER=failed:REASON"
+)
 _UNTOLD_REASON = "told to have failed"
 
 
@@ -116,14 +120,15 @@ def _said(
 
 def _outcome(entry: Entry) -> str:
     """Returns the score of a query, or why there is none, in words."""
-    if entry.score is None:
-        failure = printable(entry.failure or "")
-        return "failed" if failure == _UNTOLD_REASON else f"failed: {failure}"
-    constraints = [
+    constraints = "".join(
         f", {printable(name)}={_digits(value)}"
         for name, value in (entry.constraints or {}).items()
-    ]
-    return f"{_digits(entry.score)}{''.join(constraints)}"
+    )
+    if entry.score is not None:
+        return f"{_digits(entry.score)}{constraints}"
+    failure = printable(entry.failure or "")
+    why = "" if failure == _UNTOLD_REASON else f": {failure}"
+    return f"failed{constraints}{why}"
 
 
 def _digits(value: float) -> str:
@@ -143,7 +148,7 @@ def _told(flag: str, text: str) -> Told:
         reason = " ".join((failed[1] or "").split()) or _UNTOLD_REASON
         return Told(number, None, reason, is_amendment=is_amendment)
     score, *others = outcome.split(",")
-    if not _NUMBER.fullmatch(score):
+    if score != _NO_SCORE and not _NUMBER.fullmatch(score):
         raise _wrong(flag, text)
     constraints: dict[str, float] = {}
     for one in others:
@@ -153,11 +158,12 @@ def _told(flag: str, text: str) -> Told:
         constraints[name.strip()] = _finite(flag, name, value)
     if len(constraints) != len(others):
         raise _wrong(flag, text, "; a constraint is named twice")
-    given = constraints or None
+    has_score = score != _NO_SCORE
     return Told(
         number,
-        float(score),
-        constraints=given,
+        float(score) if has_score else None,
+        None if has_score else _UNTOLD_REASON,
+        constraints or None,
         is_amendment=is_amendment,
     )
 

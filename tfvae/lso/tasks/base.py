@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+_OPTIONAL = ("to_json", "from_json", "to_picture")
 
 Input = Any
 """Input of an objective, such as an image or a text; never None."""
@@ -23,11 +26,16 @@ class ScoredData:
         missing.
       scores: `[N]` float64, in the task's own direction.
       inputs: The N objective inputs that the points encode, or None.
+      constraints: Values of constraints, `[N]` float64 each, by name, NaN where
+        unknown. A constraint holds where its value is at most 0.
     """
 
     points: np.ndarray
     scores: np.ndarray
     inputs: Sequence[Input] | None = None
+    constraints: Mapping[str, np.ndarray] = dataclasses.field(
+        default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         """Checks the shapes and values."""
@@ -62,8 +70,20 @@ class ScoredData:
                 f"`inputs` must have the length {len(points)} of `points`, "
                 f"got {len(self.inputs)}"
             )
+        constraints = {
+            name: _real(f"constraints[{name!r}]", values, np.float64)
+            for name, values in self.constraints.items()
+        }
+        for name, values in constraints.items():
+            if values.shape != scores.shape or np.isinf(values).any():
+                raise ValueError(
+                    f"`constraints[{name!r}]` must have shape {scores.shape!r} "
+                    "and finite values, or NaN where they are unknown, got "
+                    f"shape {values.shape!r}"
+                )
         object.__setattr__(self, "points", points)
         object.__setattr__(self, "scores", scores)
+        object.__setattr__(self, "constraints", constraints)
 
 
 def _real(name: str, values: Any, dtype: type[np.floating]) -> np.ndarray:
@@ -83,14 +103,6 @@ def _rows(outputs: np.ndarray, seed: int) -> list[np.ndarray]:
     return list(outputs)
 
 
-def _to_lists(one: Input) -> Any:
-    return np.asarray(one).tolist()
-
-
-def _from_lists(one: Any) -> Input:
-    return np.asarray(one, np.float32)
-
-
 @dataclasses.dataclass(frozen=True)
 class Task:
     """An expensive objective to optimise, and the initial data.
@@ -101,8 +113,9 @@ class Task:
 
     Attributes:
       name: Short name, for titles and files.
-      data: Called with the seed of a run; returns the initial data. Their
-        scores are assumed known, and should not be expensive to compute.
+      data: Called with the seed of a run, once in a process; returns the
+        initial data, whose scores are known. `tfvae.lso.read_table` makes one
+        of a CSV or Parquet file.
       objective: From one input to its score, a finite number. It may be slow,
         and it may raise: exceptions are recorded as failures. To run in other
         processes it must be picklable.
@@ -117,11 +130,16 @@ class Task:
       optimum: The best possible score, or None if unknown.
       keep_duplicates: Whether inputs that are among the data already are
         added to them once more.
-      to_json: From an input to what JSON can hold.
-      from_json: Back.
+      to_json: From an input to what JSON can hold. None for inputs that are
+        arrays or consist of texts, numbers, lists and dicts.
+      from_json: Back. None to make arrays like those that `read` returns, or
+        to take what JSON has.
       score_label: What a score is, with its unit, for the axes of figures.
       to_picture: From an input to a picture `[height, width]`, 0 black and 1
         white, all of one shape; None where inputs are no pictures.
+      is_noisy: Whether evaluations of one input have different scores. The best
+        input is then the one with the best mean of the surrogate, not the one
+        with the luckiest score.
     """
 
     name: str
@@ -133,10 +151,11 @@ class Task:
     invalid_score: float | None = None
     optimum: float | None = None
     keep_duplicates: bool = True
-    to_json: Callable[[Input], Any] = _to_lists
-    from_json: Callable[[Any], Input] = _from_lists
+    to_json: Callable[[Input], Any] | None = None
+    from_json: Callable[[Any], Input] | None = None
     score_label: str = "score"
     to_picture: Callable[[Input], np.ndarray] | None = None
+    is_noisy: bool = False
 
     def __post_init__(self) -> None:
         """Validates what can be checked before anything is run."""
@@ -150,7 +169,7 @@ class Task:
             "to_picture",
         ):
             value = getattr(self, field)
-            if field == "to_picture" and value is None:
+            if value is None and field in _OPTIONAL:
                 continue
             if not callable(value):
                 raise TypeError(f"`{field}` must be a function, got {value!r}")
@@ -160,6 +179,8 @@ class Task:
             raise ValueError(
                 f"`invalid_score` must be finite, got {self.invalid_score!r}"
             )
+        # Training and optimisation use the same data, which may be expensive.
+        object.__setattr__(self, "data", functools.cache(self.data))
 
     @property
     def sign(self) -> float:

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All that is known at latents of the current model, in one round."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from tfvae.lso.collection import Collection
+from tfvae.lso.reading import as_points, from_json
+from tfvae.lso.records import Addition, Entry, Query, Records, is_feasible
+from tfvae.lso.surrogate_state import State
+from tfvae.lso.tasks.base import Task
+
+if TYPE_CHECKING:
+    from tfvae.lso.latent_space import LatentSpace
+
+Item = Entry | Query | Addition
+
+
+class Known(NamedTuple):
+    """What a surrogate is fitted to."""
+
+    latents: np.ndarray
+    """float32 `[n, M]`."""
+    scores: np.ndarray
+    """`[n]`, larger is better; NaN where constraints are known alone."""
+    is_feasible: np.ndarray
+    """`[n]` bool."""
+    constraints: dict[str, np.ndarray]
+    """`[n]` by name, NaN where unknown."""
+
+    @property
+    def has_score(self) -> np.ndarray:
+        """Which have a score, bool `[n]`."""
+        return ~np.isnan(self.scores)
+
+
+class _Result(NamedTuple):
+    latent: np.ndarray | list[float]
+    score: float
+    constraints: dict[str, float] | None
+
+
+class KnownPoints:
+    """Data, results, additions and pending queries, as latents and as points.
+
+    What was not proposed in this round is encoded by the model of this round.
+
+    Attributes:
+      round: The round, -1 before the first.
+      latents: float32 `[n, M]`, of the data.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        space: LatentSpace,
+        collection: Collection,
+        records: Records,
+        is_noisy: bool,
+    ) -> None:
+        """Stores the parts of a run; call `enter` first.
+
+        Args:
+          task: The task.
+          space: The model's latent space.
+          collection: The data.
+          records: The results and the pending queries.
+          is_noisy: Whether the scores of one input are averaged.
+        """
+        self.round = -1
+        self.latents = np.zeros((0, space.num_latents), np.float32)
+        self._task = task
+        self._space = space
+        self._collection = collection
+        self._records = records
+        self._is_noisy = is_noisy
+        self._rows = np.zeros(0, np.int64)
+        self._encoded: dict[Hashable, np.ndarray] = {}
+        self._points: dict[Hashable, np.ndarray] = {}
+
+    def enter(self, now: int, rows: np.ndarray) -> None:
+        """Encodes rows of the data, int64 `[n]`, by the model of a round."""
+        self.round = now
+        self._rows = rows
+        self._encoded, self._points = {}, {}
+        points = self._collection.points[rows]
+        self.latents = (
+            self._space.encode(points, rows)
+            if len(rows)
+            else np.zeros((0, self._space.num_latents), np.float32)
+        )
+
+    def known(self, state: State) -> Known:
+        """Returns all that is known; `state` has further latents."""
+        collection = self._collection
+        is_kept = collection.is_kept[self._rows]
+        rows = self._rows[is_kept]
+        results = self._results()
+        after = [*results, *self._free(state)]
+        latents = [one.latent for one in after]
+        scores = [one.score for one in after]
+        feasible = [is_feasible(one.constraints) for one in after]
+        num_latents = self._space.num_latents
+        return Known(
+            np.concatenate(
+                [
+                    self.latents[is_kept],
+                    np.array(latents, np.float32).reshape(-1, num_latents),
+                ]
+            ),
+            # Clip at the score of invalid inputs, so that outliers do not
+            # dominate the fit of the surrogate.
+            np.maximum(
+                np.concatenate([collection.scores[rows], scores]),
+                collection.invalid_score,
+            ),
+            np.concatenate(
+                [collection.is_feasible[rows], np.array(feasible, bool)]
+            ),
+            self._constraints(rows, after),
+        )
+
+    def _results(self) -> list[_Result]:
+        """Returns the results that are no data yet.
+
+        Those that failed count as invalid ones, unless constraints say why they
+        have no score: that of these is NaN.
+        """
+        collection = self._collection
+        entries = [
+            one
+            for one in collection.fresh.values()
+            # Without an input it has no latents in another round's model.
+            if one.input is not None or one.round == self.round
+        ]
+        latents = self.latents_of([*entries, *collection.fresh_additions])
+        scores = [self._score_of(one) for one in entries]
+        scores += [
+            self._task.sign * one.score for one in collection.fresh_additions
+        ]
+        constraints = [one.constraints for one in entries]
+        constraints += [one.constraints for one in collection.fresh_additions]
+        return [*map(_Result, latents, scores, constraints)]
+
+    def _score_of(self, entry: Entry) -> float:
+        collection = self._collection
+        if entry.score is None and entry.constraints:
+            return np.nan
+        if entry.score is not None and self._is_noisy:
+            mean = collection.known_score(collection.key(entry.input))
+            if mean is not None:
+                return mean
+        return collection.score_of(entry)
+
+    def _free(self, state: State) -> list[_Result]:
+        """Returns latents whose inputs had a known score when proposed."""
+        found = []
+        for latent, key in zip(state.latents, state.inputs, strict=True):
+            score = self._collection.known_score(key)
+            if score is not None:
+                found.append(_Result(latent, score, None))
+        return found
+
+    def _constraints(
+        self, rows: np.ndarray, after: Sequence[_Result]
+    ) -> dict[str, np.ndarray]:
+        """Returns values of all constraints, at rows of the data and after."""
+        data, count = self._collection.constraints, len(rows) + len(after)
+        names = {*data, *(name for one in after for name in one[2] or ())}
+        found = {name: np.full(count, np.nan) for name in names}
+        for name, values in data.items():
+            found[name][: len(rows)] = values[rows]
+        for place, one in enumerate(after, len(rows)):
+            for name, value in (one.constraints or {}).items():
+                found[name][place] = value
+        return found
+
+    # Pending queries.
+
+    def pending(self) -> list[Query]:
+        """Returns the queries without any result, invalid decodes left out."""
+        records = self._records
+        return [
+            one
+            for number, one in records.waiting.items()
+            if one.input is not None and number not in records.entries
+        ]
+
+    def pending_latents(self) -> np.ndarray:
+        """Returns the latents of pending queries, float32 `[p, M]`."""
+        latents = np.array(self.latents_of(self.pending()), np.float32)
+        return latents.reshape(-1, self._space.num_latents)
+
+    # Latents and points.
+
+    def latents_of(
+        self, items: Sequence[Item]
+    ) -> list[np.ndarray | list[float]]:
+        """Returns the latents of each item in the model of this round."""
+        others = [
+            one
+            for one in items
+            if not self._is_of_round(one) and _id(one) not in self._encoded
+        ]
+        if others:
+            latents = self._space.encode(self.points_of(others))
+            for one, latent in zip(others, latents, strict=True):
+                self._encoded[_id(one)] = latent
+        return [
+            one.latent
+            if not isinstance(one, Addition) and self._is_of_round(one)
+            else self._encoded[_id(one)]
+            for one in items
+        ]
+
+    def _is_of_round(self, one: Item) -> bool:
+        return not isinstance(one, Addition) and one.round == self.round
+
+    def points_of(self, items: Sequence[Item]) -> np.ndarray:
+        """Returns the data points of items, float32 `[n, D]`."""
+        for one in items:
+            if _id(one) not in self._points:
+                self._points[_id(one)] = self._point_of(one)
+        points = [self._points[_id(one)] for one in items]
+        return np.array(points).reshape(-1, self._collection.points.shape[1])
+
+    def _point_of(self, one: Item) -> np.ndarray:
+        if isinstance(one, Addition) and one.point is not None:
+            return np.array(one.point, np.float32)
+        return self.written([one.input])[0]
+
+    def written(self, contents: Sequence[object]) -> np.ndarray:
+        """Returns inputs in JSON form as data points, float32 `[n, D]`."""
+        inputs = [from_json(self._task, one) for one in contents]
+        return as_points(self._task, inputs, self._collection.points.shape[1])
+
+    def points(self) -> np.ndarray:
+        """Returns the points of the data, results and pending queries."""
+        collection = self._collection
+        results = [
+            one for one in collection.fresh.values() if one.input is not None
+        ]
+        others: list[Item] = [
+            *results,
+            *collection.fresh_additions,
+            *self.pending(),
+        ]
+        return np.concatenate(
+            [collection.points[self._rows], self.points_of(others)]
+        )
+
+
+def _id(one: Item) -> Hashable:
+    """Returns what identifies a result, a query or an addition."""
+    if isinstance(one, Addition):
+        return ("added", id(one))  # The records keep all of them.
+    return one.query if isinstance(one, Entry) else one.number

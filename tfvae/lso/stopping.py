@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Conditions that end an optimisation before its budget is spent."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Collection, Sequence
+
+from tfvae import typed_gin
+from tfvae.lso.records import Entry
+
+
+@typed_gin.register
+@dataclasses.dataclass(frozen=True)
+class Stopping:
+    """Conditions that end a run; no further evaluation begins then.
+
+    Attributes:
+      target: A score that is good enough, in the direction of the task; None
+        for none.
+      patience: Number of queries without a better score after which a run
+        ends; None for any number.
+      seconds: Wall-clock limit of this process, from the beginning of its
+        optimisation; None for none.
+      failures_in_a_row: Number of evaluations that may fail one after another;
+        None for any number.
+    """
+
+    target: float | None = None
+    patience: int | None = None
+    seconds: float | None = None
+    failures_in_a_row: int | None = 5
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if self.target is not None and not math.isfinite(self.target):
+            raise ValueError(f"`target` must be finite, got {self.target!r}")
+        if self.seconds is not None and not self.seconds > 0.0:
+            raise ValueError(
+                f"`seconds` must be positive, got {self.seconds!r}"
+            )
+        for name in ("patience", "failures_in_a_row"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise ValueError(
+                    f"`{name}` must be an integer of at least 1 or None, got "
+                    f"{value!r}"
+                )
+
+    def reason(
+        self, entries: Collection[Entry], sign: float, seconds: float
+    ) -> str | None:
+        """Returns why a run ends now, in one line, or None.
+
+        Args:
+          entries: All entries in the order of their results.
+          sign: 1 if larger scores are better, else -1.
+          seconds: Seconds since the beginning.
+        """
+        if self.target is not None or self.patience is not None:
+            scores = [_counted(one, sign) for one in entries]
+            reason = self._of_scores(scores, sign)
+            if reason is not None:
+                return reason
+        if self.seconds is not None and seconds >= self.seconds:
+            return f"the time limit of {self.seconds:g} s is reached"
+        return None
+
+    def _of_scores(self, scores: Sequence[float], sign: float) -> str | None:
+        if self.target is not None and scores:
+            if max(scores) >= sign * self.target:
+                return f"the target of {self.target:g} is reached"
+        if self.patience is not None and len(scores) > self.patience:
+            earlier = max(scores[: -self.patience])
+            if max(scores[-self.patience :]) <= earlier:
+                return f"{self.patience} queries have brought nothing better"
+        return None
+
+    def failing(self, failures: Sequence[str | None]) -> str | None:
+        """Returns why a run ends that fails, in one line, or None.
+
+        Args:
+          failures: Of the evaluations that were made here, in order; None for
+            those that have a score.
+        """
+        limit = self.failures_in_a_row
+        if limit is None or len(failures) < limit:
+            return None
+        last = failures[-limit:]
+        if any(one is None for one in last):
+            return None
+        return f"{limit} evaluations in a row have failed, the last: {last[-1]}"
+
+
+def _counted(entry: Entry, sign: float) -> float:
+    """Returns a score, larger is better, minus infinity where it is none."""
+    if entry.score is None or not entry.is_feasible:
+        return -math.inf
+    return sign * entry.score
