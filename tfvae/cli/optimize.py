@@ -286,7 +286,7 @@ def main(values: flags.FlagValues, answers: TextIO | None = None) -> None:
     requests = optimize.Requests(
         answers,
         None if values.ask is None else _count(values),
-        [os.path.abspath(path) for path in values.add],
+        tuple(os.path.abspath(path) for path in values.add),
         values.retry_failed,
         Stopping(
             values.target,
