@@ -28,6 +28,7 @@ see the README.
 from __future__ import annotations
 
 import functools
+import math
 import os
 import re
 import shutil
@@ -151,8 +152,10 @@ def check(values: flags.FlagValues) -> None:
         _count(values)
     for name in ("time_limit", "timeout"):
         _seconds(name, values)
-    if values.target is not None and values.target != values.target:
-        raise ValueError("`--target` must be a number, got nan")
+    if values.target is not None and not math.isfinite(values.target):
+        raise ValueError(
+            f"`--target` must be a finite number, got {values.target}"
+        )
     if values.evaluator not in ("pool", "ray"):
         for name in ("workers", "timeout"):
             if values[name].value is not None:
