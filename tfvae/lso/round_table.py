@@ -101,7 +101,10 @@ def _read(path: pathlib.Path) -> dict[int, dict[str, Any]]:
     rows: dict[int, dict[str, Any]] = {}
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
+            reader = csv.DictReader(file)
+            if "round" not in (reader.fieldnames or ("round",)):
+                raise ValueError("there is no column `round`")
+            for row in reader:
                 for stage in STAGES:
                     float(row.get(f"seconds_{stage}") or 0.0)
                 rows[int(row["round"])] = {

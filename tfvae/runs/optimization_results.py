@@ -18,16 +18,13 @@ from __future__ import annotations
 
 import os
 import pathlib
-import struct
-import zipfile
-import zlib
 from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tfvae import files
-from tfvae.lso import curves
+from tfvae.lso import curves, snapshots
 from tfvae.lso.ledger import LEDGER, Entry, read_ledger
 from tfvae.lso.reading import as_picture, from_json
 from tfvae.lso.snapshots import WEIGHTS
@@ -39,7 +36,6 @@ from tfvae.runs.optimization_state import (
     State,
     key,
     read_json,
-    read_or,
 )
 
 PICTURES = "pictures.npz"
@@ -203,20 +199,12 @@ def _write_pictures(state: State, task: Task, inputs: list[Any]) -> None:
 
 def pictures(path: pathlib.Path) -> dict[Hashable, np.ndarray]:
     """Returns images `[height, width]` of inputs, by key."""
-    found = arrays(path / PICTURES)
-    if found is None or not {"keys", "pictures"} <= found.keys():
+    found = snapshots.read_arrays(path / PICTURES, "keys", "pictures")
+    if found is None:
         return {}
     return dict(zip(found["keys"].tolist(), found["pictures"], strict=False))
 
 
 def arrays(path: pathlib.Path) -> dict[str, np.ndarray] | None:
     """Returns the arrays of a file, None if it is missing or damaged."""
-    errors = (zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError)
-    return read_or(path, None, _arrays, errors)
-
-
-def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as file:
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("it must be an .npz file")
-        return dict(file)
+    return snapshots.read_arrays(path)

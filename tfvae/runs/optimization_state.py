@@ -16,7 +16,7 @@ import os
 import pathlib
 import statistics
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tfvae import files
@@ -299,41 +299,16 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     Returns:
       The object; empty if the file does not exist, or holds something else.
     """
-    return read_or(path, {}, _json_object)
-
-
-def _json_object(path: pathlib.Path) -> dict[str, Any]:
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(found, dict):
-        raise ValueError(f"it must hold an object, got {found!r:.100}")
-    return found
-
-
-def read_or(
-    path: pathlib.Path,
-    default: Any,
-    read: Callable[[pathlib.Path], Any],
-    errors: tuple[type[Exception], ...] = (),
-) -> Any:
-    """Returns what `read` returns for a file that can be made anew.
-
-    Args:
-      path: The file.
-      default: What to return if it does not exist, or is damaged; a warning
-        says the latter.
-      read: Reads the file.
-      errors: What `read` raises for a damaged file, in addition to ValueError
-        and EOFError.
-    """
-    wrong: tuple[type[Exception], ...] = (ValueError, EOFError, *errors)
     try:
-        return read(path)
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it must hold an object, got {found!r:.100}")
     except FileNotFoundError:
-        return default
-    except wrong as error:
-        first = str(error).strip().partition("\n")[0]
-        _logger.warning("ignoring %s, which is damaged: %s", path, first)
-        return default
+        return {}
+    except (ValueError, RecursionError) as error:
+        _logger.warning("ignoring %s, which is damaged: %s", path, error)
+        return {}
+    return found
 
 
 def write_predicted(

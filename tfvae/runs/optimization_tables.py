@@ -5,7 +5,12 @@ Both are UTF-8 with a head. A text that starts with one of = + - @ ', a tab or a
 carriage return has one more ' before it, so that no spreadsheet takes it for a
 formula; `unescaped` removes it:
 
-    table = pandas.read_csv("evaluations.csv", converters={"input": unescaped})
+    table = pandas.read_csv(
+        "evaluations.csv",
+        keep_default_na=False,  # Else a text such as NA is missing.
+        na_values=[""],
+        converters={"input": unescaped},
+    )
 """
 
 from __future__ import annotations
@@ -156,7 +161,8 @@ def _write(
     rows: Iterable[Mapping[str, Any]],
 ) -> None:
     with files.replacing(path, newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        # Its line ends also have texts with a carriage return quoted.
+        writer = csv.writer(file, lineterminator="\r\n")
         writer.writerow([_text(name) for name in columns])
         for row in rows:
             writer.writerow([_text(row.get(name)) for name in columns])
