@@ -100,9 +100,8 @@ class Chooser:
     ) -> list[float | None]:
         """Returns distances to the nearest known, None if nothing is."""
         others = [known, *(one.latent[None] for one in before)]
-        if not sum(map(len, others)):
-            return [None] * len(latents)
-        return nearest(latents, np.concatenate(others), self._spread()).tolist()
+        found = nearest(latents, np.concatenate(others), self._spread())
+        return [float(one) if np.isfinite(one) else None for one in found]
 
     def _spread(self) -> np.ndarray:
         """Returns the standard deviations of the data's latents, `[M]`."""
@@ -162,12 +161,15 @@ def nearest(
 
     Args:
       points: `[q, D]`; NaN where missing, which makes no distance.
-      others: `[n, D]`, n at least 1.
+      others: `[n, D]`.
       spread: `[D]`, the unit of each coordinate.
 
     Returns:
-      float64 `[q]`, root mean squares over coordinates.
+      float64 `[q]`, root mean squares over coordinates; infinite if there are
+      no others.
     """
+    if not len(others):
+        return np.full(len(points), np.inf)
     # Centred, so that the difference of squares does not cancel.
     points = np.asarray(points, np.float64)
     centre = np.nan_to_num(points).mean(0)

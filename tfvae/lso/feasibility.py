@@ -77,18 +77,11 @@ class Feasibility:
                 for mean, std in found
             )
         import tensorflow as tf
-        import tensorflow_probability as tfp
 
-        normal = tfp.distributions.Normal(np.float64(0.0), np.float64(1.0))
-        return tf.add_n(
-            [
-                # So that the square of the ratio does not overflow.
-                normal.log_cdf(
-                    tf.maximum(-mean / tf.maximum(std, _MIN_STD), -1e150)
-                )
-                for mean, std in found
-            ]
-        )
+        from tfvae.lso.improvement import log_normal_cdf
+
+        ratios = [-mean / tf.maximum(std, _MIN_STD) for mean, std in found]
+        return tf.add_n([log_normal_cdf(ratio) for ratio in ratios])
 
 
 def fresh(surrogate: Surrogate) -> Surrogate:

@@ -111,3 +111,19 @@ def constrained_log_improvement(
     if log_feasibility is not None:
         values += tf.cast(log_feasibility(latents), tf.float64)
     return values
+
+
+def log_normal_cdf(z: tf.Tensor) -> tf.Tensor:
+    """Returns the log of the standard normal distribution function.
+
+    Args:
+      z: float64, any shape.
+
+    Returns:
+      float64, with a gradient even where the function underflows to zero.
+    """
+    import tensorflow_probability as tfp
+
+    normal = tfp.distributions.Normal(np.float64(0.0), np.float64(1.0))
+    # So that the square of z does not overflow.
+    return normal.log_cdf(tf.maximum(tf.cast(z, tf.float64), -1e150))

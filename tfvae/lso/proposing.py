@@ -188,7 +188,9 @@ class Proposer:
     ) -> list[Choice]:
         known = context.latents
         if not self._strategy.uses_data:  # The context has none then.
-            known = self._points.pending_latents()
+            results = self._points.known(self._state).latents
+            pending = self._points.pending_latents()
+            known = np.concatenate([results, pending])
         return self._chooser.choose(latents, found, count, known, before)
 
     def _with_free(

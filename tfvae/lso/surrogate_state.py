@@ -64,7 +64,8 @@ def load(path: pathlib.Path) -> Change | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # `np.load` would leave a damaged file open.
+        with path.open("rb") as opened, np.load(opened) as file:
             arrays = dict(file)
         return Change(
             int(arrays["round"]),

@@ -137,13 +137,12 @@ def read_table(
       write: From n inputs to points `[n, D]`, usually that of the task.
 
     Raises:
-      TypeError: If neither or both of `points` and `input` with `write` are
-        given.
+      TypeError: If neither `points` nor `input` with `write` are given.
     """
-    if (points is None) == (input is None or write is None):
+    if points is None and (input is None or write is None):
         raise TypeError(
-            "`points`, or `input` and `write`, must be given, and not both, "
-            f"got {points!r}, {input!r} and {write!r}"
+            "`points`, or `input` and `write`, must be given, got "
+            f"{points!r}, {input!r} and {write!r}"
         )
 
     def data(seed: int) -> ScoredData:

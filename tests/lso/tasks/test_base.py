@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from tfvae.lso import ScoredData
+from tfvae.lso import ScoredData, Task
 
 POINTS = np.arange(6.0).reshape(3, 2)
 SCORES = np.arange(3.0)
@@ -44,6 +46,30 @@ class ScoredDataTest(parameterized.TestCase):
             TypeError, f"`{name}` must be real numbers, got values of {got}"
         ):
             ScoredData(**given)
+
+    def test_constraints_have_a_value_for_each_point(self):
+        values = np.full(len(SCORES), np.nan)
+        data = ScoredData(POINTS, SCORES, constraints={"cost": values})
+        np.testing.assert_array_equal(data.constraints["cost"], values)
+        for wrong in (values[1:], np.full(len(SCORES), np.inf)):
+            with self.assertRaisesRegex(ValueError, r"`constraints\['cost'\]`"):
+                ScoredData(POINTS, SCORES, constraints={"cost": wrong})
+
+
+class TaskTest(absltest.TestCase):
+    def test_data_are_made_once_for_each_seed(self):
+        made = []
+
+        def data(seed):
+            made.append(seed)
+            return ScoredData(POINTS, SCORES)
+
+        task = Task("one", data=data, objective=np.sum)
+        again = dataclasses.replace(task, name="two")
+        for one in (task, again, task):
+            self.assertIs(one.data(3), task.data(3))
+            one.data(4)
+        self.assertEqual(made, [3, 4])
 
 
 if __name__ == "__main__":

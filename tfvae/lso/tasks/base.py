@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -103,6 +102,22 @@ def _rows(outputs: np.ndarray, seed: int) -> list[np.ndarray]:
     return list(outputs)
 
 
+class _Once:
+    """Data of a task that are made once for each seed, and never pickled."""
+
+    def __init__(self, data: Callable[[int], ScoredData]) -> None:
+        self._data = data
+        self._made: dict[int, ScoredData] = {}
+
+    def __call__(self, seed: int) -> ScoredData:
+        if seed not in self._made:
+            self._made[seed] = self._data(seed)
+        return self._made[seed]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_Once, (self._data,))
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """An expensive objective to optimise, and the initial data.
@@ -180,7 +195,8 @@ class Task:
                 f"`invalid_score` must be finite, got {self.invalid_score!r}"
             )
         # Training and optimisation use the same data, which may be expensive.
-        object.__setattr__(self, "data", functools.cache(self.data))
+        if not isinstance(self.data, _Once):
+            object.__setattr__(self, "data", _Once(self.data))
 
     @property
     def sign(self) -> float:

@@ -1,0 +1,660 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The day around an optimisation: asks, tells, amendments, additions."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from unittest import mock
+
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from tests.lso import fakes, tiny
+from tests.lso.fakes import Count, Walk
+from tfvae.lso import (
+    FB,
+    Addition,
+    LatentSpaceOptimizer,
+    Ledger,
+    Plan,
+    PriorSampling,
+    Rank,
+    Score,
+    ScoredData,
+    Stopping,
+    records,
+)
+
+PLAN = Plan(budget=24, queries_per_round=8, num_best=4, num_random=6, seed=5)
+
+
+class Believing(Count):
+    """A surrogate whose mean is the mean of the scores that it knows."""
+
+    def fit(self, latents, scores, seed, warm):
+        super().fit(latents, scores, seed, warm)
+        self.known = (np.array(latents), np.array(scores))
+
+    def predict(self, latents):
+        mean = float(np.mean(self.known[1]))
+        return np.full(len(latents), mean), np.ones(len(latents))
+
+
+class Case(parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        # Nothing here pulls the plug, and a sync takes 10 ms.
+        self.enter_context(mock.patch.object(os, "fsync"))
+        self.folder = self.create_tempdir().full_path
+
+    def open(self, folder=None, **kwargs):
+        space = fakes.Space()
+        values = {
+            "task": tiny.task(),
+            "space": space,
+            "retrainer": fakes.Retrainer(space),
+            "plan": PLAN,
+            "strategy": Walk(),
+            "surrogate": Believing(),
+            "weighting": Rank(0.1),
+        } | kwargs
+        return LatentSpaceOptimizer(folder or self.folder, **values)
+
+    def proposals(self, folder=None):
+        """Returns all queries of the ledger, in the order of their proposal."""
+        with self.open(folder) as optimizer:
+            return [*optimizer.ledger.records._queries.values()]
+
+
+class PendingTest(Case):
+    def test_more_can_be_asked_for_while_others_are_pending(self):
+        with self.open() as optimizer:
+            first = optimizer.ask(5)
+            self.assertEqual([one.number for one in first], [0, 1, 2, 3, 4])
+            second = optimizer.ask(2)
+            self.assertEqual([one.number for one in second], [5, 6])
+            self.assertEqual(optimizer.ask(), first + second)
+
+    def test_pending_queries_are_believed_to_have_the_mean(self):
+        surrogate = Believing()
+        with self.open(surrogate=surrogate) as optimizer:
+            optimizer.ask(1)
+            num_known = len(surrogate.known[1])
+            (second,) = optimizer.ask(1)
+            latents, scores = surrogate.known
+            self.assertLen(scores, num_known + 1)
+            self.assertAlmostEqual(scores[-1], np.mean(scores[:-1]))
+            (first, _) = optimizer.ask()
+            np.testing.assert_array_equal(latents[-1], np.float32(first.latent))
+        self.assertEqual(second.saw, 0)
+
+    def test_what_was_believed_leaves_no_trace(self):
+        def second_after(count):
+            folder = self.create_tempdir().full_path
+            with self.open(folder) as optimizer:
+                (first, *others) = optimizer.ask(count)
+                optimizer.tell(0, -1.0)
+                for one in others:
+                    optimizer.tell(one.number, -2.0)
+                return optimizer._proposer._state.surrogate
+
+        once, again = second_after(3), second_after(3)
+        np.testing.assert_array_equal(once["scale"], again["scale"])
+
+    def test_a_round_begins_while_queries_of_the_last_are_pending(self):
+        with self.open() as optimizer:
+            optimizer.ask(8)
+            for number in range(6):
+                optimizer.tell(number, -float(number))
+            (new,) = optimizer.ask(1)
+            self.assertEqual((new.number, new.round, new.saw), (8, 1, 6))
+            self.assertLen(optimizer.collection.points, tiny.NUM_DATA + 6)
+            late = optimizer.tell(6, -6.0)
+            self.assertEqual(late.round, 0)
+            # It is known to the surrogate now, and data from the next round on.
+            surrogate = optimizer._proposer._surrogate
+            optimizer.ask(1)
+            self.assertIn(-6.0, surrogate.known[1])
+            optimizer.ask(6)
+            for one in optimizer.ask():
+                optimizer.tell(one.number, -1.0)
+            optimizer.ask(1)
+            self.assertLen(optimizer.collection.points, tiny.NUM_DATA + 16)
+
+    def test_the_budget_counts_what_is_pending(self):
+        plan = dataclasses.replace(PLAN, budget=10)
+        with self.open(plan=plan) as optimizer:
+            self.assertLen(optimizer.ask(7), 7)
+            self.assertLen(optimizer.ask(7), 3)
+            self.assertEqual(optimizer.ask(1), [])
+            optimizer.tell(4, -1.0)
+            self.assertEqual(optimizer.ask(1), [])
+            optimizer.withdraw(4)
+            self.assertEqual(optimizer.ask(1), [])
+
+    @parameterized.parameters(0, -1, True, 2.0, "2")
+    def test_number_of_queries_is_checked(self, count):
+        with (
+            self.open() as optimizer,
+            self.assertRaisesRegex(
+                ValueError, "`count` must be an integer of at least 1"
+            ),
+        ):
+            optimizer.ask(count)
+
+    @parameterized.product(seed=[0, 1, 2, 3], weighting=[Rank(0.1), FB(0.5)])
+    def test_kills_lose_and_repeat_nothing(self, seed, weighting):
+        """Same tells in the same order, whether or not processes end."""
+        whole, broken = (self.create_tempdir().full_path for _ in range(2))
+        rng = np.random.default_rng(seed)
+        with self.open(whole, weighting=weighting) as optimizer:
+            script = self._run(optimizer, rng)
+            expected = [*optimizer.ledger.records._queries.values()]
+            scores = optimizer.collection.scores
+        for step in script:
+            # Each in a process of its own, with a model of its own.
+            with self.open(broken, weighting=weighting) as optimizer:
+                self._step(optimizer, step)
+        with self.open(broken, weighting=weighting) as optimizer:
+            found = [*optimizer.ledger.records._queries.values()]
+            np.testing.assert_array_equal(optimizer.collection.scores, scores)
+        self.assertEqual(found, expected)
+        self.assertLen(found, PLAN.budget)
+
+    def _run(self, optimizer, rng):
+        """Asks and tells in random order, five pending at a time."""
+        script = []
+
+        def do(*step):
+            script.append(step)
+            self._step(optimizer, step)
+
+        while optimizer.num_done < PLAN.budget:
+            waiting = [one.number for one in optimizer.ledger.waiting]
+            count = min(5 - len(waiting), int(rng.integers(1, 4)))
+            if count > 0 and optimizer._num_left():
+                do("ask", count)
+                continue
+            number = int(rng.choice(waiting))
+            do("tell", number, float(-rng.exponential()))
+            if rng.random() < 0.2:
+                do("amend", number, float(-rng.exponential()))
+            if rng.random() < 0.1:
+                do("withdraw", number)
+            if rng.random() < 0.1:
+                do("add", float(-rng.exponential()))
+        return script
+
+    def _step(self, optimizer, step):
+        name, *values = step
+        if name == "add":
+            point = [values[0]] * tiny.NUM_OBSERVED
+            optimizer.add([Addition(values[0], point=point)])
+        else:
+            getattr(optimizer, name)(*values)
+
+    @parameterized.parameters("state", "proposal", "train", "round")
+    def test_kill_within_an_ask_changes_nothing(self, moment):
+        def killed(*args, **kwargs):
+            raise KeyboardInterrupt
+
+        whole, broken = (self.create_tempdir().full_path for _ in range(2))
+        places = {
+            "state": ("tfvae.lso.surrogate_state.save", killed),
+            "proposal": (
+                "tfvae.lso.ledger.Ledger.append",
+                lambda ledger, record: (
+                    killed()
+                    if isinstance(record, records.Proposal)
+                    else append(ledger, record)
+                ),
+            ),
+            "train": ("tests.lso.fakes.Retrainer.retrain", killed),
+            "round": ("tests.lso.fakes.Retrainer.save", killed),
+        }
+        append = Ledger.append
+        for folder in (whole, broken):
+            with self.open(folder) as optimizer:
+                optimizer.ask(8)
+                for number in range(6):
+                    optimizer.tell(number, -float(number))
+            if folder == broken:
+                with (
+                    self.open(folder) as optimizer,
+                    mock.patch(places[moment][0], places[moment][1]),
+                    self.assertRaises(KeyboardInterrupt),
+                ):
+                    optimizer.ask(2)
+                with self.open(folder) as optimizer:
+                    # What comes between makes no difference to the training.
+                    optimizer.amend(0, -0.5)
+            with self.open(folder) as optimizer:
+                if moment in ("state", "proposal") and folder == whole:
+                    optimizer.amend(0, -0.5)
+                if moment in ("train", "round") and folder == whole:
+                    optimizer._prepare()
+                    optimizer.amend(0, -0.5)
+                optimizer.ask(2)
+        self.assertEqual(self.proposals(broken), self.proposals(whole))
+
+    def test_damaged_state_of_the_surrogate_is_made_anew(self):
+        with self.open() as optimizer:
+            optimizer.ask(2)
+        path = pathlib.Path(self.folder) / "surrogate.npz"
+        for data in (path.read_bytes()[:100], b"", b"text"):
+            path.write_bytes(data)
+            with (
+                self.open() as optimizer,
+                self.assertLogs("tfvae.lso", "WARNING") as logs,
+            ):
+                optimizer.ask(1)
+            self.assertIn("surrogate.npz is damaged", logs.output[0])
+
+
+class AmendmentTest(Case):
+    def test_surrogate_and_weights_have_the_amended_score(self):
+        with self.open() as optimizer:
+            optimizer.ask(8)
+            for number in range(8):
+                optimizer.tell(number, -5.0)
+            optimizer.amend(2, -1.5)
+            surrogate = optimizer._proposer._surrogate
+            optimizer.ask(1)
+            self.assertIn(-1.5, surrogate.known[1])
+            self.assertEqual(optimizer.collection.scores[-6], -1.5)
+            # Also once it is data.
+            optimizer.amend(2, -0.25)
+            optimizer.amend(3, failure="spilt")
+            self.assertEqual(optimizer.collection.scores[-6], -0.25)
+            self.assertFalse(optimizer.collection.is_kept[-5])
+            self.assertEqual(optimizer.best(), -0.25)
+            optimizer.ask(1)
+            self.assertIn(-0.25, surrogate.known[1])
+            self.assertNotIn(-1.5, surrogate.known[1])
+
+    def test_withdrawn_result_is_forgotten_and_the_query_waits(self):
+        with self.open() as optimizer:
+            optimizer.ask(8)
+            for number in range(8):
+                optimizer.tell(number, 7.0 + number)
+            optimizer.ask(1)
+            optimizer.withdraw(7)
+            self.assertFalse(optimizer.collection.is_kept[-1])
+            self.assertEqual(optimizer.best(), 13.0)
+            self.assertEqual([q.number for q in optimizer.ask()], [7, 8])
+            surrogate = optimizer._proposer._surrogate
+            optimizer.ask(1)
+            self.assertNotIn(14.0, surrogate.known[1])
+            optimizer.tell(7, 3.5)
+            optimizer.ask(1)
+            self.assertIn(3.5, surrogate.known[1])
+
+    def test_failed_queries_can_be_tried_again(self):
+        calls = []
+
+        def objective(point):
+            calls.append(point)
+            if len(calls) <= 5:
+                raise RuntimeError("no licence")
+            return -1.0
+
+        task = tiny.task(objective=objective)
+        with self.open(task=task) as optimizer:
+            optimizer.run()
+            self.assertEqual(
+                optimizer.stopped,
+                "5 evaluations in a row have failed, the last: RuntimeError: "
+                "no licence",
+            )
+            self.assertEqual(optimizer.num_done, 5)
+            self.assertLen(optimizer.failures, 5)
+            self.assertEqual(optimizer.retry_failed(), [0, 1, 2, 3, 4])
+            optimizer.run()
+            self.assertIsNone(optimizer.stopped)
+            scores = [one.score for one in optimizer.ledger.entries]
+        self.assertEqual(scores, [-1.0] * PLAN.budget)
+        self.assertLen(calls, PLAN.budget + 5)
+
+
+class AdditionTest(Case):
+    def test_added_measurements_are_known_at_once_and_data_in_the_next_round(
+        self,
+    ):
+        with self.open() as optimizer:
+            optimizer.ask(8)
+            optimizer.add(
+                [
+                    Addition(3.5, point=[1.0, 2.0, None, 4.0]),
+                    Addition(4.5, input=[1.0, 1.0, 1.0, 1.0]),
+                ]
+            )
+            surrogate = optimizer._proposer._surrogate
+            for number in range(8):
+                optimizer.tell(number, -1.0)
+            optimizer.ask(1)
+            points = optimizer.collection.points[-2:]
+            np.testing.assert_array_equal(
+                points, [[1.0, 2.0, np.nan, 4.0], [1.0] * 4]
+            )
+            np.testing.assert_array_equal(
+                optimizer.collection.scores[-2:], [3.5, 4.5]
+            )
+            self.assertIn(4.5, surrogate.known[1])
+
+    def test_they_are_known_before_the_next_round(self):
+        task = tiny.task()
+        with self.open(task=task) as optimizer:
+            optimizer.ask(1)
+            optimizer.add([Addition(4.5, input=[1.0, 1.0, 1.0, 1.0])])
+            surrogate = optimizer._proposer._surrogate
+            optimizer.ask(1)
+            self.assertIn(4.5, surrogate.known[1])
+
+    @parameterized.parameters(
+        (Addition(1.0, point=[1.0], source="line 3"), "4 numbers, got 1 in l"),
+        (Addition(1.0, input="x", source="line 3"), "`input` .* line 3"),
+    )
+    def test_what_can_not_be_data_is_refused_and_nothing_added(self, one, text):
+        good = Addition(1.0, point=[0.0] * 4)
+        with self.open() as optimizer:
+            with self.assertRaisesRegex(ValueError, text):
+                optimizer.add([good, one])
+            self.assertEqual(optimizer.ledger.records.additions, [])
+
+
+class BudgetTest(Case):
+    def test_budget_can_be_lowered_down_to_what_is_done(self):
+        with self.open() as optimizer:
+            optimizer.ask(5)
+            for number in range(4):
+                optimizer.tell(number, -1.0)
+        for budget in (6, 4, 30):
+            plan = dataclasses.replace(PLAN, budget=budget)
+            with self.open(plan=plan) as optimizer:
+                self.assertEqual(optimizer.ledger.header["budget"], budget)
+        plan = dataclasses.replace(PLAN, budget=3)
+        with self.assertRaisesRegex(
+            ValueError, "`budget` must be at least 4, the queries that are done"
+        ):
+            self.open(plan=plan)
+        with self.open(plan=dataclasses.replace(PLAN, budget=4)) as optimizer:
+            # The pending one may still be told.
+            optimizer.tell(4, -1.0)
+            self.assertEqual(optimizer.num_done, 5)
+
+
+def _grid(means, seed):
+    """Decodes to five inputs."""
+    return [int(one) for one in np.clip(np.round(means[:, 0]), -2, 2)]
+
+
+def _grid_task(**kwargs):
+    return tiny.task(
+        read=_grid,
+        write=lambda inputs: np.repeat(
+            np.array(inputs, float)[:, None], tiny.NUM_OBSERVED, 1
+        ),
+        objective=lambda one: float(one),
+        **kwargs,
+    )
+
+
+class NewQueriesTest(Case):
+    def test_known_inputs_are_no_queries_and_the_run_ends_without_new_ones(
+        self,
+    ):
+        plan = dataclasses.replace(PLAN, skips_known=True, num_proposals=3)
+        with self.open(plan=plan, task=_grid_task()) as optimizer:
+            optimizer.run()
+            inputs = [one.input for one in optimizer.ledger.entries]
+            self.assertCountEqual(inputs, [-2, -1, 0, 1, 2])
+            self.assertTrue(optimizer.is_exhausted)
+            self.assertRegex(optimizer.stopped, "nothing new is to be had")
+            self.assertEqual(optimizer.ask(), [])
+
+    def test_inputs_of_the_data_are_known(self):
+        data = tiny.data()
+        inputs = [0, 1] * (tiny.NUM_DATA // 2)
+        task = _grid_task(
+            data=lambda seed: ScoredData(data.points, data.scores, inputs)
+        )
+        plan = dataclasses.replace(PLAN, skips_known=True, num_proposals=3)
+        with self.open(plan=plan, task=task) as optimizer:
+            optimizer.run()
+            found = [one.input for one in optimizer.ledger.entries]
+        self.assertCountEqual(found, [-2, -1, 2])
+
+    def test_the_surrogate_takes_known_scores_for_free(self):
+        seen = []
+
+        class Watched(Believing):
+            def fit(self, latents, scores, seed, warm):
+                seen.append(len(scores))
+                super().fit(latents, scores, seed, warm)
+
+        plan = dataclasses.replace(PLAN, skips_known=True)
+        with self.open(
+            plan=plan, task=_grid_task(), surrogate=Watched()
+        ) as optimizer:
+            optimizer.run()
+            num_done = optimizer.num_done
+        self.assertEqual(num_done, 5)
+        self.assertGreater(max(seen), 10 + num_done)
+
+    def test_without_it_repeats_are_paid_for_as_published(self):
+        with self.open(task=_grid_task()) as optimizer:
+            optimizer.run()
+            self.assertEqual(optimizer.num_done, PLAN.budget)
+
+    @parameterized.parameters("known", "pending", "batch")
+    def test_no_query_is_near_to_another(self, kind):
+        strategy = {"batch": PriorSampling()}.get(kind, Walk())
+        plan = dataclasses.replace(PLAN, min_distance=0.3)
+        with self.open(plan=plan, strategy=strategy) as optimizer:
+            while optimizer.num_done < plan.budget:
+                found = optimizer.ask(*([3] if kind == "pending" else []))
+                if not found:
+                    break
+                for one in found:
+                    optimizer.tell(one.number, -1.0)
+            entries = optimizer.ledger.entries
+            latents = optimizer._proposer._points.latents
+            spread = latents.std(0) if len(latents) else np.ones(2)
+        self.assertGreater(len(entries), 10)
+        for now in range(3):
+            latents = np.array([e.latent for e in entries if e.round == now])
+            gaps = (latents[:, None] - latents) / spread
+            size = np.sqrt(np.mean(gaps**2, -1)) + 9.0 * np.eye(len(latents))
+            unit = 0.3 if kind != "batch" else 0.3 / spread.max()
+            self.assertGreaterEqual(size.min(initial=9.0), 0.99 * unit)
+
+    def test_distances_to_what_was_known_are_on_record(self):
+        with self.open() as optimizer:
+            optimizer.run()
+            entries = optimizer.ledger.entries
+            spread = optimizer._proposer._points.latents.std(0)
+            known = optimizer._proposer._points.latents
+        last = entries[-1]
+        before = [e.latent for e in entries[:-1] if e.round == last.round]
+        others = np.concatenate([known, np.array(before, np.float32)])
+        gaps = (np.array(last.latent) - others) / spread
+        expected = np.sqrt(np.mean(gaps**2, -1)).min()
+        self.assertAlmostEqual(last.distance, expected, places=4)
+
+
+class ConstraintTest(Case):
+    def test_infeasible_scores_are_not_the_best_and_not_the_worst_datum(self):
+        def objective(point):
+            return Score(9.0, {"size": float(point[0])})
+
+        task = tiny.task(objective=objective, invalid_score=-100.0)
+        with self.open(task=task) as optimizer:
+            optimizer.run()
+            entries = optimizer.ledger.entries
+            feasible = [e for e in entries if e.input[0] <= 0.0]
+            self.assertEqual(
+                [e.is_feasible for e in entries],
+                [e.input[0] <= 0.0 for e in entries],
+            )
+            self.assertEqual(optimizer.best(), 9.0 if feasible else None)
+            context = _context(optimizer)
+            self.assertNotIn(-100.0, context.scores)
+            np.testing.assert_array_equal(
+                context.is_feasible
+                if context.is_feasible is not None
+                else np.ones(len(context.scores), bool),
+                optimizer._proposer._points.known(
+                    optimizer._proposer._state
+                ).is_feasible,
+            )
+
+    def test_inputs_without_a_value_teach_constraints_alone(self):
+        task = tiny.task(objective=lambda point: Score(None, {"size": 1.0}))
+        with self.open(task=task) as optimizer:
+            optimizer.run()
+            self.assertIsNone(optimizer.stopped)  # They are no failures.
+            known = optimizer._proposer._points.known(
+                optimizer._proposer._state
+            )
+        is_missing = np.isnan(known.scores)
+        self.assertEqual(is_missing.sum(), 8)
+        np.testing.assert_array_equal(known.constraints["size"][is_missing], 1)
+        self.assertTrue(np.isnan(known.constraints["size"][~is_missing]).all())
+
+    def test_constraints_of_the_data_count(self):
+        data = tiny.data()
+        values = np.where(np.arange(tiny.NUM_DATA) % 2, 1.0, -1.0)
+        task = tiny.task(
+            data=lambda seed: ScoredData(
+                data.points, data.scores, constraints={"odd": values}
+            )
+        )
+        with self.open(task=task) as optimizer:
+            optimizer.ask(1)
+            weights = optimizer.collection.weights(Rank(1e-3))
+            best = np.argmax(weights)
+            known = optimizer._proposer._points.known(
+                optimizer._proposer._state
+            )
+        self.assertEqual(best % 2, 0)
+        np.testing.assert_array_equal(
+            known.is_feasible, known.constraints["odd"] <= 0.0
+        )
+
+
+def _context(optimizer):
+    proposer = optimizer._proposer
+    return proposer._fitted(99, 0, proposer._state, [])[0]
+
+
+class RepeatTest(Case):
+    def test_each_query_is_evaluated_so_often(self):
+        scores = iter(range(1000))
+        task = tiny.task(objective=lambda point: float(next(scores)))
+        plan = dataclasses.replace(PLAN, budget=4, repeats=3)
+        with self.open(task=task, plan=plan) as optimizer:
+            optimizer.run()
+            entries = optimizer.ledger.entries
+        self.assertEqual([e.score for e in entries], [1.0, 4.0, 7.0, 10.0])
+        self.assertEqual([e.spread for e in entries], [1.0] * 4)
+
+    def test_interrupted_repeats_are_gone_on_with(self):
+        calls = []
+
+        def objective(point):
+            calls.append(point)
+            if len(calls) == 5:
+                raise KeyboardInterrupt
+            return float(len(calls))
+
+        plan = dataclasses.replace(PLAN, budget=4, repeats=3)
+        task = tiny.task(objective=objective)
+        with self.open(task=task, plan=plan) as optimizer:
+            with self.assertRaises(KeyboardInterrupt):
+                optimizer.run()
+            self.assertEqual(optimizer.num_done, 1)
+        with self.open(task=task, plan=plan) as optimizer:
+            optimizer.run()
+            entries = optimizer.ledger.entries
+        self.assertLen(calls, 13)
+        self.assertEqual({e.num_results for e in entries}, {3})
+        self.assertEqual(entries[1].scores, (4.0, 6.0, 7.0))
+
+    def test_tells_are_counted(self):
+        plan = dataclasses.replace(PLAN, repeats=2)
+        with self.open(plan=plan) as optimizer:
+            optimizer.ask(2)
+            optimizer.tell(0, 1.0)
+            self.assertEqual([q.number for q in optimizer.ask()], [0, 1])
+            optimizer.tell(0, 2.0)
+            self.assertEqual([q.number for q in optimizer.ask()], [1])
+            with self.assertRaisesRegex(ValueError, "has its result already"):
+                optimizer.tell(0, 3.0)
+
+
+class StoppingTest(Case):
+    def _run(self, stopping, **kwargs):
+        with self.open(**kwargs) as optimizer:
+            optimizer.run(stopping=stopping)
+            return optimizer.stopped, optimizer.num_done
+
+    def test_target_ends_a_run(self):
+        scores = iter(range(100))
+        task = tiny.task(objective=lambda point: float(next(scores)))
+        why, num_done = self._run(Stopping(target=6.0), task=task)
+        self.assertEqual((why, num_done), ("the target of 6 is reached", 7))
+
+    def test_target_of_a_minimisation(self):
+        scores = iter(range(100))
+        task = tiny.task(
+            objective=lambda point: -float(next(scores)), maximise=False
+        )
+        _, num_done = self._run(Stopping(target=-6.0), task=task)
+        self.assertEqual(num_done, 7)
+
+    def test_patience_ends_a_run(self):
+        scores = iter([1.0, 2.0, *[0.0] * 100])
+        task = tiny.task(objective=lambda point: next(scores))
+        why, num_done = self._run(Stopping(patience=4), task=task)
+        self.assertEqual(num_done, 6)
+        self.assertEqual(why, "4 queries have brought nothing better")
+
+    def test_time_limit_ends_a_run_within_a_batch(self):
+        clock = iter(range(1000))
+        with mock.patch("time.monotonic", lambda: float(next(clock))):
+            why, num_done = self._run(
+                Stopping(seconds=6.0), strategy=PriorSampling()
+            )
+        self.assertEqual(why, "the time limit of 6 s is reached")
+        self.assertBetween(num_done, 1, 7)
+
+    def test_request_ends_after_the_evaluation_under_way(self):
+        holder = []
+
+        def objective(point):
+            holder[0].request_stop("interrupted")
+            return 1.0
+
+        with self.open(
+            task=tiny.task(objective=objective), strategy=PriorSampling()
+        ) as optimizer:
+            holder.append(optimizer)
+            optimizer.run()
+            self.assertEqual(optimizer.stopped, "interrupted")
+            self.assertEqual(optimizer.num_done, 1)
+
+    @parameterized.parameters(
+        ({"target": np.nan}, "`target` must be finite"),
+        ({"patience": 0}, "`patience` must be an integer of at least 1"),
+        ({"failures_in_a_row": 2.5}, "`failures_in_a_row` must be an integer"),
+        ({"seconds": 0.0}, "`seconds` must be positive"),
+    )
+    def test_conditions_are_checked(self, values, message):
+        with self.assertRaisesRegex(ValueError, message):
+            Stopping(**values)
+
+
+if __name__ == "__main__":
+    absltest.main()
