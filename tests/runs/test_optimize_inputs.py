@@ -18,6 +18,7 @@ from absl.testing import parameterized
 
 from tests.lso import tiny
 from tfvae import lso
+from tfvae.lso import snapshots
 from tfvae.lso.tasks.base import Task
 from tfvae.runs import (
     config,
@@ -48,6 +49,11 @@ class Case(tf.test.TestCase):
         self.run_dir = self.folder / "run"
         self.enter_context(contextlib.chdir(self.folder))
         self.enter_context(mock.patch.object(sys, "path", [*sys.path]))
+        # They take longer than the runs.
+        for name in ("write_run_figures", "progress_svg"):
+            self.enter_context(
+                mock.patch.object(optimization_figures, name, return_value="")
+            )
 
     def write(self, text, name="my_task.py"):
         path = self.folder / name
@@ -137,6 +143,28 @@ class ResultTest(Case):
         self.assertEmpty([*elsewhere.iterdir()])
 
 
+class DamageTest(Case):
+    def test_damaged_files_of_a_run_are_made_anew(self):
+        names = ("result.json", "rounds.csv", "weights.npz", "evaluations.csv")
+        self.optimize()
+        whole = {name: (self.run_dir / name).read_bytes() for name in names}
+        for name in names:
+            (self.run_dir / name).write_bytes(b"\x80damaged")
+        with self.assertLogs("tfvae", "WARNING"):
+            self.optimize(budget=3)
+        scores, weights = (
+            snapshots.read_arrays(self.run_dir / "weights.npz")[name]
+            for name in ("scores", "weights")
+        )
+        self.assertAllEqual(scores, tiny.data(0).scores)
+        self.assertAllClose(weights.sum(), 1.0)
+        with self.assertNoLogs("tfvae", "WARNING"):
+            self.optimize(budget=3)
+        for name in names:
+            content = (self.run_dir / name).read_bytes()
+            self.assertEqual(content[:4], whole[name][:4], name)
+
+
 class MixtureTest(parameterized.TestCase):
     @parameterized.parameters(
         (lso.PriorSampling(), r"got PriorSampling\(\)"),
@@ -163,12 +191,6 @@ class MixtureTest(parameterized.TestCase):
 
 
 class OwnTaskTest(Case, parameterized.TestCase):
-    def setUp(self):
-        super().setUp()
-        self.enter_context(
-            mock.patch.object(optimization_figures, "write_run_figures")
-        )
-
     def test_file_needs_the_name_of_a_python_file(self):
         path = self.write(TASK, "my_task.txt")
         with self.assertRaisesRegex(ValueError, "ends in .py, got .*my_task.t"):

@@ -47,11 +47,16 @@ def run(
     _announce(optimizer)
     progress = _Progress(optimizer)
     failures = _Failures(optimizer)
-    with _interrupts(optimizer):
-        for _ in optimizer.steps(evaluator, stopping):
-            failures.print()
-            progress.print()
-            read_out.refresh()
+    try:
+        with _interrupts(optimizer):
+            for _ in optimizer.steps(evaluator, stopping):
+                failures.print()
+                progress.print()
+                read_out.refresh()
+    except BaseException:
+        with contextlib.suppress(Exception):  # Of the results so far.
+            read_out.write()
+        raise
     failures.print()
     result = read_out.write()
     _print_result(result, str(read_out.run_dir))

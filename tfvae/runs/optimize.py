@@ -24,12 +24,13 @@ from tfvae.lso.plan import Plan
 from tfvae.lso.reading import resolved
 from tfvae.lso.records import Addition
 from tfvae.lso.retraining import Retraining
+from tfvae.lso.snapshots import WEIGHTS, read_arrays, save_weights
 from tfvae.lso.stopping import Stopping
 from tfvae.lso.strategies import Strategy
 from tfvae.lso.surrogates import Surrogate
 from tfvae.lso.tasks.base import Task
 from tfvae.lso.warping import Warping
-from tfvae.lso.weighting import Weighting
+from tfvae.lso.weighting import Unweighted, Weighting
 from tfvae.optimizers import FusedAdam
 from tfvae.runs import (
     added_measurements,
@@ -504,8 +505,23 @@ def opened(
     )
     run.write_config()
     _note_given(run)
+    _restore_weights(run, optimizer, parts["weighting"])
     task_files.note(run, optimizer.num_done)
     return optimizer
+
+
+def _restore_weights(
+    run: RunDirectory,
+    optimizer: LatentSpaceOptimizer,
+    weighting: Weighting | None,
+) -> None:
+    """Writes the weights of the first round again if their file is damaged."""
+    path = run.path / WEIGHTS
+    if not path.exists() or read_arrays(path) is not None:
+        return
+    scores = optimizer.task.data(optimizer.plan.seed).scores
+    weights = (weighting or Unweighted())(optimizer.task.sign * scores)
+    save_weights(run.path, scores, weights)
 
 
 def _check_config(run: RunDirectory) -> None:
