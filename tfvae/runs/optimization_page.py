@@ -183,7 +183,10 @@ def _progress(state: State) -> Panel | None:
     )
     if state.failed:
         note += " A cross on the axis is a query without a score."
-    body = f'<div class="curve">{drawing}</div><p class="note">{note}</p>'
+    body = (
+        f'<div class="curve" tabindex="0" role="region" aria-label="Progress">'
+        f'{drawing}</div><p class="note">{note}</p>'
+    )
     return Panel("progress", "Progress", body, is_wide=True)
 
 
@@ -413,7 +416,7 @@ def _table(
 
 
 def _class(is_number: bool) -> str:
-    return ' class="n"' if is_number else ""
+    return ' class="n"' if is_number else ' class="t"'
 
 
 def _title(name: str, kinds: list[str] | None) -> str:
