@@ -302,7 +302,12 @@ class AmendmentTest(Case):
 
         task = tiny.task(objective=objective)
         with self.open(task=task) as optimizer:
-            optimizer.run()
+            with self.assertRaisesRegex(
+                RuntimeError,
+                "5 evaluations in a row .*; the first was query 0: .*no lic",
+            ):
+                optimizer.run()
+            self.assertTrue(optimizer.has_failed)
             self.assertEqual(
                 optimizer.stopped,
                 "5 evaluations in a row have failed, the last: RuntimeError: "
@@ -313,6 +318,7 @@ class AmendmentTest(Case):
             self.assertEqual(optimizer.retry_failed(), [0, 1, 2, 3, 4])
             optimizer.run()
             self.assertIsNone(optimizer.stopped)
+            self.assertFalse(optimizer.has_failed)
             scores = [one.score for one in optimizer.ledger.entries]
         self.assertEqual(scores, [-1.0] * PLAN.budget)
         self.assertLen(calls, PLAN.budget + 5)
