@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
 import os
@@ -179,6 +180,13 @@ class FlagsTest(Case):
     )
     def test_wrong_flags_are_told(self, argv, message):
         self.assert_told(argv, message)
+
+    def test_ray_must_be_installed(self):
+        with mock.patch.object(importlib.util, "find_spec", return_value=None):
+            self.assert_told(
+                ["--evaluator=ray", "--task=x.py"],
+                r"pip install 'tfvae\[ray\]'",
+            )
 
     def _parsed(self, *argv):
         values = console.common_flags()

@@ -214,7 +214,7 @@ class _Optimizer:
 
     def __init__(self, steps, stopped=None):
         self._steps, self.stopped = steps, stopped
-        self.failures, self.is_exhausted = [], False
+        self.failures, self.has_failed = [], False
         self.num_done, self.requested = 0, []
         self.plan = types.SimpleNamespace(
             budget=9, num_rounds=1, round_size=9, round_of=lambda number: 0
@@ -259,16 +259,14 @@ class _ReadOut:
 
 
 class EvaluationsTest(tf.test.TestCase):
-    def run_(self, optimizer, stopping=None):
+    def run_(self, optimizer):
         """Returns what a run prints to stderr, and its error, if any."""
         out, err = io.StringIO(), io.StringIO()
         self.read_out = _ReadOut()
         error = None
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                evaluations.run(
-                    optimizer, None, stopping or Stopping(), self.read_out
-                )
+                evaluations.run(optimizer, None, Stopping(), self.read_out)
             except StoppedError as caught:
                 error = caught
         return out.getvalue(), err.getvalue(), error
@@ -294,11 +292,11 @@ class EvaluationsTest(tf.test.TestCase):
         def fail(optimizer):
             optimizer.failures.append(Failure(0, "no", None))
 
-        stopping = Stopping(failures_in_a_row=2)
-        optimizer = _Optimizer([fail, fail], stopping.failing(["no", "no"]))
-        _, _, error = self.run_(optimizer, stopping)
+        optimizer = _Optimizer([fail, fail], "2 evaluations in a row failed")
+        optimizer.has_failed = True
+        _, _, error = self.run_(optimizer)
         self.assertEqual(error.code, 1)
-        self.assertIn("stopped: 2 evaluations in a row have failed", str(error))
+        self.assertEqual(str(error), "stopped: 2 evaluations in a row failed")
         self.assertEqual(self.read_out.calls[-1], "write")
 
     def test_target_that_is_reached_is_no_error(self):

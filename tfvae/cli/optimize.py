@@ -28,6 +28,7 @@ see the README.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import math
 import os
 import re
@@ -155,6 +156,11 @@ def check(values: flags.FlagValues) -> None:
     if values.target is not None and not math.isfinite(values.target):
         raise ValueError(
             f"`--target` must be a finite number, got {values.target}"
+        )
+    if values.evaluator == "ray" and importlib.util.find_spec("ray") is None:
+        raise ValueError(
+            "`ray` must be installed for --evaluator=ray: "
+            "pip install 'tfvae[ray]'"
         )
     if values.evaluator not in ("pool", "ray"):
         for name in ("workers", "timeout"):

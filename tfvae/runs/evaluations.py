@@ -65,8 +65,7 @@ def run(
         return result
     if why == _INTERRUPTED:
         raise StoppedError(f"{why}; the same command resumes", 130)
-    reasons = [one.reason for one in optimizer.failures]
-    if why == stopping.failing(reasons):
+    if optimizer.has_failed:
         raise StoppedError(f"stopped: {why}", 1)
     print(f"stopped: {why}", flush=True)
     return result

@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import shlex
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -39,15 +40,20 @@ def text(run_dir: str | os.PathLike[str], width: int = 80) -> str:
     if not ledger.exists() or not ledger.stat().st_size:
         return _before_the_first(path)
     state = optimization_state.read(path)
+    width = max(width, _LEAST_WIDTH)
     lines = [
         *_progress(state),
         *_best(state),
         *_pending(state),
         *_failures(state),
-        *_time(state),
+        *_time(state, width),
     ]
-    width = max(width, _LEAST_WIDTH)
     return "\n".join(shortened(line, width) for line in lines)
+
+
+def _wrapped(words: list[str], width: int) -> Iterable[str]:
+    """Yields words, with commas, in lines of a width."""
+    yield from textwrap.wrap(", ".join(words), width, subsequent_indent="  ")
 
 
 def _before_the_first(path: pathlib.Path) -> str:
@@ -143,7 +149,7 @@ def _failures(state: State) -> Iterable[str]:
         yield f"  and {len(reasons) - _MOST_LINES} more reasons"
 
 
-def _time(state: State) -> Iterable[str]:
+def _time(state: State, width: int) -> Iterable[str]:
     yield ""
     spent = [
         f"{stage} {duration(seconds)}"
@@ -152,7 +158,8 @@ def _time(state: State) -> Iterable[str]:
     ]
     if spent:
         total = duration(sum(state.seconds.values()))
-        yield f"time {total}: {', '.join(spent)}"
+        first, *others = spent
+        yield from _wrapped([f"time {total}: {first}", *others], width)
     if state.num_done >= state.budget:
         yield "the budget is spent"
         return
