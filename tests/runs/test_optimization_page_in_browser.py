@@ -160,8 +160,10 @@ class BrowserTest(browser.Case):
                 self.assert_silent(address)
 
     def test_page_of_thousands_of_queries_opens(self):
-        self._open(_text, count=3000)
+        address = self._open(_text, count=3000)
         self.assertLen(self._shown(), 2997)
+        self.shoot("optimization_thousands")
+        self.assert_silent(address)
 
 
 def _drawn(one):

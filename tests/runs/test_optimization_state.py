@@ -14,7 +14,7 @@ from absl.testing import absltest, parameterized
 
 from tests.lso import tiny
 from tests.runs import optimizations
-from tfvae.lso import snapshots
+from tfvae.lso import ledger, snapshots
 from tfvae.lso.ledger import Ledger
 from tfvae.lso.records import Measurement, Proposal, Query
 from tfvae.runs import (
@@ -44,13 +44,13 @@ class Case(parameterized.TestCase):
 
     def tell(self, measurements, inputs):
         """Writes queries and their results, and returns the state."""
-        with Ledger(self.folder / "ledger.jsonl") as ledger:
+        with Ledger(self.folder / "ledger.jsonl") as opened:
             for one in inputs:
-                number = ledger.records.next_number
+                number = opened.records.next_number
                 query = Query(number, 0, [0.0], one, 0)
-                ledger.append(Proposal([query]))
+                opened.append(Proposal([query]))
             for one in measurements:
-                ledger.append(one)
+                opened.append(one)
         return optimization_state.read(self.folder)
 
     def table(self, name="evaluations.csv"):
@@ -70,7 +70,7 @@ class StateTest(Case):
 
     def test_smaller_scores_are_better_where_they_are_minimised(self):
         state = self.write([3.0, 1.0, 2.0], maximise=False)
-        self.assertEqual([one.value for one in state.ranked()], [1, 2, 3])
+        self.assertEqual([one.value for one in state.ranked], [1, 2, 3])
 
     def test_infeasible_queries_are_neither_best_nor_failures(self):
         self.write([], budget=4)
@@ -83,7 +83,7 @@ class StateTest(Case):
             ],
             ["a", "b", "c", "d"],
         )
-        (best,) = state.ranked()
+        (best,) = state.ranked
         self.assertEqual((best.value, best.entry.input), (1.0, "b"))
         self.assertEqual(state.reasons(), {"broken": [3]})
         result = optimization_state.summary(state)
@@ -101,7 +101,7 @@ class StateTest(Case):
             ],
             ["a", "b", "b"],
         )
-        first, second = state.ranked()
+        first, second = state.ranked
         self.assertEqual((first.entry.input, first.num_scores), ("b", 2))
         self.assertEqual((first.value, first.std), (4.0, math.sqrt(2.0)))
         self.assertEqual((second.value, second.num_scores), (3.0, 2))
@@ -114,14 +114,14 @@ class StateTest(Case):
         optimization_state.write_predicted(self.folder, predicted)
         state = optimization_state.read(self.folder)
         self.assertEqual(state.ranked_by, "surrogate's mean")
-        best = state.ranked()[0]
+        best = state.ranked[0]
         self.assertEqual((best.value, best.std), (3.0, 0.25))
         self.assertIn(
             "by surrogate's mean", optimization_status.text(state.path)
         )
         state = self.tell([Measurement(2, 1.0)], ["new"])
         self.assertEqual(state.ranked_by, "mean of its scores")
-        self.assertEqual(state.ranked()[0].value, 5.0)
+        self.assertEqual(state.ranked[0].value, 5.0)
 
     @parameterized.parameters(
         ([0, 10, 20, 30], 10.0),
@@ -169,6 +169,45 @@ class StateTest(Case):
             run = optimization_results.read(self.folder)
         self.assertEqual(run.top_k(1).tolist(), [1.0, 2.0])
         self.assertEqual(sum(state.seconds.values()), 0.0)
+
+    def test_near_repeats_are_counted(self):
+        for more, expected in (({}, 1), ({"min_distance": 0.5}, 2)):
+            path = self.folder / str(expected)
+            optimizations.write(path, [], [], **more)
+            with Ledger(path / "ledger.jsonl") as opened:
+                for number, distance in enumerate((None, 0.01, 0.2, 0.9)):
+                    query = Query(number, 0, [0.0], "a", 0, distance=distance)
+                    opened.append(Proposal([query]))
+                    opened.append(Measurement(number, 1.0))
+            result = optimization_state.summary(optimization_state.read(path))
+            self.assertEqual(result["num_near_repeats"], expected)
+            self.assertEqual(result["num_distinct"], 1)
+
+    def test_run_of_an_earlier_version_is_read(self):
+        self.write([1.0])
+        path = self.folder / "ledger.jsonl"
+        header = path.read_bytes().splitlines(keepends=True)[0]
+        entries = [
+            {
+                "round": 0,
+                "query": number,
+                "latent": [0.5],
+                "input": f"{number}",
+                "score": score,
+                "failure": None if score else "broken",
+                "seconds": 1.5,
+                "seed": 3,
+                "time": "2025-01-01T00:00:00+00:00",
+            }
+            for number, score in enumerate((2.0, None, 4.0))
+        ]
+        lines = [ledger._line(one) for one in entries]
+        path.write_bytes(header + b"".join(lines))
+        result = optimization_readout.write(self.folder)
+        self.assertEqual(result["best"]["input"], "2")
+        self.assertEqual(result["num_failures"], 1)
+        text = optimization_status.text(self.folder)
+        self.assertIn("3 of 1 queries done", text)
 
     def test_damaged_snapshots_begin_anew_with_a_warning(self):
         self.write([1.0])

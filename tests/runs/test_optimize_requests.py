@@ -254,6 +254,7 @@ class _ReadOut:
             "num_queries": 0,
             "num_failures": 0,
             "num_distinct": 0,
+            "num_near_repeats": 0,
             "best_in_data": 1.0,
         }
 

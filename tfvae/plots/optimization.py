@@ -27,6 +27,7 @@ _STYLES = ("-", "--", "-.", ":")
 _REFERENCE_STYLES = ("--", "-.", ":")
 _NUM_BINS = 40
 _PANELS_PER_ROW = 3
+_MOST_ELEMENTS = 1000
 
 
 class Band(NamedTuple):
@@ -286,6 +287,7 @@ def _draw_queries(axes: Axes, content: Progress, queries: np.ndarray) -> None:
     """Draws a dot for each score, and a mark for each query without."""
     has_score = np.isfinite(content.scores)
     size = 14.0 if len(queries) <= 200 else 4.0
+    is_raster = len(queries) > _MOST_ELEMENTS  # In SVG.
     for shown, face, label in (
         (has_score & content.is_feasible, GREY, "query"),
         (has_score & ~content.is_feasible, "none", "violates a constraint"),
@@ -299,6 +301,7 @@ def _draw_queries(axes: Axes, content: Progress, queries: np.ndarray) -> None:
                 edgecolors=GREY,
                 linewidths=0.7,
                 label=label,
+                rasterized=is_raster,
             )
     if not has_score.all():
         # In x data, in y a fraction of the axes.
@@ -312,6 +315,7 @@ def _draw_queries(axes: Axes, content: Progress, queries: np.ndarray) -> None:
             markersize=5,
             clip_on=False,
             label="no score",
+            rasterized=is_raster,
         )
 
 

@@ -175,7 +175,8 @@ def _print_result(result: dict[str, Any], folder: str) -> None:
     by = f" by {result['ranked_by']}" if result["ranked_by"] != "score" else ""
     print(
         f"{result['num_queries']} queries ({result['num_failures']} without a "
-        f"score, {result['num_distinct']} distinct inputs): "
+        f"score, {result['num_distinct']} distinct inputs, "
+        f"{result['num_near_repeats']} near-repeats): "
         f"{top + by if top else 'no query has a score yet'}; best in the data "
         f"{number(result['best_in_data'])}\n"
         f"ledger, tables, figures and report.html are in {folder}",

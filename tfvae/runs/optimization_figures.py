@@ -16,7 +16,7 @@ from tfvae.lso import curves
 from tfvae.lso.snapshots import MANIFOLD, SAMPLES, WEIGHTS
 from tfvae.runs import optimization_results, optimization_state
 from tfvae.runs.optimization_results import PICTURES, Run
-from tfvae.runs.optimization_state import NUM_BEST, TOP, State, key
+from tfvae.runs.optimization_state import NUM_BEST, TOP, State
 
 Groups = Mapping[str, Sequence[Run]]
 """By label, runs that differ in their seed only."""
@@ -97,7 +97,7 @@ def progress(state: State) -> plots.Progress:
     that satisfy all constraints.
     """
     entries = state.entries
-    num_distinct = len(state.ranked())
+    num_distinct = len(state.ranked)
     return plots.Progress(
         np.array(
             [math.nan if one.score is None else one.score for one in entries]
@@ -115,7 +115,7 @@ def _top_k_from_k(state: State, k: int) -> np.ndarray:
     counted = [
         one for one, is_in in zip(state.entries, counts, strict=True) if is_in
     ]
-    keys = [key(one.input) for one in counted]
+    keys = [state.keys[one.query] for one in counted]
     scores = np.array([one.score for one in counted], np.float64)
     curve = state.sign * curves.top_k(state.sign * scores, keys, k)
     seen: set[str | None] = set()

@@ -80,7 +80,7 @@ def _text(one: str) -> str:
 
 def _tiles(state: State) -> Iterable[str]:
     """Yields the figures at the head of the page."""
-    ranked = state.ranked()
+    ranked = state.ranked
     direction = "larger" if state.maximise else "smaller"
     if ranked:
         best = ranked[0]
@@ -140,7 +140,7 @@ def _shown(one: Any, pictures: Pictures, count: int = _LONGEST_INPUT) -> str:
 
 
 def _best_one(state: State, pictures: Pictures) -> Panel | None:
-    ranked = state.ranked()
+    ranked = state.ranked
     if not ranked:
         return None
     best = ranked[0]
@@ -191,7 +191,7 @@ def _progress(state: State) -> Panel | None:
 
 
 def _best(state: State, pictures: Pictures) -> Panel | None:
-    ranked = state.ranked()[:NUM_BEST]
+    ranked = state.ranked[:NUM_BEST]
     if len(ranked) < 2:
         return None
     head = ["rank", "score", "query", "input"]

@@ -177,7 +177,7 @@ def update_pictures(state: State, task: Task) -> None:
     """
     if task.to_picture is None:
         return
-    inputs = [one.entry.input for one in state.ranked()[:NUM_BEST]]
+    inputs = [one.entry.input for one in state.ranked[:NUM_BEST]]
     inputs += [query.input for query in state.pending]
     _write_pictures(state, task, inputs)
 

@@ -8,7 +8,9 @@ nor the task, so that it can be read while another process runs.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import datetime
+import functools
 import json
 import logging
 import math
@@ -30,6 +32,9 @@ TOP = (1, 10, 50)
 NUM_BEST = 10
 """Number of best inputs that are shown."""
 
+NEAR = 0.1
+"""Distance below which a query is a near-repeat where the run has no
+`min_distance`, in standard deviations of the data's latents."""
 NUM_RECENT = 20
 """Number of queries of which the pace is the mean."""
 # A pause between two queries is no evaluation if it is this many times longer
@@ -53,7 +58,8 @@ class Ranked(NamedTuple):
     """Number of its scores, of all its queries."""
 
 
-class State(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class State:
     """The state of an optimisation."""
 
     path: pathlib.Path
@@ -74,7 +80,7 @@ class State(NamedTuple):
         """The queries with results, sorted by number."""
         return self.contents.entries
 
-    @property
+    @functools.cached_property
     def pending(self) -> list[Query]:
         """The queries that wait for results."""
         waiting = self.contents.waiting
@@ -129,7 +135,7 @@ class State(NamedTuple):
         last += [query.round for query in self.contents.waiting]
         return max(last, default=-1)
 
-    @property
+    @functools.cached_property
     def failed(self) -> list[Entry]:
         """The queries without a score, those without an input included.
 
@@ -141,13 +147,20 @@ class State(NamedTuple):
             if one.score is None and not one.constraints
         ]
 
-    @property
+    @functools.cached_property
     def constraints(self) -> list[str]:
         """Names of the constraints, in the order of their first values."""
         names = dict.fromkeys(
             name for one in self.entries for name in one.constraints or {}
         )
         return [*names]
+
+    @property
+    def num_near_repeats(self) -> int:
+        """Queries whose latents were near others, known or pending."""
+        near = self.header.get("min_distance") or NEAR
+        distances = [one.distance for one in self.entries]
+        return sum(one is not None and one < near for one in distances)
 
     @property
     def ranked_by(self) -> str:
@@ -166,15 +179,21 @@ class State(NamedTuple):
         ranked = sorted(found.items(), key=lambda item: -len(item[1]))
         return dict(ranked)
 
+    @functools.cached_property
+    def keys(self) -> dict[int, str | None]:
+        """Texts by which inputs are compared, by the number of the query."""
+        return {one.query: key(one.input) for one in self.entries}
+
+    @functools.cached_property
     def ranked(self) -> list[Ranked]:
-        """Returns all distinct inputs with a score, best first.
+        """All distinct inputs with a score, best first.
 
         Those that violate a constraint are left out.
         """
         found = collections.defaultdict[str | None, list[Entry]](list)
         for one in self.entries:
             if one.score is not None and one.input is not None:
-                found[key(one.input)].append(one)
+                found[self.keys[one.query]].append(one)
         every = [self._ranked(same) for same in found.values()]
         # Of the same value, the first that was found.
         return sorted(
@@ -200,7 +219,7 @@ class State(NamedTuple):
 
     def top(self) -> dict[str, float]:
         """Returns top-K scores, of those K for which there are K inputs."""
-        ranked = self.ranked()
+        ranked = self.ranked
         return {str(k): ranked[k - 1].value for k in TOP if k <= len(ranked)}
 
     def seconds_a_query(self) -> float | None:
@@ -263,9 +282,9 @@ def check_folder(path: pathlib.Path) -> None:
 
 def summary(state: State) -> dict[str, Any]:
     """Returns a summary of a run so far, the content of result.json."""
-    ranked, header = state.ranked(), state.header
+    ranked, header = state.ranked, state.header
     best = ranked[0] if ranked else None
-    inputs = {key(one.input) for one in state.entries} - {None}
+    inputs = {*state.keys.values()} - {None}
     return {
         "task": header.get("task", state.path.name),
         "seed": header.get("seed"),
@@ -277,6 +296,7 @@ def summary(state: State) -> dict[str, Any]:
         "num_failures": len(state.failed),
         "num_infeasible": sum(not one.is_feasible for one in state.entries),
         "num_distinct": len(inputs),
+        "num_near_repeats": state.num_near_repeats,
         "num_added": len(state.contents.additions),
         "rounds": len({one.round for one in state.entries}),
         "ranked_by": state.ranked_by,

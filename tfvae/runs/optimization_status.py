@@ -86,6 +86,10 @@ def _progress(state: State) -> Iterable[str]:
     ago = datetime.datetime.now(datetime.UTC) - changed
     passed = max(ago.total_seconds(), 0.0)
     yield f"last change {changed:%Y-%m-%d %H:%M:%S}, {duration(passed)} ago"
+    inputs = {*state.keys.values()} - {None}
+    near = state.num_near_repeats
+    if state.entries:
+        yield f"{len(inputs)} distinct inputs, {near} near-repeats"
     if state.contents.additions:
         yield f"{len(state.contents.additions)} measurements added"
     best, label = state.header.get("best_in_data"), state.score_label
@@ -99,7 +103,7 @@ def _progress(state: State) -> Iterable[str]:
 
 
 def _best(state: State) -> Iterable[str]:
-    ranked = state.ranked()
+    ranked = state.ranked
     yield ""
     if not ranked:
         yield (
@@ -198,6 +202,8 @@ def plainer(one: Any) -> Any:
 
 def printable(line: str) -> str:
     """Returns a text in one line, without characters that control terminals."""
+    if line.isprintable():
+        return line
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode()
         for c in line

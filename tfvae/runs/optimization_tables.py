@@ -39,9 +39,7 @@ def write(state: State) -> None:
     columns = ["rank", "score", "std", "num_scores", "query", "round"]
     columns += [f"{CONSTRAINT}{name}" for name in state.constraints]
     columns += form.columns
-    best = [
-        _best(rank, one, form) for rank, one in enumerate(state.ranked(), 1)
-    ]
+    best = [_best(rank, one, form) for rank, one in enumerate(state.ranked, 1)]
     _write(state.path / BEST, columns, best)
 
 
