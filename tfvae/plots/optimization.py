@@ -312,7 +312,7 @@ def _draw_queries(axes: Axes, content: Progress, queries: np.ndarray) -> None:
             color=COLOURS[1],
             linestyle="",
             marker="x",
-            markersize=5,
+            markersize=5.0 if len(queries) <= 200 else 2.5,
             clip_on=False,
             label="no score",
             rasterized=is_raster,

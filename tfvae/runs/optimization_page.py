@@ -183,6 +183,11 @@ def _progress(state: State) -> Panel | None:
     )
     if state.failed:
         note += " A cross on the axis is a query without a score."
+    if state.is_noisy:
+        note += (
+            " Scores are those of single queries; the best inputs are ranked "
+            f"by {state.ranked_by}."
+        )
     body = (
         f'<div class="curve" tabindex="0" role="region" aria-label="Progress">'
         f'{drawing}</div><p class="note">{note}</p>'
