@@ -16,7 +16,7 @@ from tests.lso import tiny
 from tests.runs import optimizations
 from tfvae.lso import ledger, snapshots
 from tfvae.lso.ledger import Ledger
-from tfvae.lso.records import Measurement, Proposal, Query
+from tfvae.lso.records import Amendment, Measurement, Proposal, Query
 from tfvae.runs import (
     optimization_figures,
     optimization_page,
@@ -378,6 +378,21 @@ class ReadOutTest(Case):
         self.assertEqual(found["[0.25]"].tolist(), [[0.25] * 2] * 2)
         optimization_results.update_pictures(state, task)
         self.assertLen(made, 2)
+
+    def test_best_inputs_that_are_drawn_have_scores(self):
+        self.write([1.0, None, 3.0], [[0.5], [0.1], [0.2]])
+        task = tiny.task(
+            from_json=np.array, to_picture=lambda one: np.full((2, 2), one[0])
+        )
+        optimization_readout.write(self.folder, task)
+        found = optimization_results.pictures(self.folder)
+        self.assertEqual({*found}, {"[0.2]", "[0.5]"})
+        path = self.folder / "figures" / "best.png"
+        drawn = path.read_bytes()
+        with Ledger(self.folder / "ledger.jsonl") as opened:
+            opened.append(Amendment(2, 0.5))
+        optimization_readout.write(self.folder)
+        self.assertNotEqual(path.read_bytes(), drawn)
 
     def test_picture_that_fails_is_a_warning(self):
         self.write([1.0], [[0.5]])

@@ -120,7 +120,7 @@ class AnswersTest(inputs.Case):
             new = self.answers(budget=3, num_new=2)
         self.assertEqual([one["query"] for one in new], [2])
         self.assertEqual(
-            aside.getvalue(), "1 new queries: the budget of 3 is reached\n"
+            aside.getvalue(), "1 queries: the budget of 3 is reached\n"
         )
         self.assertEqual(self.answers(budget=3), [*first, *new])
 

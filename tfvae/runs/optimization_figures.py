@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from tfvae import plots
 from tfvae.lso import curves
 from tfvae.lso.snapshots import MANIFOLD, SAMPLES, WEIGHTS
 from tfvae.runs import optimization_results, optimization_state
-from tfvae.runs.optimization_results import PICTURES, Run
+from tfvae.runs.optimization_results import Run
 from tfvae.runs.optimization_state import NUM_BEST, TOP, State
 
 Groups = Mapping[str, Sequence[Run]]
@@ -47,18 +47,20 @@ def write_run_figures(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
     folder = run.path / FIGURES
     folder.mkdir(exist_ok=True)
     groups = {run.setting: [run]}
-    draw_progress(optimization_state.read(run_dir), folder / "top_k.png")
+    state = optimization_state.read(run_dir)
+    draw_progress(state, folder / "top_k.png")
     drawn = ["top_k.png"]
     draws: dict[str, tuple[str, Callable[[pathlib.Path], bool]]] = {
         "weights.png": (WEIGHTS, lambda path: draw_weights(groups, path)),
         "samples.png": (SAMPLES, lambda path: draw_samples(groups, path)),
         "manifold.png": (MANIFOLD, lambda path: draw_manifold(run, path)),
-        "best.png": (PICTURES, lambda path: draw_best(groups, path)),
     }
     for name, (source, draw) in draws.items():
         path = folder / name
         if _is_newer(path, run.path / source) or draw(path):
             drawn.append(name)
+    if draw_best_inputs(state, folder / "best.png"):
+        drawn.append("best.png")
     return [folder / name for name in drawn]
 
 
@@ -367,20 +369,54 @@ def draw_best(
     Returns:
       Whether a figure was drawn.
     """
-    strips = {}
+    strips: _Strips = {}
     for label, runs in groups.items():
-        ranked = best(runs)
         known = {k: one for run in runs for k, one in run.pictures().items()}
-        keys = [optimization_results.key(one) for _, one in ranked]
-        if not ranked or not known.keys() >= set(keys):
-            continue
-        found = [np.asarray(known[one], np.float64) for one in keys]
-        points = np.full((NUM_BEST, found[0].size), 0.5)
-        points[: len(found)] = [one.ravel() for one in found]
-        row = f"{label}\n{ranked[0][0]:.5g} to {ranked[-1][0]:.5g}"
-        strip = plots.tiles(points, found[0].shape, NUM_BEST, (0.0, 1.0))
-        around = [(_FRAME, _FRAME), (_FRAME, _FRAME), (0, 0)]
-        strips[row, ""] = np.pad(strip, around, constant_values=0.5)
+        strips |= _strip(label, best(runs), known)
+    return _draw_strips(strips, path, title)
+
+
+def draw_best_inputs(state: State, path: pathlib.Path) -> bool:
+    """Draws the best inputs of a run that have scores, if they have images.
+
+    Returns:
+      Whether a figure was drawn.
+    """
+    ranked = [(one.value, one.entry.input) for one in state.ranked[:NUM_BEST]]
+    known = optimization_results.pictures(state.path)
+    return _draw_strips(_strip(state.path.name, ranked, known), path, None)
+
+
+_Strips = dict[tuple[str, str], np.ndarray]
+
+
+def _strip(
+    label: str,
+    ranked: Sequence[tuple[float, Any]],
+    known: Mapping[Hashable, np.ndarray],
+) -> _Strips:
+    """Returns the images of inputs side by side, empty if they have none.
+
+    Args:
+      label: What they are the best of.
+      ranked: Scores and inputs, best first.
+      known: Images by the keys of the inputs.
+    """
+    keys = [optimization_results.key(one) for _, one in ranked]
+    if not ranked or not known.keys() >= set(keys):
+        return {}
+    found = [np.asarray(known[one], np.float64) for one in keys]
+    points = np.full((NUM_BEST, found[0].size), 0.5)
+    points[: len(found)] = [one.ravel() for one in found]
+    row = f"{label}\n{ranked[0][0]:.5g} to {ranked[-1][0]:.5g}"
+    strip = plots.tiles(points, found[0].shape, NUM_BEST, (0.0, 1.0))
+    around = [(_FRAME, _FRAME), (_FRAME, _FRAME), (0, 0)]
+    return {(row, ""): np.pad(strip, around, constant_values=0.5)}
+
+
+def _draw_strips(
+    strips: _Strips, path: pathlib.Path, title: str | None
+) -> bool:
     if not strips:
         return False
     rows = [row for row, _ in strips]

@@ -451,11 +451,11 @@ def print_queries(
             of_several = {"repeat": repeat + 1, "repeats": repeats}
             more = of_several if repeats > 1 else {}
             print(json.dumps({**line, **more}), file=answers, flush=True)
-    if count is not None and len(queries) < count:
+    if len(queries) < (count or 1):
         why = "nothing new was to be had"
         if not optimizer.is_exhausted:
             why = f"the budget of {optimizer.plan.budget} is reached"
-        _say(f"{len(queries)} new queries: {why}")
+        _say(f"{len(queries)} queries: {why}")
 
 
 def opened(
