@@ -73,7 +73,7 @@ class Measures:
             self._weights[0],
             settings["batch_size"],
         )
-        self._dataset = self._batches.dataset()
+        self._dataset = self._batches.dataset(infinite=True)
         self._draw = tf.function(
             lambda step: self._batches.draw(step, _DRAWN_BATCHES)
         )

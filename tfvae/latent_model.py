@@ -424,7 +424,9 @@ class LatentModel(keras.Model):
         if weights is not None:
             return WeightedBatches(
                 x, weights, batch_size, seed, with_index=self.needs_index
-            ).dataset(start_epoch * math.ceil(len(x) / batch_size))
+            ).dataset(
+                start_epoch * math.ceil(len(x) / batch_size), infinite=True
+            )
         batches = indexed_batches(x, batch_size, seed, start_epoch)
         if self.needs_index:
             return batches

@@ -136,24 +136,25 @@ class WeightedBatchesTest(tf.test.TestCase, parameterized.TestCase):
         batches = WeightedBatches(
             points, _weights(50), batch_size, seed=5, with_index=True
         )
-        taken = _take(batches.dataset(), 70)
+        taken = _take(batches.dataset(infinite=True), 70)
         for step, (x, index) in enumerate(taken):
             self.assertAllEqual(index, batches.indices(step))
             self.assertAllEqual(x, points[index])
-        later = _take(batches.dataset(start_step=33), 37)
+        later = _take(batches.dataset(start_step=33, infinite=True), 37)
         for (_, index), (_, expected) in zip(later, taken[33:], strict=True):
             self.assertAllEqual(index, expected)
 
     def test_element_types_and_shapes_are_static(self):
         batches = WeightedBatches(_points(9), _weights(9), 4)
-        spec = batches.dataset().element_spec
+        spec = batches.dataset(infinite=True).element_spec
         self.assertEqual(spec, tf.TensorSpec([4, 3], tf.float32))
         batches = WeightedBatches(_points(9), _weights(9), 4, with_index=True)
-        x, index = batches.dataset().element_spec
+        x, index = batches.dataset(infinite=True).element_spec
         self.assertEqual(x, tf.TensorSpec([4, 3], tf.float32))
         self.assertEqual(index, tf.TensorSpec([4], tf.int32))
         self.assertEqual(
-            batches.dataset().cardinality(), tf.data.INFINITE_CARDINALITY
+            batches.dataset(infinite=True).cardinality(),
+            tf.data.INFINITE_CARDINALITY,
         )
 
     def test_seeds_and_steps_give_different_draws(self):
@@ -169,7 +170,7 @@ class WeightedBatchesTest(tf.test.TestCase, parameterized.TestCase):
         batches = WeightedBatches(
             _points(20), _weights(20), 4, seed=2, with_index=True
         )
-        dataset = batches.dataset()
+        dataset = batches.dataset(infinite=True)
         _take(dataset, 3)
         batches.replace(_weights(20, seed=1))
         batches.start_step = 3
@@ -179,7 +180,7 @@ class WeightedBatchesTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_new_iterator_has_no_batch_of_old_weights_or_points(self):
         batches = WeightedBatches(_points(20), np.ones(20), 4)
-        dataset = batches.dataset()
+        dataset = batches.dataset(infinite=True)
         self.assertLen(_take(dataset, 5), 5)
         old = iter(dataset)
         next(old)
@@ -199,7 +200,8 @@ class WeightedBatchesTest(tf.test.TestCase, parameterized.TestCase):
         again = WeightedBatches(_points(20), _weights(20), 4, seed=7)
         again.restore(state)
         self.assertAllEqual(
-            _take(again.dataset(), 3), _take(batches.dataset(), 3)
+            _take(again.dataset(infinite=True), 3),
+            _take(batches.dataset(infinite=True), 3),
         )
         other = WeightedBatches(_points(20), _weights(20), 4, seed=8)
         with self.assertRaisesRegex(ValueError, "`state` must have the seed 8"):
@@ -209,7 +211,14 @@ class WeightedBatchesTest(tf.test.TestCase, parameterized.TestCase):
         weights = np.arange(1.0, 6.0)
         batches = WeightedBatches(_points(5, 1), weights, 50, with_index=True)
         drawn = [
-            np.array([i for _, i in _take(batches.dataset(shard=(s, 2)), 200)])
+            np.array(
+                [
+                    i
+                    for _, i in _take(
+                        batches.dataset(shard=(s, 2), infinite=True), 200
+                    )
+                ]
+            )
             for s in range(2)
         ]
         self.assertAllEqual(drawn[1][3], batches.indices(3, shard_number=1))
@@ -225,7 +234,7 @@ class WeightedBatchesTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_fit_traces_once_though_weights_and_points_change(self):
         batches = WeightedBatches(_points(20), _weights(20), 4)
-        dataset = batches.dataset()
+        dataset = batches.dataset(infinite=True)
         model = Traced()
         model.compile("sgd")
         for num_data in (20, 20, 33, 5):
@@ -260,7 +269,7 @@ class WeightedBatchesTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_refused_changes_change_nothing(self):
         batches = WeightedBatches(_points(5), np.ones(5), 2)
-        before = _take(batches.dataset(), 3)
+        before = _take(batches.dataset(infinite=True), 3)
         for arguments, message in (
             ((np.ones(6),), r"`weights` must have shape \(5,\)"),
             ((np.ones(6), _points(6, 2)), "`points` must have 3 columns"),
@@ -268,7 +277,7 @@ class WeightedBatchesTest(tf.test.TestCase, parameterized.TestCase):
         ):
             with self.assertRaisesRegex(ValueError, message):
                 batches.replace(*arguments)
-        self.assertAllEqual(_take(batches.dataset(), 3), before)
+        self.assertAllEqual(_take(batches.dataset(infinite=True), 3), before)
 
     @parameterized.parameters((1, 1), (-1, 2), (0, 0))
     def test_refuses_shards_that_are_not(self, *shard):
@@ -283,6 +292,52 @@ class WeightedBatchesTest(tf.test.TestCase, parameterized.TestCase):
                 call(-1)
         with self.assertRaisesRegex(ValueError, "at least 0, got -1"):
             batches.start_step = -1
+
+
+class EpochTest(tf.test.TestCase):
+    """Datasets that end, so that `fit` does."""
+
+    def _epochs(self, dataset, count=3):
+        return [[x.numpy() for x in dataset] for _ in range(count)]
+
+    def test_epochs_go_on_where_the_last_ended(self):
+        batches = WeightedBatches(_points(18), _weights(18), 4, seed=2)
+        dataset = batches.dataset()
+        self.assertLen(dataset, 5)
+        drawn = np.concatenate(self._epochs(dataset))
+        self.assertAllEqual(drawn, _take(batches.dataset(infinite=True), 15))
+
+    def test_setting_the_step_begins_there(self):
+        batches = WeightedBatches(_points(18), _weights(18), 4, seed=2)
+        dataset = batches.dataset()
+        expected = _take(batches.dataset(infinite=True), 20)
+        self._epochs(dataset, 2)
+        batches.start_step = 7
+        drawn = np.concatenate(self._epochs(dataset, 2))
+        self.assertAllEqual(drawn, expected[7:17])
+        batches.start_step = 7
+        self.assertAllEqual(self._epochs(dataset, 1)[0], expected[7:12])
+
+    def test_given_step_is_that_of_the_first_epoch(self):
+        batches = WeightedBatches(_points(18), _weights(18), 4, seed=2)
+        drawn = np.concatenate(self._epochs(batches.dataset(start_step=3), 2))
+        expected = _take(batches.dataset(infinite=True), 13)
+        self.assertAllEqual(drawn, expected[3:])
+
+    def test_datasets_do_not_disturb_each_other(self):
+        batches = WeightedBatches(_points(18), _weights(18), 4, seed=2)
+        one, other = batches.dataset(), batches.dataset()
+        self.assertAllEqual(self._epochs(one), self._epochs(other))
+
+    def test_fit_ends(self):
+        inputs = keras.Input([1])
+        model = keras.Model(inputs, keras.layers.Dense(1)(inputs))
+        model.compile("sgd", loss=lambda y, prediction: 0.0 * prediction)
+        batches = WeightedBatches(_points(18, 1), _weights(18), 4)
+        dataset = batches.dataset().map(lambda x: (x, x))
+        history = model.fit(dataset, epochs=2, verbose=0, shuffle=False)
+        self.assertLen(history.epoch, 2)
+        self.assertEqual(int(model.optimizer.iterations), 10)
 
 
 class LossWeightedBatchesTest(tf.test.TestCase, parameterized.TestCase):
@@ -370,7 +425,7 @@ def main() -> None:
         batches = WeightedBatches(points, np.arange(20.0), 8)
         model = Traced()
         model.compile("sgd")
-    dataset = batches.dataset()
+    dataset = batches.dataset(infinite=True)
     split = next(iter(both.experimental_distribute_dataset(dataset)))
     parts = both.experimental_local_results(split)
     np.testing.assert_array_equal(

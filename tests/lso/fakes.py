@@ -107,9 +107,35 @@ class Count:
         self.scale = float(state["scale"])
 
 
+class Believing(Count):
+    """A surrogate whose mean is the mean of the scores that it knows."""
+
+    def fit(self, latents, scores, seed, warm):
+        super().fit(latents, scores, seed, warm)
+        self.known = (np.array(latents), np.array(scores))
+
+    def predict(self, latents):
+        mean = float(np.mean(self.known[1]))
+        return np.full(len(latents), mean), np.ones(len(latents))
+
+
 def sequence(entries):
     """Returns what has to be equal in a run that was interrupted."""
     return [
         (one.round, one.query, one.latent, one.input, one.score, one.seed)
         for one in entries
     ]
+
+
+class Better:
+    """Weights that grow with the score; needs no TensorFlow."""
+
+    def __repr__(self):
+        return "Better()"
+
+    def __call__(self, scores):
+        weights = np.exp(scores - np.max(scores))
+        return weights / weights.sum()
+
+    def retain(self, num_kept, scores):
+        return np.arange(len(scores)), 0

@@ -12,7 +12,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from tests.lso import fakes, tiny
-from tests.lso.fakes import Count, Walk
+from tests.lso.fakes import Believing, Walk
 from tfvae.lso import (
     FB,
     Addition,
@@ -28,18 +28,6 @@ from tfvae.lso import (
 )
 
 PLAN = Plan(budget=24, queries_per_round=8, num_best=4, num_random=6, seed=5)
-
-
-class Believing(Count):
-    """A surrogate whose mean is the mean of the scores that it knows."""
-
-    def fit(self, latents, scores, seed, warm):
-        super().fit(latents, scores, seed, warm)
-        self.known = (np.array(latents), np.array(scores))
-
-    def predict(self, latents):
-        mean = float(np.mean(self.known[1]))
-        return np.full(len(latents), mean), np.ones(len(latents))
 
 
 class Seeing:
@@ -372,7 +360,12 @@ class AmendmentTest(Case):
 
         task = tiny.task(objective=objective)
         with self.open(task=task) as optimizer:
-            optimizer.run()
+            with self.assertRaisesRegex(
+                RuntimeError,
+                "5 evaluations in a row .*; the first was query 0: .*no lic",
+            ):
+                optimizer.run()
+            self.assertTrue(optimizer.has_failed)
             self.assertEqual(
                 optimizer.stopped,
                 "5 evaluations in a row have failed, the last: RuntimeError: "
@@ -383,6 +376,7 @@ class AmendmentTest(Case):
             self.assertEqual(optimizer.retry_failed(), [0, 1, 2, 3, 4])
             optimizer.run()
             self.assertIsNone(optimizer.stopped)
+            self.assertFalse(optimizer.has_failed)
             scores = [one.score for one in optimizer.ledger.entries]
         self.assertEqual(scores, [-1.0] * PLAN.budget)
         self.assertLen(calls, PLAN.budget + 5)

@@ -233,7 +233,7 @@ class LoopTest(parameterized.TestCase):
         folder = self.create_tempdir().full_path
         task = tiny.task(objective=lambda point: score, invalid_score=-50.0)
         with self._open(folder, task=task) as optimizer:
-            optimizer.run()
+            optimizer.run(stopping=Stopping(failures_in_a_row=None))
             entries = optimizer.ledger.entries
             self.assertLen(optimizer.collection.points, tiny.NUM_DATA)
             self.assertEqual(optimizer.collection.score_of(entries[0]), -50.0)

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 
-from tfvae import likelihoods, networks, priors, tvae, vae
 from tfvae.lso import ScoredData, Task
 
 NUM_OBSERVED, NUM_LATENTS, NUM_DATA = 4, 2, 24
@@ -29,8 +29,11 @@ def task(**kwargs) -> Task:
     )
 
 
-def model(seed: int = 0) -> vae.VAE:
+def model(seed: int = 0) -> Any:
+    """Returns a small VAE."""
     import keras
+
+    from tfvae import networks, priors, vae
 
     keras.utils.set_random_seed(seed)
     made = vae.VAE(
@@ -49,8 +52,11 @@ def model(seed: int = 0) -> vae.VAE:
     return made
 
 
-def binary_model(num_data: int = NUM_DATA, seed: int = 0) -> tvae.TVAE:
+def binary_model(num_data: int = NUM_DATA, seed: int = 0) -> Any:
+    """Returns a small TVAE."""
     import keras
+
+    from tfvae import likelihoods, networks, tvae
 
     keras.utils.set_random_seed(seed)
     made = tvae.TVAE(

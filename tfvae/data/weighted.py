@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Infinite datasets of batches with weighted data points.
+"""Datasets of batches with weighted data points.
 
 Weights act as sampling probabilities (`WeightedBatches`) or as factors of the
 loss (`loss_weighted_batches`). The expected gradient is the same.
@@ -7,6 +7,7 @@ loss (`loss_weighted_batches`). The expected gradient is the same.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -40,10 +41,10 @@ class WeightedBatches:
 
         batches = WeightedBatches(points, weights, batch_size=32)
         dataset = batches.dataset()
+        model.fit(dataset, epochs=10)
         for weights in rounds:
             batches.replace(weights)
-            model.fit(dataset, steps_per_epoch=100)
-            batches.start_step += 100
+            model.fit(dataset)
 
     Attributes:
       batch_size: Data points in each batch, B.
@@ -87,6 +88,7 @@ class WeightedBatches:
             self._points = _variable(point_table(points))
             self._table = _variable(_packed(table))
             self._start_step = tf.Variable(0, dtype=tf.int64, trainable=False)
+            self._num_settings = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     @property
     def num_data(self) -> int:
@@ -101,6 +103,7 @@ class WeightedBatches:
     @start_step.setter
     def start_step(self, step: int) -> None:
         self._start_step.assign(_checked_step(step))
+        self._num_settings.assign_add(1)
 
     def replace(
         self, weights: np.ndarray, points: np.ndarray | None = None
@@ -136,15 +139,25 @@ class WeightedBatches:
             self._table.assign(table)
 
     def dataset(
-        self, start_step: int | None = None, shard: tuple[int, int] = (0, 1)
+        self,
+        start_step: int | None = None,
+        shard: tuple[int, int] = (0, 1),
+        *,
+        infinite: bool = False,
     ) -> tf.data.Dataset:
-        """Returns the infinite dataset of batches.
+        """Returns the dataset of batches.
+
+        It has the length of an epoch, ceil(N / B) batches for the present N.
+        Each iterator, so each epoch of Keras's `fit`, begins at the step where
+        the one before would have ended.
 
         Args:
-          start_step: The step of the first batch of every iterator; None for
-            the value of the property `start_step` when an iterator is created.
+          start_step: The step of the first batch; None for the value of the
+            property `start_step`, also when that is set later.
           shard: Index of an input pipeline, from 0, and their number. Each
             draws independently from all data points.
+          infinite: Whether the dataset has no end, and all of its iterators
+            begin at the same step; for `fit` with `steps_per_epoch`.
 
         Returns:
           A dataset of `[B, D]` float32, or with `with_index` of
@@ -160,11 +173,16 @@ class WeightedBatches:
                 f"{shard!r}"
             )
         start: tf.Variable | tf.Tensor = self._start_step
+        setting: tf.Variable | tf.Tensor = self._num_settings
         if start_step is not None:
             start = tf.constant(_checked_step(start_step), tf.int64)
+            setting = tf.constant(0, tf.int64)
         num_observed = self._points.shape[1]
         batch_bytes = self.batch_size * num_observed * 4
         num_batches = min(max(_CHUNK_BYTES // batch_bytes, 1), _CHUNK_BATCHES)
+        length = math.ceil(self.num_data / self.batch_size)
+        if not infinite:
+            num_batches = min(num_batches, length)
 
         def chunk(step: tf.Tensor) -> tf.Tensor | tuple[tf.Tensor, tf.Tensor]:
             index = self.draw(step, num_batches, number)
@@ -173,18 +191,28 @@ class WeightedBatches:
             points = tf.reshape(points, [*index.shape, num_observed])
             return (points, index) if self.with_index else points
 
+        with tf.init_scope(), tf.device("CPU:0"):
+            # The step that follows the last iterator, and the number of times
+            # that `start_step` had been set when that was created.
+            following = tf.Variable([0, -1], dtype=tf.int64, trainable=False)
+
         def chunks(_: tf.Tensor) -> tf.data.Dataset:
             # Reads the variable when an iterator is created, not here.
             first = tf.identity(start)
+            if not infinite:
+                step, last = tf.unstack(following)
+                first = tf.where(tf.equal(last, setting), step, first)
+                following.assign([first + length, setting])
             return tf.data.Dataset.range(first, tf.int64.max, num_batches)
 
         dataset = tf.data.Dataset.range(1).flat_map(chunks).map(chunk)
         dataset = dataset.prefetch(2).unbatch()
-        return dataset.apply(
+        dataset = dataset.apply(
             tf.data.experimental.assert_cardinality(
                 tf.data.experimental.INFINITE_CARDINALITY
             )
         )
+        return dataset if infinite else dataset.take(length)
 
     def indices(self, step: int, shard_number: int = 0) -> np.ndarray:
         """Returns the row indices `[B]` int32 that are drawn at a step.

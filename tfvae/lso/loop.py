@@ -124,6 +124,7 @@ class LatentSpaceOptimizer:
       ledger: Log of all that happens.
       stopped: Why the last `run` or `steps` ended before the budget was spent,
         in one line; None otherwise.
+      has_failed: Whether it ended because of failures.
       is_exhausted: Whether the last proposal found nothing new to query.
       failures: The evaluations that failed in this process.
       collection: The data, including the queries of previous rounds.
@@ -174,6 +175,7 @@ class LatentSpaceOptimizer:
         self.task = task = resolved(task, data)
         self.plan = plan
         self.stopped: str | None = None
+        self.has_failed = False
         self.is_exhausted = False
         self.failures: list[Failure] = []
         self._space = space
@@ -608,16 +610,29 @@ class LatentSpaceOptimizer:
           evaluator: Evaluates the objective; None to evaluate in this process.
           stopping: Conditions that end the run earlier; None for
             `Stopping()`. `stopped` says which one did.
+
+        Raises:
+          RuntimeError: If it ends because of failures, all of which are on
+            record; the message has the first of them in full.
         """
         for _ in self.steps(evaluator, stopping):
             pass
+        if self.has_failed:
+            first = self.failures[0]
+            raise RuntimeError(
+                f"{self.stopped}; the first was query {first.number}: "
+                f"{first.details or first.reason}"
+            )
 
     def steps(
         self,
         evaluator: evaluation.Evaluator | None = None,
         stopping: Stopping | None = None,
     ) -> Iterator[None]:
-        """Same as `run`, but yields after the queries of each proposal."""
+        """Same as `run`, but yields after the queries of each proposal.
+
+        Raises no error because of failures; see `has_failed`.
+        """
         evaluator = evaluator or evaluation.InProcess()
         reasons = _Reasons(self, stopping or Stopping())
         self._request, self._outcomes = None, []
@@ -639,6 +654,7 @@ class LatentSpaceOptimizer:
                 "to inputs that are known, invalid or too near to others"
             )
         self.stopped = why
+        self.has_failed = reasons.has_failed
         self.rounds.end(self.ledger.records.round, self.best())
 
     def request_stop(self, reason: str) -> None:
@@ -733,6 +749,7 @@ class _Reasons:
         self._optimizer = optimizer
         self._stopping = stopping
         self._started = time.monotonic()
+        self.has_failed = False
 
     def why(self) -> str | None:
         """Returns the reason to stop now, in one line, or None."""
@@ -741,6 +758,7 @@ class _Reasons:
             return optimizer._request
         failing = stopping.failing(optimizer._outcomes)
         if failing is not None:
+            self.has_failed = True
             return failing
         return stopping.reason(
             optimizer._proposer.history(),

@@ -214,7 +214,7 @@ class ModelRetrainer:
                 self._seed,
                 with_index=self._model.needs_index,
             )
-            self._dataset = self._batches.dataset()
+            self._dataset = self._batches.dataset(infinite=True)
         else:
             self._batches.replace(weights, points)
         self._batches.start_step = step
