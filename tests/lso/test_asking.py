@@ -181,6 +181,36 @@ class PendingTest(Case):
             points[tiny.NUM_DATA :], np.float32(inputs)
         )
 
+    def test_what_is_known_grows_to_what_is_read_from_the_ledger(self):
+        plan = dataclasses.replace(PLAN, budget=12, queries_per_round=12)
+        with self.open(plan=plan) as optimizer:
+            for step in range(3):
+                for query in optimizer.ask(4):
+                    optimizer.tell(query.number, -float(query.number))
+                optimizer.amend(step, failure="wrong")
+                optimizer.amend(3 + step, -9.0, constraints={"size": 1.0})
+            optimizer.withdraw(2)
+            optimizer.add([Addition(0.5, point=[1.0, 2.0, 3.0, 4.0])])
+            before = self._known(optimizer)
+        with self.open(plan=plan) as optimizer:
+            after = self._known(optimizer)
+        self.assertLen(before[1], 10 + 11 + 1)
+        for one, other in zip(before, after, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+    def _known(self, optimizer):
+        """Returns all that the surrogate is fitted to, and the points."""
+        optimizer.predicted()  # Enters the round.
+        proposer = optimizer._proposer
+        known = proposer._points.known(proposer._state)
+        found = [
+            *known[:3],
+            known.constraints["size"],
+            proposer._points.points(),
+        ]
+        self.assertTrue(np.isnan(found[3][:10]).all())
+        return found
+
     def test_the_budget_counts_what_is_pending(self):
         plan = dataclasses.replace(PLAN, budget=10)
         with self.open(plan=plan) as optimizer:

@@ -52,6 +52,7 @@ class Collection:
       invalid_score: The score that an input without a score counts as, larger
         is better.
       fresh: Results that are no data points yet, by the number of the query.
+      num_changes: How often `fresh` has changed other than by a further result.
       fresh_additions: Additions that are no data points yet.
       keys: Keys of the inputs of the initial data, if the task has them, and,
         if the task does not keep duplicates, of the added points.
@@ -94,6 +95,7 @@ class Collection:
                 "kept, got None"
             )
         self.fresh: dict[int, Entry] = {}
+        self.num_changes = 0
         self.fresh_additions: list[Addition] = []
         self._num_added = 0
         self._rows: dict[Hashable, int] = {}
@@ -193,6 +195,7 @@ class Collection:
                 assert entry is not None
                 self._forget(number, entry.input)
                 self.fresh.pop(number, None)
+                self.num_changes += 1
                 self._drop(number)
             case Addition():
                 self._num_added += 1
@@ -205,6 +208,7 @@ class Collection:
 
     def _set(self, entry: Entry) -> None:
         row = self._rows.get(entry.query)
+        self.num_changes += entry.query in self.fresh
         if row is None:
             self.fresh[entry.query] = entry
         elif entry.score is None:
@@ -242,6 +246,7 @@ class Collection:
         ]
         # What failed stays known, and may be amended.
         self.fresh, self.fresh_additions = {}, []
+        self.num_changes += 1
         if not task.keep_duplicates:
             items = [one for one in items if self._is_new(one.entry.input)]
         if not items:

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -44,6 +45,45 @@ class _Result(NamedTuple):
     constraints: dict[str, float] | None
 
 
+class _Rows:
+    """An array that grows by rows, in amortised constant time for each."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: type) -> None:
+        self._room = np.zeros((0, *shape), dtype)
+        self._count = 0
+
+    def add(self, rows: Any) -> None:
+        """Adds n rows."""
+        first, self._count = self._count, self._count + len(rows)
+        if self._count > len(self._room):
+            shape = (2 * self._count, *self._room.shape[1:])
+            room = np.empty(shape, self._room.dtype)
+            room[:first] = self._room[:first]
+            self._room = room
+        self._room[first : self._count] = rows
+
+    @property
+    def array(self) -> np.ndarray:
+        """All rows so far."""
+        return self._room[: self._count]
+
+
+class _Fresh:
+    """The fresh results of a collection, as far as they have been looked at."""
+
+    def __init__(self, num_latents: int, num_observed: int) -> None:
+        self.num_seen = 0
+        # Those that have latents in the model of the round.
+        self.entries: list[Entry] = []
+        self.latents = _Rows((num_latents,), np.float32)
+        self.scores = _Rows((), np.float64)
+        self.is_feasible = _Rows((), np.bool_)
+        self.constraints: list[tuple[int, dict[str, float]]] = []
+        # Of the first entries, those without an input left out.
+        self.num_with_points = 0
+        self.points = _Rows((num_observed,), np.float32)
+
+
 class KnownPoints:
     """Data, results, additions and pending queries, as latents and as points.
 
@@ -81,6 +121,12 @@ class KnownPoints:
         self._rows = np.zeros(0, np.int64)
         self._encoded: dict[Hashable, np.ndarray] = {}
         self._points: dict[Hashable, np.ndarray] = {}
+        self._version: tuple[int, int] | None = None
+        self._fresh = self._none_fresh()
+
+    def _none_fresh(self) -> _Fresh:
+        num_observed = self._collection.points.shape[1]
+        return _Fresh(self._space.num_latents, num_observed)
 
     def enter(self, now: int, rows: np.ndarray) -> None:
         """Encodes rows of the data, int64 `[n]`, by the model of a round."""
@@ -99,8 +145,8 @@ class KnownPoints:
         collection = self._collection
         is_kept = collection.is_kept[self._rows]
         rows = self._rows[is_kept]
-        results = self._results()
-        after = [*results, *self._free(state)]
+        fresh = self._seen()
+        after = [*self._additions(), *self._free(state)]
         latents = [one.latent for one in after]
         scores = [one.score for one in after]
         feasible = [is_feasible(one.constraints) for one in after]
@@ -109,42 +155,69 @@ class KnownPoints:
             np.concatenate(
                 [
                     self.latents[is_kept],
+                    fresh.latents.array,
                     np.array(latents, np.float32).reshape(-1, num_latents),
                 ]
             ),
             # Clip at the score of invalid inputs, so that outliers do not
             # dominate the fit of the surrogate.
             np.maximum(
-                np.concatenate([collection.scores[rows], scores]),
+                np.concatenate(
+                    [collection.scores[rows], fresh.scores.array, scores]
+                ),
                 collection.invalid_score,
             ),
             np.concatenate(
-                [collection.is_feasible[rows], np.array(feasible, bool)]
+                [
+                    collection.is_feasible[rows],
+                    fresh.is_feasible.array,
+                    np.array(feasible, bool),
+                ]
             ),
-            self._constraints(rows, after),
+            self._constraints(rows, fresh, after),
         )
 
-    def _results(self) -> list[_Result]:
-        """Returns the results that are no data yet.
+    def _seen(self) -> _Fresh:
+        """Returns the results that are no data yet, the newest ones included.
 
         Those that failed count as invalid ones, unless constraints say why they
-        have no score: that of these is NaN.
+        have no score: that of these is NaN. Only those that are new since the
+        last call are looked at, as a round may have thousands of them.
         """
         collection = self._collection
-        entries = [
-            one
-            for one in collection.fresh.values()
-            # Without an input it has no latents in another round's model.
-            if one.input is not None or one.round == self.round
+        version = (self.round, collection.num_changes)
+        # In noisy tasks a result changes the mean of others.
+        if version != self._version or self._is_noisy:
+            self._version, self._fresh = version, self._none_fresh()
+        fresh = self._fresh
+        values = collection.fresh.values()
+        new = [*itertools.islice(values, fresh.num_seen, None)]
+        fresh.num_seen += len(new)
+        # Without an input it has no latents in another round's model.
+        new = [o for o in new if o.input is not None or o.round == self.round]
+        if not new:
+            return fresh
+        first = len(fresh.entries)
+        fresh.entries += new
+        fresh.latents.add(self.latents_of(new))
+        fresh.scores.add([self._score_of(one) for one in new])
+        fresh.is_feasible.add([one.is_feasible for one in new])
+        fresh.constraints += [
+            (place, one.constraints)
+            for place, one in enumerate(new, first)
+            if one.constraints
         ]
-        latents = self.latents_of([*entries, *collection.fresh_additions])
-        scores = [self._score_of(one) for one in entries]
-        scores += [
-            self._task.sign * one.score for one in collection.fresh_additions
+        return fresh
+
+    def _additions(self) -> list[_Result]:
+        """Returns the additions that are no data yet."""
+        additions = self._collection.fresh_additions
+        return [
+            _Result(latent, self._task.sign * one.score, one.constraints)
+            for latent, one in zip(
+                self.latents_of(additions), additions, strict=True
+            )
         ]
-        constraints = [one.constraints for one in entries]
-        constraints += [one.constraints for one in collection.fresh_additions]
-        return [*map(_Result, latents, scores, constraints)]
 
     def _score_of(self, entry: Entry) -> float:
         collection = self._collection
@@ -166,16 +239,24 @@ class KnownPoints:
         return found
 
     def _constraints(
-        self, rows: np.ndarray, after: Sequence[_Result]
+        self, rows: np.ndarray, fresh: _Fresh, after: Sequence[_Result]
     ) -> dict[str, np.ndarray]:
         """Returns values of all constraints, at rows of the data and after."""
-        data, count = self._collection.constraints, len(rows) + len(after)
-        names = {*data, *(name for one in after for name in one[2] or ())}
+        data, first = self._collection.constraints, len(rows)
+        values = [(first + place, one) for place, one in fresh.constraints]
+        first += len(fresh.entries)
+        values += [
+            (place, one.constraints)
+            for place, one in enumerate(after, first)
+            if one.constraints
+        ]
+        names = {*data, *(name for _, one in values for name in one)}
+        count = first + len(after)
         found = {name: np.full(count, np.nan) for name in names}
-        for name, values in data.items():
-            found[name][: len(rows)] = values[rows]
-        for place, one in enumerate(after, len(rows)):
-            for name, value in (one.constraints or {}).items():
+        for name, known in data.items():
+            found[name][: len(rows)] = known[rows]
+        for place, one in values:
+            for name, value in one.items():
                 found[name][place] = value
         return found
 
@@ -240,17 +321,19 @@ class KnownPoints:
 
     def points(self) -> np.ndarray:
         """Returns the points of the data, results and pending queries."""
-        collection = self._collection
-        results = [
-            one for one in collection.fresh.values() if one.input is not None
-        ]
-        others: list[Item] = [
-            *results,
-            *collection.fresh_additions,
-            *self.pending(),
-        ]
+        collection, fresh = self._collection, self._seen()
+        new = fresh.entries[fresh.num_with_points :]
+        fresh.num_with_points += len(new)
+        fresh.points.add(
+            self.points_of([one for one in new if one.input is not None])
+        )
+        others = [*collection.fresh_additions, *self.pending()]
         return np.concatenate(
-            [collection.points[self._rows], self.points_of(others)]
+            [
+                collection.points[self._rows],
+                fresh.points.array,
+                self.points_of(others),
+            ]
         )
 
 
