@@ -183,21 +183,18 @@ class _Worker:
         self.index: int | None = None
         """Index of its current input; None if it is idle."""
         self.started = math.inf
-        self._input = ""
-        self._loaded: _Loaded | None = None
-        self.is_loading = False
-        """Whether it is loading the objective, before the input."""
+        """When it began to evaluate it; infinite while the objective loads."""
+        self._request = ""
+        self._objective: str | None = None
 
-    def give(self, index: int, one_input: str, loaded: _Loaded) -> None:
-        """Sends it an input, after the objective if that has changed."""
-        self.index, self._input = index, one_input
-        before, self._loaded = self._loaded, loaded
-        self.is_loading = not before or before.objective != loaded.objective
-        if self.is_loading:
-            self.started = math.inf
-            self.process.send(loaded._asdict())
-        else:
-            self._begin()
+    def give(self, index: int, pickled: str, loaded: _Loaded) -> None:
+        """Sends it an input, with the objective if that has changed."""
+        content: dict[str, Any] = {"input": pickled, "modules": loaded.modules}
+        self.index, self.started = index, time.perf_counter()
+        if self._objective != loaded.objective:
+            self._objective, self.started = loaded.objective, math.inf
+            content |= {"objective": loaded.objective, "path": loaded.path}
+        self._request = self.process.request(content)
 
     def look(self, limit: float = math.inf) -> Result | None:
         """Returns the result of its input, or None if it is not known yet.
@@ -208,38 +205,39 @@ class _Worker:
         Raises:
           RuntimeError: If it can not load the objective.
         """
-        seconds = time.perf_counter() - self.started
         try:
-            answer = self.process.receive(0.0)
+            result = self.answered()
         except processes.EndedError:
-            return self._lost(seconds)
-        if answer is None:
-            if seconds < limit:
-                return None
-            return self._lost(seconds, f"no answer after {limit:g} seconds")
-        if not self.is_loading:
-            self.index = None
-            return Result(**answer)
-        if answer["error"] is not None:
-            raise _not_loaded(answer["error"])
-        self.is_loading = False
-        self._begin()
+            return self._lost()
+        seconds = time.perf_counter() - self.started
+        if result is None and seconds >= limit:
+            return self._lost(f"no answer after {limit:g} seconds")
+        return result
+
+    def answered(self) -> Result | None:
+        """Returns the result if there is one, as `look` does.
+
+        Raises:
+          processes.EndedError: If it has ended without a result.
+          RuntimeError: If it can not load the objective.
+        """
+        while (message := self.process.receive(0.0, self._request)) is not None:
+            if "error" in message:
+                raise _not_loaded(message["error"])
+            if "result" in message:
+                self.index = None
+                return Result(**message["result"])
+            self.started = time.perf_counter()  # The objective is loaded.
         return None
 
-    def _lost(self, seconds: float, failure: str | None = None) -> Result:
+    def _lost(self, failure: str | None = None) -> Result:
         """Ends it, and returns the failure of its current input."""
+        seconds = time.perf_counter() - self.started
         how = f"process {self.process.end().how}"
-        if self.is_loading:
+        if math.isinf(self.started):
             raise _not_loaded(how)
         self.index = None
         return Result(None, failure or how, seconds)
-
-    def _begin(self) -> None:
-        assert self._loaded is not None
-        self.started = time.perf_counter()
-        self.process.send(
-            {"input": self._input, "modules": self._loaded.modules}
-        )
 
 
 def _not_loaded(why: str) -> RuntimeError:
@@ -389,17 +387,15 @@ class ProcessPool:
         while busy and (left := end - time.monotonic()) > 0.0:
             processes.wait([one.process for one in busy], left)
             for worker in [*busy]:
+                index = worker.index
                 try:
-                    answer = worker.process.receive(0.0)
-                except processes.EndedError:
+                    result = worker.answered()
+                except (processes.EndedError, RuntimeError):
                     busy.remove(worker)
                     continue
-                if answer is None or worker.index is None:
-                    continue
-                busy.remove(worker)
-                if not worker.is_loading:
-                    index, worker.index = worker.index, None
-                    yield index, Result(**answer)
+                if result is not None and index is not None:
+                    busy.remove(worker)
+                    yield index, result
 
 
 def _end_all(workers: list[_Worker]) -> None:

@@ -42,7 +42,8 @@ def main(argv: list[str]) -> int:
     gc.freeze()
     jobs.send({"ready": True})
     for job in jobs:
-        jobs.answer({"error": answer(run_cell, pathlib.Path(job["path"]))})
+        error = answer(run_cell, pathlib.Path(job["path"]))
+        jobs.answer({"error": error}, job)
     return 0
 
 
