@@ -18,6 +18,7 @@ from . import (
     pending,
     plan,
     proposing,
+    ray_pool,
     reading,
     retraining,
     round_retrainer,
@@ -37,6 +38,7 @@ from .evolutionary import EvolutionaryExpectedImprovement
 from .ledger import Entry, Ledger, read_ledger
 from .loop import LatentSpaceOptimizer
 from .plan import Plan
+from .ray_pool import RayPool
 from .retraining import Retraining
 from .strategies import (
     AggregateSampling,
@@ -69,6 +71,7 @@ __all__ = [
     "pending",
     "plan",
     "proposing",
+    "ray_pool",
     "reading",
     "retraining",
     "round_retrainer",
@@ -98,6 +101,7 @@ __all__ = [
     "PriorSampling",
     "ProcessPool",
     "Rank",
+    "RayPool",
     "Retraining",
     "Score",
     "ScoredData",

@@ -251,10 +251,12 @@ class _Files(importlib.abc.MetaPathFinder):
 
     Attributes:
       paths: Files by module name.
+      sources: Contents in base 64 of those that are not to be read.
     """
 
     def __init__(self) -> None:
         self.paths: Mapping[str, str] = {}
+        self.sources: Mapping[str, str] = {}
 
     def find_spec(
         self,
@@ -264,9 +266,27 @@ class _Files(importlib.abc.MetaPathFinder):
     ) -> importlib.machinery.ModuleSpec | None:
         if fullname not in self.paths:
             return None
+        file, loader = self.paths[fullname], None
+        if fullname in self.sources:
+            content = base64.b64decode(self.sources[fullname])
+            loader = _SentFile(fullname, file, content)
         return importlib.util.spec_from_file_location(
-            fullname, self.paths[fullname]
+            fullname, file, loader=loader
         )
+
+
+class _SentFile(importlib.machinery.SourceFileLoader):
+    """Loads a module from the content of a file that may be elsewhere."""
+
+    def __init__(self, fullname: str, path: str, content: bytes) -> None:
+        super().__init__(fullname, path)
+        self._content = content
+
+    def get_data(self, path: str) -> bytes:
+        return self._content
+
+    def path_stats(self, path: str) -> Mapping[str, Any]:
+        raise OSError("no file, so that its bytecode is not cached")
 
 
 def _unpickled(text: str) -> Any:
@@ -288,10 +308,10 @@ def _answer_all(requests: Any) -> None:
     """Answers requests until there are no more.
 
     A request has a pickled "input", the "modules" that an import would not
-    find, as files by name, and, if another one than before is needed, the
-    pickled "objective" and the "path" of imports. Once the objective is loaded,
-    it is told that it is "loaded"; the answer has the fields of a "result", or
-    an "error" message if the objective can not be loaded.
+    find, as files by name, the "sources" of some of them, and, if another one
+    than before is needed, the pickled "objective" and the "path" of imports.
+    The parent is told when that is "loaded"; the answer has the fields of a
+    "result", or an "error" message if it can not be loaded.
 
     Args:
       requests: The `processes.Requests` of this process.
@@ -301,7 +321,7 @@ def _answer_all(requests: Any) -> None:
     # At the front, as a module may have the name of an installed one.
     sys.meta_path.insert(0, files)
     for request in requests:
-        files.paths = request["modules"]
+        files.paths, files.sources = request["modules"], request["sources"]
         if "objective" in request:
             try:
                 sys.path[:] = request["path"]
