@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import glob
 import json
 import os
 import pathlib
@@ -536,9 +535,13 @@ def _fields(pid: int) -> list[str]:
 def _descendants(pid: int) -> list[int]:
     """Returns the IDs of the descendants of a process; none but on Linux."""
     found: list[int] = []
-    for path in glob.glob(f"/proc/{pid}/task/*/children"):
-        with contextlib.suppress(OSError), open(path, encoding="utf-8") as f:
-            found += map(int, f.read().split())
+    threads: list[str] = []
+    with contextlib.suppress(OSError):  # It has ended.
+        threads = os.listdir(f"/proc/{pid}/task")
+    for thread in threads:
+        path = f"/proc/{pid}/task/{thread}/children"
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            found += map(int, file.read().split())
     return [*found, *(below for one in found for below in _descendants(one))]
 
 
