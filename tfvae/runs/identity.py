@@ -53,6 +53,7 @@ OPTIMIZATION = Rules(
         "optimize.evaluator",
         "optimize.num_samples",
         "ProcessPool.",
+        "RayPool.",
         EPOCHS,  # Only used before the first query.
     ),
 )
