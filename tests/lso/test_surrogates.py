@@ -378,5 +378,41 @@ class EnsembleRegressorTest(tf.test.TestCase, parameterized.TestCase):
         )
 
 
+def _odd_data():
+    latents, scores = _data(20)
+    return {
+        "outlier": (latents, np.append(scores[1:], 1e30)),
+        "low outlier": (latents, np.append(scores[1:], -1e30)),
+        "overflow": (latents, np.append(scores[1:], 1.7e308)),
+        "huge": (latents, 1e30 * scores),
+        "tiny": (latents, 1e-310 * scores),
+        "constant": (latents, np.full(20, 0.1)),
+        "zero": (latents, np.zeros(20)),
+        "one point": (latents[:1], scores[:1]),
+        "repeats": (np.repeat(latents[:2], 10, 0), scores),
+        "one point, repeated": (np.repeat(latents[:1], 20, 0), scores),
+        "constant coordinate": (latents * [1.0, 0.0], scores),
+        "far latent": (np.append(latents[1:], [[1e30, 1e30]], 0), scores),
+    }
+
+
+class OddDataTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters(
+        _small(),
+        _small(standardise="all"),
+        _small(standardise="none"),
+        EnsembleRegressor(3),
+    )
+    def test_predictions_are_finite(self, surrogate):
+        for name, (latents, scores) in _odd_data().items():
+            with self.subTest(name):
+                surrogate.fit(latents, scores, 0, False)
+                surrogate.fit(latents, scores, 0, True)
+                for found in surrogate.predict(latents):
+                    self.assertTrue(np.all(np.isfinite(found)))
+                draws = surrogate.sample(latents, 2, 0)
+                self.assertTrue(np.all(np.isfinite(draws)))
+
+
 if __name__ == "__main__":
     tf.test.main()

@@ -49,7 +49,7 @@ class Surrogate(Protocol):
 
         Args:
           latents: `[n, M]`.
-          scores: `[n]`.
+          scores: `[n]`; any finite numbers.
           seed: Seed of everything random; a warm fit does not use it.
           warm: Whether to continue from the last fit (a warm start), as when
             points have been added since, rather than to start afresh.
@@ -71,6 +71,10 @@ class Surrogate(Protocol):
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Restores a state that `state` returned, for a warm fit."""
+
+
+# Larger scores count as this, as their squares may overflow.
+_LARGEST_SCORE = 1e30
 
 
 # The sparse Gaussian process.
@@ -292,7 +296,7 @@ def _checked(
         if not np.all(np.isfinite(values)):
             wrong = values[~np.isfinite(values)]
             raise ValueError(f"`{name}` must be finite, got {wrong[0]}")
-    return latents, scores
+    return latents, np.clip(scores, -_LARGEST_SCORE, _LARGEST_SCORE)
 
 
 # The ensemble of regression trees.
