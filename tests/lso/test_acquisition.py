@@ -322,7 +322,7 @@ class SearchTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_batch_is_distinct_without_any_improvement(self):
         draws = np.zeros((5, 4))
-        chosen = search.greedy_batch(draws, 1.0, 4, first=2)
+        chosen = search.greedy_batch(draws, 1.0, 4, [2])
         self.assertEqual(chosen[0], 2)
         self.assertAllEqual(np.sort(chosen), np.arange(4))
 

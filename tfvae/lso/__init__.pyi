@@ -6,6 +6,7 @@ from . import (
     collapsed_bound,
     collection,
     curves,
+    entropy,
     evaluation,
     evaluation_worker,
     evolutionary,
@@ -15,6 +16,7 @@ from . import (
     latent_space,
     ledger,
     loop,
+    maximisation,
     pending,
     plan,
     proposing,
@@ -31,7 +33,13 @@ from . import (
     warping,
     weighting,
 )
-from .acquisition import ExpectedImprovement, ThompsonSampling
+from .acquisition import (
+    ExpectedImprovement,
+    MaxValueEntropySearch,
+    QLogExpectedImprovement,
+    ThompsonSampling,
+    UpperConfidenceBound,
+)
 from .evaluation import InProcess, ProcessPool
 from .evolutionary import EvolutionaryExpectedImprovement
 from .ledger import Entry, Ledger, read_ledger
@@ -58,6 +66,7 @@ __all__ = [
     "collapsed_bound",
     "collection",
     "curves",
+    "entropy",
     "evaluation",
     "evaluation_worker",
     "evolutionary",
@@ -67,6 +76,7 @@ __all__ = [
     "latent_space",
     "ledger",
     "loop",
+    "maximisation",
     "pending",
     "plan",
     "proposing",
@@ -93,12 +103,14 @@ __all__ = [
     "ExpectedImprovement",
     "InProcess",
     "LatentSpaceOptimizer",
+    "MaxValueEntropySearch",
     "Ledger",
     "Mixture",
     "OracleGrid",
     "Plan",
     "PriorSampling",
     "ProcessPool",
+    "QLogExpectedImprovement",
     "Rank",
     "RankGaussian",
     "Retraining",
@@ -107,6 +119,7 @@ __all__ = [
     "Task",
     "ThompsonSampling",
     "Unweighted",
+    "UpperConfidenceBound",
     "YeoJohnson",
     "expressions",
     "molecules",

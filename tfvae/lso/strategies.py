@@ -70,6 +70,8 @@ class Context(NamedTuple):
         order in which they were recorded; -inf for failures and infeasible
         ones.
       start: The best score of the initial data; -inf if there is none.
+      box: Box constraints of queries, such as a trust region; None for the
+        strategy's own.
     """
 
     space: LatentSpace
@@ -82,6 +84,7 @@ class Context(NamedTuple):
     is_noisy: bool = False
     history: np.ndarray = np.zeros(0)
     start: float = -math.inf
+    box: Box | None = None
 
 
 class Strategy(Protocol):

@@ -61,6 +61,12 @@ class Surrogate(Protocol):
         f is the noise-free score, in the units of the scores.
         """
 
+    def covariance(self, first: Any, second: Any) -> Any:
+        """Returns covariances of f, `[p, M]` and `[q, M]` to `[p, q]`.
+
+        A function of the same kind as `predict`.
+        """
+
     def sample(
         self, latents: np.ndarray, num_samples: int, seed: int
     ) -> np.ndarray:
@@ -255,14 +261,26 @@ class SparseGaussianProcess:
         variance = tf.maximum(variance, 1e-8 * prior)
         return self._mean(cross), held["score_spread"] * tf.sqrt(variance)
 
+    def _covariance(self, first: Any, second: Any) -> tf.Tensor:
+        """Returns covariances of f in standardised units, `[p, q]`."""
+        kernel, first, first_cross = self._cross(first)
+        _, second, second_cross = self._cross(second)
+        return kernel.matrix(first, second) - tf.matmul(
+            tf.matmul(first_cross, self._held["shrinkage"]),
+            second_cross,
+            transpose_b=True,
+        )
+
+    def covariance(self, first: Any, second: Any) -> tf.Tensor:
+        scale = tf.square(self._held["score_spread"])
+        return scale * self._covariance(first, second)
+
     def sample(
         self, latents: np.ndarray, num_samples: int, seed: int
     ) -> np.ndarray:
-        kernel, points, cross = self._cross(latents)
+        _, _, cross = self._cross(latents)
         held = self._held
-        covariance = kernel.matrix(points, points) - tf.matmul(
-            tf.matmul(cross, held["shrinkage"]), cross, transpose_b=True
-        )
+        covariance = self._covariance(latents, latents)
         root = root_of(covariance.numpy(), np.exp(held["log_variance"].numpy()))
         rng = np.random.default_rng(seed)
         draws = rng.standard_normal((num_samples, len(root))) @ root.T
@@ -369,6 +387,11 @@ class EnsembleRegressor:
     def predict(self, latents: Any) -> tuple[np.ndarray, np.ndarray]:
         draws = self._draws(latents)
         return draws.mean(0), draws.std(0)
+
+    def covariance(self, first: Any, second: Any) -> np.ndarray:
+        first, second = self._draws(first), self._draws(second)
+        first, second = first - first.mean(0), second - second.mean(0)
+        return first.T @ second / len(first)
 
     def sample(
         self, latents: np.ndarray, num_samples: int, seed: int
