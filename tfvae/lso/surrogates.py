@@ -67,6 +67,12 @@ class Surrogate(Protocol):
         A function of the same kind as `predict`.
         """
 
+    def lengthscales(self) -> np.ndarray | None:
+        """Returns how far f is correlated along each latent, `[M]`.
+
+        In units of the latents; None if there is nothing of that kind.
+        """
+
     def sample(
         self, latents: np.ndarray, num_samples: int, seed: int
     ) -> np.ndarray:
@@ -109,7 +115,9 @@ class SparseGaussianProcess:
     A cold fit standardises the data, initialises the inducing points by
     k-means, and optimises first the kernel and noise parameters, then all
     parameters including the inducing points. A warm fit takes a few more steps
-    from the parameters of the last fit. Both then condition exactly on all
+    from the parameters of the last fit, with inducing points at new data points
+    too as long as there is room. Inducing points at all data points, which make
+    the process exact, do not move. Both kinds then condition exactly on all
     points. All computations are in float64, which solving from second moments
     requires, see `collapsed_bound`.
 
@@ -178,7 +186,15 @@ class SparseGaussianProcess:
                 )
             fit = self._last
             data = standardised(fit.scale, latents, scores)
-            self._descend(fit, data, self.num_warm_steps, self.rate, False)
+            fit.add_inducing(data, self.num_inducing)
+            self._descend(
+                fit,
+                data,
+                self.num_warm_steps,
+                self.rate,
+                False,
+                not fit.is_exact(data),
+            )
         else:
             scale = Scale.of(latents, scores, self.standardise)
             data = standardised(scale, latents, scores)
@@ -205,7 +221,8 @@ class SparseGaussianProcess:
         rate = self.kernel_rate
         self._descend(fit, data, self.num_kernel_steps, rate, True, False)
         fit.adam = Adam(parameters)
-        self._descend(fit, data, self.num_steps, self.rate, True)
+        moves = not fit.is_exact(data)
+        self._descend(fit, data, self.num_steps, self.rate, True, moves)
         return fit
 
     def _descend(
@@ -215,7 +232,7 @@ class SparseGaussianProcess:
         num_steps: int,
         rate: float,
         ends_early: bool,
-        moves_inducing: bool = True,
+        moves_inducing: bool,
     ) -> None:
         losses: list[float] = []
         for i in range(num_steps):
@@ -274,6 +291,10 @@ class SparseGaussianProcess:
     def covariance(self, first: Any, second: Any) -> tf.Tensor:
         scale = tf.square(self._held["score_spread"])
         return scale * self._covariance(first, second)
+
+    def lengthscales(self) -> np.ndarray:
+        held = self._held
+        return (held["spread"] * tf.exp(held["log_lengthscales"])).numpy()
 
     def sample(
         self, latents: np.ndarray, num_samples: int, seed: int
@@ -387,6 +408,9 @@ class EnsembleRegressor:
     def predict(self, latents: Any) -> tuple[np.ndarray, np.ndarray]:
         draws = self._draws(latents)
         return draws.mean(0), draws.std(0)
+
+    def lengthscales(self) -> None:
+        return None
 
     def covariance(self, first: Any, second: Any) -> np.ndarray:
         first, second = self._draws(first), self._draws(second)
