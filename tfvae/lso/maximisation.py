@@ -28,6 +28,9 @@ from tfvae.lso.strategies import (
 )
 from tfvae.lso.surrogates import Surrogate
 
+# Smallest population of differential evolution.
+_POPULATION = 20
+
 
 class Acquisition(NamedTuple):
     """An acquisition function, as maximised for one query.
@@ -148,8 +151,11 @@ class AcquisitionStrategy:
     """Base class of strategies that query maxima of an acquisition function.
 
     The function is maximised by multi-start L-BFGS-B in the bounding box of the
-    data, or by differential evolution for surrogates without gradients. Half of
-    the starts are draws from the prior, half are among the best points.
+    data, or by differential evolution for surrogates without gradients. Each
+    start is the best of as many of the screened candidates: draws from the
+    prior, uniform points of the box, and points near or between the best ones.
+    Without these, and in differential evolution, half of the starts are draws
+    from the prior, half are among the best points.
 
     Of a batch the first `num_searches` points are maxima, each given those
     before it. The others are chosen greedily among many candidates by the joint
@@ -166,6 +172,8 @@ class AcquisitionStrategy:
         not vanish where a good score is known already, so that queries repeat
         it.
       num_starts: Number of starts of the search.
+      num_screened: Candidates for starts; 0 to search from draws and best
+        points as they are, as published.
       batch_size: Queries between two fits of the surrogate.
       best_share: Fraction of the points that count as the best.
       box_quantile: See `Box.of`.
@@ -184,7 +192,8 @@ class AcquisitionStrategy:
     incumbent_quantile: float | None = dataclasses.field(
         default=None, kw_only=True
     )
-    num_starts: int = dataclasses.field(default=20, kw_only=True)
+    num_starts: int = dataclasses.field(default=5, kw_only=True)
+    num_screened: int = dataclasses.field(default=500, kw_only=True)
     batch_size: int = dataclasses.field(default=1, kw_only=True)
     best_share: float = dataclasses.field(default=0.2, kw_only=True)
     box_quantile: float = dataclasses.field(default=0.999, kw_only=True)
@@ -205,6 +214,11 @@ class AcquisitionStrategy:
                 raise ValueError(
                     f"`{name}` must be positive, got {getattr(self, name)!r}"
                 )
+        if self.num_screened and self.num_screened < self.num_starts:
+            raise ValueError(
+                "`num_screened` must be 0 or at least num_starts = "
+                f"{self.num_starts!r}, got {self.num_screened!r}"
+            )
 
     def num_at_a_time(self, num_left: int) -> int:
         return min(self.batch_size, num_left)
@@ -298,8 +312,8 @@ class AcquisitionStrategy:
         surrogate, constraint = fitted(context), context.log_feasibility
         box = context.box or self.box(context.latents)
         if not surrogate.has_gradients:
-            # Differential evolution needs a population of at least five.
-            starts = self.starts(context, max(self.num_starts, 5), start_seed)
+            count = max(self.num_starts, _POPULATION)
+            starts = self.starts(context, count, start_seed)
             return search.differential_evolution(
                 lambda points: constrained_values(
                     acquisition, surrogate, constraint, points
@@ -324,7 +338,10 @@ class AcquisitionStrategy:
             )
             return values.numpy(), gradients.numpy()
 
-        starts = self.starts(context, self.num_starts, start_seed)
+        if self.num_screened:
+            starts = self._screened(context, function, box, start_seed)
+        else:
+            starts = self.starts(context, self.num_starts, start_seed)
         if self.stops_early:
             order = np.random.default_rng(search_seed).permutation(len(starts))
             return search.sequential_lbfgs(
@@ -333,6 +350,25 @@ class AcquisitionStrategy:
         return search.multi_start_lbfgs(
             function, starts, box, self.max_iterations
         )
+
+    def _screened(
+        self,
+        context: Context,
+        function: search.ValuesAndGradients,
+        box: Box,
+        seed: int,
+    ) -> np.ndarray:
+        """Returns the best candidate of each of as many groups as starts."""
+        best = best_points(context, self.best_share)
+        candidates = box_candidates(
+            context, box, best, self.num_screened, seed, 0.5
+        )
+        values, _ = function(candidates.astype(np.float64))
+        order = np.random.default_rng(seed).permutation(len(candidates))
+        groups = np.array_split(order, self.num_starts)
+        # A value that is not finite is none.
+        values = np.where(np.isfinite(values), values, -np.inf)
+        return candidates[[one[np.argmax(values[one])] for one in groups]]
 
     def _batch(
         self,
