@@ -46,6 +46,9 @@ class Known:
         latents = tf.constant(latents, tf.float64)
         return self._mean(latents).numpy(), self._std(latents).numpy()
 
+    def lengthscales(self):
+        return None
+
     def sample(self, latents, num_samples, seed):
         latents = tf.constant(latents, tf.float64)
         draws = np.random.default_rng(seed).standard_normal(

@@ -30,6 +30,7 @@ from . import (
     strategies,
     surrogates,
     tasks,
+    trust_region,
     warping,
     weighting,
 )
@@ -57,6 +58,7 @@ from .tasks.base import ScoredData, Task
 from .tasks.expressions import expressions
 from .tasks.molecules import molecules
 from .tasks.shapes import shapes
+from .trust_region import TrustRegion
 from .warping import RankGaussian, YeoJohnson
 from .weighting import FB, RWR, CemPi, DbAS, Rank, Unweighted
 
@@ -90,6 +92,7 @@ __all__ = [
     "strategies",
     "surrogates",
     "tasks",
+    "trust_region",
     "warping",
     "weighting",
     "FB",
@@ -118,6 +121,7 @@ __all__ = [
     "SparseGaussianProcess",
     "Task",
     "ThompsonSampling",
+    "TrustRegion",
     "Unweighted",
     "UpperConfidenceBound",
     "YeoJohnson",
