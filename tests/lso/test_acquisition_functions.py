@@ -156,6 +156,7 @@ class SearchedTest(tf.test.TestCase, parameterized.TestCase):
         cls.context = _context(SparseGaussianProcess())
 
     @parameterized.parameters(*_strategies())
+    @grids.by_default(0, 1)
     def test_first_query_is_the_maximum_of_a_dense_grid(self, strategy):
         self._assert_maximum(strategy, self.context)
 
@@ -228,6 +229,7 @@ class SearchedTest(tf.test.TestCase, parameterized.TestCase):
         )
 
     @parameterized.parameters(*_strategies())
+    @grids.by_default(2)
     def test_before_any_point_is_feasible_feasibility_counts(self, strategy):
         context = self.context._replace(
             is_feasible=np.zeros(12, bool), log_feasibility=_left
@@ -236,6 +238,7 @@ class SearchedTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllClose(query[0, 0], strategy.box(context.latents).low[0])
 
     @parameterized.parameters(*_strategies())
+    @grids.by_default(2)
     def test_surrogates_without_gradients_are_asked_too(self, strategy):
         context = _context(EnsembleRegressor(10), 40)
         queries = strategy.propose(context, 2, 0)
@@ -243,7 +246,7 @@ class SearchedTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllInRange(queries, *strategy.box(context.latents))
 
     @parameterized.parameters(*_strategies())
-    @grids.by_default(1)
+    @grids.by_default()
     def test_batch_is_distinct_and_begins_with_the_maximum(self, strategy):
         strategy = type(strategy)(batch_size=2, num_starts=10)
         queries = strategy.propose(self.context, 4, 0)
@@ -345,13 +348,14 @@ class QLogExpectedImprovementTest(tf.test.TestCase, parameterized.TestCase):
         strategy = acquisition.QLogExpectedImprovement(
             batch_size=3, num_draws=1024
         )
-        chosen = strategy.propose(context, 2, 0)
-        points = chosen + np.float32([[0.2, 0.0], [0.0, 0.3]])
+        best = context.latents[np.argmax(context.scores)]
+        chosen = best + np.float32([[0.3, 0.0], [-0.3, 0.5]])
+        points = best + np.float32([[0.4, 0.3], [0.0, 0.6]])
         found = self._values(strategy, context, chosen, points)
         known = chosen
         if is_noisy:
             known = np.concatenate([strategy.baseline(context), chosen])
-        draws = surrogate.sample(np.concatenate([known, points]), 200_000, 0)
+        draws = surrogate.sample(np.concatenate([known, points]), 40_000, 0)
         reached = draws[:, : len(known)].max(1, keepdims=True)
         if not is_noisy:
             reached = np.maximum(reached, context.scores.max())
@@ -363,7 +367,7 @@ class QLogExpectedImprovementTest(tf.test.TestCase, parameterized.TestCase):
     def test_reaches_further_by_what_is_probably_feasible(self):
         context = _context(SparseGaussianProcess())
         strategy = acquisition.QLogExpectedImprovement(batch_size=2)
-        chosen = strategy.propose(context, 1, 0)
+        chosen = context.latents[[np.argmax(context.scores)]] + 0.3
         points = chosen + np.float32(0.05)
         values = [
             self._values(
