@@ -7,6 +7,7 @@ from . import (
     collapsed_bound,
     collection,
     curves,
+    entropy,
     evaluation,
     evaluation_worker,
     evolutionary,
@@ -18,6 +19,8 @@ from . import (
     latent_space,
     ledger,
     loop,
+    maximisation,
+    pending,
     plan,
     proposing,
     ray_pool,
@@ -36,10 +39,17 @@ from . import (
     tables,
     tasks,
     telling,
+    trust_region,
     warping,
     weighting,
 )
-from .acquisition import ExpectedImprovement, ThompsonSampling
+from .acquisition import (
+    ExpectedImprovement,
+    MaxValueEntropySearch,
+    QLogExpectedImprovement,
+    ThompsonSampling,
+    UpperConfidenceBound,
+)
 from .evaluation import InProcess, ProcessPool
 from .evaluation_worker import Score
 from .evolutionary import EvolutionaryExpectedImprovement
@@ -62,6 +72,7 @@ from .tasks.base import ScoredData, Task
 from .tasks.expressions import expressions
 from .tasks.molecules import molecules
 from .tasks.shapes import shapes
+from .trust_region import TrustRegion
 from .warping import RankGaussian, YeoJohnson
 from .weighting import FB, RWR, CemPi, DbAS, Rank, Unweighted
 
@@ -72,6 +83,7 @@ __all__ = [
     "collapsed_bound",
     "collection",
     "curves",
+    "entropy",
     "evaluation",
     "evaluation_worker",
     "evolutionary",
@@ -83,6 +95,8 @@ __all__ = [
     "latent_space",
     "ledger",
     "loop",
+    "maximisation",
+    "pending",
     "plan",
     "proposing",
     "ray_pool",
@@ -101,6 +115,7 @@ __all__ = [
     "tables",
     "tasks",
     "telling",
+    "trust_region",
     "warping",
     "weighting",
     "FB",
@@ -115,6 +130,7 @@ __all__ = [
     "ExpectedImprovement",
     "InProcess",
     "LatentSpaceOptimizer",
+    "MaxValueEntropySearch",
     "Ledger",
     "Mixture",
     "OracleGrid",
@@ -122,6 +138,7 @@ __all__ = [
     "PriorSampling",
     "ProcessPool",
     "Query",
+    "QLogExpectedImprovement",
     "Rank",
     "RankGaussian",
     "RayPool",
@@ -132,7 +149,9 @@ __all__ = [
     "Stopping",
     "Task",
     "ThompsonSampling",
+    "TrustRegion",
     "Unweighted",
+    "UpperConfidenceBound",
     "YeoJohnson",
     "expressions",
     "molecules",
