@@ -20,6 +20,7 @@ from . import (
     loop,
     plan,
     proposing,
+    ray_pool,
     reading,
     records,
     retraining,
@@ -45,6 +46,7 @@ from .evolutionary import EvolutionaryExpectedImprovement
 from .ledger import Ledger, read_ledger
 from .loop import LatentSpaceOptimizer
 from .plan import Plan
+from .ray_pool import RayPool
 from .records import Addition, Entry, Query
 from .retraining import Retraining
 from .stopping import Stopping
@@ -83,6 +85,7 @@ __all__ = [
     "loop",
     "plan",
     "proposing",
+    "ray_pool",
     "reading",
     "records",
     "retraining",
@@ -121,6 +124,7 @@ __all__ = [
     "Query",
     "Rank",
     "RankGaussian",
+    "RayPool",
     "Retraining",
     "Score",
     "ScoredData",
