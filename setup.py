@@ -54,7 +54,7 @@ setuptools.setup(
     # The gin files stand at the root of a clone, and are installed as data.
     package_dir={"tfvae.gin": "gin"},
     package_data={
-        "": ["*.html", "*.pyi", "py.typed"],
+        "": ["*.css", "*.html", "*.js", "*.pyi", "py.typed"],
         **{package: ["*.gin"] for package in _GIN_PACKAGES},
     },
     entry_points={"console_scripts": ["tfvae = tfvae.cli.main:main"]},

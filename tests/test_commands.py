@@ -6,6 +6,7 @@ Its flags are parsed and its gin files are found; nothing runs.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import pathlib
 import re
@@ -78,6 +79,20 @@ class CommandsTest(parameterized.TestCase):
         values = console.common_flags()
         if hasattr(module, "define"):
             module.define(values)
+        if hasattr(module, "rewritten"):
+            argv = module.rewritten(argv)
         rest = values(["tfvae", *argv])[1:]
         self.assertEmpty(rest)
+        if name == "optimize" and not values.gin_file:
+            self._make_earlier_files(values)
         console.check(module, values)
+
+    def _make_earlier_files(self, values):
+        """Makes what an optimisation has from the commands before."""
+        folder = pathlib.Path(self.create_tempdir().full_path)
+        self.enter_context(contextlib.chdir(folder))
+        run_dir = folder / values.run_dir
+        run_dir.mkdir(parents=True)
+        (run_dir / "config.gin").touch()
+        for path in values.add:
+            (folder / path).touch()

@@ -132,7 +132,10 @@ class PackageTest(parameterized.TestCase):
         )
         self.assertEqual(ended.returncode, 0, ended.stderr)
         built = _files(folder)
-        self.assertIn("tfvae/runs/restoration_page.html", built)
+        self.assertIn("tfvae/runs/page.html", built)
+        for kind in ("restoration_page", "optimization_page"):
+            self.assertIn(f"tfvae/runs/{kind}.css", built)
+            self.assertIn(f"tfvae/runs/{kind}.js", built)
         self.assertIn("tfvae/gin/quickstart.gin", built)
         self.assertEmpty(_files(ROOT, "tfvae/**/*") - built)
 

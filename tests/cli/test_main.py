@@ -219,7 +219,16 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(
         ("train", ["--nope=1"], "Unknown command line flag 'nope'"),
         ("train", ["nope"], "unexpected argument 'nope'"),
-        ("train", ["--seed=x"], "invalid literal"),
+        ("train", ["--seed=x"], "--seed=x: it must be a decimal integer"),
+        ("train", ["--seed=1_0"], "must be a decimal integer"),
+        ("train", ["--seed=+1"], "must be a decimal integer"),
+        ("train", ["--seed= 1"], "must be a decimal integer"),
+        ("train", ["--seed=٣"], "must be a decimal integer"),
+        ("denoise", ["--gain=1_0"], "--gain=1_0: it must be a number"),
+        ("denoise", ["--gain= 1"], "--gain= 1: it must be a number"),
+        ("denoise", ["--image=x", "--pages=٣"], "`--pages` must be numbers"),
+        ("denoise", ["--image=x", "--patch=²"], "`--patch` must be one or two"),
+        ("study", ["--workers=1_0"], "must be a decimal integer"),
         ("train", [_BARS], "`--run_dir` must be given"),
         ("train", [_BARS, f"--run_dir={__file__}"], "a folder, got the file"),
         ("train", ["--gin_file=no.gin"], "existing file, got 'no.gin'"),
@@ -272,7 +281,9 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         ):
             code, _, err = _call("optimize", *_SHAPES)
         self.assertEqual(code, 0, err)
-        called.assert_called_once_with(str(self.folder / "new"), None)
+        called.assert_called_once_with(
+            str(self.folder / "new"), optimize.Requests()
+        )
 
     @parameterized.parameters(
         ("TVAE.num_states=17", r"`num_states` must be .*got 17"),

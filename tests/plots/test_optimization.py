@@ -15,6 +15,66 @@ def _band(start, end, count=100, published=()):
     return plots.Band(mean, np.full(count, 0.5), published)
 
 
+def _progress(scores, **curves):
+    scores = np.array(scores, np.float64)
+    return plots.Progress(
+        scores,
+        {name.replace("_", "-"): np.array(one) for name, one in curves.items()},
+        np.arange(len(scores)) != 1,
+    )
+
+
+class ProgressTest(FigureTest):
+    def test_queries_without_a_score_are_marks_on_the_axis(self):
+        nan = np.nan
+        figure = self.draw(
+            plots.progress,
+            _progress([3.0, 5.0, nan, 4.0], top_1=[3.0, 3.0, 3.0, 4.0]),
+            y_label="yield / $",
+            references={"best of the data": 2.0},
+        )
+        (axes,) = figure.axes
+        lines = {line.get_label(): line for line in axes.lines}
+        self.assertAllEqual(lines["no score"].get_xdata(), [3])
+        (height,) = lines["no score"].get_ydata()
+        self.assertBetween(height, 0.0, 0.05)
+        place = lines["no score"].get_transform().transform((3, 0.5))
+        self.assertAllClose(
+            place, axes.get_xaxis_transform().transform((3, 0.5))
+        )
+        self.assertAllEqual(lines["top-1"].get_ydata(), [3, 3, 3, 4])
+        dots = {one.get_label(): one for one in axes.collections}
+        self.assertAllEqual(dots["query"].get_offsets(), [[1, 3], [4, 4]])
+        self.assertAllEqual(
+            dots["violates a constraint"].get_offsets(), [[2, 5]]
+        )
+
+    def test_outlier_does_not_stretch_the_axis(self):
+        scores = [*np.linspace(1.0, 2.0, 60), -1e9]
+        figure = self.draw(
+            plots.progress,
+            _progress(scores, top_1=np.maximum.accumulate(scores)),
+            y_label="score",
+        )
+        self.assertGreater(figure.axes[0].get_ylim()[0], 0.0)
+
+    def test_page_has_it_in_its_colours_of_any_length(self):
+        for count in (3, 2000):
+            content = _progress(np.arange(count), top_1=np.arange(count))
+            text = plots.progress_svg(
+                content, "a", y_label="<b>", description="rising & falling"
+            )
+            self.assertStartsWith(text, "<svg")
+            self.assertIn("var(--curve)", text)
+            self.assertIn('aria-label="rising &amp; falling"', text)
+            self.assertNotIn("<b>", text)
+            self.assertLess(len(text), 200_000)
+
+    def test_nothing_is_refused(self):
+        with self.assertRaisesRegex(ValueError, "`content` must have queries"):
+            plots.progress(_progress([]), "a.png", y_label="score")
+
+
 class TopKCurvesTest(FigureTest):
     def test_panels_have_curves_bands_and_published_points(self):
         bands = {"a": _band(1, 5, published=[(50, 3, 0.2)]), "b": _band(0, 4)}

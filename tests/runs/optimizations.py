@@ -10,7 +10,8 @@ from unittest import mock
 
 import numpy as np
 
-from tfvae.lso.ledger import Entry, Ledger
+from tfvae.lso.ledger import Ledger
+from tfvae.lso.records import Measurement, Proposal, Query, Round
 from tfvae.runs import optimization_figures
 from tfvae.sweeps import optimization_report
 
@@ -41,6 +42,8 @@ def write(
     best_in_data=None,
     invalid_score=None,
     finished=True,
+    pending=0,
+    **more,
 ):
     """Writes a ledger and a result.
 
@@ -58,6 +61,8 @@ def write(
       best_in_data: The best score of the data.
       invalid_score: See `Task`.
       finished: Whether there is a result.
+      pending: Number of further queries, without results.
+      **more: Further keys of the header.
     """
     folder.mkdir(parents=True)
     shared = {
@@ -67,12 +72,16 @@ def write(
         "best_in_data": best_in_data,
     }
     header = {**shared, "optimum": optimum, "invalid_score": invalid_score}
+    header |= more
     with Ledger(folder / "ledger.jsonl", header) as ledger:
+        ledger.append(Round(0))
         for query, (score, one) in enumerate(zip(scores, inputs, strict=True)):
             failure = "no score" if score is None else None
-            ledger.append(
-                Entry(0, query, [0.0], one, score, failure, 0.1, seed, "now")
-            )
+            ledger.append(Proposal([Query(query, 0, [0.0], one, seed)]))
+            ledger.append(Measurement(query, score, failure, None, 0.1, "now"))
+        for query in range(len(scores), len(scores) + pending):
+            one = Query(query, 0, [0.0], f"pending {query}", seed)
+            ledger.append(Proposal([one]))
     if not finished:
         return
     seconds = {

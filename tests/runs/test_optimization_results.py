@@ -64,7 +64,7 @@ class PicturesTest(Case):
     )
     def test_what_is_no_picture_is_an_error(self, picture, message):
         optimizations.write(self.folder, [1.0], [[0.0]])
-        task = tiny.task(to_picture=lambda one: picture)
+        task = tiny.task(from_json=np.array, to_picture=lambda one: picture)
         with self.assertRaisesRegex(
             ValueError, f"`to_picture` of task tiny must return .*{message}"
         ):

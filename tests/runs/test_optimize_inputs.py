@@ -18,8 +18,15 @@ from absl.testing import parameterized
 
 from tests.lso import tiny
 from tfvae import lso
+from tfvae.lso import snapshots
 from tfvae.lso.tasks.base import Task
-from tfvae.runs import config, optimize, task_files, train
+from tfvae.runs import (
+    config,
+    optimization_figures,
+    optimize,
+    task_files,
+    train,
+)
 
 IDLE = lso.Retraining(first_epochs=0.0, epochs=0.0)
 TASK = """
@@ -42,13 +49,18 @@ class Case(tf.test.TestCase):
         self.run_dir = self.folder / "run"
         self.enter_context(contextlib.chdir(self.folder))
         self.enter_context(mock.patch.object(sys, "path", [*sys.path]))
+        # They take longer than the runs.
+        for name in ("write_run_figures", "progress_svg"):
+            self.enter_context(
+                mock.patch.object(optimization_figures, name, return_value="")
+            )
 
     def write(self, text, name="my_task.py"):
         path = self.folder / name
         path.write_text(text)
         return path
 
-    def optimize(self, run_dir=None, asked=None, **kwargs):
+    def optimize(self, run_dir=None, requests=None, **kwargs):
         """Optimises with a model that is not trained; returns the result."""
         begun = types.SimpleNamespace(model=tiny.model(), observations=None)
         parts = {"strategy": lso.PriorSampling(), "retraining": IDLE}
@@ -56,7 +68,7 @@ class Case(tf.test.TestCase):
             parts |= {"task": tiny.task(), "budget": 2}
         with mock.patch.object(optimize, "_trained", return_value=begun):
             return optimize.optimize(
-                run_dir or self.run_dir, asked, **(parts | kwargs)
+                run_dir or self.run_dir, requests, **(parts | kwargs)
             )
 
     def load(self, path, budget=1):
@@ -105,30 +117,6 @@ class PartsTest(Case, parameterized.TestCase):
             self.optimize(strategy=lso.ThompsonSampling())
         self.assertFalse(self.run_dir.exists())
 
-    @parameterized.parameters(
-        (
-            "0=1.5",
-            "`--tell` must refer to a query that --ask has printed, got "
-            "query 0",
-        ),
-        ("0", "`--tell` must be NUMBER=SCORE or NUMBER=failed, got '0'"),
-    )
-    def test_nothing_is_trained_for_what_nobody_asked(self, told, message):
-        with self.assertRaisesRegex(ValueError, message):
-            self.optimize(asked=optimize.Asked(True, [told]))
-        self.assertFalse(self.run_dir.exists())
-
-    def test_nothing_is_recorded_if_one_of_several_is_no_score(self):
-        aside = io.StringIO()
-        with contextlib.redirect_stdout(aside):
-            self.optimize(asked=optimize.Asked(True, []))
-        self.assertLen(aside.getvalue().splitlines(), 2)
-        with self.assertRaisesRegex(ValueError, "got '1=x'"):
-            self.optimize(asked=optimize.Asked(False, ["0=1.5", "1=x"]))
-        result = self.optimize(asked=optimize.Asked(False, ["0=1.5"]))
-        self.assertEqual(result["num_queries"], 1)
-        self.assertEqual(result["top"]["1"], 1.5)
-
 
 class ResultTest(Case):
     def test_result_without_a_score_shows_none(self):
@@ -153,6 +141,28 @@ class ResultTest(Case):
         self.optimize("run", task=tiny.task(objective=objective))
         self.assertTrue((self.run_dir / "result.json").exists())
         self.assertEmpty([*elsewhere.iterdir()])
+
+
+class DamageTest(Case):
+    def test_damaged_files_of_a_run_are_made_anew(self):
+        names = ("result.json", "rounds.csv", "weights.npz", "evaluations.csv")
+        self.optimize()
+        whole = {name: (self.run_dir / name).read_bytes() for name in names}
+        for name in names:
+            (self.run_dir / name).write_bytes(b"\x80damaged")
+        with self.assertLogs("tfvae", "WARNING"):
+            self.optimize(budget=3)
+        scores, weights = (
+            snapshots.read_arrays(self.run_dir / "weights.npz")[name]
+            for name in ("scores", "weights")
+        )
+        self.assertAllEqual(scores, tiny.data(0).scores)
+        self.assertAllClose(weights.sum(), 1.0)
+        with self.assertNoLogs("tfvae", "WARNING"):
+            self.optimize(budget=3)
+        for name in names:
+            content = (self.run_dir / name).read_bytes()
+            self.assertEqual(content[:4], whole[name][:4], name)
 
 
 class MixtureTest(parameterized.TestCase):
@@ -181,10 +191,6 @@ class MixtureTest(parameterized.TestCase):
 
 
 class OwnTaskTest(Case, parameterized.TestCase):
-    def setUp(self):
-        super().setUp()
-        self.enter_context(mock.patch.object(optimize, "write_run_figures"))
-
     def test_file_needs_the_name_of_a_python_file(self):
         path = self.write(TASK, "my_task.txt")
         with self.assertRaisesRegex(ValueError, "ends in .py, got .*my_task.t"):
@@ -273,8 +279,8 @@ def data(seed):
         # A run that is killed between its training and its first query.
         with contextlib.redirect_stdout(aside):
             optimize.optimize("other", warm_start="run/model")
-        (_, first), (_, second) = (
-            lso.read_ledger(f"{folder}/ledger.jsonl")
+        first, second = (
+            lso.read_ledger(f"{folder}/ledger.jsonl").entries
             for folder in ("run", "other")
         )
         self.assertEqual(
@@ -313,9 +319,7 @@ def data(seed):
         logger = task_files.__name__
         path = self.write(TASK)
         self.load(path)
-        asked = optimize.Asked(True, [])
-        with contextlib.redirect_stdout(io.StringIO()):
-            self.optimize(asked=asked)
+        self.optimize(requests=optimize.Requests(io.StringIO()))
         with self.assertNoLogs(logger):
             self.load(self.write(TASK + "# No score is of the old one.\n"))
             self.optimize()

@@ -13,16 +13,19 @@ import logging
 import math
 import os
 import pathlib
+import re
 import sys
 import textwrap
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
+from typing import Any, TextIO
 
 from absl import flags
 
 from tfvae import locations
+from tfvae.runs.errors import StoppedError, UnexpectedError
 
 # Exceptions that tfvae raises for wrong values, files or orders of calls.
 _USER_ERRORS = (
@@ -33,6 +36,13 @@ _USER_ERRORS = (
     TypeError,
     ValueError,
 )
+_PACKAGE = pathlib.Path(__file__).parents[1]
+# Code whose errors say what a person did wrong.
+_OURS = (_PACKAGE, _PACKAGE.parent / "papers", _PACKAGE.parent / "benchmarks")
+
+
+Main = Callable[[flags.FlagValues], Any]
+"""What a subcommand does with its flags."""
 
 
 def run(command: ModuleType, argv: Sequence[str]) -> int:
@@ -50,28 +60,43 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
     if hasattr(command, "define"):
         command.define(values)
     if {"--help", "-h", "-help"} & set(argv):
-        print(help_text(command.__doc__ or "", values))
+        groups = getattr(command, "GROUPS", {})
+        print(help_text(command.__doc__ or "", values, groups))
         return 0
     try:
+        if hasattr(command, "rewritten"):
+            argv = command.rewritten(argv)
         rest = values(["tfvae", *argv])[1:]
         if rest:
             raise flags.Error(f"unexpected argument {rest[0]!r}; see --help")
         check(command, values)
     except (flags.Error, *_USER_ERRORS) as err:
         return print_error(err)
+    command_main = command.main
+    if hasattr(command, "first"):
+        only_own_warnings()
+        found = _guarded(command.first, values)
+        if isinstance(found, int):
+            return found
+        command_main = found
     try:
         with quiet():
             import tensorflow as tf
 
             tf.config.list_physical_devices()
-        import tfvae.runs.config  # noqa: F401 (imports all dependencies)
+        import tfvae.runs.config
     except ModuleNotFoundError as err:
         return print_error(
             f"{err.name} is not installed; run: pip install tfvae"
         )
     if "" not in sys.path:  # The current folder, for imports of gin files.
         sys.path.append("")
-    return _guarded(command.main, values)
+
+    def main(values: flags.FlagValues) -> int | None:
+        with tfvae.runs.config.explaining_imports():
+            return command_main(values)
+
+    return _guarded(main, values) or 0
 
 
 def common_flags() -> flags.FlagValues:
@@ -89,15 +114,66 @@ def common_flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "run_dir", None, "Folder of the run.", flag_values=values
     )
-    flags.DEFINE_integer(
-        "seed",
-        None,
-        "Seed of the run (0 unless set).",
-        lower_bound=0,
-        upper_bound=2**32 - 1,
-        flag_values=values,
+    define_integer(
+        "seed", "Seed of the run (0 unless set).", values, 0, 2**32 - 1
     )
     return values
+
+
+def is_digits(text: str) -> bool:
+    """Whether a text is a decimal number of ASCII digits, which `int` takes."""
+    return text.isascii() and text.isdigit()
+
+
+class _IntegerParser(flags.IntegerParser):
+    """Parser of decimal integers, without signs, spaces and underscores."""
+
+    def convert(self, argument: int | str) -> int:
+        if isinstance(argument, str):
+            if not is_digits(argument.removeprefix("-")):
+                raise ValueError("it must be a decimal integer")
+            return int(argument)
+        return super().convert(argument)
+
+
+class _FloatParser(flags.FloatParser):
+    """Parser of numbers without spaces and underscores."""
+
+    def convert(self, argument: float | str) -> float:
+        if isinstance(argument, str):
+            if not re.fullmatch("[-+.0-9a-zA-Z]+", argument):
+                raise ValueError("it must be a number")
+            return float(argument)
+        return super().convert(argument)
+
+
+def define_integer(
+    name: str,
+    text: str,
+    values: flags.FlagValues,
+    lower_bound: int | None = None,
+    upper_bound: int | None = None,
+) -> None:
+    """Defines a flag that is a decimal integer, None unless given."""
+    parser = _IntegerParser(lower_bound, upper_bound)
+    _define(parser, name, text, values)
+
+
+def define_float(name: str, text: str, values: flags.FlagValues) -> None:
+    """Defines a flag that is a number, None unless given."""
+    _define(_FloatParser(), name, text, values)
+
+
+def _define(
+    parser: flags.ArgumentParser,
+    name: str,
+    text: str,
+    values: flags.FlagValues,
+) -> None:
+    serializer: flags.ArgumentSerializer = flags.ArgumentSerializer()
+    flags.DEFINE(
+        parser, name, None, text, flag_values=values, serializer=serializer
+    )
 
 
 def check(command: ModuleType, values: flags.FlagValues) -> None:
@@ -173,17 +249,36 @@ def bindings(
     ]
 
 
-def help_text(doc: str, values: flags.FlagValues) -> str:
-    """Returns the text of `--help`."""
-    lines = [doc.strip(), "", "Flags:"]
-    for name in sorted(values):
-        flag = values[name]
-        text = flag.help.partition(";\n")[0]  # absl appends ";\n" and a hint.
-        lines.append(f"  --{name}")
-        lines += textwrap.wrap(
+def help_text(
+    doc: str,
+    values: flags.FlagValues,
+    groups: Mapping[str, Sequence[str]] | None = None,
+) -> str:
+    """Returns the text of `--help`.
+
+    Args:
+      doc: Text before the flags.
+      values: The flags.
+      groups: Names of flags by the titles of their groups, which come first.
+    """
+    lines = [doc.strip()]
+    left = sorted(values)
+    for title, names in (groups or {}).items():
+        lines += ["", f"{title}:", *_flag_lines(names, values)]
+        left = [name for name in left if name not in names]
+    lines += ["", "Flags:", *_flag_lines(left, values)]
+    return "\n".join(lines)
+
+
+def _flag_lines(
+    names: Sequence[str], values: flags.FlagValues
+) -> Iterator[str]:
+    for name in names:
+        text = values[name].help.partition(";\n")[0]  # absl appends a hint.
+        yield f"  --{name}"
+        yield from textwrap.wrap(
             text, 78, initial_indent=" " * 6, subsequent_indent=" " * 6
         )
-    return "\n".join(lines)
 
 
 @contextlib.contextmanager
@@ -202,6 +297,11 @@ def quiet() -> Iterator[None]:
     finally:
         os.dup2(saved, 2)
         os.close(saved)
+    only_own_warnings()
+
+
+def only_own_warnings() -> None:
+    """Shows warnings of tfvae, and no others."""
     logging.getLogger().setLevel(logging.CRITICAL)
     logger = logging.getLogger("tfvae")
     logger.setLevel(logging.INFO)
@@ -214,31 +314,72 @@ def quiet() -> Iterator[None]:
         warnings.simplefilter("ignore")
 
 
-def _guarded(
-    main: Callable[[flags.FlagValues], None], values: flags.FlagValues
-) -> int:
-    """Calls `main` and converts exceptions to exit codes."""
-    from tfvae.runs import config
-    from tfvae.runs.run_directory import UnexpectedError
+def only_answers() -> TextIO:
+    """Keeps standard output for answers, and returns it.
 
+    All else that this process, its libraries and the programs that it starts
+    print to standard output goes to standard error, from now on.
+    """
+    sys.stdout.flush()
+    output = sys.stdout
+    if output is not sys.__stdout__:  # A program has replaced it.
+        sys.stdout = sys.stderr
+        return output
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    return open(saved, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def _guarded(main: Main, values: flags.FlagValues) -> Any:
+    """Calls `main` and converts exceptions to exit codes."""
     try:
-        with config.explaining_imports():
-            main(values)
-        return 0
+        return main(values)
     except KeyboardInterrupt:
         print("interrupted; the same command resumes", file=sys.stderr)
         return 130
+    except StoppedError as err:
+        print(err, file=sys.stderr)
+        return err.code
     except UnexpectedError as err:
         print_error(err)
         return 1
     except _USER_ERRORS as err:
-        return print_error(err)
+        if _is_ours(err):
+            return print_error(err)
+        return _unexpected(err, values)
     except Exception as err:
-        log = pathlib.Path(values.run_dir) / "error.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(traceback.format_exc(), encoding="utf-8")
-        print_error(f"{err!r} (unexpected; the traceback is in {log})")
-        return 1
+        return _unexpected(err, values)
+
+
+def _is_ours(err: BaseException) -> bool:
+    """Whether an error has been raised for a person to read.
+
+    Errors of files and of imports are always; others if they come from tfvae
+    or from gin, rather than from a library or a file of the user.
+    """
+    if not isinstance(err, RuntimeError | TypeError | ValueError):
+        return True
+    frames = traceback.extract_tb(err.__traceback__)
+    if not frames:
+        return True
+    path = pathlib.Path(frames[-1].filename)
+    is_gin = path.parent.name == "gin" and "-packages" in str(path)
+    return is_gin or any(path.is_relative_to(one) for one in _OURS)
+
+
+def _unexpected(err: BaseException, values: flags.FlagValues) -> int:
+    """Prints an error with its type and place; returns 1."""
+    log = pathlib.Path(values.run_dir) / "error.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    lines = traceback.format_exception(err)
+    log.write_text("".join(lines), encoding="utf-8", errors="replace")
+    frames = traceback.extract_tb(err.__traceback__)
+    where = ""
+    if frames:
+        last = frames[-1]
+        where = f"; {last.filename}, line {last.lineno}, in {last.name}"
+    print_error(f"{err!r} (unexpected{where}; the traceback is in {log})")
+    return 1
 
 
 def print_error(error: BaseException | str) -> int:

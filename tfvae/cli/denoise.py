@@ -130,7 +130,7 @@ def define(values: flags.FlagValues) -> None:
         "std_factor": "What the standard deviations are multiplied by; 1 for"
         " those of the posterior alone.",
     }.items():
-        flags.DEFINE_float(name, None, text, flag_values=values)
+        console.define_float(name, text, values)
     for name, text in {
         "mask_grow": "Pixels by which to extend what is missing, such as 2 for"
         " the soft rims of scratches.",
@@ -140,7 +140,7 @@ def define(values: flags.FlagValues) -> None:
         " longer. The learning rate of a new run rises for half of them, then"
         " falls.",
     }.items():
-        flags.DEFINE_integer(name, None, text, flag_values=values)
+        console.define_integer(name, text, values)
     for name, text in {
         "mask_invert": "The mask is black where pixels are missing.",
         "overwrite": "Let --output be a file that is read, such as --image.",
@@ -237,7 +237,8 @@ def _pages(values: flags.FlagValues) -> list[int] | None:
     for one in given.split(","):
         first, dash, last = one.strip().partition("-")
         last = last if dash else first
-        if not (first.isdigit() and last.isdigit() and int(first) <= int(last)):
+        is_range = console.is_digits(first) and console.is_digits(last)
+        if not is_range or int(first) > int(last):
             raise ValueError(
                 "`--pages` must be numbers from 0 and ranges of them, as in "
                 f"--pages=0-4,7, got {given!r}"
@@ -251,7 +252,7 @@ def _patch(values: flags.FlagValues) -> tuple[int, int] | None:
     given = values.patch
     if given is None:
         return None
-    sizes = [int(one) if one.strip().isdigit() else 0 for one in given]
+    sizes = [int(one) if console.is_digits(one.strip()) else 0 for one in given]
     if len(sizes) not in (1, 2) or min(sizes) < 1:
         raise ValueError(
             "`--patch` must be one or two positive integers, as in --patch=8 "

@@ -3,8 +3,11 @@
 
 A subcommand is a module with a docstring (the text of its `--help`) and a
 function `main` that takes the flags. Optional functions are `define`, which
-defines further flags, and `check`, which validates them before TensorFlow is
-imported.
+defines further flags, `rewritten`, which changes arguments before they are
+parsed, `check`, which validates the flags, and `first`, which does what does
+not need TensorFlow and returns an exit code, or what to call instead of `main`.
+Before the last, TensorFlow is not imported. Optional `GROUPS` are flags by the
+titles under which `--help` shows them.
 """
 
 from __future__ import annotations

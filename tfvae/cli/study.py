@@ -32,12 +32,11 @@ _PARAMETERS = ("seed", "smoke", "workers")
 
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of this subcommand."""
-    flags.DEFINE_integer(
+    console.define_integer(
         "workers",
-        None,
         "Number of worker processes (one per processor unless set).",
+        values,
         lower_bound=1,
-        flag_values=values,
     )
     flags.DEFINE_boolean(
         "smoke",

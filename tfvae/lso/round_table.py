@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import logging
 import pathlib
 import time
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from tfvae import files
 
 STAGES = ("retrain", "encode", "fit", "acquisition", "decode", "evaluate")
 """Stages of a round whose time is measured."""
+
+_logger = logging.getLogger(__name__)
 
 
 class RoundTable:
@@ -38,15 +41,14 @@ class RoundTable:
     )
 
     def __init__(self, path: pathlib.Path) -> None:
-        """Reads the file at `path`, if it exists."""
+        """Reads the file at `path`, if it exists.
+
+        A row that is damaged is left out, with a warning.
+        """
         self._path = path
-        self._rows: dict[int, dict[str, Any]] = {}
         # What has been timed but is in no row yet.
         self._spent = dict.fromkeys(STAGES, 0.0)
-        if path.exists():
-            with path.open(newline="") as file:
-                for row in csv.DictReader(file):
-                    self._rows[int(row["round"])] = dict(row)
+        self._rows = _read(path)
 
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -92,3 +94,25 @@ class RoundTable:
             writer = csv.DictWriter(file, self.COLUMNS, restval="")
             writer.writeheader()
             writer.writerows(self._rows[key] for key in sorted(self._rows))
+
+
+def _read(path: pathlib.Path) -> dict[int, dict[str, Any]]:
+    """Returns the intact rows of a table, by their rounds."""
+    rows: dict[int, dict[str, Any]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if "round" not in (reader.fieldnames or ("round",)):
+                raise ValueError("there is no column `round`")
+            for row in reader:
+                for stage in STAGES:
+                    float(row.get(f"seconds_{stage}") or 0.0)
+                rows[int(row["round"])] = {
+                    name: row.get(name) or "" for name in RoundTable.COLUMNS
+                }
+    except FileNotFoundError:
+        pass
+    except (csv.Error, KeyError, TypeError, ValueError) as error:
+        message = "ignoring rows of %s, which is damaged: %r"
+        _logger.warning(message, path, error)
+    return rows

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import logging
 import pathlib
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +27,16 @@ WEIGHTS, SAMPLES, MANIFOLD = "weights.npz", "samples.npz", "manifold.npz"
 # The published grid of the manifold: 17 points from -4 to 4.
 _SIDE, _BOUND = 17, 4.0
 
+_DAMAGED = (
+    EOFError,
+    NotImplementedError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+_logger = logging.getLogger(__name__)
+
 ScoreInputs = Callable[[np.ndarray, int], tuple[np.ndarray, list]]
 """`(decoder means [n, D], seed) -> scores [n] of the task, n inputs`."""
 
@@ -37,7 +50,7 @@ def save_weights(
     folder: pathlib.Path, scores: np.ndarray, weights: np.ndarray
 ) -> None:
     """Saves the data weights of the first round, before any query."""
-    if not (folder / WEIGHTS).exists():
+    if read_arrays(folder / WEIGHTS) is None:
         _save(folder / WEIGHTS, scores=scores, weights=weights)
 
 
@@ -127,11 +140,39 @@ def _grown(stack: np.ndarray, newest: np.ndarray) -> np.ndarray:
 
 def _read(path: pathlib.Path, *names: str) -> list[np.ndarray]:
     """Returns arrays of a file, empty ones if it is missing or damaged."""
+    found = read_arrays(path, *names)
+    return [np.zeros(0) if found is None else found[name] for name in names]
+
+
+def read_arrays(
+    path: pathlib.Path, *names: str
+) -> dict[str, np.ndarray] | None:
+    """Returns the arrays of an .npz file.
+
+    Args:
+      path: The file.
+      *names: Names of arrays that it must have.
+
+    Returns:
+      Its arrays; None if it does not exist or, with a warning, is damaged.
+    """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return [file[name] for name in names]
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile):
-        return [np.zeros(0) for _ in names]
+        # Not opened by `load`, which does not close damaged files.
+        with path.open("rb") as opened:
+            file = np.load(opened, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it must be an .npz file")
+            found = dict(file)
+    except FileNotFoundError:
+        return None
+    except _DAMAGED as error:
+        _logger.warning("ignoring %s, which is damaged: %r", path, error)
+        return None
+    missing = {*names} - found.keys()
+    if missing:
+        _logger.warning("ignoring %s, which lacks %s", path, min(missing))
+        return None
+    return found
 
 
 def _save(path: pathlib.Path, **arrays: Any) -> None:

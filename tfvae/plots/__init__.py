@@ -18,7 +18,10 @@ from tfvae.plots.lines import (
 )
 from tfvae.plots.optimization import (
     Band,
+    Progress,
     Weighted,
+    progress,
+    progress_svg,
     sample_scores,
     top_k_curves,
     weights,
@@ -41,6 +44,7 @@ __all__ = [
     "Band",
     "Panel",
     "PathLike",
+    "Progress",
     "Weighted",
     "as_rgb",
     "busiest_region",
@@ -52,6 +56,8 @@ __all__ = [
     "latent_usage",
     "manifold",
     "panels",
+    "progress",
+    "progress_svg",
     "reconstructions",
     "restoration_panel",
     "sample_scores",

@@ -10,7 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from tfvae.plots.embedding import inline_svg
 from tfvae.plots.figures import (
     COLOURS,
     GREY,
@@ -25,6 +27,7 @@ _STYLES = ("-", "--", "-.", ":")
 _REFERENCE_STYLES = ("--", "-.", ":")
 _NUM_BINS = 40
 _PANELS_PER_ROW = 3
+_MOST_ELEMENTS = 1000
 
 
 class Band(NamedTuple):
@@ -172,6 +175,170 @@ def _legend_below(figure: Figure, axes: Axes) -> None:
         frameon=False,
         fontsize=9,
     )
+
+
+class Progress(NamedTuple):
+    """The queries of a run, in their order."""
+
+    scores: np.ndarray
+    """`[n]` float64, NaN for a query without a score."""
+    curves: Mapping[str, np.ndarray]
+    """Best scores so far, `[n]`, by label; NaN where there is none yet."""
+    is_feasible: np.ndarray
+    """`[n]` bool, whether all constraints hold."""
+
+
+def progress(
+    content: Progress,
+    path: PathLike,
+    *,
+    y_label: str,
+    references: Mapping[str, float] | None = None,
+    title: str | None = None,
+) -> None:
+    """Plots the scores of a run over its queries, and the best so far.
+
+    A query without a score is a mark on the axis. Outliers among the scores do
+    not determine the range.
+
+    Args:
+      content: The queries.
+      path: File to write.
+      y_label: Label of the y axis, with the unit.
+      references: Horizontal lines to compare with, by label.
+      title: Title of the figure, or None.
+
+    Raises:
+      ValueError: If there is no query.
+    """
+    size = (7.2, 4.2)
+    figure = _progress_figure(content, size, y_label, references or {})
+    if title:
+        figure.suptitle(title, x=0.01, ha="left")
+    save(figure, path)
+
+
+def progress_svg(
+    content: Progress,
+    name: str,
+    *,
+    y_label: str,
+    references: Mapping[str, float] | None = None,
+    description: str,
+) -> str:
+    """Draws what `progress` does as SVG for an HTML page.
+
+    Args:
+      content: See `progress`.
+      name: Prefix of all identifiers, unique on the page.
+      y_label: See `progress`.
+      references: See `progress`.
+      description: Text for those who do not see the figure.
+
+    Returns:
+      An SVG element, see `inline_svg`.
+
+    Raises:
+      ValueError: If there is no query.
+    """
+    size = (7.2, 3.2)
+    figure = _progress_figure(content, size, y_label, references or {})
+    return inline_svg(figure, name, description)
+
+
+def _progress_figure(
+    content: Progress,
+    size: tuple[float, float],
+    y_label: str,
+    references: Mapping[str, float],
+) -> Figure:
+    """Returns the figure of `progress`, of a width and height in inches."""
+    if not len(content.scores):
+        raise ValueError("`content` must have queries, got none")
+    figure, axes = figure_and_axes(*size)
+    queries = np.arange(1, len(content.scores) + 1)
+    _draw_queries(axes, content, queries)
+    for number, (label, curve) in enumerate(content.curves.items()):
+        axes.plot(
+            queries,
+            curve,
+            color=_MORE_COLOURS[number % len(_MORE_COLOURS)],
+            linewidth=1.7,
+            drawstyle="steps-post",
+            label=label,
+        )
+    for style, (label, value) in zip(
+        _REFERENCE_STYLES, references.items(), strict=False
+    ):
+        axes.axhline(
+            value, color=GREY, linestyle=style, linewidth=1.2, label=label
+        )
+    _limit_to_most(axes, content, [*references.values()])
+    axes.set_xlim(0.5, len(queries) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("queries")
+    axes.set_ylabel(_without_math(y_label))
+    decorate(axes, None)
+    _legend_below(figure, axes)
+    return figure
+
+
+def _draw_queries(axes: Axes, content: Progress, queries: np.ndarray) -> None:
+    """Draws a dot for each score, and a mark for each query without."""
+    has_score = np.isfinite(content.scores)
+    size = 14.0 if len(queries) <= 200 else 4.0
+    is_raster = len(queries) > _MOST_ELEMENTS  # In SVG.
+    for shown, face, label in (
+        (has_score & content.is_feasible, GREY, "query"),
+        (has_score & ~content.is_feasible, "none", "violates a constraint"),
+    ):
+        if shown.any():
+            axes.scatter(
+                queries[shown],
+                content.scores[shown],
+                s=size,
+                facecolors=face,
+                edgecolors=GREY,
+                linewidths=0.7,
+                label=label,
+                rasterized=is_raster,
+            )
+    if not has_score.all():
+        # In x data, in y a fraction of the axes.
+        axes.plot(
+            queries[~has_score],
+            np.full(int((~has_score).sum()), 0.015),
+            transform=axes.get_xaxis_transform(),
+            color=COLOURS[1],
+            linestyle="",
+            marker="x",
+            markersize=5.0 if len(queries) <= 200 else 2.5,
+            clip_on=False,
+            label="no score",
+            rasterized=is_raster,
+        )
+
+
+def _without_math(text: str) -> str:
+    return text.replace("$", r"\$")
+
+
+def _limit_to_most(
+    axes: Axes, content: Progress, references: Sequence[float]
+) -> None:
+    """Fits the y axis to the curves and to nine of ten scores."""
+    scores = content.scores[np.isfinite(content.scores)]
+    shown = [np.asarray(references, np.float64)]
+    if scores.size:
+        shown += [np.quantile(scores, (0.05, 0.95)), *content.curves.values()]
+    values = np.concatenate(shown)
+    values = values[np.isfinite(values)]
+    if values.size:
+        low, high = float(values.min()), float(values.max())
+        margin = 0.06 * ((high - low) or max(abs(high), 1.0))
+        axes.set_ylim(low - margin, high + margin)
+    if not scores.size:
+        axes.set_yticks([])
 
 
 class Weighted(NamedTuple):

@@ -285,6 +285,11 @@ def names(gin_params: Sequence[str]) -> set[str]:
     }
 
 
+def given() -> frozenset[str]:
+    """Returns the names of the bindings that `gin_params` have bound."""
+    return _origins.params
+
+
 def refuse_passed() -> None:
     """Checks that no call so far passed an argument that is bound.
 
@@ -441,6 +446,7 @@ def load_run(
     gin_params: Sequence[str] = (),
     *,
     function: str | None = None,
+    may_be_idle: Collection[str] = (),
 ) -> None:
     """Loads the configuration of a run, then files and bindings over it.
 
@@ -452,6 +458,7 @@ def load_run(
       gin_files: See `load`.
       gin_params: See `load`.
       function: See `load`.
+      may_be_idle: See `load`.
 
     Raises:
       FileNotFoundError: If there is no run in the folder.
@@ -467,7 +474,7 @@ def load_run(
     with gin.unlock_config():
         from tfvae.runs import denoise, evaluate, export, optimize  # noqa: F401
 
-    read(gin_files, gin_params, run=path)
+    read(gin_files, gin_params, may_be_idle=may_be_idle, run=path)
     _refuse_idle(reached(function), _origins.params)
 
 

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ import numpy as np
 from tfvae import plots
 from tfvae.lso import curves
 from tfvae.lso.snapshots import MANIFOLD, SAMPLES, WEIGHTS
-from tfvae.runs import optimization_results
-from tfvae.runs.optimization_results import NUM_BEST, Run
+from tfvae.runs import optimization_results, optimization_state
+from tfvae.runs.optimization_results import Run
+from tfvae.runs.optimization_state import NUM_BEST, TOP, State
 
 Groups = Mapping[str, Sequence[Run]]
 """By label, runs that differ in their seed only."""
@@ -22,7 +24,6 @@ Points = Callable[[str, int], Sequence[tuple[float, float, float]]]
 """From label and K to published points: (query, mean, standard deviation)."""
 
 FIGURES = "figures"
-TOP = (1, 10, 50)
 _START = "best of the data"
 _FRAME = 3  # Grey border around images in pixels, visible on white paper.
 
@@ -30,11 +31,13 @@ _FRAME = 3  # Grey border around images in pixels, visible on white paper.
 def write_run_figures(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
     """Draws all available figures of an optimisation into its folder.
 
+    Figures that only change with their files are drawn where these are newer.
+
     Args:
       run_dir: Folder of the optimisation.
 
     Returns:
-      The files written.
+      The figures that there are.
 
     Raises:
       FileNotFoundError: If there is no optimisation in the folder.
@@ -44,21 +47,110 @@ def write_run_figures(run_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
     folder = run.path / FIGURES
     folder.mkdir(exist_ok=True)
     groups = {run.setting: [run]}
-    drawn = {
-        "top_k.png": draw_curves(groups, folder / "top_k.png"),
-        "weights.png": draw_weights(groups, folder / "weights.png"),
-        "samples.png": draw_samples(groups, folder / "samples.png"),
-        "manifold.png": draw_manifold(run, folder / "manifold.png"),
-        "best.png": draw_best(groups, folder / "best.png"),
+    state = optimization_state.read(run_dir)
+    draw_progress(state, folder / "top_k.png")
+    drawn = ["top_k.png"]
+    draws: dict[str, tuple[str, Callable[[pathlib.Path], bool]]] = {
+        "weights.png": (WEIGHTS, lambda path: draw_weights(groups, path)),
+        "samples.png": (SAMPLES, lambda path: draw_samples(groups, path)),
+        "manifold.png": (MANIFOLD, lambda path: draw_manifold(run, path)),
     }
-    return [folder / name for name, is_there in drawn.items() if is_there]
+    for name, (source, draw) in draws.items():
+        path = folder / name
+        if _is_newer(path, run.path / source) or draw(path):
+            drawn.append(name)
+    if draw_best_inputs(state, folder / "best.png"):
+        drawn.append("best.png")
+    return [folder / name for name in drawn]
+
+
+def _is_newer(path: pathlib.Path, source: pathlib.Path) -> bool:
+    """Whether a figure has been drawn after its source was written."""
+    if not path.exists() or not source.exists():
+        return False
+    return path.stat().st_mtime_ns > source.stat().st_mtime_ns
+
+
+def draw_progress(state: State, path: pathlib.Path) -> None:
+    """Draws the scores of a run over its queries, and top-K."""
+    plots.progress(
+        progress(state),
+        path,
+        y_label=_labelled(state.score_label, state.maximise),
+        references=progress_references(state),
+    )
+
+
+def progress_svg(state: State, description: str) -> str:
+    """Returns the same as an SVG element for HTML pages."""
+    return plots.progress_svg(
+        progress(state),
+        "progress",
+        y_label=_labelled(state.score_label, state.maximise),
+        references=progress_references(state),
+        description=description,
+    )
+
+
+def progress(state: State) -> plots.Progress:
+    """Returns what is drawn of the progress of a run.
+
+    Each curve of top-K begins where there are K distinct inputs with a score
+    that satisfy all constraints.
+    """
+    entries = state.entries
+    num_distinct = len(state.ranked)
+    return plots.Progress(
+        np.array(
+            [math.nan if one.score is None else one.score for one in entries]
+        ),
+        {f"top-{k}": _top_k_from_k(state, k) for k in TOP if k <= num_distinct},
+        np.array([one.is_feasible for one in entries], bool),
+    )
+
+
+def _top_k_from_k(state: State, k: int) -> np.ndarray:
+    """Returns the K-th best score, NaN for fewer than K distinct inputs."""
+    counts = [
+        one.score is not None and one.is_feasible for one in state.entries
+    ]
+    counted = [
+        one for one, is_in in zip(state.entries, counts, strict=True) if is_in
+    ]
+    keys = [state.keys[one.query] for one in counted]
+    scores = np.array([one.score for one in counted], np.float64)
+    curve = state.sign * curves.top_k(state.sign * scores, keys, k)
+    seen: set[str | None] = set()
+    for place, name in enumerate(keys):
+        seen.add(name)
+        if len(seen) < k:
+            curve[place] = math.nan
+    # After each query, whether or not it counts.
+    after = np.concatenate([[math.nan], curve])
+    return after[np.cumsum(counts)]
+
+
+def progress_references(state: State) -> dict[str, float]:
+    """Returns the best score of the data, and the optimum unless far away."""
+    start, optimum = (
+        state.header.get(name) for name in ("best_in_data", "optimum")
+    )
+    scores = [one.score for one in state.entries if one.score is not None]
+    found = {} if start is None else {_START: float(start)}
+    if optimum is not None and (scores or found):
+        known = [state.sign * one for one in (*scores, *found.values())]
+        if state.sign * optimum - max(known) <= max(known) - min(known):
+            found["optimum"] = float(optimum)
+    return found
 
 
 def score_label(run: Run) -> str:
     """Returns a label of the scores, with their unit and direction."""
-    if run.maximise:
-        return run.score_label
-    return f"{run.score_label} (smaller is better)"
+    return _labelled(run.score_label, run.maximise)
+
+
+def _labelled(label: str, maximise: bool) -> str:
+    return label if maximise else f"{label} (smaller is better)"
 
 
 def top_k(runs: Sequence[Run], k: int) -> np.ndarray:
@@ -277,20 +369,54 @@ def draw_best(
     Returns:
       Whether a figure was drawn.
     """
-    strips = {}
+    strips: _Strips = {}
     for label, runs in groups.items():
-        ranked = best(runs)
         known = {k: one for run in runs for k, one in run.pictures().items()}
-        keys = [optimization_results.key(one) for _, one in ranked]
-        if not ranked or not known.keys() >= set(keys):
-            continue
-        found = [np.asarray(known[one], np.float64) for one in keys]
-        points = np.full((NUM_BEST, found[0].size), 0.5)
-        points[: len(found)] = [one.ravel() for one in found]
-        row = f"{label}\n{ranked[0][0]:.5g} to {ranked[-1][0]:.5g}"
-        strip = plots.tiles(points, found[0].shape, NUM_BEST, (0.0, 1.0))
-        around = [(_FRAME, _FRAME), (_FRAME, _FRAME), (0, 0)]
-        strips[row, ""] = np.pad(strip, around, constant_values=0.5)
+        strips |= _strip(label, best(runs), known)
+    return _draw_strips(strips, path, title)
+
+
+def draw_best_inputs(state: State, path: pathlib.Path) -> bool:
+    """Draws the best inputs of a run that have scores, if they have images.
+
+    Returns:
+      Whether a figure was drawn.
+    """
+    ranked = [(one.value, one.entry.input) for one in state.ranked[:NUM_BEST]]
+    known = optimization_results.pictures(state.path)
+    return _draw_strips(_strip(state.path.name, ranked, known), path, None)
+
+
+_Strips = dict[tuple[str, str], np.ndarray]
+
+
+def _strip(
+    label: str,
+    ranked: Sequence[tuple[float, Any]],
+    known: Mapping[Hashable, np.ndarray],
+) -> _Strips:
+    """Returns the images of inputs side by side, empty if they have none.
+
+    Args:
+      label: What they are the best of.
+      ranked: Scores and inputs, best first.
+      known: Images by the keys of the inputs.
+    """
+    keys = [optimization_results.key(one) for _, one in ranked]
+    if not ranked or not known.keys() >= set(keys):
+        return {}
+    found = [np.asarray(known[one], np.float64) for one in keys]
+    points = np.full((NUM_BEST, found[0].size), 0.5)
+    points[: len(found)] = [one.ravel() for one in found]
+    row = f"{label}\n{ranked[0][0]:.5g} to {ranked[-1][0]:.5g}"
+    strip = plots.tiles(points, found[0].shape, NUM_BEST, (0.0, 1.0))
+    around = [(_FRAME, _FRAME), (_FRAME, _FRAME), (0, 0)]
+    return {(row, ""): np.pad(strip, around, constant_values=0.5)}
+
+
+def _draw_strips(
+    strips: _Strips, path: pathlib.Path, title: str | None
+) -> bool:
     if not strips:
         return False
     rows = [row for row, _ in strips]

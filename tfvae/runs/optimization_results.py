@@ -16,7 +16,6 @@ report of a study for its cells.
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 from collections.abc import Hashable
@@ -25,15 +24,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tfvae import files
-from tfvae.lso import curves
+from tfvae.lso import curves, snapshots
 from tfvae.lso.ledger import LEDGER, Entry, read_ledger
 from tfvae.lso.reading import as_picture, from_json
 from tfvae.lso.snapshots import WEIGHTS
 from tfvae.lso.tasks.base import Task
+from tfvae.runs import optimization_state
+from tfvae.runs.optimization_state import (
+    NUM_BEST,
+    RESULT,
+    State,
+    key,
+    read_json,
+)
 
-RESULT, PICTURES = "result.json", "pictures.npz"
-NUM_BEST = 10
-"""Number of best inputs that are shown."""
+PICTURES = "pictures.npz"
 
 
 class Run(NamedTuple):
@@ -74,25 +79,21 @@ class Run(NamedTuple):
     def best(self, count: int) -> list[tuple[float, Any]]:
         """Returns (score, input) of the best distinct inputs."""
         found: dict[Hashable, tuple[float, Any]] = {}
-        for score, key, one in zip(
+        for score, name, one in zip(
             self.scores.tolist(), self.keys, self.inputs, strict=True
         ):
             if one is not None:
-                found.setdefault(key, (score, one))
+                found.setdefault(name, (score, one))
         ranked = sorted(found.values(), key=lambda pair: -self.sign * pair[0])
         return ranked[:count]
 
     def pictures(self) -> dict[Hashable, np.ndarray]:
         """Returns images `[height, width]` of the best inputs, by key."""
-        found = self.arrays(PICTURES)
-        if found is None:
-            return {}
-        keys = found["keys"].tolist()
-        return dict(zip(keys, found["pictures"], strict=True))
+        return pictures(self.path)
 
     def arrays(self, name: str) -> dict[str, np.ndarray] | None:
-        """Returns the arrays of an .npz file, or None if it does not exist."""
-        return _arrays(self.path / name)
+        """Returns the arrays of a file, None if it is missing or damaged."""
+        return arrays(self.path / name)
 
 
 def read(run_dir: str | os.PathLike[str]) -> Run:
@@ -106,20 +107,16 @@ def read(run_dir: str | os.PathLike[str]) -> Run:
       ValueError: If its ledger is damaged, or has no queries.
     """
     path = pathlib.Path(run_dir)
-    if not (path / LEDGER).exists():
-        raise FileNotFoundError(
-            f"`run_dir` must be the folder of an optimisation, got {path} "
-            f"without {LEDGER}."
-        )
+    optimization_state.check_folder(path)
     header, entries, _, _ = read_ledger(path / LEDGER)
     if not entries:
         raise ValueError(f"{path / LEDGER} must have queries, got none")
-    result = _result(path / RESULT)
+    result = read_json(path / RESULT)
     given = {name: one for name, one in result.items() if one is not None}
     known = {**header, **given}
     maximise = bool(known.get("maximise", True))
-    data = _arrays(path / WEIGHTS)
-    data_scores = np.empty(0) if data is None else data["scores"]
+    data = arrays(path / WEIGHTS) or {}
+    data_scores = data.get("scores", np.empty(0))
     best = known.get("best_in_data")
     if best is None and data_scores.size:
         best = float(data_scores.max() if maximise else data_scores.min())
@@ -163,37 +160,51 @@ def write_pictures(run_dir: str | os.PathLike[str], task: Task) -> None:
 
     Args:
       run_dir: Folder of the optimisation.
-      task: Task of the optimisation; its `to_picture` returns the images.
+      task: Task of the optimisation; its `to_picture` returns the images. It
+        must have a `from_json`, see `reading.resolved`.
     """
-    if task.to_picture is None:
-        return
-    run = read(run_dir)
-    inputs = [one for _, one in run.best(NUM_BEST)]
-    if not inputs:
-        return
-    pictures = [as_picture(task, from_json(task, one)) for one in inputs]
-    with files.replacing(run.path / PICTURES, "wb", is_synced=True) as file:
-        np.savez_compressed(
-            file,
-            keys=np.array([key(one) for one in inputs]),
-            pictures=np.stack(pictures),
+    if task.to_picture is not None:
+        state = optimization_state.read(run_dir)
+        _write_pictures(
+            state, task, [one for _, one in read(run_dir).best(NUM_BEST)]
         )
 
 
-def key(one: Any) -> Hashable:
-    """Returns the text by which inputs, in their JSON form, are compared."""
-    return None if one is None else json.dumps(one, sort_keys=True)
+def update_pictures(state: State, task: Task) -> None:
+    """Writes images of the best and the pending inputs, if the task has any.
+
+    Those that exist already are not made again.
+    """
+    if task.to_picture is None:
+        return
+    inputs = [one.entry.input for one in state.ranked[:NUM_BEST]]
+    inputs += [query.input for query in state.pending]
+    _write_pictures(state, task, inputs)
 
 
-def _result(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+def _write_pictures(state: State, task: Task, inputs: list[Any]) -> None:
+    wanted = {key(one): one for one in inputs}
+    known = pictures(state.path)
+    if not wanted or known.keys() == wanted.keys():
+        return
+    shown = [
+        known[name] if name in known else as_picture(task, from_json(task, one))
+        for name, one in wanted.items()
+    ]
+    with files.replacing(state.path / PICTURES, "wb", is_synced=True) as file:
+        np.savez_compressed(
+            file, keys=np.array([*wanted]), pictures=np.stack(shown)
+        )
+
+
+def pictures(path: pathlib.Path) -> dict[Hashable, np.ndarray]:
+    """Returns images `[height, width]` of inputs, by key."""
+    found = snapshots.read_arrays(path / PICTURES, "keys", "pictures")
+    if found is None:
         return {}
+    return dict(zip(found["keys"].tolist(), found["pictures"], strict=False))
 
 
-def _arrays(path: pathlib.Path) -> dict[str, np.ndarray] | None:
-    if not path.exists():
-        return None
-    with np.load(path) as file:
-        return dict(file)
+def arrays(path: pathlib.Path) -> dict[str, np.ndarray] | None:
+    """Returns the arrays of a file, None if it is missing or damaged."""
+    return snapshots.read_arrays(path)

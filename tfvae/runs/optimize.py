@@ -8,9 +8,8 @@ import inspect
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import gin
 import numpy as np
@@ -20,33 +19,41 @@ import tfvae.lso.ray_pool  # noqa: F401 (registers with gin)
 from tfvae import typed_gin
 from tfvae.data import Observations
 from tfvae.lso import evaluation
-from tfvae.lso.curves import top_k
-from tfvae.lso.ledger import LEDGER
+from tfvae.lso.ledger import LEDGER, read_ledger
 from tfvae.lso.loop import LatentSpaceOptimizer
 from tfvae.lso.plan import Plan
+from tfvae.lso.reading import resolved
+from tfvae.lso.records import Addition
 from tfvae.lso.retraining import Retraining
+from tfvae.lso.snapshots import WEIGHTS, read_arrays, save_weights
+from tfvae.lso.stopping import Stopping
 from tfvae.lso.strategies import Strategy
 from tfvae.lso.surrogates import Surrogate
 from tfvae.lso.tasks.base import Task
-from tfvae.lso.weighting import Weighting
+from tfvae.lso.warping import Warping
+from tfvae.lso.weighting import Unweighted, Weighting
 from tfvae.optimizers import FusedAdam
 from tfvae.runs import (
+    added_measurements,
     config,
+    evaluations,
     identity,
     optimization_results,
     summaries,
     task_files,
 )
 from tfvae.runs.experiment import Experiment, experiment
-from tfvae.runs.optimization_figures import TOP, write_run_figures
-from tfvae.runs.optimization_results import RESULT
+from tfvae.runs.optimization_readout import ReadOut
+from tfvae.runs.optimization_state import RESULT, read_json
+from tfvae.runs.optimization_status import MODEL
 from tfvae.runs.run_directory import Kind, RunDirectory
 from tfvae.runs.train import train
 
-MODEL = "model"
-"""Folder, within a run folder, of the training run of the initial model."""
+GIVEN = "given.json"
+"""File of a run folder with the names of bindings of its command lines."""
+DEFAULT = "runs/optimize.gin"
+"""Configuration of a task of one's own."""
 
-_SECONDS_BETWEEN_LINES = 5.0
 # Parts of `optimize`: a check of their kind, and an example for messages.
 _PARTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "task": (lambda part: isinstance(part, Task), "@own_task()"),
@@ -57,18 +64,27 @@ _PARTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "weighting": (lambda part: isinstance(part, Weighting), "@Rank()"),
     "retraining": (lambda part: isinstance(part, Retraining), "@Retraining()"),
+    "warping": (callable, "@RankGaussian()"),
     "evaluator": (callable, "@ProcessPool()"),
 }
-_OPTIONAL = ("surrogate", "weighting", "retraining", "evaluator")
+_OPTIONAL = ("surrogate", "weighting", "retraining", "warping", "evaluator")
 
 
-class Asked(NamedTuple):
-    """The ask/tell requests of a user who evaluates the objective elsewhere."""
+class Requests(NamedTuple):
+    """What a command line wants of a run, apart from its configuration."""
 
-    wants_queries: bool
-    """Whether to print the pending queries, as JSON lines."""
-    told: Sequence[str]
-    """NUMBER=SCORE or NUMBER=failed of queries that were printed before."""
+    answers: TextIO | None = None
+    """Where pending queries are printed, as JSON lines, for evaluations that
+    are made elsewhere; None to evaluate the objective here."""
+    num_new: int | None = None
+    """How many new queries are wanted; None for the pending ones, of which
+    there are new ones if none are pending."""
+    added: Sequence[str] = ()
+    """Files with measurements to add, see `added_measurements`."""
+    retries_failed: bool = False
+    """Whether queries that have failed are evaluated once more."""
+    stopping: Stopping = Stopping()
+    """What ends the evaluations here before the budget is spent."""
 
 
 @typed_gin.register
@@ -103,26 +119,46 @@ def load(
     gin_params: Sequence[str],
     task: str | None = None,
     seed: int | None = None,
+    *,
+    run_dir: str | os.PathLike[str] | None = None,
 ) -> None:
     """Loads the configuration of an optimisation.
 
+    What a folder has been given once holds until it is given anew: without
+    files, its configuration is the base; with files, its budget and what was
+    bound by `gin_params` are.
+
     Args:
-      gin_files: See `config.load`.
+      gin_files: See `config.load`; none for those of the folder, or of a task
+        of one's own.
       gin_params: See `config.load`.
       task: File of the task, which the gin files must refer to by
         `@own_task()`; None for the task of the gin files.
       seed: Seed of the run and its data; None for those of the gin files.
+      run_dir: Folder of the run; None for a new one.
 
     Raises:
       ValueError: If the gin files do not use the task of the file.
     """
     seeds = [f"{name}.seed = {seed}" for name in ("optimize", "scored_data")]
-    config.load(
-        gin_files,
-        [*gin_params, *(seeds if seed is not None else ())],
-        function="optimize",
-        may_be_idle=("own_task.path", "scored_data.seed"),
-    )
+    params = [*gin_params, *(seeds if seed is not None else ())]
+    may_be_idle = ("own_task.path", "scored_data.seed")
+    held = [] if run_dir is None else _held(RunDirectory(run_dir), gin_files)
+    if run_dir is not None and not gin_files and _is_configured(run_dir):
+        config.load_run(
+            run_dir,
+            (),
+            [*held, *params],
+            function="optimize",
+            may_be_idle=may_be_idle,
+        )
+    else:
+        config.load(
+            gin_files or [DEFAULT],
+            [*held, *params],
+            function="optimize",
+            may_be_idle=may_be_idle,
+        )
     if task and "@own_task" not in config.text():
         raise ValueError(
             "`--task` must come with gin files that use @own_task(), such as "
@@ -130,6 +166,39 @@ def load(
         )
     is_trained = config.value("optimize.warm_start") is not None
     config.check("optimize", optional=("fit",) if is_trained else ())
+
+
+def _is_configured(run_dir: str | os.PathLike[str]) -> bool:
+    """Whether a folder has a configuration, of a run that may not have begun.
+
+    A run that has not is configured anew where there is anything to do so.
+    """
+    return RunDirectory(run_dir).read_config() is not None
+
+
+def _held(run: RunDirectory, gin_files: Sequence[str]) -> list[str]:
+    """Returns the bindings of a run that hold over gin files."""
+    ledger = run.path / LEDGER
+    if not ledger.exists() or not ledger.stat().st_size:
+        return []
+    header = read_ledger(ledger).header
+    held = {}
+    saved = run.read_config()
+    if saved is not None and gin_files:
+        names = read_json(run.path / GIVEN).get("bindings", [])
+        values = config.bindings(saved)
+        held = {name: values[name] for name in names if name in values}
+    # A killed process may have recorded another one than in its configuration.
+    if header.get("budget") is not None:
+        held["optimize.budget"] = repr(header["budget"])
+    return [f"{name} = {value}" for name, value in held.items()]
+
+
+def _note_given(run: RunDirectory) -> None:
+    """Records the bindings that the command line has given so far."""
+    before = read_json(run.path / GIVEN).get("bindings", [])
+    given = sorted({*before, *config.given()})
+    run.write_json(GIVEN, {"bindings": given})
 
 
 @typed_gin.configurable
@@ -145,13 +214,14 @@ def load(
 )
 def optimize(
     run_dir: str | os.PathLike[str],
-    asked: Asked | None = None,
+    requests: Requests | None = None,
     *,
     task: Task = gin.REQUIRED,
     strategy: Strategy = gin.REQUIRED,
     surrogate: Surrogate | None = None,
     weighting: Weighting | None = None,
     retraining: Retraining | None = None,
+    warping: Warping | None = None,
     evaluator: evaluation.Evaluator | None = None,
     budget: int = 500,
     queries_per_round: int | None = None,
@@ -159,25 +229,30 @@ def optimize(
     num_random: int = 4000,
     num_proposals: int = 1,
     num_samples: int = 0,
+    repeats: int = 1,
+    skips_known: bool = False,
+    min_distance: float = 0.0,
     seed: int = 0,
     warm_start: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """Runs or resumes an optimisation, and writes its results.
 
     Args:
-      run_dir: Folder of the run: ledger.jsonl (all evaluations), result.json,
-        rounds.csv, rounds/ (models of the last rounds), model/ (training run of
-        the initial model) and figures/.
-      asked: Requests of the ask/tell interface, for evaluations that are made
-        elsewhere; None to evaluate the objective here until the budget is
-        spent.
+      run_dir: Folder of the run: ledger.jsonl (all evaluations), rounds.csv,
+        rounds/ (models of the last rounds), model/ (training run of the initial
+        model), and the read-out: evaluations.csv, best.csv, result.json,
+        report.html and figures/.
+      requests: What is wanted; None to evaluate the objective here until the
+        budget is spent.
       task: The task to optimise.
       strategy: Chooses the queries.
       surrogate: The surrogate of the strategy; None if it needs none.
       weighting: Weights of the data in retraining; None for equal weights.
       retraining: Settings of retraining; None for `Retraining()`.
+      warping: Transforms scores before the surrogate is fitted to them; None
+        for no transformation.
       evaluator: Evaluates the objective; None to evaluate in this process.
-      budget: Total number of queries; it may be raised later.
+      budget: Total number of queries; it may be changed later.
       queries_per_round: Queries between two retrainings; None for a single
         round.
       num_best: Number of best data points that the surrogate is fitted to.
@@ -188,6 +263,11 @@ def optimize(
       num_samples: Number of prior samples that are scored in addition to the
         budget (and, with two latents, a grid of latents); for objectives that
         are cheap to evaluate.
+      repeats: Number of evaluations of each query, whose mean is its score.
+      skips_known: Whether an input with a known score takes it, and is no
+        query.
+      min_distance: Least distance of a query to any known or pending one, in
+        standard deviations of the data's latents.
       seed: Seed of the run.
       warm_start: Folder of a run of `tfvae train` whose model is used at the
         start; None to train a model as configured by `experiment` and `fit`.
@@ -200,6 +280,7 @@ def optimize(
       ValueError: If values are inconsistent, or the folder has a run of
         another kind or configuration.
       RuntimeError: If another process is using the folder.
+      StoppedError: If an interrupt or failures ended it before its time.
     """
     config.check("optimize", optional=("experiment", "fit", "optimize"))
     plan = Plan(
@@ -209,6 +290,9 @@ def optimize(
         num_random=num_random,
         num_proposals=num_proposals,
         num_samples=num_samples,
+        repeats=repeats,
+        skips_known=skips_known,
+        min_distance=min_distance,
         seed=seed,
     )
     parts = {
@@ -216,35 +300,50 @@ def optimize(
         "surrogate": surrogate,
         "weighting": weighting,
         "retraining": retraining,
+        "warping": warping,
     }
     _check_parts({"task": task, "evaluator": evaluator, **parts})
     # An objective may change the current folder.
     run = RunDirectory(os.path.abspath(run_dir))
-    told = _told(asked, run)
+    requests = requests or Requests()
     is_new = RunDirectory(run.path / MODEL).read_summary() is None
-    with run.locked(Kind.OPTIMIZATION):
-        # With ask/tell, only the queries go to standard output.
-        aside = sys.stdout if asked is None else sys.stderr
-        with contextlib.redirect_stdout(aside):
-            optimizer = opened(run, task, plan, warm_start, parts)
-        with optimizer:
-            if asked is None:
-                _run(optimizer, evaluator)
-            else:
-                _record(optimizer, told)
-                if asked.wants_queries:
-                    _print_queries(optimizer)
-            result = summary(optimizer)
-        run.write_json(RESULT, result)
-        if result["num_queries"] >= budget:
-            optimization_results.write_pictures(run.path, task)
-            write_run_figures(run.path)
-        if asked is None:
-            _print_result(run, result)
+    # With ask/tell, only the queries go to standard output.
+    aside = sys.stdout if requests.answers is None else sys.stderr
+    with run.locked(Kind.OPTIMIZATION), contextlib.redirect_stdout(aside):
+        added = _added(run, task, seed, requests.added)
+        with opened(
+            run, task, plan, warm_start, parts, len(added)
+        ) as optimizer:
+            result = _done(run, optimizer, evaluator, requests, added)
+        if requests.answers is None:
             is_whole = is_new or warm_start is not None
             unused = config.unused("optimize", is_whole=is_whole)
             summaries.print_unused(unused)
     return result
+
+
+def _done(
+    run: RunDirectory,
+    optimizer: LatentSpaceOptimizer,
+    evaluator: evaluation.Evaluator | None,
+    requests: Requests,
+    added: Sequence[Addition],
+) -> dict[str, Any]:
+    """Does what is wanted of an opened run; returns its summary."""
+    for name, (old, new) in optimizer.ledger.changed.items():
+        _say(f"{name} {old} -> {new}")
+    is_noisy = optimizer.task.is_noisy or optimizer.plan.repeats > 1
+    predicted = optimizer.predicted if is_noisy else None
+    read_out = ReadOut(run.path, optimizer.task, predicted)
+    if added:
+        optimizer.add(added)
+        _say(f"{len(added)} measurements added")
+    if requests.retries_failed:
+        _say(_retried(optimizer.retry_failed()))
+    if requests.answers is not None:
+        print_queries(optimizer, requests.answers, requests.num_new)
+        return read_out.write()
+    return evaluations.run(optimizer, evaluator, requests.stopping, read_out)
 
 
 def complete(run_dir: str | os.PathLike[str]) -> None:
@@ -264,20 +363,12 @@ def complete(run_dir: str | os.PathLike[str]) -> None:
     run = RunDirectory(run_dir)
     config.load_run(run.path)
     task = config.evaluated("optimize.task")
+    if task.to_picture is not None and task.from_json is None:
+        task = resolved(task, task.data(config.value("optimize.seed") or 0))
     with run.locked():
         optimization_results.write_pictures(run.path, task)
         result = optimization_results.read(run.path).result
         run.write_json(RESULT, {**result, "score_label": task.score_label})
-
-
-def _run(
-    optimizer: LatentSpaceOptimizer, evaluator: evaluation.Evaluator | None
-) -> None:
-    """Evaluates the objective until the budget is spent."""
-    _announce(optimizer)
-    progress = _Progress(optimizer)
-    for _ in optimizer.steps(evaluator):
-        progress.print()
 
 
 def _check_parts(parts: dict[str, Any]) -> None:
@@ -308,41 +399,64 @@ def _shown(part: Any) -> str:
     return repr(part)
 
 
-def _told(
-    asked: Asked | None, run: RunDirectory
-) -> list[tuple[int, float | None]]:
-    """Parses --tell: returns numbers and scores, None for failures."""
-    told = []
-    for one in () if asked is None else asked.told:
-        number, _, score = one.partition("=")
-        try:
-            value = None if score == "failed" else float(score)
-            told.append((int(number), value))
-        except ValueError as err:
-            raise ValueError(
-                f"`--tell` must be NUMBER=SCORE or NUMBER=failed, got {one!r}."
-            ) from err
-    if told and not (run.path / LEDGER).exists():
-        raise ValueError(
-            "`--tell` must refer to a query that --ask has printed, got query "
-            f"{told[0][0]} but no run in {run.path}; use --ask first."
-        )
-    return told
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
-def _record(
-    optimizer: LatentSpaceOptimizer, told: Sequence[tuple[int, float | None]]
+def _retried(numbers: Sequence[int]) -> str:
+    if not numbers:
+        return "no query has failed that could be evaluated again"
+    which = ", ".join(map(str, numbers))
+    return f"{len(numbers)} failed queries are pending again: {which}"
+
+
+def _added(
+    run: RunDirectory, task: Task, seed: int, paths: Sequence[str]
+) -> list[Addition]:
+    """Reads measurements to add, of all files or, if one is wrong, of none."""
+    if not paths:
+        return []
+    data = task.data(seed)
+    whole = resolved(task, data)
+    ledger = run.path / LEDGER
+    has_run = ledger.exists() and ledger.stat().st_size
+    known = read_ledger(ledger).entries if has_run else []
+    inputs = [one.input for one in known]
+    return [
+        one
+        for path in paths
+        for one in added_measurements.read(path, whole, data, inputs)
+    ]
+
+
+def print_queries(
+    optimizer: LatentSpaceOptimizer, answers: TextIO, count: int | None
 ) -> None:
-    """Records the results that the user has told."""
-    for number, score in told:
-        failure = "told to have failed" if score is None else None
-        optimizer.tell(number, score, failure=failure)
+    """Prints queries as JSON lines, one for each evaluation that is missing.
 
-
-def _print_queries(optimizer: LatentSpaceOptimizer) -> None:
-    """Prints the pending queries."""
-    for query in optimizer.ask():
-        print(json.dumps({"query": query.number, "input": query.input}))
+    Args:
+      optimizer: The optimizer.
+      answers: Where to print.
+      count: How many new queries to propose; None for the pending ones.
+    """
+    queries = optimizer.ask(count)
+    repeats = optimizer.plan.repeats
+    done = {one.query: one.num_results for one in optimizer.ledger.entries}
+    for query in queries:
+        line = {
+            "query": query.number,
+            "input": query.input,
+            "round": query.round,
+        }
+        for repeat in range(done.get(query.number, 0), repeats):
+            of_several = {"repeat": repeat + 1, "repeats": repeats}
+            more = of_several if repeats > 1 else {}
+            print(json.dumps({**line, **more}), file=answers, flush=True)
+    if len(queries) < (count or 1):
+        why = "nothing new was to be had"
+        if not optimizer.is_exhausted:
+            why = f"the budget of {optimizer.plan.budget} is reached"
+        _say(f"{len(queries)} queries: {why}")
 
 
 def opened(
@@ -351,10 +465,25 @@ def opened(
     plan: Plan,
     warm_start: str | os.PathLike[str] | None,
     parts: dict[str, Any],
+    num_added: int = 0,
 ) -> LatentSpaceOptimizer:
-    """Returns the optimiser of a locked run folder; see `optimize`."""
-    if (run.path / LEDGER).exists():
+    """Returns the optimiser of a locked run folder; see `optimize`.
+
+    Args:
+      run: The folder.
+      task: See `optimize`.
+      plan: The plan.
+      warm_start: See `optimize`.
+      parts: Other parts of the optimiser, by name.
+      num_added: Number of measurements that are to be added.
+    """
+    ledger = run.path / LEDGER
+    if ledger.exists() and ledger.stat().st_size:
+        num_added += len(read_ledger(ledger).additions)
         _check_config(run)
+    else:
+        # So that the folder is enough to go on, once its model is trained.
+        run.write_config()
     started = _trained(run, warm_start)
     model = started.model
     retraining = parts["retraining"] or Retraining()
@@ -366,7 +495,8 @@ def opened(
                 "TVAE, which stores latent states of each data point, got "
                 "other data."
             )
-        model = model.with_capacity(len(points) + plan.budget)
+        most = len(points) + plan.budget + num_added
+        model = model.with_capacity(most)
     # A new optimizer in any case, whether just trained or loaded.
     model.compile(
         FusedAdam(retraining.learning_rate, epsilon=retraining.epsilon)
@@ -375,8 +505,24 @@ def opened(
         run.path, task, model, plan, **parts
     )
     run.write_config()
+    _note_given(run)
+    _restore_weights(run, optimizer, parts["weighting"])
     task_files.note(run, optimizer.num_done)
     return optimizer
+
+
+def _restore_weights(
+    run: RunDirectory,
+    optimizer: LatentSpaceOptimizer,
+    weighting: Weighting | None,
+) -> None:
+    """Writes the weights of the first round again if their file is damaged."""
+    path = run.path / WEIGHTS
+    if not path.exists() or read_arrays(path) is not None:
+        return
+    scores = optimizer.task.data(optimizer.plan.seed).scores
+    weights = (weighting or Unweighted())(optimizer.task.sign * scores)
+    save_weights(run.path, scores, weights)
 
 
 def _check_config(run: RunDirectory) -> None:
@@ -404,103 +550,3 @@ def _trained(
             f"{folder.path} without checkpoints."
         )
     return parts
-
-
-def summary(optimizer: LatentSpaceOptimizer) -> dict[str, Any]:
-    """Returns a summary of a run so far, the content of result.json."""
-    task, entries = optimizer.task, optimizer.ledger.entries
-    header, seconds = optimizer.ledger.header, optimizer.rounds.seconds()
-    scores = np.array([optimizer.collection.score_of(one) for one in entries])
-    keys = [optimizer.collection.key(one.input) for one in entries]
-    best = max(
-        (one for one in entries if one.score is not None),
-        key=optimizer.collection.score_of,
-        default=None,
-    )
-    # Left out without any score, when they would be that of invalid inputs.
-    top = {
-        str(k): task.sign * float(top_k(scores, keys, k)[-1])
-        for k in TOP
-        if best is not None
-    }
-    return {
-        "task": task.name,
-        "seed": optimizer.plan.seed,
-        "score_label": task.score_label,
-        "maximise": task.maximise,
-        "budget": optimizer.plan.budget,
-        "num_queries": len(entries),
-        "num_failures": sum(one.score is None for one in entries),
-        "num_distinct": len({k for k in keys if k != "null"}),
-        "rounds": len({one.round for one in entries}),
-        "top": top,
-        "best": None if best is None else best._asdict(),
-        "best_in_data": header["best_in_data"],
-        "optimum": header["optimum"],
-        "seconds": {**seconds, "total": sum(seconds.values())},
-    }
-
-
-def _announce(optimizer: LatentSpaceOptimizer) -> None:
-    plan, task = optimizer.plan, optimizer.task
-    done = optimizer.num_done
-    action = f"resuming after {done} of" if done else "budget of"
-    best = optimizer.ledger.header["best_in_data"]
-    print(
-        f"{task.name}: {optimizer.collection.num_kept:,} data points, the best "
-        f"{_number(best)}; {action} {plan.budget} queries, "
-        f"{plan.round_size} a round",
-        flush=True,
-    )
-
-
-class _Progress:
-    """Prints the number of evaluated queries and the remaining time."""
-
-    def __init__(self, optimizer: LatentSpaceOptimizer) -> None:
-        self._optimizer = optimizer
-        self._first = optimizer.num_done
-        self._started = time.perf_counter()
-        self._printed = 0.0
-
-    def print(self) -> None:
-        """Prints a line, but at most one every few seconds."""
-        plan, done = self._optimizer.plan, self._optimizer.num_done
-        now = time.perf_counter()
-        is_last = done >= plan.budget
-        if now - self._printed < _SECONDS_BETWEEN_LINES and not is_last:
-            return
-        self._printed = now
-        each = (now - self._started) / max(done - self._first, 1)
-        width = len(str(plan.budget))
-        print(
-            f"round {plan.round_of(done - 1) + 1}/{plan.num_rounds}  "
-            f"query {done:{width}d}/{plan.budget}  "
-            f"best {_number(self._optimizer.best())}  "
-            f"{each:.2f} s a query, {_left(each * (plan.budget - done))} left",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
-def _left(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min"
-
-
-def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.6g}"
-
-
-def _print_result(run: RunDirectory, result: dict[str, Any]) -> None:
-    """Prints the result of a run."""
-    top = ", ".join(f"top-{k} {_number(v)}" for k, v in result["top"].items())
-    print(
-        f"{result['num_queries']} queries ({result['num_failures']} without a "
-        f"score, {result['num_distinct']} distinct inputs): "
-        f"{top or 'no query has a score yet'}; best in the data "
-        f"{_number(result['best_in_data'])}\n"
-        f"ledger, figures and result.json are in {run.path}",
-        flush=True,
-    )

@@ -1,19 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """`report.html`: a restoration as one page that opens from disk.
 
-Everything is embedded, so the file can be moved and sent. The page is a list of
-panels, see `_panels`; its layout is restoration_page.html, a `string.Template`.
+The page is a list of panels, see `_panels`, in the frame of `pages`.
 """
 
 from __future__ import annotations
 
 import csv
 import datetime
-import importlib.resources
 import math
 import pathlib
-import shlex
-import string
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
@@ -24,33 +20,15 @@ from tfvae import files, plots
 from tfvae.data import images
 from tfvae.plots import embedding
 from tfvae.restoration import Restoration
-from tfvae.runs import uncertainty
+from tfvae.runs import pages, uncertainty
+from tfvae.runs.pages import NAME, Panel
 from tfvae.runs.run_directory import RunDirectory
-
-NAME = "report.html"
-"""Name of the page in a run folder."""
 
 # What is of a picture, not of the model of several.
 _OF_A_PICTURE = frozenset(("psnr", "ssim", "noise_std"))
 _DETAIL_PIXELS = 128
 # Pictures of fewer pixels a side are enlarged to squares.
 _SMALL_PIXELS = 600
-
-
-class Panel(NamedTuple):
-    """A part of the page.
-
-    Attributes:
-      name: Its identifier, unique on the page.
-      title: Its heading.
-      body: Its content, HTML.
-      is_wide: Whether it takes the whole width.
-    """
-
-    name: str
-    title: str
-    body: str
-    is_wide: bool = False
 
 
 class Outcome(NamedTuple):
@@ -134,20 +112,14 @@ def page(outcome: Outcome) -> str:
     Args:
       outcome: What it is about.
     """
-    template = string.Template(
-        importlib.resources.files("tfvae.runs")
-        .joinpath("restoration_page.html")
-        .read_text(encoding="utf-8")
-    )
     name = outcome.restoration.name
-    first, *others = _panels(outcome)
-    return template.substitute(
-        title=escape(f"{name}, restored"),
-        name=escape(name),
-        tiles="\n".join(_tiles(outcome)),
-        first=_section(first),
-        panels="\n".join(map(_section, others)),
-        made=_made(outcome),
+    return pages.page(
+        "restoration_page",
+        f"{name}, restored",
+        f"{escape(name)} <span>restored</span>",
+        _tiles(outcome),
+        _panels(outcome),
+        _made(outcome),
     )
 
 
@@ -168,30 +140,22 @@ def _panels(outcome: Outcome) -> list[Panel]:
     return [panel for panel in panels if panel is not None]
 
 
-def _section(panel: Panel) -> str:
-    kind = "panel wide" if panel.is_wide else "panel"
-    return (
-        f'<section class="{kind}" id="{panel.name}" '
-        f'aria-labelledby="{panel.name}-title">\n'
-        f'<h2 id="{panel.name}-title">{escape(panel.title)}</h2>\n'
-        f"{panel.body}\n</section>"
-    )
-
-
 def _tiles(outcome: Outcome) -> Iterable[str]:
     """Yields the figures at the head of the page."""
     summary, restoration = outcome.summary, outcome.restoration
     if "noise_std" in summary:
         found = float(summary["noise_std"])
         share = 100.0 * found / restoration.value_range.width
-        yield _tile(
+        yield pages.tile(
             "Noise",
             f"{found:.4g}",
             f"standard deviation, {share:.3g} % of the range",
         )
     missing = restoration.missing_fraction
     if missing:
-        yield _tile("Filled in", f"{100.0 * missing:.3g} %", "of the values")
+        yield pages.tile(
+            "Filled in", f"{100.0 * missing:.3g} %", "of the values"
+        )
     for name, unit, digits in (("psnr", " dB", 2), ("ssim", "", 3)):
         if not math.isfinite(summary.get(name, math.nan)):
             continue
@@ -199,29 +163,13 @@ def _tiles(outcome: Outcome) -> Iterable[str]:
         is_known = math.isfinite(before)
         note = f"before: {before:.{digits}f}{unit}" if is_known else ""
         value = f"{summary[name]:.{digits}f}{unit}"
-        yield _tile(name.upper(), value, note)
+        yield pages.tile(name.upper(), value, note)
     height, width, _ = restoration.image.shape
     kind = f"pixels, {restoration.source.values.dtype}"
-    yield _tile("Picture", f"{width} × {height}", kind)
+    yield pages.tile("Picture", f"{width} × {height}", kind)
     if "training_seconds" in summary:
-        took = _duration(float(summary["training_seconds"]))
-        yield _tile("Training", took, f"{summary['epochs']} epochs")
-
-
-def _tile(title: str, value: str, note: str) -> str:
-    return (
-        f"<div><dt>{escape(title)}</dt><dd><strong>{escape(value)}</strong> "
-        f"<span>{escape(note)}</span></dd></div>"
-    )
-
-
-def _duration(seconds: float) -> str:
-    """Returns seconds as, for example, "4 min 12 s"."""
-    if seconds < 60.0:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+        took = pages.duration(float(summary["training_seconds"]))
+        yield pages.tile("Training", took, f"{summary['epochs']} epochs")
 
 
 def _views(outcome: Outcome) -> dict[str, tuple[str, np.ndarray]]:
@@ -429,35 +377,21 @@ def _picture(outcome: Outcome) -> Panel:
 
 
 def _command(outcome: Outcome) -> Panel:
-    command = _without_folder(str(outcome.summary.get("command", "")))
-    body = (
-        f"<pre><code>{escape(command)}</code></pre>\n"
-        '<p class="note">All settings are in config.gin of the run folder, '
-        "which <code>--gin_file</code> takes.</p>"
+    body = pages.command(
+        pages.without_folder(str(outcome.summary.get("command", ""))),
+        "All settings are in config.gin of the run folder, which "
+        "<code>--gin_file</code> takes.",
     )
     return Panel("command", "Made by", body)
 
 
-def _without_folder(command: str) -> str:
-    """Returns a command without the folder of its program."""
-    program, *arguments = shlex.split(command) or [""]
-    name = pathlib.PurePath(program).name
-    # As `python -m tfvae.cli.main`.
-    name = "tfvae" if program.endswith("tfvae/cli/main.py") else name
-    return shlex.join([name, *arguments])
-
-
 def _summary(outcome: Outcome) -> Panel:
-    rows = "\n".join(
-        f'<tr><th scope="row">{escape(name)}</th><td>{_number(value)}</td></tr>'
+    body = pages.table(
+        (name, pages.number(value))
         for name, value in outcome.summary.items()
         if isinstance(value, int | float | str) and name != "command"
     )
-    return Panel("summary", "Summary", f"<table>{rows}</table>")
-
-
-def _number(value: float | str) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else escape(str(value))
+    return Panel("summary", "Summary", body)
 
 
 def _made(outcome: Outcome) -> str:
@@ -468,4 +402,4 @@ def _made(outcome: Outcome) -> str:
         for package in ("tfvae", "tensorflow", "keras")
         if package in versions
     ]
-    return escape(f"{', '.join(parts)}; {outcome.ended:%Y-%m-%d %H:%M %Z}")
+    return f"{', '.join(parts)}; {outcome.ended:%Y-%m-%d %H:%M %Z}"

@@ -16,13 +16,12 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-import filelock
-
 import tfvae.checkpoints
 from tfvae import files
 from tfvae.callbacks import DivergedError
 from tfvae.lso.ledger import LEDGER
-from tfvae.runs import config, identity
+from tfvae.runs import config, identity, locks
+from tfvae.runs.errors import UnexpectedError
 
 STUDY = "study.json"
 """File of a study folder that lists its cells."""
@@ -47,10 +46,6 @@ class Kind(enum.Enum):
     OPTIMIZATION = "an optimisation", (LEDGER,)
     STUDY = "a study", (STUDY,)
     PICTURES = "restorations of several pictures", (PICTURES,)
-
-
-class UnexpectedError(Exception):
-    """An error that the user has not caused."""
 
 
 class RunDirectory:
@@ -95,20 +90,10 @@ class RunDirectory:
           OSError: If the folder can not be created.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self.path / "lock", blocking=False)
-        try:
-            lock.acquire()
-        except filelock.Timeout as err:
-            raise RuntimeError(
-                f"`run_dir` {self.path} is in use by another process; "
-                "wait for it or choose another folder."
-            ) from err
-        try:
+        with locks.locked(self.path):
             if kind is not None:
                 self._refuse_other_kinds(kind)
             yield
-        finally:
-            lock.release()
 
     def _refuse_other_kinds(self, kind: Kind) -> None:
         """Raises a ValueError if the folder holds another kind of run only."""
@@ -202,10 +187,10 @@ class RunDirectory:
             identity.check(self.path, saved, config.text(), rules)
 
     def read_config(self) -> str | None:
-        """Returns the configuration, or None if it is missing or empty."""
+        """Returns the configuration; None if missing, empty or no text."""
         try:
             saved = self.config.read_text(encoding="utf-8")
-        except FileNotFoundError:
+        except (FileNotFoundError, UnicodeDecodeError):
             return None
         return saved if saved.strip() else None
 

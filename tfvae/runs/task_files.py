@@ -6,18 +6,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
-import json
 import logging
 import os
 import pathlib
 import sys
 import zlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tfvae import typed_gin
 from tfvae.lso.tasks.base import ScoredData, Task
 from tfvae.runs import config
+from tfvae.runs.optimization_state import read_json
 from tfvae.runs.run_directory import RunDirectory
 
 PATH = "own_task.path"
@@ -169,9 +169,7 @@ def note(run: RunDirectory, num_done: int) -> None:
         )
 
 
-def _read(run: RunDirectory) -> dict[str, str | int]:
+def _read(run: RunDirectory) -> dict[str, Any]:
     """Returns the record that `note` has written, empty if there is none."""
-    try:
-        return json.loads((run.path / RECORD).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
+    record = read_json(run.path / RECORD)
+    return record if record.keys() >= {"path", "crc32"} else {}

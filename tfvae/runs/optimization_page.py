@@ -1,0 +1,434 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`report.html`: an optimisation so far as one page that opens from disk.
+
+The page is a list of panels, see `_panels`, in the frame of `pages`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+from collections.abc import Hashable, Iterable, Mapping
+from html import escape
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfvae import __version__, files
+from tfvae.lso.records import Entry
+from tfvae.plots import embedding
+from tfvae.runs import (
+    optimization_figures,
+    optimization_results,
+    optimization_status,
+    pages,
+)
+from tfvae.runs.optimization_state import NUM_BEST, Ranked, State, key
+from tfvae.runs.optimization_status import (
+    input_text,
+    number,
+    printable,
+    shortened,
+)
+from tfvae.runs.pages import NAME, Panel
+
+_LONGEST_INPUT = 200
+_LONGEST_SETTING = 400
+_MOST_PENDING = 50
+
+
+class _Cell(NamedTuple):
+    """A cell of a table.
+
+    Attributes:
+      html: What is shown.
+      value: What it is sorted by; None for what is shown.
+      is_number: Whether it is a number, aligned to the right.
+    """
+
+    html: str
+    value: float | str | None = None
+    is_number: bool = False
+
+
+def write(state: State) -> pathlib.Path:
+    """Writes the page of a run so far and returns its path."""
+    path = state.path / NAME
+    with files.replacing(path) as file:
+        file.write(page(state))
+    return path
+
+
+def page(state: State) -> str:
+    """Returns the page of a run so far as HTML."""
+    task = _text(str(state.header.get("task", state.path.name)))
+    changed = f"{state.changed():%Y-%m-%d %H:%M %Z}"
+    return pages.page(
+        "optimization_page",
+        f"{task}, optimised",
+        f"{escape(task)} <span>optimised</span>",
+        _tiles(state),
+        _panels(state),
+        f"tfvae {__version__}; last result {changed}",
+    )
+
+
+def _text(one: str) -> str:
+    return printable(one)
+
+
+def _tiles(state: State) -> Iterable[str]:
+    """Yields the figures at the head of the page."""
+    ranked = state.ranked
+    direction = "larger" if state.maximise else "smaller"
+    if ranked:
+        best = ranked[0]
+        by = f", by {state.ranked_by}" if state.is_noisy else ""
+        note = f"query {best.entry.query}; {direction} is better{by}"
+        yield pages.tile("Best", number(best.value), note)
+    else:
+        yield pages.tile("Best", "none", "no query has a score yet")
+    data = state.header.get("best_in_data")
+    if data is not None:
+        yield pages.tile("Best of the data", number(data), "before any query")
+    yield pages.tile(
+        "Queries",
+        f"{state.num_done} / {state.budget}",
+        f"round {max(state.round, 0) + 1} of {state.num_rounds}",
+    )
+    yield pages.tile("Pending", str(len(state.pending)), "wait for results")
+    yield pages.tile("Failed", str(len(state.failed)), "have no score")
+    total, left = sum(state.seconds.values()), state.seconds_left()
+    if total >= 0.05:
+        note = f"{pages.duration(left)} left at this pace" if left else "so far"
+        yield pages.tile("Time", pages.duration(total), note)
+
+
+def _panels(state: State) -> list[Panel]:
+    """Returns the panels in their order; those without content are left out."""
+    pictures = optimization_results.pictures(state.path)
+    panels = [
+        _best_one(state, pictures),
+        _progress(state),
+        _best(state, pictures),
+        _pending(state, pictures),
+        _failures(state),
+        _constraints(state),
+        _time(state),
+        _command(state),
+        _queries(state),
+        _settings(state),
+    ]
+    return [panel for panel in panels if panel is not None]
+
+
+Pictures = Mapping[Hashable, np.ndarray]
+
+
+def _shown(one: Any, pictures: Pictures, count: int = _LONGEST_INPUT) -> str:
+    """Returns an input as its picture, or else as text."""
+    text = escape(shortened(input_text(one), count))
+    picture = pictures.get(key(one))
+    if picture is None:
+        return f"<code>{text}</code>"
+    shown = embedding.embedded(np.asarray(picture, np.float64)[..., None])
+    return (
+        f'<img data-small src="{shown.uri}" width="{shown.width}" '
+        f'height="{shown.height}" alt="input {text[:80]}">'
+    )
+
+
+def _best_one(state: State, pictures: Pictures) -> Panel | None:
+    ranked = state.ranked
+    if not ranked:
+        return None
+    best = ranked[0]
+    body = (
+        f'<div class="input">{_shown(best.entry.input, pictures, 2000)}</div>\n'
+        f'<p class="note">{escape(_described(state, best))}</p>'
+    )
+    return Panel("best-one", "Best input", body, is_wide=True)
+
+
+def _described(state: State, best: Ranked) -> str:
+    """Says what is known of the best input."""
+    entry = best.entry
+    said = [
+        f"{_text(state.score_label)} {number(best.value)}, query "
+        f"{entry.query} of round {entry.round + 1}."
+    ]
+    if state.is_noisy:
+        std = "" if best.std is None else f" +- {best.std:.2g}"
+        count = best.num_scores
+        said.append(
+            f"Ranked by {state.ranked_by}{std}; "
+            f"{count} score{'s' * (count > 1)}."
+        )
+    for name, value in (entry.constraints or {}).items():
+        said.append(f"{_text(name)} = {number(value)}.")
+    return " ".join(said)
+
+
+def _progress(state: State) -> Panel | None:
+    if not state.entries:
+        return None
+    best = state.top().get("1")
+    drawing = optimization_figures.progress_svg(
+        state, f"Scores over queries, the best {number(best)}"
+    )
+    note = (
+        "Each dot is a query, each line the best, 10th or 50th best score of "
+        "distinct inputs so far."
+    )
+    if state.failed:
+        note += " A cross on the axis is a query without a score."
+    if state.is_noisy:
+        note += (
+            " Scores are those of single queries; the best inputs are ranked "
+            f"by {state.ranked_by}."
+        )
+    body = (
+        f'<div class="curve" tabindex="0" role="region" aria-label="Progress">'
+        f'{drawing}</div><p class="note">{note}</p>'
+    )
+    return Panel("progress", "Progress", body, is_wide=True)
+
+
+def _best(state: State, pictures: Pictures) -> Panel | None:
+    ranked = state.ranked[:NUM_BEST]
+    if len(ranked) < 2:
+        return None
+    head = ["rank", "score", "query", "input"]
+    if state.is_noisy:
+        head[2:2] = ["+-", "scores"]
+    rows = []
+    for rank, one in enumerate(ranked, 1):
+        row = [_number(rank), _number(one.value)]
+        if state.is_noisy:
+            row += [_number(one.std), _number(one.num_scores)]
+        row.append(_number(one.entry.query))
+        rows.append([*row, _Cell(_shown(one.entry.input, pictures))])
+    title = f"The {len(ranked)} best inputs"
+    if state.is_noisy:
+        title += f", by {state.ranked_by}"
+    return Panel("best", title, _table(head, rows, title), is_wide=True)
+
+
+def _pending(state: State, pictures: Pictures) -> Panel | None:
+    if not state.pending:
+        return None
+    known = {one.query: one.num_results for one in state.entries}
+    head = ["query", "round", "input"]
+    if state.repeats > 1:
+        head.insert(2, "results")
+    rows = []
+    for query in state.pending[:_MOST_PENDING]:
+        row = [_number(query.number), _number(query.round + 1)]
+        if state.repeats > 1:
+            done = known.get(query.number, 0)
+            row.append(_Cell(f"{done} of {state.repeats}"))
+        rows.append([*row, _Cell(_shown(query.input, pictures))])
+    body = _table(head, rows, "Pending queries")
+    more = len(state.pending) - _MOST_PENDING
+    if more > 0:
+        body += f'<p class="note">And {more} more.</p>'
+    return Panel("pending", "Pending queries", body, is_wide=True)
+
+
+def _failures(state: State) -> Panel | None:
+    reasons = state.reasons()
+    if not reasons:
+        return None
+    rows = [
+        [
+            _number(len(queries)),
+            _Cell(escape(_text(reason))),
+            _Cell(
+                ", ".join(map(str, queries[:20]))
+                + ", ..." * (len(queries) > 20)
+            ),
+        ]
+        for reason, queries in reasons.items()
+    ]
+    body = _table(["count", "reason", "queries"], rows, "Failures by reason")
+    return Panel("failures", "Failures by reason", body, is_wide=True)
+
+
+def _constraints(state: State) -> Panel | None:
+    rows = []
+    for name in state.constraints:
+        values = [
+            one.constraints[name]
+            for one in state.entries
+            if one.constraints and name in one.constraints
+        ]
+        rows.append(
+            [
+                _Cell(escape(_text(name))),
+                _number(sum(value <= 0.0 for value in values)),
+                _number(sum(value > 0.0 for value in values)),
+                _number(min(values)),
+                _number(max(values)),
+            ]
+        )
+    if not rows:
+        return None
+    head = ["constraint", "satisfied", "violated", "least", "largest"]
+    body = _table(head, rows, "Constraints") + (
+        '<p class="note">A constraint holds where its value is at most 0.</p>'
+    )
+    return Panel("constraints", "Constraints", body, is_wide=True)
+
+
+def _time(state: State) -> Panel | None:
+    total = sum(state.seconds.values())
+    if total < 0.05:
+        return None
+    rows = "\n".join(
+        f'<tr><th scope="row">{escape(stage)}</th><td class="bar">'
+        f'<span style="width:{100.0 * seconds / total:.1f}%"></span></td>'
+        f"<td>{pages.duration(seconds)}</td></tr>"
+        for stage, seconds in state.seconds.items()
+    )
+    return Panel("time", "Time by stage", f"<table>{rows}</table>")
+
+
+def _command(state: State) -> Panel:
+    if state.num_done >= state.budget:
+        title, budget = "To go on", f" --budget={2 * state.budget}"
+        note = "The budget is spent; a larger one continues the run."
+    else:
+        title, budget = "To go on", ""
+        note = (
+            "All settings are in config.gin of the run folder, and hold until "
+            "others are given."
+        )
+    text = f"{optimization_status.command(state)}{budget}"
+    return Panel("command", title, pages.command(text, note))
+
+
+def _queries(state: State) -> Panel | None:
+    """Returns a table of all queries, which the page can sort and filter."""
+    if not state.entries:
+        return None
+    names = state.constraints
+    head = ["query", "round", "score", *map(_text, names), "time / s", "input"]
+    if state.repeats > 1:
+        head.insert(3, "spread")
+    rows = [_query_row(state, one) for one in state.entries]
+    kinds = [_kind(one) for one in state.entries]
+    options = "".join(
+        f'<option value="{kind}">{label} ({kinds.count(kind)})</option>'
+        for kind, label in (
+            ("scored", "with a score"),
+            ("failed", "failed"),
+            ("infeasible", "violate a constraint"),
+        )
+        if kind in kinds
+    )
+    body = (
+        '<div class="filter"><label>Find <input type="search" id="find" '
+        'placeholder="text of an input or a failure"></label>\n'
+        '<label>Show <select id="show"><option value="">all '
+        f"({len(rows)})</option>{options}</select></label>\n"
+        '<output id="count" aria-live="polite"></output></div>\n'
+        + _table(head, rows, "All queries", kinds)
+    )
+    return Panel("queries", "All queries", body, is_wide=True)
+
+
+def _kind(one: Entry) -> str:
+    if not one.is_feasible:
+        return "infeasible"
+    return "failed" if one.score is None else "scored"
+
+
+def _query_row(state: State, one: Entry) -> list[_Cell]:
+    shown = escape(shortened(input_text(one.input), _LONGEST_INPUT))
+    content = f"<code>{shown}</code>"
+    if one.failure is not None:
+        why = escape(_text(one.failure))
+        content = (
+            f'<span class="why">{why}</span>'
+            if one.input is None
+            else f'{content}<span class="why">{why}</span>'
+        )
+    score = _number(one.score)
+    if one.score is None:
+        text = "failed" if one.is_feasible else "no score"
+        score = _Cell(f'<span class="mark">{text}</span>', "", True)
+    elif one.is_amended:
+        score = score._replace(html=f"{score.html} <small>amended</small>")
+    row = [_number(one.query), _number(one.round + 1), score]
+    if state.repeats > 1:
+        row.append(_number(one.spread))
+    known = one.constraints or {}
+    row += [_number(known.get(name)) for name in state.constraints]
+    return [*row, _number(one.seconds, 3), _Cell(content)]
+
+
+def _settings(state: State) -> Panel:
+    rows = (
+        (name, escape(shortened(_setting(value), _LONGEST_SETTING)))
+        for name, value in state.header.items()
+    )
+    return Panel("settings", "Settings", pages.table(rows), is_wide=True)
+
+
+def _setting(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return _text(text)
+
+
+def _number(value: float | None, digits: int = 6) -> _Cell:
+    if value is None or not math.isfinite(value):
+        return _Cell("", "", True)
+    return _Cell(f"{value:.{digits}g}", value, True)
+
+
+def _table(
+    head: list[str],
+    rows: list[list[_Cell]],
+    label: str,
+    kinds: list[str] | None = None,
+) -> str:
+    """Returns a table in a box that scrolls by itself.
+
+    Args:
+      head: Titles of the columns.
+      rows: The cells.
+      label: What it is.
+      kinds: The kind of each row, where rows can be sorted and filtered.
+    """
+    numbers = [bool(rows) and cell.is_number for cell in rows[0]]
+    titles = "".join(
+        f'<th scope="col"{_class(is_number)}>{_title(name, kinds)}</th>'
+        for name, is_number in zip(head, numbers, strict=True)
+    )
+    lines = []
+    for i, row in enumerate(rows):
+        kind = "" if kinds is None else f' data-kind="{kinds[i]}"'
+        cells = "".join(map(_cell, row))
+        lines.append(f"<tr{kind}>{cells}</tr>")
+    return (
+        f'<div class="scroll" tabindex="0" role="region" '
+        f'aria-label="{escape(label)}"><table class="rows">'
+        f"<thead><tr>{titles}</tr></thead>\n<tbody>\n"
+        + "\n".join(lines)
+        + "\n</tbody></table></div>"
+    )
+
+
+def _class(is_number: bool) -> str:
+    return ' class="n"' if is_number else ' class="t"'
+
+
+def _title(name: str, kinds: list[str] | None) -> str:
+    title = escape(name)
+    return title if kinds is None else f'<button type="button">{title}</button>'
+
+
+def _cell(one: _Cell) -> str:
+    value = "" if one.value is None else f' data-value="{one.value}"'
+    return f"<td{_class(one.is_number)}{value}>{one.html}</td>"
