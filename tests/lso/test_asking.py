@@ -30,6 +30,24 @@ from tfvae.lso import (
 PLAN = Plan(budget=24, queries_per_round=8, num_best=4, num_random=6, seed=5)
 
 
+class Seeing:
+    """A strategy that draws near a datum, and keeps its last context."""
+
+    uses_data = True
+    uses_surrogate = False
+
+    def __repr__(self):
+        return "Seeing()"
+
+    def num_at_a_time(self, num_left):
+        return 1
+
+    def propose(self, context, num_queries, seed):
+        self.context = context
+        step = np.random.default_rng(seed).normal(size=(num_queries, 2))
+        return (context.latents[:1] + step).astype(np.float32)
+
+
 class Case(parameterized.TestCase):
     def setUp(self):
         super().setUp()
@@ -78,6 +96,36 @@ class PendingTest(Case):
             np.testing.assert_array_equal(latents[-1], np.float32(first.latent))
         self.assertEqual(second.saw, 0)
 
+    def test_strategies_know_the_scores_in_the_order_of_their_results(self):
+        strategy = Seeing()
+        with self.open(strategy=strategy, surrogate=None) as optimizer:
+            optimizer.ask(5)
+            optimizer.tell(3, -3.0)
+            optimizer.tell(1, failure="no")
+            optimizer.tell(0, -7.0, constraints={"size": 1.0})
+            optimizer.tell(2, -2.0)
+            optimizer.amend(1, -1.0)
+            optimizer.amend(2, failure="wrong")
+            optimizer.withdraw(3)
+            optimizer.tell(3, -4.0)
+            optimizer.ask(1)
+        expected = [-1.0, -np.inf, -np.inf, -4.0]
+        np.testing.assert_array_equal(strategy.context.history, expected)
+        with self.open(strategy=strategy, surrogate=None) as optimizer:
+            optimizer.ask(1)
+        np.testing.assert_array_equal(strategy.context.history, expected)
+
+    def test_strategies_without_surrogates_know_what_is_pending(self):
+        strategy = Seeing()
+        with self.open(strategy=strategy, surrogate=None) as optimizer:
+            (first, _) = optimizer.ask(2)
+            optimizer.tell(1, -1.0)
+            optimizer.ask(1)
+        np.testing.assert_array_equal(
+            strategy.context.pending, [np.float32(first.latent)]
+        )
+        self.assertLen(strategy.context.latents, 10 + 1)
+
     def test_what_was_believed_leaves_no_trace(self):
         def second_after(count):
             folder = self.create_tempdir().full_path
@@ -110,6 +158,28 @@ class PendingTest(Case):
                 optimizer.tell(one.number, -1.0)
             optimizer.ask(1)
             self.assertLen(optimizer.collection.points, tiny.NUM_DATA + 16)
+
+    def test_points_of_earlier_rounds_stay_as_they_were(self):
+        with self.open() as optimizer:
+            seen = []
+            while queries := optimizer.ask():
+                for query in queries:
+                    optimizer.tell(query.number, tiny.objective(query.input))
+                seen.append(optimizer.collection.points)
+            copies = [one.copy() for one in seen]
+            optimizer.collection.follow(
+                records.Round(3), None, optimizer._weighting
+            )
+            points = optimizer.collection.points
+        self.assertLen(points, tiny.NUM_DATA + PLAN.budget)
+        for before, copy in zip(seen, copies, strict=True):
+            np.testing.assert_array_equal(before, copy)
+            np.testing.assert_array_equal(points[: len(copy)], copy)
+        np.testing.assert_array_equal(copies[0], tiny.data(5).points)
+        inputs = [one.input for one in optimizer.ledger.entries]
+        np.testing.assert_array_equal(
+            points[tiny.NUM_DATA :], np.float32(inputs)
+        )
 
     def test_the_budget_counts_what_is_pending(self):
         plan = dataclasses.replace(PLAN, budget=10)

@@ -15,7 +15,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from tfvae.lso import ledger as ledgers
-from tfvae.lso.ledger import Ledger, read_ledger
+from tfvae.lso.ledger import Ledger, read_header, read_ledger
 from tfvae.lso.records import (
     Addition,
     Amendment,
@@ -114,6 +114,16 @@ class LedgerTest(parameterized.TestCase):
         self.assertEqual(found.header, HEADER)
         self.assertEqual(found.entries, entries)
         self.assertEqual(found.waiting, [_query(n) for n in (3, 4, 5)])
+
+    def test_header_is_read_alone(self):
+        self._write(_result(0))
+        Ledger(self.path, {**HEADER, "budget": 9}).close()
+        self.assertEqual(read_header(self.path)["budget"], 9)
+        whole = self.path.read_bytes()
+        self.path.write_bytes(whole + b'{"header": {"bud')
+        self.assertEqual(read_header(self.path), {**HEADER, "budget": 9})
+        self.path.write_bytes(whole[:20])
+        self.assertIsNone(read_header(self.path))
 
     def test_each_line_is_json(self):
         self._write(_result(0))

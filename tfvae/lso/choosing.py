@@ -38,6 +38,8 @@ class Chooser:
         self._plan = plan
         self._collection = collection
         self._points = points
+        # Rows of the data, and the spread of their points.
+        self._point_spread = (0, np.zeros(0))
 
     def choose(
         self,
@@ -132,11 +134,19 @@ class Chooser:
         others = [self._points.points()]
         if chosen := [one for one in chosen if one is not None]:
             others.append(self._points.written(chosen))
-        spread = _root_mean_square_spread(self._collection.points)
-        found_distances = nearest(points, np.concatenate(others), spread)
+        all_others = np.concatenate(others)
+        found_distances = nearest(points, all_others, self._spread_of_points())
         for i, distance in zip(kept, found_distances, strict=True):
             near[i] = bool(distance < least)
         return near
+
+    def _spread_of_points(self) -> np.ndarray:
+        """Returns the spread of the data points, `[D]`."""
+        points = self._collection.points
+        # Rows are added, never changed.
+        if self._point_spread[0] != len(points):
+            self._point_spread = (len(points), _root_mean_square_spread(points))
+        return self._point_spread[1]
 
     def _is_apart(self, one: Choice, kept: Sequence[Choice]) -> bool:
         """Whether latents are far enough from those chosen with them."""

@@ -71,6 +71,8 @@ class Collection:
         """
         self._task = task
         self.points = data.points
+        # Room for further rows, of which `points` are the first ones.
+        self._room = data.points
         self.scores = task.sign * data.scores
         self.is_kept = np.ones(len(data.points), bool)
         self.constraints = {
@@ -254,19 +256,18 @@ class Collection:
 
     def _append(self, items: Sequence[_Item]) -> None:
         first, count = len(self.scores), len(items)
-        rows = np.empty((count, self.points.shape[1]), np.float32)
-        written = [
-            i
-            for i, item in enumerate(items)
-            if getattr(item.entry, "point", None) is None
-        ]
+        rows = self._new_rows(count)
+        written = []
+        for i, one in enumerate(items):
+            if getattr(one.entry, "point", None) is None:
+                written.append(i)
+            else:
+                assert isinstance(one.entry, Addition)
+                rows[i] = np.array(one.entry.point, np.float32)
         inputs = [from_json(self._task, items[i].entry.input) for i in written]
         if inputs:
             rows[written] = as_points(self._task, inputs, rows.shape[1])
-        for i, item in enumerate(items):
-            if i not in written and isinstance(item.entry, Addition):
-                rows[i] = np.array(item.entry.point, np.float32)
-        self.points = np.concatenate([self.points, rows])
+        self.points = self._room[: first + count]
         scores = [one.score for one in items]
         self.scores = np.concatenate([self.scores, scores])
         self.is_kept = np.concatenate([self.is_kept, np.ones(count, bool)])
@@ -276,6 +277,18 @@ class Collection:
         for row, one in enumerate(items, first):
             self._rows[one.source] = row
             self._set_constraints(row, one.entry.constraints)
+
+    def _new_rows(self, count: int) -> np.ndarray:
+        """Returns rows after those of `points`, to be filled, `[count, D]`.
+
+        Not all points are copied each time, as a run may have 1,000 rounds.
+        """
+        first = len(self.points)
+        if first + count > len(self._room):
+            size = max(first + count, first + first // 4)
+            self._room = np.empty((size, self.points.shape[1]), np.float32)
+            self._room[:first] = self.points
+        return self._room[first : first + count]
 
     def _is_new(self, one_input: Any) -> bool:
         if one_input is None:  # An addition that has a point alone.

@@ -10,7 +10,7 @@ import zlib
 from typing import Any
 
 from tfvae.lso.collection import Collection
-from tfvae.lso.ledger import read_ledger
+from tfvae.lso.ledger import read_header
 from tfvae.lso.plan import Plan
 from tfvae.lso.tasks.base import Task
 
@@ -63,9 +63,9 @@ def check_data(path: pathlib.Path, new: dict[str, Any]) -> None:
       path: The ledger of the run, if there is one.
       new: The header of now.
     """
-    if not path.exists() or not path.stat().st_size:
+    old = read_header(path) if path.exists() else None
+    if old is None:
         return
-    old = read_ledger(path).header
     differing = {key for key in new if old.get(key) != new[key]}
     if "data_crc32" not in differing or not differing <= _OF_DATA:
         return  # The ledger compares the rest.

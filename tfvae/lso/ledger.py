@@ -294,6 +294,18 @@ def read_ledger(path: str | os.PathLike[str]) -> Contents:
     )
 
 
+def read_header(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Reads the newest header of a ledger alone; None if it has none yet."""
+    header = None
+    with pathlib.Path(path).open("rb") as file:
+        for line in file:
+            if line.startswith(_HEADER_START):
+                # Damaged lines are for those who read all of it.
+                content = _verified(line.rstrip(b"\n"))
+                header = header if content is None else content["header"]
+    return header
+
+
 def _sorted(records: Records) -> list[Entry]:
     return [records.entries[number] for number in sorted(records.entries)]
 

@@ -286,8 +286,8 @@ class LatentSpaceOptimizer:
     @property
     def num_done(self) -> int:
         """The number of queries that have a score or have failed."""
-        records = self.ledger.records
-        return len(records.entries.keys() - records.waiting.keys())
+        entries, waiting = self.ledger.records.entries, self.ledger.waiting
+        return len(entries) - sum(one.number in entries for one in waiting)
 
     def best(self) -> float | None:
         """Returns the best score of all queries, in the task's direction.
@@ -335,11 +335,11 @@ class LatentSpaceOptimizer:
 
     def _follow(self) -> None:
         """Does what the records say that have not been followed yet."""
-        sequence = self.ledger.records.sequence
-        for record, entry in sequence[self._followed :]:
+        records = self.ledger.records
+        for record, entry in records.sequence[self._followed :]:
             self._followed += 1
             self.collection.follow(record, entry, self._weighting)
-            if isinstance(record, Round):
+            if isinstance(record, Round) and record.round == records.round:
                 # What is recorded while it is trained, or after a kill before
                 # it is trained, makes no difference to it.
                 self._due = _Due(
@@ -760,7 +760,7 @@ class _Reasons:
             self.has_failed = True
             return failing
         return stopping.reason(
-            optimizer.ledger.records.entries.values(),
+            optimizer._proposer.history(),
             optimizer.task.sign,
             time.monotonic() - self._started,
         )

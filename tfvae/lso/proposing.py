@@ -20,7 +20,7 @@ from tfvae.lso.feasibility import Feasibility, fresh
 from tfvae.lso.known_points import Known, KnownPoints
 from tfvae.lso.plan import Plan, Use
 from tfvae.lso.reading import Reading, read
-from tfvae.lso.records import Query, Records
+from tfvae.lso.records import Query, Records, Withdrawal
 from tfvae.lso.round_table import RoundTable
 from tfvae.lso.scoring import Scorer
 from tfvae.lso.search import Box
@@ -75,6 +75,9 @@ class Proposer:
         feasible = collection.scores[collection.is_feasible]
         self._start = float(feasible.max(initial=-np.inf))
         self._state = self._no_state()
+        self._noted: dict[int, float] = {}
+        # How many records these scores are of.
+        self._num_noted = 0
 
     def _no_state(self) -> State:
         empty = np.zeros((0, self._space.num_latents), np.float32)
@@ -284,8 +287,9 @@ class Proposer:
             np.zeros(0),
             score_latents=self._scorer.of_latents,
             is_noisy=self._is_noisy and self._surrogate is not None,
-            history=self._history(),
+            history=self.history(),
             start=self._start,
+            pending=self._waiting(chosen),
         )
         if not self._strategy.uses_data:
             return context, state
@@ -300,7 +304,7 @@ class Proposer:
                     surrogate.restore(state.surrogate)
                 surrogate.fit(latents, scores, seed, bool(state.surrogate))
                 state = state._replace(surrogate=surrogate.state())
-                waiting = self._waiting(chosen)
+                waiting = context.pending
                 if len(waiting):
                     believed = np.asarray(surrogate.predict(waiting)[0])
                     latents = np.concatenate([latents, waiting])
@@ -350,18 +354,24 @@ class Proposer:
         self._feasibility.fit(known.latents, known.constraints, seed)
         return self._feasibility
 
-    def _history(self) -> np.ndarray:
-        """Returns the scores of all queries, in the order of their results."""
-        entries = self._records.entries.values()
-        return np.array(
-            [
-                self._task.sign * one.score
-                if one.score is not None and one.is_feasible
-                else -np.inf
-                for one in entries
-            ],
-            np.float64,
-        )
+    def history(self) -> np.ndarray:
+        """Returns the scores of all queries, in the order of their results.
+
+        Returns:
+          float64, larger is better, -inf for failures and infeasible ones.
+        """
+        sequence = self._records.sequence
+        for record, entry in sequence[self._num_noted :]:
+            if isinstance(record, Withdrawal):
+                del self._noted[record.query]
+            elif entry is not None:
+                score = -np.inf
+                if entry.score is not None and entry.is_feasible:
+                    score = self._task.sign * entry.score
+                self._noted[entry.query] = score
+        self._num_noted = len(sequence)
+        scores = self._noted.values()
+        return np.fromiter(scores, np.float64, len(scores))
 
     def predicted(self) -> dict[int, tuple[float, float]]:
         """Returns the surrogate's mean and deviation of all scored queries.

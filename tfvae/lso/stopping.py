@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+
+import numpy as np
 
 from tfvae import typed_gin
-from tfvae.lso.records import Entry
 
 
 @typed_gin.register
@@ -49,17 +50,17 @@ class Stopping:
                 )
 
     def reason(
-        self, entries: Collection[Entry], sign: float, seconds: float
+        self, scores: np.ndarray, sign: float, seconds: float
     ) -> str | None:
         """Returns why a run ends now, in one line, or None.
 
         Args:
-          entries: All entries in the order of their results.
-          sign: 1 if larger scores are better, else -1.
+          scores: Those of all queries in the order of their results, `[n]`;
+            larger is better, -inf where there is none.
+          sign: 1 if larger scores of the task are better, else -1.
           seconds: Seconds since the beginning.
         """
         if self.target is not None or self.patience is not None:
-            scores = [_counted(one, sign) for one in entries]
             reason = self._of_scores(scores, sign)
             if reason is not None:
                 return reason
@@ -67,13 +68,13 @@ class Stopping:
             return f"the time limit of {self.seconds:g} s is reached"
         return None
 
-    def _of_scores(self, scores: Sequence[float], sign: float) -> str | None:
-        if self.target is not None and scores:
-            if max(scores) >= sign * self.target:
+    def _of_scores(self, scores: np.ndarray, sign: float) -> str | None:
+        if self.target is not None and len(scores):
+            if scores.max() >= sign * self.target:
                 return f"the target of {self.target:g} is reached"
         if self.patience is not None and len(scores) > self.patience:
-            earlier = max(scores[: -self.patience])
-            if max(scores[-self.patience :]) <= earlier:
+            earlier = scores[: -self.patience].max()
+            if scores[-self.patience :].max() <= earlier:
                 return f"{self.patience} queries have brought nothing better"
         return None
 
@@ -91,10 +92,3 @@ class Stopping:
         if any(one is None for one in last):
             return None
         return f"{limit} evaluations in a row have failed, the last: {last[-1]}"
-
-
-def _counted(entry: Entry, sign: float) -> float:
-    """Returns a score, larger is better, minus infinity where it is none."""
-    if entry.score is None or not entry.is_feasible:
-        return -math.inf
-    return sign * entry.score

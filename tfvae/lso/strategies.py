@@ -74,6 +74,9 @@ class Context(NamedTuple):
         initial data; None if that is not known.
       box: Box constraints of queries, such as a trust region; None for the
         strategy's own.
+      pending: float32 `[p, M]`, latents of queries without a result. With a
+        surrogate they are the last of `latents` as well, and have believed
+        scores.
     """
 
     space: LatentSpace
@@ -88,6 +91,7 @@ class Context(NamedTuple):
     start: float = -math.inf
     query_of: np.ndarray | None = None
     box: Box | None = None
+    pending: np.ndarray = np.zeros((0, 0), np.float32)
 
 
 class Strategy(Protocol):

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from tfvae.lso.evaluation_worker import Score
+
 _OPTIONAL = ("to_json", "from_json", "to_picture")
 
 Input = Any
@@ -131,9 +133,9 @@ class Task:
       data: Called with the seed of a run, once in a process; returns the
         initial data, whose scores are known. `tfvae.lso.read_table` makes one
         of a CSV or Parquet file.
-      objective: From one input to its score, a finite number. It may be slow,
-        and it may raise: exceptions are recorded as failures. To run in other
-        processes it must be picklable.
+      objective: From one input to its score, a finite number, or to a `Score`
+        with constraints. It may be slow, and it may raise: exceptions are
+        recorded as failures. To run in other processes it must be picklable.
       read: Decodes: from decoder means `[n, D]` and a seed to n inputs; None
         for means that decode to no valid input.
       write: Encodes: from n inputs to the points `[n, D]` that a model trains
@@ -159,7 +161,7 @@ class Task:
 
     name: str
     data: Callable[[int], ScoredData]
-    objective: Callable[[Input], float]
+    objective: Callable[[Input], float | Score]
     read: Callable[[np.ndarray, int], Sequence[Input | None]] = _rows
     write: Callable[[Sequence[Input]], np.ndarray] = np.stack
     maximise: bool = True
