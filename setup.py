@@ -95,8 +95,12 @@ setuptools.setup(
         "exr": [*_EXR],
         # Molecules as SELFIES, and their scores.
         "molecules": [*_MOLECULES],
+        # Evaluations on a cluster.
+        "ray": ["ray>=2.60,<3"],
         # A client that talks to TensorFlow Serving by gRPC.
         "serving": ["tensorflow-serving-api>=2.21,<2.22"],
+        # Cells of studies as jobs of SLURM.
+        "slurm": ["submitit>=1.5.4,<2"],
         # Reports of sweeps, and tables of benchmarks.
         "studies": [*_STUDIES],
         "test": [

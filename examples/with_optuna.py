@@ -29,7 +29,8 @@ def agree(study: optuna.Study, optimizer: lso.LatentSpaceOptimizer) -> None:
     waiting = {one.number: one for one in optimizer.ledger.waiting}
     entries = {one.query: one for one in optimizer.ledger.entries}
     known = {one.user_attrs["query"] for one in study.trials}
-    inputs = {n: one.input for n, one in [*entries.items(), *waiting.items()]}
+    inputs = {n: one.input for n, one in entries.items()}
+    inputs |= {n: one.input for n, one in waiting.items()}
     for number, content in inputs.items():
         if number not in known:
             facts = {"query": number, "input": content}

@@ -57,18 +57,21 @@ FENCED_IMPORTS = {
     "multiprocessing": (),
     "pandas": ("tfvae/sweeps/", "papers/"),
     "rdkit": ("tfvae/lso/tasks/molecules.py", "tfvae/data/selfies.py"),
+    "ray": ("tfvae/lso/ray_pool.py",),
     "sklearn": (
         "tfvae/data/digits.py",
         "tfvae/lso/gaussian_fit.py",
         "tfvae/lso/surrogates.py",
     ),
     "statsmodels": ("tfvae/sweeps/",),
+    "submitit": ("tfvae/sweeps/slurm.py",),
     "subprocess": ("tfvae/processes.py",),
     "tabulate": ("tfvae/sweeps/tables.py", "benchmarks/tables.py"),
     "tensorflow_datasets": ("tfvae/data/tfds.py",),
     "tensorflow_probability": (
         "tfvae/priors/",
         "tfvae/lso/collapsed_bound.py",
+        "tfvae/lso/entropy.py",
         "tfvae/lso/improvement.py",
     ),
 }

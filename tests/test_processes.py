@@ -27,8 +27,19 @@ _ECHO = """
 requests = processes.Requests()
 for request in requests:
     print("chatter")
-    requests.answer({"got": request["sent"]})
+    requests.answer({"got": request["sent"]}, request)
 """
+
+
+# Programs start a process that lives on without them, and print its number.
+_LONELY = (
+    "print(subprocess.Popen(['sleep', '99'], start_new_session=True).pid)",
+    # An orphan in the session of the program.
+    "print(os.popen('sleep 99 > /dev/null & echo $!').read().strip())",
+    # A daemon: an orphan with a session of its own.
+    "print(os.popen(\"setsid sh -c 'sleep 99 > /dev/null & echo $!'\").read()"
+    ".strip())",
+)
 
 
 def _python(code, **kwargs):
@@ -175,10 +186,25 @@ class ProcessTest(parameterized.TestCase):
                     _wait_for(lambda child=child: not _is_alive(child))
                 )
 
+    @parameterized.parameters(*_LONELY)
+    def test_what_leaves_the_session_of_the_program_ends_with_it(self, start):
+        code = f"""
+            {start}
+            sys.stdout.flush()
+            sys.stdin.readline()
+        """
+        for is_killed in (False, True):
+            with _python(code) as process:
+                child = process.read_line()
+                self.assertTrue(_is_alive(child))
+                process.end(0.0 if is_killed else None)
+                self.assertFalse(_is_alive(child))
+
     def test_output_ends_with_the_program_though_another_holds_it_open(self):
         code = """
             child = subprocess.Popen(["sleep", "30"], start_new_session=True)
-            print(child.pid)
+            print(child.pid, flush=True)
+            os.kill(os.getppid(), signal.SIGKILL)  # Else it would end, too.
         """
         with _python(code) as process:
             started = time.monotonic()
@@ -289,7 +315,7 @@ class EndOfParentTest(parameterized.TestCase):
         self.assertTrue(_wait_for(lambda: not _is_alive(*program)))
 
 
-class RequestsTest(absltest.TestCase):
+class RequestsTest(parameterized.TestCase):
     def setUp(self):
         super().setUp()
         self.folder = pathlib.Path(self.create_tempdir().full_path)
@@ -307,7 +333,7 @@ class RequestsTest(absltest.TestCase):
                 print('{"got": 7}', flush=True)
                 os.write(1, b"{}\\n")
                 assert sys.stdin.read() == ""
-                requests.answer({"got": request["sent"]})
+                requests.answer({"got": request["sent"]}, request)
         """
         with _python(code, log=log) as process:
             self.assertEqual(process.receive(), {"ready": True})
@@ -315,6 +341,76 @@ class RequestsTest(absltest.TestCase):
                 process.send({"sent": content})
                 self.assertEqual(process.receive(), {"got": content})
         self.assertEqual(log.read_text(), '{"got": 7}\n{}\n' * 3)
+
+    def test_answer_is_that_of_its_request_whatever_else_is_written(self):
+        code = """
+            requests = processes.Requests()
+            for request in requests:
+                for line in (b'{"got": 0}', b'{"got": 0, "request": "1"}'):
+                    os.write(requests._output, line + b"\\n")
+                os.write(requests._output, b"no end")
+                requests.send({"part": 1}, request)
+                requests.answer({"got": request["sent"]}, request)
+                requests.send({"got": 0}, request)
+        """
+        with _python(code) as process:
+            for content in (3, 4):
+                number = process.request({"sent": content})
+                found = [process.receive(20.0, number) for _ in range(2)]
+                self.assertEqual(found, [{"part": 1}, {"got": content}])
+
+    def test_copy_of_a_program_answers_nothing(self):
+        code = """
+            requests = processes.Requests()
+            for request in requests:
+                child = os.fork()
+                if child:
+                    os.waitpid(child, 0)
+                requests.answer({"got": child}, request)
+        """
+        with _python(code) as process:
+            number = process.request({"a": 1})
+            self.assertGreater(process.receive(20.0, number)["got"], 0)
+            self.assertIsNone(process.receive(0.1))
+
+    @parameterized.parameters(*_LONELY)
+    def test_what_is_meant_to_outlive_a_block_ends_with_it(self, start):
+        code = f"""
+            requests = processes.Requests()
+            def start():
+                {start.replace("print", "return str", 1)}
+            before = start()
+            for request in requests:
+                with requests.leftovers_ended():
+                    other = subprocess.Popen(["sleep", "99"])
+                    left = start()
+                found = [before, other.pid, left]
+                requests.answer({{"found": found}}, request)
+        """
+        with _python(code) as process:
+            number = process.request({})
+            found = process.receive(20.0, number)["found"]
+            self.assertEqual([*map(_is_alive, found)], [True, True, False])
+            process.end()
+            self.assertEqual([*map(_is_alive, found)], [False] * 3)
+
+    def test_nothing_is_ended_where_the_supervisor_is_gone(self):
+        code = f"""
+            requests = processes.Requests()
+            with requests.leftovers_ended():
+                args = ["sleep", "30"]
+                child = subprocess.Popen(args, start_new_session=True)
+                os.kill(os.getppid(), signal.SIGKILL)
+                time.sleep(0.1)
+            pathlib.Path({str(self.path)!r}).write_text(str(child.pid))
+            time.sleep(99)
+        """
+        with _python(code):
+            self.assertTrue(_wait_for(self.path.exists))
+            self.assertTrue(_wait_for(self.path.read_text))
+            child = int(self.path.read_text())
+            self.addCleanup(os.kill, child, signal.SIGKILL)
+            self.assertTrue(_is_alive(child))
 
     def test_without_a_log_it_prints_where_the_parent_does(self):
         code = f"""

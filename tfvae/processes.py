@@ -7,6 +7,10 @@ supervisor, which is this file run as a script: a small process that pins the
 child to processors, kills it and all its descendants when the parent exits or
 is killed, and measures its peak memory.
 
+On Linux all descendants are found, those in sessions of their own and daemons,
+too: orphans become children of the supervisor. Elsewhere, or if the supervisor
+itself is killed, only those of the child's process group are.
+
 This is the only module that starts processes. It imports the standard library
 only, so that a program which loads it by its path loads nothing else.
 """
@@ -14,6 +18,7 @@ only, so that a program which loads it by its path loads nothing else.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import pathlib
@@ -32,8 +37,18 @@ from typing import Any, NamedTuple
 # Environment variable: number of the file descriptor that a child prints to,
 # as its standard output carries messages.
 _PRINT_TO = "TFVAE_PRINT_TO"
+# Environment variable: process ID of the supervisor, if orphans go to it.
+_SUPERVISOR = "TFVAE_SUPERVISOR"
 _KILL = b"k"
 _CHUNK_BYTES = 2**16
+# Key of messages: what an answer has in common with its request.
+_REQUEST = "request"
+# Option of prctl of Linux: orphaned descendants become own children.
+_SET_CHILD_SUBREAPER = 36
+# Seconds that killed processes have to end. They need milliseconds, unless a
+# device holds them, or they belong to another user.
+_END_SECONDS = 10.0
+_POLL_SECONDS = 0.002
 
 
 class EndedError(Exception):
@@ -155,6 +170,13 @@ class Process:
         """Writes a message; if the child has ended, `receive` raises."""
         self.write_line(json.dumps(message))
 
+    def request(self, message: Mapping[str, Any]) -> str:
+        """Sends a message; returns the number that its answers have."""
+        # Random, as a program may print anything where it should not.
+        number = os.urandom(8).hex()
+        self.send({**message, _REQUEST: number})
+        return number
+
     def write_line(self, line: str) -> None:
         """Writes a line to its standard input; see `send`."""
         left = memoryview(f"{line}\n".encode())
@@ -163,11 +185,14 @@ class Process:
             while left:
                 left = left[self._popen.stdin.write(left) :]
 
-    def receive(self, timeout: float | None = None) -> dict[str, Any] | None:
+    def receive(
+        self, timeout: float | None = None, number: str | None = None
+    ) -> dict[str, Any] | None:
         """Returns the next JSON object of its output; skips other lines.
 
         Args:
           timeout: Seconds to wait for it; None to wait without limit.
+          number: That of a request, to skip what does not answer it.
 
         Returns:
           The message, or None after a timeout.
@@ -179,7 +204,10 @@ class Process:
         while (line := self.read_line(_left(deadline))) is not None:
             with contextlib.suppress(ValueError):
                 message = json.loads(line)
-                if isinstance(message, dict):
+                if isinstance(message, dict) and number in (
+                    None,
+                    message.pop(_REQUEST, None),
+                ):
                     return message
         return None
 
@@ -394,6 +422,8 @@ class Requests:
         os.dup2(print_to, 1)
         if print_to != 2:
             os.close(print_to)
+        self._pid = os.getpid()
+        self._supervisor = int(os.environ.pop(_SUPERVISOR, "0"))
         self._num_open = 0
         self._queue: queue.SimpleQueue[dict[str, Any] | None]
         self._queue = queue.SimpleQueue()
@@ -403,9 +433,22 @@ class Requests:
         while (message := self._queue.get()) is not None:
             yield message
 
-    def send(self, message: Mapping[str, Any]) -> None:
-        """Writes a message that is not the answer to a request."""
-        left = json.dumps(message).encode() + b"\n"
+    def send(
+        self,
+        message: Mapping[str, Any],
+        request: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Writes a message that does not complete the answer to a request.
+
+        Args:
+          message: The message.
+          request: The request that it belongs to, if any.
+        """
+        self._leave_if_copied()
+        if request is not None:
+            message = {**message, _REQUEST: request.get(_REQUEST)}
+        # After what something else may have written without a newline.
+        left = b"\n" + json.dumps(message).encode() + b"\n"
         with finishing():
             try:
                 while left:
@@ -414,11 +457,60 @@ class Requests:
                 # The parent has gone: end in the way that it would have used.
                 signal.raise_signal(signal.SIGKILL)
 
-    def answer(self, message: Mapping[str, Any]) -> None:
+    def answer(
+        self, message: Mapping[str, Any], request: Mapping[str, Any]
+    ) -> None:
         """Writes the answer to a request; each request needs exactly one."""
+        self._leave_if_copied()
         with finishing():
-            self.send(message)
+            self.send(message, request)
             self._num_open -= 1
+
+    @contextlib.contextmanager
+    def leftovers_ended(self) -> Iterator[None]:
+        """Ends what is started within the block and meant to outlive it.
+
+        These are processes with sessions of their own, and orphans such as
+        daemons. Other children, such as those of a pool, stay, and so do
+        processes that were there before. Has an effect only on Linux.
+        """
+        before = {(pid, started) for pid, started, _ in self._relatives()}
+        try:
+            yield
+        finally:
+            self._leave_if_copied()
+            end = time.monotonic() + _END_SECONDS
+            while left := [
+                pid
+                for pid, started, is_detached in self._relatives()
+                if is_detached and (pid, started) not in before
+            ]:
+                for pid in left:
+                    _kill(pid)
+                if time.monotonic() > end:
+                    break
+                time.sleep(_POLL_SECONDS)
+
+    def _relatives(self) -> Iterator[tuple[int, str, bool]]:
+        """Yields the other running processes below the supervisor.
+
+        Of each its ID, the time of its start, as IDs are used again, and
+        whether it is an orphan or in another session.
+        """
+        if os.getppid() != self._supervisor:
+            return  # It has been killed.
+        session = os.getsid(0)
+        for pid in _descendants(self._supervisor):
+            fields = _fields(pid)
+            if pid == os.getpid() or not fields or fields[0] in ("Z", "X"):
+                continue
+            is_orphan = int(fields[1]) == self._supervisor
+            yield pid, fields[19], is_orphan or int(fields[3]) != session
+
+    def _leave_if_copied(self) -> None:
+        """Ends a copy of this process that was made by a fork."""
+        if os.getpid() != self._pid:
+            os._exit(0)
 
     def _read(self) -> None:
         for line in self._input:
@@ -429,6 +521,33 @@ class Requests:
             if self._num_open:
                 os._exit(0)
         self._queue.put(None)
+
+
+def _fields(pid: int) -> list[str]:
+    """Returns the fields of /proc/PID/stat from the state on, or none."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
+            return f.read().rpartition(")")[2].split()
+    except OSError:
+        return []  # It has ended.
+
+
+def _descendants(pid: int) -> list[int]:
+    """Returns the IDs of the descendants of a process; none but on Linux."""
+    found: list[int] = []
+    threads: list[str] = []
+    with contextlib.suppress(OSError):  # It has ended.
+        threads = os.listdir(f"/proc/{pid}/task")
+    for thread in threads:
+        path = f"/proc/{pid}/task/{thread}/children"
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            found += map(int, file.read().split())
+    return [*found, *(below for one in found for below in _descendants(one))]
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _deadline(timeout: float | None) -> float | None:
@@ -451,6 +570,7 @@ def _supervise(control: int, grace: str, cores: str, *argv: str) -> None:
     """Runs a program, and kills it when the peer of `control` closes."""
     if cores:
         os.sched_setaffinity(0, [int(one) for one in cores.split(",")])
+    _adopt_orphans()
     connection = socket.socket(fileno=control)
     connection.set_inheritable(False)
 
@@ -482,9 +602,11 @@ def _supervise(control: int, grace: str, cores: str, *argv: str) -> None:
 
     threading.Thread(target=kill_with_parent, daemon=True).start()
     report({"pid": program.pid})
-    _, status, usage = os.wait4(program.pid, 0)
+    ended = 0
+    while ended != program.pid:  # Else it is an orphan.
+        ended, status, usage = os.wait4(-1, 0)
     has_ended.set()
-    _kill_group(program.pid)  # The processes that it has started.
+    _end_descendants(program.pid)
     unit = 1 if sys.platform == "darwin" else 2**10
     report(
         {
@@ -492,6 +614,29 @@ def _supervise(control: int, grace: str, cores: str, *argv: str) -> None:
             "peak_memory_mb": usage.ru_maxrss * unit / 2**20,
         }
     )
+
+
+def _adopt_orphans() -> None:
+    """Makes orphaned descendants children of this process; only on Linux."""
+    os.environ.pop(_SUPERVISOR, None)  # That of an ancestor.
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if libc.prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0:
+            os.environ[_SUPERVISOR] = str(os.getpid())
+
+
+def _end_descendants(group: int) -> None:
+    """Kills a process group and all descendants, and waits for their end."""
+    _kill_group(group)
+    end = time.monotonic() + _END_SECONDS
+    # Orphans become children, so that without a child there is no descendant.
+    with contextlib.suppress(ChildProcessError):
+        while time.monotonic() < end:
+            for pid in _descendants(os.getpid()):
+                _kill(pid)
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+            time.sleep(_POLL_SECONDS)
 
 
 def _kill_group(group: int) -> None:

@@ -112,7 +112,9 @@ class ProgramTest(absltest.TestCase):
             *self.first, "--budget=4", "--max_failures=2", mode="fail"
         )
         self.assertEqual(code, 1, err)
-        self.assertIn("the pump stopped", err)
+        self.assertIn("query 0 has failed: KeyError: 'the pump stopped'", err)
+        self.assertEqual(err.count("Traceback (most recent call last)"), 1)
+        self.assertIn('raise KeyError("the pump stopped")', err)
         self.assertRegex(err, "stopped: 2 evaluations in a row have failed")
         self.assertLen(self._entries(), 2)
         self.assertTrue((self.run_dir / "report.html").exists())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -11,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 
@@ -42,6 +44,88 @@ def misbehave(x):
         "close": lambda: os.closerange(3, 100),
     }
     return actions[x]() if isinstance(x, str) else square(x)
+
+
+class Unusual(BaseException):
+    """Is no Exception, and has no text."""
+
+    def __str__(self):
+        raise Unusual
+
+
+class Elusive:
+    """A returned object that can not even be looked at."""
+
+    @property
+    def __class__(self):
+        raise Unusual
+
+
+def fail(error):
+    raise error
+
+
+def disturb(x):
+    """Disturbs its process as `x` says; a number is squared and printed."""
+    if not isinstance(x, str):
+        print(len(os.listdir(".")), file=sys.stderr)
+        return square(x)
+    if x == "return":
+        return Elusive()
+    actions = {
+        "raise": lambda: fail(Unusual()),
+        "recurse": lambda: disturb(x),
+        "memory": lambda: bytearray(2**62),
+        "long": lambda: fail(ValueError("x" * 10**7)),
+        "escapes": lambda: fail(ValueError("\x1b[31m \udc80\nsecond")),
+        "group": lambda: fail(BaseExceptionGroup("several", [Unusual()])),
+        "stdin": lambda: os.close(0),
+        "stdout": lambda: os.close(1),
+        "stderr": lambda: os.close(2),
+        "folder": lambda: os.chdir("/proc/self/fd"),
+        "alarm": lambda: signal.setitimer(signal.ITIMER_REAL, 0.05),
+    }
+    actions[x]()
+    return 0.0
+
+
+def disturb_worker(x):
+    """As `disturb`, but to processes that exist to be disturbed."""
+    actions = {
+        "interrupt": lambda: fail(KeyboardInterrupt()),
+        "fork": os.fork,
+        "stream": lambda: sys.stderr.close(),
+        "thread": lambda: threading.Thread(target=sleep, args=(99,)).start(),
+        "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+        "recursion": lambda: sys.setrecursionlimit(60),
+        "print": lambda: os.write(1, (b" " * 79 + b"\r") * 10**4),
+        "channel": _write_to_pipes,
+    }
+    if x not in actions:
+        return disturb(x)
+    actions[x]()
+    return 0.0
+
+
+def _write_to_pipes():
+    """Writes to the pipes of this process; one of them has the answers."""
+    for number in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{number}").startswith("pipe:"):
+                os.write(number, b'{"result": {"score": 7.0}}\n{"no end": ')
+
+
+def leave_children(path):
+    """Leaves a daemon and a child with a session of its own; see `path`."""
+    own = subprocess.Popen(["sleep", "99"], start_new_session=True)
+    daemon = os.popen("setsid sh -c 'sleep 99 > /dev/null & echo $!'").read()
+    pathlib.Path(path).write_text(f"{own.pid} {daemon}")
+    return 0.0
+
+
+def hang_with_children(path):
+    leave_children(path)
+    sleep(99)
 
 
 def hang_with_child(path):

@@ -46,6 +46,9 @@ class Known:
         latents = tf.constant(latents, tf.float64)
         return self._mean(latents).numpy(), self._std(latents).numpy()
 
+    def lengthscales(self):
+        return None
+
     def sample(self, latents, num_samples, seed):
         latents = tf.constant(latents, tf.float64)
         draws = np.random.default_rng(seed).standard_normal(
@@ -322,7 +325,7 @@ class SearchTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_batch_is_distinct_without_any_improvement(self):
         draws = np.zeros((5, 4))
-        chosen = search.greedy_batch(draws, 1.0, 4, first=2)
+        chosen = search.greedy_batch(draws, 1.0, 4, [2])
         self.assertEqual(chosen[0], 2)
         self.assertAllEqual(np.sort(chosen), np.arange(4))
 

@@ -392,7 +392,7 @@ class AmendmentTest(Case):
         with self.open(task=task) as optimizer:
             with self.assertRaisesRegex(
                 RuntimeError,
-                "5 evaluations in a row .*; the first was query 0: .*no lic",
+                "(?s)5 evaluations in a row .*; the first was query 0:.*no lic",
             ):
                 optimizer.run()
             self.assertTrue(optimizer.has_failed)

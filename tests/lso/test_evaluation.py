@@ -78,6 +78,23 @@ class WithoutText(Exception):
         raise RuntimeError("no text")
 
 
+# What `objectives.disturb` does -> the failure, or score, that is recorded.
+_DISTURBANCES = (
+    ("raise", "Unusual: no message"),
+    ("return", "Unusual: no message"),
+    ("recurse", "RecursionError: maximum recursion depth exceeded"),
+    ("memory", "MemoryError"),
+    ("long", "ValueError: " + "x" * 488),
+    ("escapes", r"ValueError: \x1b[31m \udc80"),
+    ("group", "BaseExceptionGroup: several (1 sub-exception)"),
+    ("stdin", 0.0),
+    ("stdout", 0.0),
+    ("stderr", 0.0),
+    ("folder", 0.0),
+    ("alarm", 0.0),
+)
+
+
 class EvaluateOneTest(parameterized.TestCase):
     @parameterized.parameters(
         (3,),
@@ -190,6 +207,45 @@ class EvaluateOneTest(parameterized.TestCase):
         start = time.perf_counter()
         result = evaluate_one(objectives.sleep, 0.05)
         self.assertBetween(result.seconds, 0.05, time.perf_counter() - start)
+
+    def test_details_are_the_traceback_of_the_objective(self):
+        def inner():
+            raise ValueError("first\nsecond")
+
+        result = evaluate_one(lambda x: inner(), None)
+        lines = result.details.splitlines()
+        self.assertEqual(lines[0], "Traceback (most recent call last):")
+        self.assertRegex(lines[1], r'File ".*test_evaluation.py", line \d+')
+        self.assertEqual(lines[-2:], ["ValueError: first", "second"])
+
+    @parameterized.parameters((ValueError("x" * 10**6),), (WithoutText(),))
+    def test_details_are_of_limited_length(self, error):
+        result = evaluate_one(_failing(error), None)
+        self.assertStartsWith(result.details, "Traceback")
+        self.assertLess(len(result.details), 20_100)
+
+    def test_without_an_error_of_the_objective_there_are_no_details(self):
+        for value in (3.0, None, np.nan):
+            result = evaluate_one(lambda x, value=value: value, None)
+            self.assertIsNone(result.details)
+
+    @parameterized.parameters(*_DISTURBANCES)
+    def test_disturbance_is_recorded_and_harms_no_other(self, name, expected):
+        folder = os.getcwd()
+        streams = [os.fstat(number).st_ino for number in (0, 1, 2)]
+        results, _ = _results(InProcess(), objectives.disturb, [name, 3])
+        self.assertEqual(results[0].failure or results[0].score, expected)
+        self.assertEqual(results[1].score, 9.0)
+        self.assertEqual(os.getcwd(), folder)
+        self.assertEqual(
+            [os.fstat(number).st_ino for number in (0, 1, 2)], streams
+        )
+
+    def test_alarm_of_the_caller_stays(self):
+        self.addCleanup(signal.setitimer, signal.ITIMER_REAL, 0.0)
+        signal.setitimer(signal.ITIMER_REAL, 1000.0)
+        evaluate_one(objectives.square, 3)
+        self.assertGreater(signal.getitimer(signal.ITIMER_REAL)[0], 0.0)
 
 
 class InProcessTest(absltest.TestCase):
@@ -308,6 +364,50 @@ class ProcessPoolTest(parameterized.TestCase):
         for one in pathlib.Path(path).read_text().split():
             self.assertTrue(_wait_for(lambda one=one: not _is_alive(one)))
 
+    @parameterized.parameters(
+        (objectives.leave_children, 0.0),
+        (objectives.hang_with_children, "no answer after 0.7 seconds"),
+    )
+    def test_no_evaluation_leaves_processes_in_other_sessions(
+        self, objective, expected
+    ):
+        path = self.create_tempdir().full_path + "/processes"
+        with ProcessPool(timeout_seconds=0.7) as pool:
+            results, _ = _results(pool, objective, [path])
+            started = pathlib.Path(path).read_text().split()
+            self.assertEqual([*map(_is_alive, started)], [False, False])
+        self.assertEqual(results[0].failure or results[0].score, expected)
+
+    def test_disturbances_are_recorded_and_harm_no_other(self):
+        expected = {
+            **dict(_DISTURBANCES),
+            "interrupt": "KeyboardInterrupt",
+            "fork": 0.0,
+            "stream": 0.0,
+            "thread": 0.0,
+            "recursion": 0.0,
+            "channel": 0.0,
+            "print": 0.0,
+            "stop": "no answer after 1 seconds",
+        }
+        inputs = [one for name in expected for one in (name, 3)]
+        with ProcessPool(timeout_seconds=1) as pool:
+            results, _ = _results(pool, objectives.disturb_worker, inputs)
+        found = [one.failure or one.score for one in results[::2]]
+        self.assertEqual(
+            dict(zip(expected, found, strict=True)),
+            expected,
+        )
+        self.assertEqual({one.score for one in results[1::2]}, {9.0})
+
+    def test_details_come_from_the_process(self):
+        with ProcessPool() as pool:
+            results, _ = _results(pool, objectives.misbehave, ["raise", 3])
+        self.assertRegex(
+            results[0].details, r"(?s)^Traceback.*1 / 0.*ZeroDivisionError: "
+        )
+        self.assertIsNone(results[1].details)
+
     def test_others_are_delivered_while_one_hangs(self):
         with ProcessPool(workers=2, timeout_seconds=1.0) as pool:
             results, order = _results(
@@ -326,11 +426,15 @@ class ProcessPoolTest(parameterized.TestCase):
         child = pathlib.Path(path).read_text()
         self.assertTrue(_wait_for(lambda: not _is_alive(child)))
 
-    def test_process_that_ended_between_calls_is_replaced(self):
+    @parameterized.parameters(
+        (lambda worker: worker.process.pid,),
+        (lambda worker: worker.process._popen.pid,),  # The supervisor.
+    )
+    def test_process_that_ended_between_calls_is_replaced(self, killed):
         with ProcessPool() as pool:
             first, _ = _results(pool, objectives.process_id, [0])
-            os.kill(int(first[0].score), signal.SIGKILL)
             (worker,) = pool._workers
+            os.kill(killed(worker), signal.SIGKILL)
             self.assertTrue(_wait_for(lambda: worker.process.has_ended))
             second, _ = _results(pool, objectives.process_id, [0])
         self.assertIsNone(second[0].failure)
@@ -553,9 +657,9 @@ class ProcessPoolTest(parameterized.TestCase):
         found = []
         receive = processes.Process.receive
 
-        def interrupted(process, timeout):
-            answer = receive(process, timeout)
-            if answer is not None and "score" in answer:
+        def interrupted(process, timeout, number):
+            answer = receive(process, timeout, number)
+            if answer is not None and "result" in answer:
                 signal.raise_signal(signal.SIGINT)
             return answer
 

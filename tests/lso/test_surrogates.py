@@ -177,9 +177,50 @@ class SparseGaussianProcessTest(tf.test.TestCase, parameterized.TestCase):
             tape.gradient(total, queries), numeric, rtol=1e-3, atol=1e-4
         )
 
+    def test_warm_fit_remains_exact_as_long_as_there_is_room(self):
+        latents, scores = _data(40)
+        surrogate = _small(num_inducing=36)
+        surrogate.fit(latents[:30], scores[:30], 0, False)
+        cold = surrogate.state()
+        # All data points are inducing points, and did not move.
+        x = (latents - cold["centre"]) / cold["spread"]
+        self.assertAllEqual(
+            np.unique(cold["inducing"], axis=0), np.unique(x[:30], axis=0)
+        )
+        surrogate.fit(latents[:36], scores[:36], 0, True)
+        state = surrogate.state()
+        self.assertAllEqual(
+            np.unique(state["inducing"], axis=0), np.unique(x[:36], axis=0)
+        )
+        self.assertEqual(state["first/inducing"].shape, (36, 2))
+        far = np.random.default_rng(1).normal(size=(5, 2))
+        mean, covariance = _exact(surrogate, latents[:36], scores[:36], far)
+        self.assertAllClose(
+            surrogate.predict(far)[0], mean, rtol=1e-3, atol=1e-3
+        )
+        self.assertAllClose(
+            surrogate.predict(far)[1], np.sqrt(np.diag(covariance)), rtol=0.02
+        )
+        # Then there is none; the process is sparse, its points may move.
+        surrogate.fit(latents, scores, 0, True)
+        after = surrogate.state()["inducing"]
+        self.assertEqual(after.shape, (36, 2))
+        self.assertNotAllClose(after, state["inducing"], atol=1e-4)
+
+    def test_uncertainty_vanishes_where_a_warm_fit_has_looked(self):
+        latents, scores = _data(20)
+        surrogate = _small()
+        surrogate.fit(latents, scores, 0, False)
+        query = np.array([[6.0, -6.0]])  # Far from all data.
+        before = surrogate.predict(query)[1]
+        surrogate.fit(
+            np.concatenate([latents, query]), np.append(scores, 9.0), 0, True
+        )
+        self.assertAllLess(surrogate.predict(query)[1] / before, 0.4)
+
     def test_warm_fit_knows_new_points_exactly(self):
         latents, scores = _data()
-        surrogate = _small(num_warm_steps=0)
+        surrogate = _small(num_warm_steps=0, num_inducing=20)
         surrogate.fit(latents[:30], scores[:30], 0, False)
         inducing = surrogate.state()["inducing"]
         surrogate.fit(latents, scores, 0, True)
@@ -376,6 +417,42 @@ class EnsembleRegressorTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllEqual(
             surrogate.predict(latents)[0], other.predict(latents)[0]
         )
+
+
+def _odd_data():
+    latents, scores = _data(20)
+    return {
+        "outlier": (latents, np.append(scores[1:], 1e30)),
+        "low outlier": (latents, np.append(scores[1:], -1e30)),
+        "overflow": (latents, np.append(scores[1:], 1.7e308)),
+        "huge": (latents, 1e30 * scores),
+        "tiny": (latents, 1e-310 * scores),
+        "constant": (latents, np.full(20, 0.1)),
+        "zero": (latents, np.zeros(20)),
+        "one point": (latents[:1], scores[:1]),
+        "repeats": (np.repeat(latents[:2], 10, 0), scores),
+        "one point, repeated": (np.repeat(latents[:1], 20, 0), scores),
+        "constant coordinate": (latents * [1.0, 0.0], scores),
+        "far latent": (np.append(latents[1:], [[1e30, 1e30]], 0), scores),
+    }
+
+
+class OddDataTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters(
+        _small(),
+        _small(standardise="all"),
+        _small(standardise="none"),
+        EnsembleRegressor(3),
+    )
+    def test_predictions_are_finite(self, surrogate):
+        for name, (latents, scores) in _odd_data().items():
+            with self.subTest(name):
+                surrogate.fit(latents, scores, 0, False)
+                surrogate.fit(latents, scores, 0, True)
+                for found in surrogate.predict(latents):
+                    self.assertTrue(np.all(np.isfinite(found)))
+                draws = surrogate.sample(latents, 2, 0)
+                self.assertTrue(np.all(np.isfinite(draws)))
 
 
 if __name__ == "__main__":

@@ -48,7 +48,9 @@ def main():
         sys.exit("no such module")
     _say({"ready": True})
     for line in sys.stdin:
-        _say({"error": _do(json.loads(line), behaviour)})
+        job = json.loads(line)
+        _say({"error": "of another job", "request": "0"})
+        _say({"error": _do(job, behaviour), "request": job["request"]})
 
 
 if __name__ == "__main__":

@@ -491,14 +491,16 @@ class WorkerTest(tf.test.TestCase):
             cwd=self.folder,
             env={"PYTHONPATH": str(pathlib.Path(__file__).parents[2])},
         ) as process:
-            self.assertEqual(process.stdout.readline(), '{"ready": true}\n')
+            lines = filter(str.strip, iter(process.stdout.readline, ""))
+            self.assertEqual(next(lines), '{"ready": true}\n')
             for folder in (self.folder, slow):
-                job = {"name": "a", "path": str(folder)}
+                job = {"name": "a", "path": str(folder), "request": "7"}
                 process.stdin.write(json.dumps(job) + "\n")
                 process.stdin.flush()
                 if folder is self.folder:
                     self.assertEqual(
-                        process.stdout.readline(), '{"error": null}\n'
+                        json.loads(next(lines)),
+                        {"error": None, "request": "7"},
                     )
             process.stdin.close()
             process.wait(60)

@@ -16,8 +16,9 @@ the report, run_dir/report/report.md, with tables and figures, and for the
 studies of published papers the published values beside them.
 
 Bindings of --gin_param that do not begin with `study.` apply to all cells, and
-override theirs: --gin_param=fit.epochs=15. --smoke only checks that everything
-runs.
+override theirs: --gin_param=fit.epochs=15. With --gin_file=mixins/slurm.gin
+cells are jobs of SLURM, see docs/cluster.md; bindings of SlurmExecutor are for
+them. --smoke only checks that everything runs.
 """
 
 from __future__ import annotations
@@ -72,7 +73,5 @@ def main(values: flags.FlagValues) -> None:
         if values[name].value is not None
     ]
     config.read(values.gin_file, values.gin_param + flag_bindings)
-    overrides = [
-        one for one in values.gin_param if not one.lstrip().startswith("study.")
-    ]
+    overrides = [*filter(study.is_of_cells, values.gin_param)]
     study.study(run_dir, overrides)

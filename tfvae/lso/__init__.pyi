@@ -7,6 +7,7 @@ from . import (
     collapsed_bound,
     collection,
     curves,
+    entropy,
     evaluation,
     evaluation_worker,
     evolutionary,
@@ -18,8 +19,10 @@ from . import (
     latent_space,
     ledger,
     loop,
+    maximisation,
     plan,
     proposing,
+    ray_pool,
     reading,
     records,
     retraining,
@@ -35,16 +38,24 @@ from . import (
     tables,
     tasks,
     telling,
+    trust_region,
     warping,
     weighting,
 )
-from .acquisition import ExpectedImprovement, ThompsonSampling
+from .acquisition import (
+    ExpectedImprovement,
+    MaxValueEntropySearch,
+    QLogExpectedImprovement,
+    ThompsonSampling,
+    UpperConfidenceBound,
+)
 from .evaluation import InProcess, ProcessPool
 from .evaluation_worker import Score
 from .evolutionary import EvolutionaryExpectedImprovement
 from .ledger import Ledger, read_ledger
 from .loop import LatentSpaceOptimizer
 from .plan import Plan
+from .ray_pool import RayPool
 from .records import Addition, Entry, Query
 from .retraining import Retraining
 from .stopping import Stopping
@@ -60,6 +71,7 @@ from .tasks.base import ScoredData, Task
 from .tasks.expressions import expressions
 from .tasks.molecules import molecules
 from .tasks.shapes import shapes
+from .trust_region import TrustRegion
 from .warping import RankGaussian, YeoJohnson
 from .weighting import FB, RWR, CemPi, DbAS, Rank, Unweighted
 
@@ -70,6 +82,7 @@ __all__ = [
     "collapsed_bound",
     "collection",
     "curves",
+    "entropy",
     "evaluation",
     "evaluation_worker",
     "evolutionary",
@@ -81,8 +94,10 @@ __all__ = [
     "latent_space",
     "ledger",
     "loop",
+    "maximisation",
     "plan",
     "proposing",
+    "ray_pool",
     "reading",
     "records",
     "retraining",
@@ -98,6 +113,7 @@ __all__ = [
     "tables",
     "tasks",
     "telling",
+    "trust_region",
     "warping",
     "weighting",
     "FB",
@@ -112,6 +128,7 @@ __all__ = [
     "ExpectedImprovement",
     "InProcess",
     "LatentSpaceOptimizer",
+    "MaxValueEntropySearch",
     "Ledger",
     "Mixture",
     "OracleGrid",
@@ -119,8 +136,10 @@ __all__ = [
     "PriorSampling",
     "ProcessPool",
     "Query",
+    "QLogExpectedImprovement",
     "Rank",
     "RankGaussian",
+    "RayPool",
     "Retraining",
     "Score",
     "ScoredData",
@@ -128,7 +147,9 @@ __all__ = [
     "Stopping",
     "Task",
     "ThompsonSampling",
+    "TrustRegion",
     "Unweighted",
+    "UpperConfidenceBound",
     "YeoJohnson",
     "expressions",
     "molecules",

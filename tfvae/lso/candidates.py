@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.stats
 
 from tfvae.lso import search
 from tfvae.lso.search import Box
@@ -41,7 +42,8 @@ def box_candidates(
     """Draws local candidates, and others from the prior and the box.
 
     Args:
-      context: Its latent space gives the prior.
+      context: Its latent space gives the prior; where it has a box, all draws
+        of the prior are uniform points of the box instead.
       box: Box constraints.
       near: `[k, M]`. Half of the local candidates are random steps of all sizes
         away from one of these points, half from a random point between two of
@@ -57,15 +59,49 @@ def box_candidates(
     rng = np.random.default_rng(seed)
     num_prior = num_box = int(count * (1.0 - local_share) / 2.0)
     num_local = count - num_prior - num_box
-    prior = context.space.sample_prior(int(rng.integers(2**31)), num_prior)
+    spread = np.asarray(context.latents).std(0)
+    if context.box is None:
+        prior = context.space.sample_prior(int(rng.integers(2**31)), num_prior)
+    else:
+        prior = box.sample(rng, num_prior)
+        spread = np.minimum(spread, 0.5 * (box.high - box.low))
     base, mate = near[rng.integers(len(near), size=(2, num_local))]
     way = np.maximum(rng.uniform(-1.0, 1.0, (num_local, 1)), 0.0)
-    spread = np.asarray(context.latents).std(0)
     steps = rng.standard_normal(base.shape) * spread
     # Steps of different sizes.
     steps *= 10.0 ** rng.uniform(-2.0, 0.0, (num_local, 1))
     moved = base + way * (mate - base) + steps
     return box.clip(np.concatenate([prior, box.sample(rng, num_box), moved]))
+
+
+def region_candidates(
+    box: Box, centre: np.ndarray, count: int, seed: int
+) -> np.ndarray:
+    """Draws candidates of a trust region: its centre, some coordinates moved.
+
+    The others are those of a scrambled Sobol sequence in the box. In more than
+    20 dimensions only about 20 coordinates differ from the centre (Regis and
+    Shoemaker, 2013, "Combining radial basis function surrogates and dynamic
+    coordinate search in high-dimensional expensive black-box optimization").
+
+    Args:
+      box: The trust region.
+      centre: `[M]`.
+      count: Number of candidates.
+      seed: Seed of the draws.
+
+    Returns:
+      float32 `[count, M]`.
+    """
+    rng = np.random.default_rng(seed)
+    num_latents = len(centre)
+    sobol = scipy.stats.qmc.Sobol(num_latents, seed=rng)
+    shares = sobol.random_base2(int(np.ceil(np.log2(max(count, 2)))))[:count]
+    moved = box.low + shares * (box.high - box.low)
+    is_moved = rng.random(shares.shape) < min(1.0, 20.0 / num_latents)
+    one = rng.integers(num_latents, size=count)
+    is_moved[np.arange(count), one] = True
+    return box.clip(np.where(is_moved, moved, centre))
 
 
 def binary_candidates(
@@ -92,6 +128,7 @@ def batch_of(
     context: Context,
     candidates: np.ndarray,
     incumbent: float | None,
+    num_first: int,
     count: int,
     num_draws: int,
     seed: int,
@@ -101,9 +138,10 @@ def batch_of(
     Args:
       context: Its surrogate is drawn from; improvements count by the
         probability that constraints hold.
-      candidates: `[C, M]`, the first of which is the first of the batch.
+      candidates: `[C, M]`.
       incumbent: The score to improve on; None to choose by the probability
         that constraints hold alone.
+      num_first: Number of the candidates that the batch begins with.
       count: Size of the batch, at most C.
       num_draws: Joint draws of the surrogate.
       seed: Seed of the draws.
@@ -115,8 +153,11 @@ def batch_of(
     if context.log_feasibility is not None:
         log_probs = np.asarray(context.log_feasibility(candidates))
     if incumbent is None:
-        order = 1 + np.argsort(-log_probs[1:], kind="stable")
-        return candidates[[0, *order[: count - 1]]]
+        order = np.argsort(-log_probs[num_first:], kind="stable")
+        order = np.concatenate([np.arange(num_first), num_first + order])
+        return candidates[order[:count]]
     draws = fitted(context).sample(candidates, num_draws, seed)
-    chosen = search.greedy_batch(draws, incumbent, count, 0, np.exp(log_probs))
+    chosen = search.greedy_batch(
+        draws, incumbent, count, range(num_first), np.exp(log_probs)
+    )
     return candidates[chosen]

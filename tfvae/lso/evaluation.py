@@ -14,6 +14,7 @@ import base64
 import contextlib
 import math
 import os
+import pathlib
 import sys
 import sysconfig
 import time
@@ -53,7 +54,7 @@ Done = Callable[[int, Result], None]
 _GRACE_SECONDS = 3.0
 _LAST_SECONDS = 1.0
 # Folders of the standard library and of installed packages.
-_INSTALLED = tuple(
+INSTALLED = tuple(
     os.path.join(sysconfig.get_path(name), "")
     for name in ("stdlib", "platstdlib", "purelib", "platlib")
 )
@@ -95,18 +96,55 @@ class InProcess:
                 done(i, result)
 
 
-class _Loaded(NamedTuple):
-    """The objective and the imports that a process needs for evaluations."""
+class Pickled(NamedTuple):
+    """An objective, and the imports that a process needs to load it."""
 
     objective: str
-    """The pickled objective, as returned by `_pickled`."""
+    """Of `pickled`."""
     path: list[str]
     """The import path."""
     modules: dict[str, str]
     """Files of modules that an import would not find, by module name."""
+    sources: dict[str, str]
+    """Contents in base 64 of those of them that are not read again."""
+
+    @classmethod
+    def of(cls, objective: Objective) -> Pickled:
+        """Returns the objective with the imports of this process.
+
+        Raises:
+          TypeError: If it can not be pickled.
+        """
+        return cls(
+            pickled("objective", objective),
+            [os.path.abspath(folder) for folder in sys.path],
+            _modules_not_found(),
+            {},
+        )
+
+    def with_sources(self) -> Pickled:
+        """Returns the same for processes that may not see the files."""
+        sources = {}
+        for name, path in self.modules.items():
+            # It may be one that the objective does not need.
+            with contextlib.suppress(OSError):
+                if path.endswith(".py"):
+                    content = pathlib.Path(path).read_bytes()
+                    sources[name] = base64.b64encode(content).decode()
+        return self._replace(sources=sources)
 
 
-def _pickled(what: str, value: Any) -> str:
+def pickled_inputs(inputs: Iterable[Any]) -> Iterator[tuple[int, str]]:
+    """Yields the numbers of inputs and their pickles, see `pickled`.
+
+    Raises:
+      TypeError: If one can not be pickled.
+    """
+    for i, one_input in enumerate(inputs):
+        yield i, pickled(f"inputs[{i}]", one_input)
+
+
+def pickled(what: str, value: Any) -> str:
     """Returns a pickle in base 64; `what` is its name in error messages."""
     try:
         data = cloudpickle.dumps(value)
@@ -129,7 +167,7 @@ def _modules_not_found() -> dict[str, str]:
         path = content.get("__file__")
         # Libraries register modules by several names, and import these.
         is_alias = content.get("__name__") != name
-        if is_alias or not path or path.startswith(_INSTALLED):
+        if is_alias or not path or path.startswith(INSTALLED):
             continue
         path = os.path.abspath(path)
         if not _is_found(name, path):
@@ -183,21 +221,20 @@ class _Worker:
         self.index: int | None = None
         """Index of its current input; None if it is idle."""
         self.started = math.inf
-        self._input = ""
-        self._loaded: _Loaded | None = None
-        self.is_loading = False
-        """Whether it is loading the objective, before the input."""
+        """When it began to evaluate it; infinite while the objective loads."""
+        self._request = ""
+        self._objective: str | None = None
 
-    def give(self, index: int, one_input: str, loaded: _Loaded) -> None:
-        """Sends it an input, after the objective if that has changed."""
-        self.index, self._input = index, one_input
-        before, self._loaded = self._loaded, loaded
-        self.is_loading = not before or before.objective != loaded.objective
-        if self.is_loading:
-            self.started = math.inf
-            self.process.send(loaded._asdict())
+    def give(self, index: int, one_input: str, objective: Pickled) -> None:
+        """Sends it an input, with the objective if that has changed."""
+        content: dict[str, Any] = objective._asdict()
+        self.index, self.started = index, time.perf_counter()
+        if self._objective != objective.objective:
+            self._objective, self.started = objective.objective, math.inf
         else:
-            self._begin()
+            del content["objective"], content["path"]
+        content["input"] = one_input
+        self._request = self.process.request(content)
 
     def look(self, limit: float = math.inf) -> Result | None:
         """Returns the result of its input, or None if it is not known yet.
@@ -208,44 +245,61 @@ class _Worker:
         Raises:
           RuntimeError: If it can not load the objective.
         """
-        seconds = time.perf_counter() - self.started
         try:
-            answer = self.process.receive(0.0)
+            result = self.answered()
         except processes.EndedError:
-            return self._lost(seconds)
-        if answer is None:
-            if seconds < limit:
-                return None
-            return self._lost(seconds, f"no answer after {limit:g} seconds")
-        if not self.is_loading:
-            self.index = None
-            return Result(**answer)
-        if answer["error"] is not None:
-            raise _not_loaded(answer["error"])
-        self.is_loading = False
-        self._begin()
+            return self._lost()
+        seconds = time.perf_counter() - self.started
+        if result is None and seconds >= limit:
+            return self._lost(f"no answer after {limit:g} seconds")
+        return result
+
+    def answered(self) -> Result | None:
+        """Returns the result if there is one, as `look` does.
+
+        Raises:
+          processes.EndedError: If it has ended without a result.
+          RuntimeError: If it can not load the objective.
+        """
+        while (message := self.process.receive(0.0, self._request)) is not None:
+            if "error" in message:
+                raise _not_loaded(message["error"])
+            if "result" in message:
+                self.index = None
+                return Result(**message["result"])
+            self.started = time.perf_counter()  # The objective is loaded.
         return None
 
-    def _lost(self, seconds: float, failure: str | None = None) -> Result:
+    def _lost(self, failure: str | None = None) -> Result:
         """Ends it, and returns the failure of its current input."""
+        seconds = time.perf_counter() - self.started
         how = f"process {self.process.end().how}"
-        if self.is_loading:
+        if math.isinf(self.started):
             raise _not_loaded(how)
         self.index = None
         return Result(None, failure or how, seconds)
-
-    def _begin(self) -> None:
-        assert self._loaded is not None
-        self.started = time.perf_counter()
-        self.process.send(
-            {"input": self._input, "modules": self._loaded.modules}
-        )
 
 
 def _not_loaded(why: str) -> RuntimeError:
     return RuntimeError(
         f"`objective` must be one that a new process can load, got: {why}"
     )
+
+
+def check_workers(workers: int) -> None:
+    """Raises a ValueError if this can not be a number of workers."""
+    if type(workers) is not int or workers < 1:
+        raise ValueError(
+            f"`workers` must be an integer of at least 1, got {workers!r}"
+        )
+
+
+def check_timeout(seconds: float | None) -> None:
+    """Raises a ValueError if this can not be a time limit."""
+    if seconds is not None and not seconds > 0:
+        raise ValueError(
+            f"`timeout_seconds` must be positive or None, got {seconds!r}"
+        )
 
 
 @typed_gin.register
@@ -272,15 +326,8 @@ class ProcessPool:
           timeout_seconds: Time limit of an evaluation; None for no limit. The
             process of one that takes longer is killed, and the input fails.
         """
-        if type(workers) is not int or workers < 1:
-            raise ValueError(
-                f"`workers` must be an integer of at least 1, got {workers!r}"
-            )
-        if timeout_seconds is not None and not timeout_seconds > 0:
-            raise ValueError(
-                "`timeout_seconds` must be positive or None, got "
-                f"{timeout_seconds!r}"
-            )
+        check_workers(workers)
+        check_timeout(timeout_seconds)
         self.workers = workers
         self.timeout_seconds = timeout_seconds
         self._workers: list[_Worker] = []
@@ -289,17 +336,17 @@ class ProcessPool:
     def __call__(
         self, objective: Objective, inputs: Iterable[Any], done: Done
     ) -> None:
-        loaded = _Loaded(
-            _pickled("objective", objective),
-            [os.path.abspath(folder) for folder in sys.path],
-            _modules_not_found(),
-        )
-        waiting = (
-            (i, _pickled(f"inputs[{i}]", one_input))
-            for i, one_input in enumerate(inputs)
-        )
+        self.evaluate(Pickled.of(objective), pickled_inputs(inputs), done)
+
+    def evaluate(
+        self,
+        objective: Pickled,
+        inputs: Iterator[tuple[int, str]],
+        done: Done,
+    ) -> None:
+        """Same as a call, of what is pickled already."""
         try:
-            while self._hand_out(loaded, waiting):
+            while self._hand_out(objective, inputs):
                 self._wait()
                 # So that an interrupt does not lose a result.
                 with processes.interrupts_held():
@@ -328,7 +375,7 @@ class ProcessPool:
         return [one for one in self._workers if one.index is not None]
 
     def _hand_out(
-        self, loaded: _Loaded, waiting: Iterator[tuple[int, str]]
+        self, objective: Pickled, inputs: Iterator[tuple[int, str]]
     ) -> bool:
         """Sends an input to each process that is idle or may be started.
 
@@ -336,11 +383,11 @@ class ProcessPool:
           Whether any process is busy; if not, there are no more inputs.
         """
         while len(self._busy()) < self.workers:
-            found = next(waiting, None)
+            found = next(inputs, None)
             if found is None:
                 break
             # Afterwards, as some may end while the iteration takes its time.
-            self._idle_worker().give(*found, loaded)
+            self._idle_worker().give(*found, objective)
         return bool(self._busy())
 
     def _idle_worker(self) -> _Worker:
@@ -389,17 +436,15 @@ class ProcessPool:
         while busy and (left := end - time.monotonic()) > 0.0:
             processes.wait([one.process for one in busy], left)
             for worker in [*busy]:
+                index = worker.index
                 try:
-                    answer = worker.process.receive(0.0)
-                except processes.EndedError:
+                    result = worker.answered()
+                except (processes.EndedError, RuntimeError):
                     busy.remove(worker)
                     continue
-                if answer is None or worker.index is None:
-                    continue
-                busy.remove(worker)
-                if not worker.is_loading:
-                    index, worker.index = worker.index, None
-                    yield index, Result(**answer)
+                if result is not None and index is not None:
+                    busy.remove(worker)
+                    yield index, result
 
 
 def _end_all(workers: list[_Worker]) -> None:

@@ -8,21 +8,26 @@ so that a worker loads TensorFlow only if unpickling the objective imports it.
 from __future__ import annotations
 
 import base64
+import contextlib
 import decimal
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import math
 import numbers
+import os
 import pathlib
 import pickle
+import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
 _MAX_CHARACTERS = 500
+_MAX_DETAILS = 20_000
 _MAX_SIZE = 1e100
 
 
@@ -51,19 +56,83 @@ class Result(NamedTuple):
     """Duration of the evaluation."""
     constraints: dict[str, float] | None = None
     """Of the `Score`, each satisfied if at most 0; None if there are none."""
+    details: str | None = None
+    """Traceback of the error that an objective raised, if it did."""
 
 
 def evaluate_one(objective: Callable[[Any], Any], one_input: Any) -> Result:
     """Calls `objective`; any error in it is returned as a failure.
 
-    KeyboardInterrupt is not caught.
+    KeyboardInterrupt is not caught. Afterwards the current folder, standard
+    input and output are those of before, and no new alarm is set.
     """
     start = time.perf_counter()
     try:
-        result = _checked(objective(one_input))
-    except (Exception, SystemExit) as error:
-        result = Result(None, one_line(error), 0.0)
+        with _surroundings_kept():
+            returned = objective(one_input)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        result = _failed(error)
+    else:
+        try:
+            result = _checked(returned)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            result = Result(None, one_line(error), 0.0)
     return result._replace(seconds=time.perf_counter() - start)
+
+
+def _failed(error: BaseException) -> Result:
+    """Returns the failure of what has raised an error, after 0 seconds."""
+    trace = error.__traceback__
+    try:
+        # Without the frame of the caller, which is no news.
+        lines = traceback.format_exception(
+            type(error), error, trace and trace.tb_next
+        )
+        details = _shortened("".join(lines))
+    except BaseException as another:
+        details = f"no traceback: {one_line(another)}"
+    return Result(None, one_line(error), 0.0, None, details)
+
+
+def _shortened(text: str) -> str:
+    """Returns the start and the end of a text, where it is long."""
+    if len(text) > _MAX_DETAILS:
+        half = _MAX_DETAILS // 2
+        left_out = f"\n... {len(text) - 2 * half} characters left out ...\n"
+        text = text[:half] + left_out + text[-half:]
+    return _printable(text, "\n\t")
+
+
+@contextlib.contextmanager
+def _surroundings_kept() -> Iterator[None]:
+    """Restores the current folder and standard streams; ends new alarms."""
+    with contextlib.ExitStack() as stack:
+        if not signal.getitimer(signal.ITIMER_REAL)[0]:
+            stack.callback(signal.setitimer, signal.ITIMER_REAL, 0.0)
+        stack.callback(_open_streams)
+        for number in (0, 1, 2):
+            with contextlib.suppress(OSError):  # It may be closed.
+                copy = os.dup(number)
+                stack.callback(os.close, copy)
+                stack.callback(os.dup2, copy, number)
+        with contextlib.suppress(OSError):  # It may be forbidden.
+            folder = os.open(".", os.O_RDONLY)
+            stack.callback(os.close, folder)
+            stack.callback(os.fchdir, folder)
+        yield
+
+
+def _open_streams() -> None:
+    """Opens the streams to print to again, if they have been closed."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(getattr(sys, name), "closed", False):
+            with contextlib.suppress(OSError):
+                stream = open(number, "w", buffering=1, closefd=False)
+                setattr(sys, name, stream)
 
 
 def _checked(returned: Any) -> Result:
@@ -116,10 +185,20 @@ def one_line(error: BaseException) -> str:
     """Returns the type of an error and the first line of its message."""
     try:
         lines = str(error).strip().splitlines()
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         lines = ["no message"]
-    text = ": ".join([type(error).__name__, *lines[:1]])
-    return text[:_MAX_CHARACTERS]
+    text = ": ".join([type(error).__name__, *lines[:1]])[:_MAX_CHARACTERS]
+    return _printable(text)
+
+
+def _printable(text: str, also: str = "") -> str:
+    """Escapes what is not to be printed, such as control sequences."""
+    return "".join(
+        one if one.isprintable() or one in also else ascii(one)[1:-1]
+        for one in text
+    )
 
 
 def checked_score(result: Any, who: str) -> float:
@@ -172,10 +251,12 @@ class _Files(importlib.abc.MetaPathFinder):
 
     Attributes:
       paths: Files by module name.
+      sources: Contents in base 64 of those that are not to be read.
     """
 
     def __init__(self) -> None:
         self.paths: Mapping[str, str] = {}
+        self.sources: Mapping[str, str] = {}
 
     def find_spec(
         self,
@@ -185,9 +266,27 @@ class _Files(importlib.abc.MetaPathFinder):
     ) -> importlib.machinery.ModuleSpec | None:
         if fullname not in self.paths:
             return None
+        file, loader = self.paths[fullname], None
+        if fullname in self.sources:
+            content = base64.b64decode(self.sources[fullname])
+            loader = _SentFile(fullname, file, content)
         return importlib.util.spec_from_file_location(
-            fullname, self.paths[fullname]
+            fullname, file, loader=loader
         )
+
+
+class _SentFile(importlib.machinery.SourceFileLoader):
+    """Loads a module from the content of a file that may be elsewhere."""
+
+    def __init__(self, fullname: str, path: str, content: bytes) -> None:
+        super().__init__(fullname, path)
+        self._content = content
+
+    def get_data(self, path: str) -> bytes:
+        return self._content
+
+    def path_stats(self, path: str) -> Mapping[str, Any]:
+        raise OSError("no file, so that its bytecode is not cached")
 
 
 def _unpickled(text: str) -> Any:
@@ -197,37 +296,43 @@ def _unpickled(text: str) -> Any:
 def _evaluate(objective: Callable[[Any], Any], pickled: str) -> Result:
     try:
         one_input = _unpickled(pickled)
-    except Exception as error:
-        return Result(None, one_line(error), 0.0)
-    return evaluate_one(objective, one_input)
+    except BaseException as error:
+        return _failed(error)
+    try:
+        return evaluate_one(objective, one_input)
+    except KeyboardInterrupt as error:  # Not from a keyboard: none is here.
+        return _failed(error)
 
 
-def _answers(
-    requests: Iterator[dict[str, Any]],
-) -> Iterator[dict[str, Any]]:
-    """Yields the answer to each request.
+def _answer_all(requests: Any) -> None:
+    """Answers requests until there are no more.
 
-    A request with an "objective", such as the first one, loads it; the answer
-    has the "error" message if that failed, or None. A request with an "input"
-    evaluates it; the answer has the fields of its `Result`. Both have
-    "modules", the files of modules that an import would not find, by name.
+    A request has a pickled "input", the "modules" that an import would not
+    find, as files by name, the "sources" of some of them, and, if another one
+    than before is needed, the pickled "objective" and the "path" of imports.
+    The parent is told when that is "loaded"; the answer has the fields of a
+    "result", or an "error" message if it can not be loaded.
+
+    Args:
+      requests: The `processes.Requests` of this process.
     """
     objective: Any = None
     files = _Files()
     # At the front, as a module may have the name of an installed one.
     sys.meta_path.insert(0, files)
     for request in requests:
-        files.paths = request["modules"]
+        files.paths, files.sources = request["modules"], request["sources"]
         if "objective" in request:
-            error = None
             try:
                 sys.path[:] = request["path"]
                 objective = _unpickled(request["objective"])
-            except (Exception, SystemExit) as raised:
-                error = one_line(raised)
-            yield {"error": error}
-        else:
-            yield _evaluate(objective, request["input"])._asdict()
+            except BaseException as error:
+                requests.answer({"error": one_line(error)}, request)
+                continue
+            requests.send({"loaded": True}, request)
+        with requests.leftovers_ended():
+            result = _evaluate(objective, request["input"])
+        requests.answer({"result": result._asdict()}, request)
 
 
 def _loaded(name: str, path: pathlib.Path) -> Any:
@@ -242,9 +347,7 @@ def _loaded(name: str, path: pathlib.Path) -> Any:
 def main() -> None:
     """Answers the requests of the parent until there are no more."""
     path = pathlib.Path(__file__).parents[1] / "processes.py"
-    requests = _loaded("processes", path).Requests()
-    for answer in _answers(iter(requests)):
-        requests.answer(answer)
+    _answer_all(_loaded("processes", path).Requests())
 
 
 if __name__ == "__main__":

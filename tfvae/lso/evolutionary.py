@@ -14,7 +14,12 @@ from scipy import special
 from tfvae import typed_gin
 from tfvae.lso import search
 from tfvae.lso.candidates import batch_of, best_points
-from tfvae.lso.improvement import constrained_log_improvement
+from tfvae.lso.improvement import log_improvement_at
+from tfvae.lso.maximisation import (
+    Acquisition,
+    constrained_values,
+    none_feasible,
+)
 from tfvae.lso.strategies import (
     Context,
     LogFeasibility,
@@ -102,7 +107,13 @@ class EvolutionaryExpectedImprovement:
             return found.points[:1]
         # The first states are the best ones, and new ones come first.
         return batch_of(
-            context, found.points, incumbent, count, self.num_draws, draw_seed
+            context,
+            found.points,
+            incumbent,
+            1,
+            count,
+            self.num_draws,
+            draw_seed,
         )
 
     def _search(
@@ -225,8 +236,13 @@ def _log_improvement(
     log_feasibility: LogFeasibility | None,
 ) -> tf.Tensor:
     def improvement(states: Any, incumbent: Any) -> tf.Tensor:
-        return constrained_log_improvement(
-            surrogate, states, incumbent, log_feasibility
+        function = none_feasible if incumbent is None else log_improvement_at
+        parameters = () if incumbent is None else (incumbent,)
+        return constrained_values(
+            Acquisition(function, parameters),
+            surrogate,
+            log_feasibility,
+            states,
         )
 
     if surrogate.has_gradients:

@@ -115,6 +115,37 @@ class Fit:
     adam: Adam
     jitter: float = MIN_JITTER
 
+    def is_exact(self, data: Data) -> bool:
+        """Returns whether all data points are inducing points."""
+        inducing = {row.tobytes() for row in self.parameters.inducing}
+        return all(row.tobytes() in inducing for row in data[0].numpy())
+
+    def add_inducing(self, data: Data, limit: int) -> None:
+        """Adds inducing points at new data points, the last ones.
+
+        Otherwise a point far from all inducing points would be forgotten: the
+        uncertainty there would remain, and queries would return to it.
+        """
+        inducing = self.parameters.inducing
+        room = limit - len(inducing)
+        if room <= 0:
+            return
+        known = {row.tobytes() for row in inducing}
+        new = {row.tobytes(): row for row in data[0].numpy()}
+        rows = [row for key, row in new.items() if key not in known][-room:]
+        if not rows:
+            return
+        self.parameters = self.parameters._replace(
+            inducing=np.concatenate([inducing, rows])
+        )
+        adam = self.adam
+        adam.first, adam.second = (
+            moments._replace(
+                inducing=np.concatenate([moments.inducing, np.zeros_like(rows)])
+            )
+            for moments in (adam.first, adam.second)
+        )
+
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Returns copies of all arrays, by name."""
         arrays = {**self.parameters._asdict(), **self.scale._asdict()}

@@ -10,7 +10,6 @@ import scipy.special
 import tensorflow as tf
 
 if TYPE_CHECKING:
-    from tfvae.lso.strategies import LogFeasibility
     from tfvae.lso.surrogates import Surrogate
 
 
@@ -86,31 +85,11 @@ def log_expected_improvement(
     return tf.math.log(std) + _log_improvement(z)
 
 
-def constrained_log_improvement(
-    surrogate: Surrogate,
-    latents: Any,
-    incumbent: Any,
-    log_feasibility: LogFeasibility | None,
+def log_improvement_at(
+    surrogate: Surrogate, latents: Any, incumbent: Any
 ) -> tf.Tensor:
-    """Returns the log of expected improvement under constraints, `[q]`.
-
-    Expected improvement is multiplied by the probability that the constraints
-    hold (Gardner et al., 2014, "Bayesian optimization with inequality
-    constraints"; Gelbart et al., 2014, "Bayesian optimization with unknown
-    constraints").
-
-    Args:
-      surrogate: A fitted surrogate.
-      latents: `[q, M]`, an array if the surrogate has no gradients.
-      incumbent: The score to improve on; None to maximise feasibility alone.
-      log_feasibility: See `Context`; None without constraints.
-    """
-    if incumbent is None:
-        return tf.cast(log_feasibility(latents), tf.float64)  # type: ignore
-    values = log_expected_improvement(*surrogate.predict(latents), incumbent)
-    if log_feasibility is not None:
-        values += tf.cast(log_feasibility(latents), tf.float64)
-    return values
+    """Returns the log of expected improvement at latents `[q, M]`, `[q]`."""
+    return log_expected_improvement(*surrogate.predict(latents), incumbent)
 
 
 def log_normal_cdf(z: tf.Tensor) -> tf.Tensor:

@@ -713,8 +713,7 @@ class LatentSpaceOptimizer:
         failure = None if result.constraints else result.failure
         self._outcomes.append(failure)
         if failure is not None:
-            details = getattr(result, "details", None)
-            self.failures.append(Failure(number, failure, details))
+            self.failures.append(Failure(number, failure, result.details))
 
     def predicted(self) -> dict[int, tuple[float, float]]:
         """Returns the surrogate's mean and standard deviation of all queries.

@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -294,7 +294,7 @@ def greedy_batch(
     draws: np.ndarray,
     incumbent: float,
     count: int,
-    first: int | None = None,
+    first: Sequence[int] = (),
     probs: np.ndarray | None = None,
 ) -> np.ndarray:
     """Greedily chooses a batch by joint expected improvement, by Monte Carlo.
@@ -303,7 +303,7 @@ def greedy_batch(
       draws: Joint draws of f at candidates, `[num_draws, C]`.
       incumbent: The score to improve on.
       count: Size of the batch, at most C.
-      first: Index of the candidate to choose first; None for the best.
+      first: Indices of candidates that are chosen first.
       probs: Probabilities that the candidates are feasible, `[C]`; None for 1.
         The others have to improve on what those chosen reach in expectation
         over whether they are feasible, draw by draw.
@@ -316,17 +316,26 @@ def greedy_batch(
     free = np.ones(draws.shape[1], bool)
     probs = np.ones(draws.shape[1]) if probs is None else probs
     for i in range(count):
-        gains = probs * np.maximum(draws - reached, 0.0).mean(0)
-        # Where no draw improves, take the smallest mean shortfall.
-        nearest = (draws - reached).mean(0)
-        order = np.lexsort([nearest, gains, free])
-        best = first if i == 0 and first is not None else int(order[-1])
+        if i < len(first):
+            best = first[i]
+        else:
+            best = _most_improving(draws - reached, probs, free)
         chosen.append(best)
         free[best] = False
         share = probs[best]
         improved = np.maximum(reached, draws[:, [best]])
         reached = (1.0 - share) * reached + share * improved
     return np.array(chosen, np.int64)
+
+
+def _most_improving(
+    gains: np.ndarray, probs: np.ndarray, free: np.ndarray
+) -> int:
+    """Returns the free candidate of the largest expected improvement."""
+    improvement = probs * np.maximum(gains, 0.0).mean(0)
+    # Where no draw improves, take the smallest mean shortfall.
+    order = np.lexsort([gains.mean(0), improvement, free])
+    return int(order[-1])
 
 
 def distinct_rows(points: np.ndarray) -> np.ndarray:

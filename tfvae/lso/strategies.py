@@ -70,6 +70,10 @@ class Context(NamedTuple):
         order in which they were recorded; -inf for failures and infeasible
         ones.
       start: The best score of the initial data; -inf if there is none.
+      query_of: int `[n]`, the index in the history of each point, -1 for
+        initial data; None if that is not known.
+      box: Box constraints of queries, such as a trust region; None for the
+        strategy's own.
       pending: float32 `[p, M]`, latents of queries without a result. With a
         surrogate they are the last of `latents` as well, and have believed
         scores.
@@ -85,6 +89,8 @@ class Context(NamedTuple):
     is_noisy: bool = False
     history: np.ndarray = np.zeros(0)
     start: float = -math.inf
+    query_of: np.ndarray | None = None
+    box: Box | None = None
     pending: np.ndarray = np.zeros((0, 0), np.float32)
 
 

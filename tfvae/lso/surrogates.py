@@ -49,7 +49,7 @@ class Surrogate(Protocol):
 
         Args:
           latents: `[n, M]`.
-          scores: `[n]`.
+          scores: `[n]`; any finite numbers.
           seed: Seed of everything random; a warm fit does not use it.
           warm: Whether to continue from the last fit (a warm start), as when
             points have been added since, rather than to start afresh.
@@ -59,6 +59,18 @@ class Surrogate(Protocol):
         """Returns predictive mean and standard deviation of f, `[q]` each.
 
         f is the noise-free score, in the units of the scores.
+        """
+
+    def covariance(self, first: Any, second: Any) -> Any:
+        """Returns covariances of f, `[p, M]` and `[q, M]` to `[p, q]`.
+
+        A function of the same kind as `predict`.
+        """
+
+    def lengthscales(self) -> np.ndarray | None:
+        """Returns how far f is correlated along each latent, `[M]`.
+
+        In units of the latents; None if there is nothing of that kind.
         """
 
     def sample(
@@ -71,6 +83,10 @@ class Surrogate(Protocol):
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Restores a state that `state` returned, for a warm fit."""
+
+
+# Larger scores count as this, as their squares may overflow.
+_LARGEST_SCORE = 1e30
 
 
 # The sparse Gaussian process.
@@ -99,7 +115,9 @@ class SparseGaussianProcess:
     A cold fit standardises the data, initialises the inducing points by
     k-means, and optimises first the kernel and noise parameters, then all
     parameters including the inducing points. A warm fit takes a few more steps
-    from the parameters of the last fit. Both then condition exactly on all
+    from the parameters of the last fit, with inducing points at new data points
+    too as long as there is room. Inducing points at all data points, which make
+    the process exact, do not move. Both kinds then condition exactly on all
     points. All computations are in float64, which solving from second moments
     requires, see `collapsed_bound`.
 
@@ -168,7 +186,15 @@ class SparseGaussianProcess:
                 )
             fit = self._last
             data = standardised(fit.scale, latents, scores)
-            self._descend(fit, data, self.num_warm_steps, self.rate, False)
+            fit.add_inducing(data, self.num_inducing)
+            self._descend(
+                fit,
+                data,
+                self.num_warm_steps,
+                self.rate,
+                False,
+                not fit.is_exact(data),
+            )
         else:
             scale = Scale.of(latents, scores, self.standardise)
             data = standardised(scale, latents, scores)
@@ -195,7 +221,8 @@ class SparseGaussianProcess:
         rate = self.kernel_rate
         self._descend(fit, data, self.num_kernel_steps, rate, True, False)
         fit.adam = Adam(parameters)
-        self._descend(fit, data, self.num_steps, self.rate, True)
+        moves = not fit.is_exact(data)
+        self._descend(fit, data, self.num_steps, self.rate, True, moves)
         return fit
 
     def _descend(
@@ -205,7 +232,7 @@ class SparseGaussianProcess:
         num_steps: int,
         rate: float,
         ends_early: bool,
-        moves_inducing: bool = True,
+        moves_inducing: bool,
     ) -> None:
         losses: list[float] = []
         for i in range(num_steps):
@@ -251,14 +278,30 @@ class SparseGaussianProcess:
         variance = tf.maximum(variance, 1e-8 * prior)
         return self._mean(cross), held["score_spread"] * tf.sqrt(variance)
 
+    def _covariance(self, first: Any, second: Any) -> tf.Tensor:
+        """Returns covariances of f in standardised units, `[p, q]`."""
+        kernel, first, first_cross = self._cross(first)
+        _, second, second_cross = self._cross(second)
+        return kernel.matrix(first, second) - tf.matmul(
+            tf.matmul(first_cross, self._held["shrinkage"]),
+            second_cross,
+            transpose_b=True,
+        )
+
+    def covariance(self, first: Any, second: Any) -> tf.Tensor:
+        scale = tf.square(self._held["score_spread"])
+        return scale * self._covariance(first, second)
+
+    def lengthscales(self) -> np.ndarray:
+        held = self._held
+        return (held["spread"] * tf.exp(held["log_lengthscales"])).numpy()
+
     def sample(
         self, latents: np.ndarray, num_samples: int, seed: int
     ) -> np.ndarray:
-        kernel, points, cross = self._cross(latents)
+        _, _, cross = self._cross(latents)
         held = self._held
-        covariance = kernel.matrix(points, points) - tf.matmul(
-            tf.matmul(cross, held["shrinkage"]), cross, transpose_b=True
-        )
+        covariance = self._covariance(latents, latents)
         root = root_of(covariance.numpy(), np.exp(held["log_variance"].numpy()))
         rng = np.random.default_rng(seed)
         draws = rng.standard_normal((num_samples, len(root))) @ root.T
@@ -292,7 +335,7 @@ def _checked(
         if not np.all(np.isfinite(values)):
             wrong = values[~np.isfinite(values)]
             raise ValueError(f"`{name}` must be finite, got {wrong[0]}")
-    return latents, scores
+    return latents, np.clip(scores, -_LARGEST_SCORE, _LARGEST_SCORE)
 
 
 # The ensemble of regression trees.
@@ -365,6 +408,14 @@ class EnsembleRegressor:
     def predict(self, latents: Any) -> tuple[np.ndarray, np.ndarray]:
         draws = self._draws(latents)
         return draws.mean(0), draws.std(0)
+
+    def lengthscales(self) -> None:
+        return None
+
+    def covariance(self, first: Any, second: Any) -> np.ndarray:
+        first, second = self._draws(first), self._draws(second)
+        first, second = first - first.mean(0), second - second.mean(0)
+        return first.T @ second / len(first)
 
     def sample(
         self, latents: np.ndarray, num_samples: int, seed: int

@@ -15,6 +15,7 @@ import gin
 import numpy as np
 
 import tfvae.checkpoints
+import tfvae.lso.ray_pool  # noqa: F401 (registers with gin)
 from tfvae import typed_gin
 from tfvae.data import Observations
 from tfvae.lso import evaluation

@@ -2,15 +2,14 @@
 """Pool of worker processes that run one job at a time each.
 
 A worker sends `{"ready": true}` when it has started. Then it receives jobs, of
-"name" and "path", and answers each with an "error" of one line, or null. It
-exits when its standard input is closed, after writing any result that it is
-writing at this moment.
+"name" and "path", and answers each with an "error" of one line, or null, and
+the number of the request. It exits when its standard input is closed, after
+writing any result that it is writing at this moment.
 """
 
 from __future__ import annotations
 
 import collections
-import contextlib
 import pathlib
 import signal
 import time
@@ -60,17 +59,22 @@ class _Worker:
         self.job: Job | None = None
         self.num_done = 0
         self.started = 0.0
+        self._request: str | None = None
 
     def give(self, job: Job) -> None:
         """Sends it a job."""
         self.job, self.started = job, time.perf_counter()
-        self.process.send({"name": job.name, "path": str(job.path)})
+        self._request = self.process.request(
+            {"name": job.name, "path": str(job.path)}
+        )
 
     def answer(self) -> dict[str, Any] | None:
-        """Returns its next message, or None if it has ended."""
-        with contextlib.suppress(processes.EndedError):
-            return self.process.receive()
-        return None
+        """Returns the message that it owes, or None if it is not there yet.
+
+        Raises:
+          processes.EndedError: If it has ended.
+        """
+        return self.process.receive(0.0, self._request)
 
     def outcome(self, error: str | None, is_lost: bool = False) -> Outcome:
         """Returns the outcome of its job, and marks it as idle."""
@@ -116,18 +120,21 @@ def run(
 
     def follow(worker: _Worker) -> Outcome | None:
         """Reads a message of a worker, and sends it the next job."""
-        answer = worker.answer()
-        if answer is None:
+        try:
+            answer = worker.answer()
+        except processes.EndedError as err:
             del workers[worker.process]
             how = f"its process {_how(worker.process.end(_GRACE_SECONDS))}"
             if worker.job is None:
                 raise RuntimeError(
                     f"the study must be able to start workers, but {how}: "
                     f"{processes.last_line(log)}"
-                )
+                ) from err
             if waiting:
                 start()
             return worker.outcome(how, is_lost=True)
+        if answer is None:
+            return None
         outcome = None
         if worker.job is not None:
             outcome = worker.outcome(answer["error"])

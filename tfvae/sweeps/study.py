@@ -27,6 +27,8 @@ from tfvae.sweeps.grid import (
     cells,
     files_and_bindings,
 )
+from tfvae.sweeps.slurm import SlurmExecutor
+from tfvae.sweeps.worker import variables
 
 # Command of the processes that run cells; see `worker`.
 _WORKER = [sys.executable, "-m", "tfvae.sweeps.worker"]
@@ -45,15 +47,6 @@ _MOVED = {
     "tfvae.runners.studies.optimization_report": (
         "tfvae.sweeps.optimization_report:write"
     ),
-}
-_ONE_THREAD = {
-    name: "1"
-    for name in (
-        "OMP_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "TF_NUM_INTEROP_THREADS",
-        "TF_NUM_INTRAOP_THREADS",
-    )
 }
 _SHOWN_FAILURES = 5
 
@@ -74,6 +67,7 @@ def study(
     smoke: bool = False,
     smoke_bindings: Sequence[str] = ("fit.epochs = 1",),
     workers: int | None = None,
+    executor: SlurmExecutor | None = None,
     cell: str = _CELL,
     report: str = _REPORT,
 ) -> None:
@@ -102,6 +96,7 @@ def study(
       smoke_bindings: Bindings that make a cell as small as possible.
       workers: Number of processes, of one thread each; by default the number
         of processors.
+      executor: Runs cells as jobs of a cluster; None to run them here.
       cell: Name of the function that runs a cell, as `module:function`; see
         `worker`.
       report: Name of the function that writes the report, as
@@ -118,6 +113,8 @@ def study(
       UnexpectedError: If cells failed, after all others have been run.
     """
     num_workers = _checked_workers(workers)
+    if executor is not None:
+        _check_executor(executor, workers)
     run_cell = _function("cell", cell)
     _function("report", report)
     layout = Layout.of(factors, columns, separate)
@@ -139,7 +136,7 @@ def study(
         _check_distinct(grid, texts)
         _check_same(run.path, texts)
         _write_study(run.path, grid, layout, texts, report)
-        failed = _run(run.path, grid, num_workers, cell)
+        failed = _run(run.path, grid, num_workers, cell, executor)
         write_report(run.path)
     if not smoke:  # Smaller cells use less.
         summaries.print_unused(unused)
@@ -205,13 +202,31 @@ def _checked_workers(workers: int | None) -> int:
     return workers
 
 
+def _check_executor(executor: object, workers: int | None) -> None:
+    if not isinstance(executor, SlurmExecutor):
+        raise TypeError(
+            "`study.executor` must be an object, such as @SlurmExecutor() with "
+            f"parentheses, got {executor!r}"
+        )
+    if workers is not None:
+        raise ValueError(
+            "`study.workers` must be None with `study.executor`, whose "
+            f"`jobs_at_once` says how many cells run at a time, got {workers!r}"
+        )
+
+
+def is_of_cells(binding: str) -> bool:
+    """Returns whether a binding is for cells rather than the study itself."""
+    return not binding.lstrip().startswith(("study.", "SlurmExecutor."))
+
+
 def _without_study(text: str) -> str:
-    """Returns a configuration without the bindings of `study`."""
-    kept, is_of_study = [], False
+    """Returns a configuration without the bindings of the study itself."""
+    kept, is_kept = [], True
     for line in text.splitlines():
         if line and not line[0].isspace():
-            is_of_study = line.startswith("study.")
-        if not is_of_study:
+            is_kept = is_of_cells(line)
+        if is_kept:
             kept.append(line)
     return "\n".join(kept) + "\n"
 
@@ -313,9 +328,15 @@ def _write_study(
 
 
 def _run(
-    run_dir: pathlib.Path, grid: Sequence[Cell], num_workers: int, cell: str
+    run_dir: pathlib.Path,
+    grid: Sequence[Cell],
+    num_workers: int,
+    cell: str,
+    executor: SlurmExecutor | None,
 ) -> dict[str, str]:
     """Runs the unfinished cells; returns the errors of failed ones, by name."""
+    if executor is not None:
+        num_workers = executor.jobs_at_once
     progress = _Progress(run_dir, grid, num_workers)
     jobs = [
         pool.Job(one.name, run_dir / folders.CELLS / one.name)
@@ -326,13 +347,16 @@ def _run(
     if not jobs:
         return {}
     failed: dict[str, str] = {}
-    outcomes = pool.run(
-        jobs,
-        [*_WORKER, cell],
-        num_workers,
-        run_dir / "workers.log",
-        {**_ONE_THREAD, "PYTHONPATH": _python_path()},
-    )
+    if executor is not None:
+        outcomes = executor(jobs, cell, run_dir)
+    else:
+        outcomes = pool.run(
+            jobs,
+            [*_WORKER, cell],
+            num_workers,
+            run_dir / "workers.log",
+            variables(num_threads=1),
+        )
     with contextlib.closing(outcomes):  # type: ignore[type-var]
         for outcome in outcomes:
             result = outcome.job.path / folders.RESULT
@@ -347,11 +371,6 @@ def _run(
                     )
             progress.update(outcome)
     return failed
-
-
-def _python_path() -> str:
-    """Returns the import path of this process, for its child processes."""
-    return os.pathsep.join(map(os.path.abspath, sys.path))
 
 
 class _Progress:

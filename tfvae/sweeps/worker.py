@@ -26,8 +26,27 @@ from tfvae import processes
 from tfvae.runs import config
 from tfvae.sweeps import folders
 
+_NUMBERS_OF_THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+)
+
 RunCell = Callable[[pathlib.Path], Mapping[str, Any]]
 """From the folder of a cell to its result; runs the configured experiment."""
+
+
+def variables(num_threads: int) -> dict[str, str]:
+    """Returns environment variables of processes that run cells.
+
+    Args:
+      num_threads: The number of threads that each uses.
+    """
+    return {
+        **dict.fromkeys(_NUMBERS_OF_THREADS, str(num_threads)),
+        "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),
+    }
 
 
 def main(argv: list[str]) -> int:
@@ -42,7 +61,8 @@ def main(argv: list[str]) -> int:
     gc.freeze()
     jobs.send({"ready": True})
     for job in jobs:
-        jobs.answer({"error": answer(run_cell, pathlib.Path(job["path"]))})
+        error = answer(run_cell, pathlib.Path(job["path"]))
+        jobs.answer({"error": error}, job)
     return 0
 
 
