@@ -578,6 +578,33 @@ class NewQueriesTest(Case):
         self.assertAlmostEqual(last.distance, expected, places=4)
 
 
+class HistoryTest(Case):
+    def test_points_know_their_place_in_the_history(self):
+        with self.open() as optimizer:
+            optimizer.ask(8)
+            for number in (5, 2, 7, 0, 1, 3, 4):
+                optimizer.tell(number, -1.0 - number)
+            optimizer.ask(3)
+            optimizer.tell(8, -9.0)
+            optimizer.add([Addition(2.0, point=[0.0] * 4)])
+            context = _context(optimizer)
+        np.testing.assert_array_equal(
+            context.history, [-6, -3, -8, -1, -2, -4, -5, -9]
+        )
+        places = context.query_of
+        is_query = (places >= 0) & (places < 8)
+        np.testing.assert_array_equal(
+            context.scores[is_query],
+            np.maximum(
+                context.history[places[is_query]],
+                optimizer.collection.invalid_score,
+            ),
+        )
+        # Numbers 6, 9 and 10 are pending.
+        np.testing.assert_array_equal(places[-3:], [8, 8, 8])
+        self.assertEqual((places < 0).sum(), len(places) - 3 - is_query.sum())
+
+
 class ConstraintTest(Case):
     def test_infeasible_scores_are_not_the_best_and_not_the_worst_datum(self):
         def objective(point):

@@ -48,6 +48,8 @@ class Collection:
       points: `[N, D]` float32.
       scores: `[N]` float64, larger is better.
       is_kept: `[N]` bool, False for dropped points.
+      queries: int64 `[N]`, the number of the query of each point, -1 for
+        those of the initial data and of additions.
       constraints: Constraint values `[N]` by name, NaN where unknown.
       invalid_score: The score that an input without a score counts as, larger
         is better.
@@ -76,6 +78,7 @@ class Collection:
         self._room = data.points
         self.scores = task.sign * data.scores
         self.is_kept = np.ones(len(data.points), bool)
+        self.queries = np.full(len(data.points), -1)
         self.constraints = {
             name: np.array(values) for name, values in data.constraints.items()
         }
@@ -276,6 +279,8 @@ class Collection:
         scores = [one.score for one in items]
         self.scores = np.concatenate([self.scores, scores])
         self.is_kept = np.concatenate([self.is_kept, np.ones(count, bool)])
+        numbers = [getattr(one.entry, "query", -1) for one in items]
+        self.queries = np.concatenate([self.queries, numbers])
         for name, values in self.constraints.items():
             unknown = np.full(count, np.nan)
             self.constraints[name] = np.concatenate([values, unknown])

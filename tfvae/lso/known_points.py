@@ -32,6 +32,8 @@ class Known(NamedTuple):
     """`[n]` bool."""
     constraints: dict[str, np.ndarray]
     """`[n]` by name, NaN where unknown."""
+    queries: np.ndarray
+    """int64 `[n]`, numbers of queries, -1 for points that are none."""
 
     @property
     def has_score(self) -> np.ndarray:
@@ -49,7 +51,7 @@ class _Rows:
     """An array that grows by rows, in amortised constant time for each."""
 
     def __init__(self, shape: tuple[int, ...], dtype: type) -> None:
-        self._room = np.zeros((0, *shape), dtype)
+        self._room: np.ndarray = np.zeros((0, *shape), dtype)
         self._count = 0
 
     def add(self, rows: Any) -> None:
@@ -77,6 +79,7 @@ class _Fresh:
         self.entries: list[Entry] = []
         self.latents = _Rows((num_latents,), np.float32)
         self.scores = _Rows((), np.float64)
+        self.queries = _Rows((), np.int64)
         self.is_feasible = _Rows((), np.bool_)
         self.constraints: list[tuple[int, dict[str, float]]] = []
         # Of the first entries, those without an input left out.
@@ -175,6 +178,13 @@ class KnownPoints:
                 ]
             ),
             self._constraints(rows, fresh, after),
+            np.concatenate(
+                [
+                    collection.queries[rows],
+                    fresh.queries.array,
+                    np.full(len(after), -1),
+                ]
+            ),
         )
 
     def _seen(self) -> _Fresh:
@@ -201,6 +211,7 @@ class KnownPoints:
         fresh.entries += new
         fresh.latents.add(self.latents_of(new))
         fresh.scores.add([self._score_of(one) for one in new])
+        fresh.queries.add([one.query for one in new])
         fresh.is_feasible.add([one.is_feasible for one in new])
         fresh.constraints += [
             (place, one.constraints)
@@ -327,7 +338,8 @@ class KnownPoints:
         fresh.points.add(
             self.points_of([one for one in new if one.input is not None])
         )
-        others = [*collection.fresh_additions, *self.pending()]
+        others: list[Item] = [*collection.fresh_additions]
+        others += self.pending()
         return np.concatenate(
             [
                 collection.points[self._rows],

@@ -296,6 +296,7 @@ class Proposer:
         known = self._points.known(state)
         latents, scores = self._training(known)
         feasible = known.is_feasible[known.has_score]
+        query_of = self._places(known.queries[known.has_score])
         surrogate, log_feasibility = self._surrogate, None
         if surrogate is not None:
             seed = self._plan.seed_of(Use.FITTING, first)
@@ -309,6 +310,8 @@ class Proposer:
                     believed = np.asarray(surrogate.predict(waiting)[0])
                     latents = np.concatenate([latents, waiting])
                     scores = np.concatenate([scores, believed])
+                    later = np.full(len(waiting), len(context.history))
+                    query_of = np.concatenate([query_of, later])
                     # So that none of them is the score to improve on.
                     feasible = np.append(feasible, np.zeros(len(waiting), bool))
                     surrogate.fit(latents, scores, seed, True)
@@ -321,9 +324,19 @@ class Proposer:
                 surrogate=surrogate,
                 is_feasible=None if feasible.all() else feasible,
                 log_feasibility=log_feasibility,
+                query_of=query_of,
             ),
             state,
         )
+
+    def _places(self, queries: np.ndarray) -> np.ndarray:
+        """Returns the places in the history of queries, -1 for none."""
+        entries = self._records.entries
+        order = np.fromiter(entries, np.int64, len(entries))
+        # The last is that of the number -1.
+        places = np.full(self._records.next_number + 1, -1)
+        places[order] = np.arange(len(order))
+        return places[queries]
 
     def _training(self, known: Known) -> tuple[np.ndarray, np.ndarray]:
         """Returns latents and warped scores for the fit of the surrogate."""
