@@ -49,7 +49,7 @@ class _Rows:
     """An array that grows by rows, in amortised constant time for each."""
 
     def __init__(self, shape: tuple[int, ...], dtype: type) -> None:
-        self._room = np.zeros((0, *shape), dtype)
+        self._room: np.ndarray = np.zeros((0, *shape), dtype)
         self._count = 0
 
     def add(self, rows: Any) -> None:
@@ -327,7 +327,7 @@ class KnownPoints:
         fresh.points.add(
             self.points_of([one for one in new if one.input is not None])
         )
-        others = [*collection.fresh_additions, *self.pending()]
+        others: list[Item] = [*collection.fresh_additions, *self.pending()]
         return np.concatenate(
             [
                 collection.points[self._rows],
