@@ -117,6 +117,7 @@ class OptunaTest(absltest.TestCase):
         self.assertLen(study.trials, 5)
 
 
+@pytest.mark.filterwarnings("ignore")  # Those of PyTorch.
 @_needs("botorch")
 class BoTorchTest(absltest.TestCase):
     def setUp(self):

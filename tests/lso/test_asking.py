@@ -211,6 +211,16 @@ class PendingTest(Case):
         self.assertTrue(np.isnan(found[3][:10]).all())
         return found
 
+    def test_a_budget_that_is_refused_does_not_become_that_of_the_run(self):
+        with self.open() as optimizer:
+            for query in optimizer.ask(3):
+                optimizer.tell(query.number, -1.0)
+            before = optimizer.ledger.path.read_bytes()
+        with self.assertRaisesRegex(ValueError, "`budget` must be at least 3"):
+            self.open(plan=dataclasses.replace(PLAN, budget=2))
+        self.assertEqual(optimizer.ledger.path.read_bytes(), before)
+        self.open().close()
+
     def test_the_budget_counts_what_is_pending(self):
         plan = dataclasses.replace(PLAN, budget=10)
         with self.open(plan=plan) as optimizer:

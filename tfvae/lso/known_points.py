@@ -338,8 +338,7 @@ class KnownPoints:
         fresh.points.add(
             self.points_of([one for one in new if one.input is not None])
         )
-        others: list[Item] = [*collection.fresh_additions]
-        others += self.pending()
+        others: list[Item] = [*collection.fresh_additions, *self.pending()]
         return np.concatenate(
             [
                 collection.points[self._rows],

@@ -18,7 +18,7 @@ import pathlib
 import re
 import weakref
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import filelock
@@ -60,6 +60,7 @@ class Ledger:
         header: Mapping[str, Any] | None = None,
         *,
         changeable: Collection[str] = ("budget",),
+        check: Callable[[Records], None] | None = None,
     ) -> None:
         """Opens the file at `path`, or creates it.
 
@@ -70,6 +71,8 @@ class Ledger:
             have one.
           changeable: The keys of `header` whose values may differ from those in
             the file; a further header is appended to the file in this case.
+          check: Called with the records before anything is written; what it
+            raises leaves the file as it is.
 
         Raises:
           RuntimeError: If another process has it open.
@@ -84,7 +87,7 @@ class Ledger:
         self._reserve = self.path.with_name(self.path.name + ".reserve")
         self._lock()
         try:
-            self._open(changeable)
+            self._open(changeable, check)
         except BaseException:
             self.close()
             raise
@@ -183,7 +186,11 @@ class Ledger:
         self._file = None
         _locked.discard(self)
 
-    def _open(self, changeable: Collection[str]) -> None:
+    def _open(
+        self,
+        changeable: Collection[str],
+        check: Callable[[Records], None] | None,
+    ) -> None:
         """Reads the file, repairs its last line, and writes the header."""
         assert self._file is not None
         data = self.path.read_bytes()
@@ -198,6 +205,8 @@ class Ledger:
             raise ValueError(f"{self.path} must have a header, got none")
         if old is not None and self._given is not None:
             self.changed = _changes(self.path, old, self._given, changeable)
+        if check is not None:
+            check(self.records)
         if rest:
             _warn(self.path, rest)
             os.ftruncate(self._file, self._size)

@@ -45,6 +45,7 @@ from tfvae.lso.records import (
     Measurement,
     Proposal,
     Query,
+    Records,
     Round,
 )
 from tfvae.lso.round_retrainer import RoundRetrainer, check_size
@@ -195,7 +196,7 @@ class LatentSpaceOptimizer:
         }
         identity = header(task, self.collection, plan, **parts)
         check_data(path, identity)
-        self.ledger = Ledger(path, identity)
+        self.ledger = Ledger(path, identity, check=self._check_budget)
         self._proposer = Proposer(
             self._folder,
             task,
@@ -216,7 +217,6 @@ class LatentSpaceOptimizer:
         self._request: str | None = None
         self._outcomes: list[str | None] = []
         try:
-            self._check_budget()
             most = plan.budget + len(self.ledger.records.additions)
             check_size(retrainer, self.collection.points, most)
             self._restore()
@@ -286,8 +286,7 @@ class LatentSpaceOptimizer:
     @property
     def num_done(self) -> int:
         """The number of queries that have a score or have failed."""
-        entries, waiting = self.ledger.records.entries, self.ledger.waiting
-        return len(entries) - sum(one.number in entries for one in waiting)
+        return _num_done(self.ledger.records)
 
     def best(self) -> float | None:
         """Returns the best score of all queries, in the task's direction.
@@ -305,11 +304,12 @@ class LatentSpaceOptimizer:
     def _models(self) -> pathlib.Path:
         return self._folder / "rounds"
 
-    def _check_budget(self) -> None:
-        if self.plan.budget < self.num_done:
+    def _check_budget(self, records: Records) -> None:
+        num_done = _num_done(records)
+        if self.plan.budget < num_done:
             raise ValueError(
-                f"`budget` must be at least {self.num_done}, the queries that "
-                f"are done, got {self.plan.budget}"
+                f"`budget` must be at least {num_done}, the queries that are "
+                f"done, got {self.plan.budget}"
             )
 
     def _restore(self) -> None:
@@ -737,6 +737,12 @@ class LatentSpaceOptimizer:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _num_done(records: Records) -> int:
+    """Returns the number of queries that have all their results."""
+    waiting = records.waiting
+    return len(records.entries) - sum(one in records.entries for one in waiting)
 
 
 class _Reasons:
