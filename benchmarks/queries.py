@@ -26,6 +26,7 @@ The memory is that of the process, once it has collected garbage.
 
 from __future__ import annotations
 
+import argparse
 import functools
 import gc
 import pathlib
@@ -36,7 +37,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
-from absl import app, flags
 
 from benchmarks.tables import print_table
 from tfvae import lso
@@ -266,10 +266,21 @@ def measure(case: str, plan: lso.Plan, size: int, num_inducing: int) -> None:
     )
 
 
-def main(argv: list[str]) -> None:
-    """Runs the cases of the flags."""
-    del argv
-    values = flags.FLAGS
+def main() -> None:
+    """Runs the cases of the command line."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0]
+    )
+    for name, value, text in (
+        ("budget", 10_000, "number of queries"),
+        ("per_round", 100, "queries a round, 0 for all"),
+        ("window", 200, "queries that a row is a mean of"),
+        ("num_inducing", 50, "inducing points of the surrogate"),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=value, help=text)
+    cases = ("identity", "model")
+    parser.add_argument("--case", choices=cases, help="both unless set")
+    values = parser.parse_args()
     plan = lso.Plan(
         values.budget,
         values.per_round or None,
@@ -278,14 +289,9 @@ def main(argv: list[str]) -> None:
         skips_known=True,
         min_distance=1e-3,
     )
-    for case in [values.case] if values.case else ["identity", "model"]:
+    for case in [values.case] if values.case else cases:
         measure(case, plan, values.window, values.num_inducing)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_integer("budget", 10_000, "Number of queries.", 1)
-    flags.DEFINE_integer("per_round", 100, "Queries a round, 0 for all.", 0)
-    flags.DEFINE_integer("window", 200, "Queries that a row is a mean of.", 1)
-    flags.DEFINE_integer("num_inducing", 50, "Of the surrogate.", 1)
-    flags.DEFINE_enum("case", None, ["identity", "model"], "None for both.")
-    app.run(main)
+    main()

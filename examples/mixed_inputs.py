@@ -2,11 +2,14 @@
 r"""Optimises numbers and categories together, under a constraint.
 
   tfvae optimize --task=examples/mixed_inputs.py --run_dir=runs/mixed \
-      --budget=30
+      --budget=30 --gin_param=fit.epochs=1000 \
+      --gin_param=optimize.min_distance=0.01
 
 An input is a dict, which needs no functions to and from JSON. The yield is
 simulated, and stands for an experiment. No solvent may boil, which a constraint
-says: it holds where its value is at most 0.
+says: it holds where its value is at most 0. Sixty data are one batch an epoch,
+so the model takes many epochs. Inputs that differ by a degree or two are worth
+a query, hence the small distance.
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 r"""Optimises an objective that differs from one evaluation to the next.
 
   tfvae optimize --task=examples/noisy_task.py --run_dir=runs/noisy \
-      --budget=20 --repeat=3
+      --budget=20 --repeat=3 --gin_param=fit.epochs=500
 
 Three evaluations of each query are averaged. With `is_noisy` the best query is
 the one with the best mean of the surrogate, not the one with the luckiest
