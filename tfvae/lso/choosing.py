@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -29,7 +30,12 @@ class Choice(NamedTuple):
 
 
 class Chooser:
-    """Chooses queries by the rules of a plan."""
+    """Chooses queries by the rules of a plan.
+
+    Attributes:
+      rejected: How many latents have not been chosen since it was cleared, by
+        the reason: "known", "near" or "invalid".
+    """
 
     def __init__(
         self, plan: Plan, collection: Collection, points: KnownPoints
@@ -40,6 +46,7 @@ class Chooser:
         self._points = points
         # Rows of the data, and the spread of their points.
         self._point_spread = (0, np.zeros(0))
+        self.rejected: Counter[str] = Counter()
 
     def choose(
         self,
@@ -64,11 +71,17 @@ class Chooser:
         plan = self._plan
         distances = self._distances(latents, known, before)
         is_near = self._is_near(found, distances, before)
+        kinds = self._ranks(found, before)
+        is_known = [plan.skips_known and kind == 1 for kind in kinds]
+        self.rejected["known"] += sum(is_known)
+        self.rejected["near"] += sum(is_near) - sum(
+            near and known
+            for near, known in zip(is_near, is_known, strict=True)
+        )
+        self.rejected["invalid"] += kinds.count(2)
         ranks = [
-            np.inf if near or (plan.skips_known and rank == 1) else rank
-            for rank, near in zip(
-                self._ranks(found, before), is_near, strict=True
-            )
+            np.inf if near or known else kind
+            for kind, near, known in zip(kinds, is_near, is_known, strict=True)
         ]
         order = [*range(len(found))]
         if plan.num_proposals > 1 or plan.skips_known:

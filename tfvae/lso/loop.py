@@ -126,7 +126,8 @@ class LatentSpaceOptimizer:
       stopped: Why the last `run` or `steps` ended before the budget was spent,
         in one line; None otherwise.
       has_failed: Whether it ended because of failures.
-      is_exhausted: Whether the last proposal found nothing new to query.
+      is_exhausted: Whether the last proposal found nothing new to query;
+        `why_exhausted` says why.
       failures: The evaluations that failed in this process.
       collection: The data, including the queries of previous rounds.
       rounds: Table of the rounds and the time of their stages.
@@ -649,13 +650,14 @@ class LatentSpaceOptimizer:
             self.rounds.update(self._entered)
             yield
         if not why and self.is_exhausted and self.num_done < self.plan.budget:
-            why = (
-                "nothing new is to be had: all latents that were tried decode "
-                "to inputs that are known, invalid or too near to others"
-            )
+            why = self.why_exhausted()
         self.stopped = why
         self.has_failed = reasons.has_failed
         self.rounds.end(self.ledger.records.round, self.best())
+
+    def why_exhausted(self) -> str:
+        """Returns why the last proposal found nothing new, in one line."""
+        return self._proposer.why_nothing()
 
     def request_stop(self, reason: str) -> None:
         """Ends `run` or `steps` after the evaluations that are under way.

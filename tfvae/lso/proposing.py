@@ -135,6 +135,7 @@ class Proposer:
           state after it is on disk.
         """
         plan, first, before = self._plan, numbers[0], self._state
+        self._chooser.rejected.clear()
         count = min(self._strategy.num_at_a_time(len(numbers)), len(numbers))
         is_choosy = plan.skips_known or plan.min_distance > 0.0
         state, chosen = before, list[Choice]()
@@ -175,6 +176,22 @@ class Proposer:
             # A strategy may return fewer latents than requested.
             for number, one in zip(numbers, chosen, strict=False)
         ]
+
+    def why_nothing(self) -> str:
+        """Returns why the last proposal found nothing new, in one line."""
+        found, least = self._chooser.rejected, self._plan.min_distance
+        why = (
+            f"nothing new is to be had: of {found.total():,} latents that were "
+            f"tried, {found['known']:,} decode to known inputs and "
+            f"{found['invalid']:,} to none"
+        )
+        if found["near"]:
+            why += (
+                f", and {found['near']:,} are nearer than `min_distance` = "
+                f"{least:g} to others; a smaller one, or a model that is "
+                "trained for longer, may find more"
+            )
+        return why
 
     def _read(self, latents: np.ndarray, first: int) -> list[Reading]:
         seed = self._plan.seed_of(Use.READING, first)

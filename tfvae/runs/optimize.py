@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -112,6 +113,26 @@ def num_dimensions(task: Task) -> int:
     # The same for all seeds, so use the data that `scored_data` needs anyway.
     seed = config.value("scored_data.seed") or 0
     return task.data(seed).points.shape[1]
+
+
+@typed_gin.register
+def num_epochs(
+    task: Task,
+    batch_size: int,
+    min_epochs: int = 50,
+    min_steps: int = 800,
+) -> int:
+    """Returns the epochs of the first model, more of them for few data.
+
+    Args:
+      task: The task.
+      batch_size: Data points of a batch.
+      min_epochs: The least number of epochs.
+      min_steps: The least number of training steps.
+    """
+    seed = config.value("scored_data.seed") or 0
+    num_batches = math.ceil(len(task.data(seed).points) / batch_size)
+    return max(min_epochs, math.ceil(min_steps / num_batches))
 
 
 def load(
@@ -453,7 +474,7 @@ def print_queries(
             more = of_several if repeats > 1 else {}
             print(json.dumps({**line, **more}), file=answers, flush=True)
     if len(queries) < (count or 1):
-        why = "nothing new was to be had"
+        why = optimizer.why_exhausted()
         if not optimizer.is_exhausted:
             why = f"the budget of {optimizer.plan.budget} is reached"
         _say(f"{len(queries)} queries: {why}")
