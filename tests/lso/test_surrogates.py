@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.optimize
+import scipy.stats
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -145,6 +147,82 @@ class SparseGaussianProcessTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllClose(
             std, np.sqrt(np.diag(exact_covariance)), rtol=0.02, atol=1e-3
         )
+
+    @parameterized.parameters((1.73, 0), (None, 1))
+    def test_exact_fit_reaches_a_maximum_of_the_posterior_density(
+        self, lengthscale_std, seed
+    ):
+        latents, scores = _data(15, seed)
+        surrogate = SparseGaussianProcess(lengthscale_std=lengthscale_std)
+        surrogate.fit(latents, scores, seed, False)
+        state = surrogate.state()
+        x = (latents - state["centre"]) / state["spread"]
+        y = (scores - state["score_centre"]) / state["score_spread"]
+        names = ("log_lengthscales", "log_variance", "log_noise")
+        reached = np.concatenate([np.ravel(state[one]) for one in names])
+
+        def loss(values):
+            """Minus the log density of the scores and the lengthscales."""
+            own = dict(zip(names, (values[:2], *values[2:]), strict=True))
+            covariance = _kernel(own, x, x) + _noise(own) * np.eye(len(x))
+            found = y @ np.linalg.solve(covariance, y)
+            found = 0.5 * (found + np.linalg.slogdet(covariance)[1])
+            if lengthscale_std is not None:
+                centre = np.log(0.71 * np.sqrt(2.0)) + lengthscale_std**2
+                prior = scipy.stats.lognorm(
+                    lengthscale_std, scale=np.exp(centre)
+                )
+                found -= prior.logpdf(np.exp(values[:2])).sum()
+            return found
+
+        # Searches from other starts find nothing better.
+        best = min(
+            scipy.optimize.minimize(loss, start).fun
+            for start in ([1.0, 1.0, 0.0, -1.0], [-0.5, 0.0, 0.0, -4.0])
+        )
+        self.assertAllClose(loss(reached), best, rtol=0.0, atol=0.05)
+
+    def test_prior_keeps_lengthscales_of_few_points_in_bounds(self):
+        # Ten points in six dimensions say nothing of most lengthscales.
+        sizes = {1.73: [], None: []}
+        for seed in range(4):
+            rng = np.random.default_rng(seed)
+            latents = rng.normal(size=(10, 6)).astype(np.float32)
+            scores = _function(latents)
+            for std, found in sizes.items():
+                surrogate = SparseGaussianProcess(lengthscale_std=std)
+                surrogate.fit(latents, scores, 0, False)
+                found.append(surrogate.state()["log_lengthscales"])
+        self.assertAllLess(np.abs(sizes[1.73]), np.log(30.0))
+        self.assertGreater(np.max(sizes[None]), np.log(100.0))
+
+    def test_warm_exact_fit_converges_as_a_cold_one(self):
+        latents, scores = _data(40)
+        warm, cold = SparseGaussianProcess(), SparseGaussianProcess()
+        warm.fit(latents[:20], scores[:20], 0, False)
+        scale = {k: warm.state()[k] for k in ("centre", "spread")}
+        warm.fit(latents, scores, 0, True)
+        cold.fit(latents, scores, 0, False)
+        queries, _ = _data(30, seed=1)
+        for a, b in zip(
+            warm.predict(queries), cold.predict(queries), strict=True
+        ):
+            self.assertAllClose(a, b, rtol=0.05, atol=0.05)
+        # They are standardised by other statistics.
+        self.assertNotAllClose(scale["centre"], cold.state()["centre"])
+
+    def test_noise_is_told_from_lack_of_it(self):
+        latents, _ = _data(40)
+        signal = _function(latents)
+        noise = np.random.default_rng(3).normal(size=40)
+        for share in (0.0, 0.3):
+            surrogate = SparseGaussianProcess()
+            scores = signal + share * noise
+            surrogate.fit(latents, scores, 0, False)
+            state = surrogate.state()
+            found = np.sqrt(_noise(state)) * state["score_spread"]
+            with self.subTest(share):
+                self.assertAllClose(found, share, rtol=0.3, atol=0.01)
 
     def test_learns_a_function(self):
         latents, scores = _data(300)
@@ -379,6 +457,10 @@ class SparseGaussianProcessTest(tf.test.TestCase, parameterized.TestCase):
     def test_says_what_is_wrong(self):
         with self.assertRaisesRegex(ValueError, "`standardise` must be one"):
             SparseGaussianProcess(standardise="some")
+        with self.assertRaisesRegex(ValueError, "`lengthscale` .* got 0.0"):
+            SparseGaussianProcess(lengthscale=0.0)
+        with self.assertRaisesRegex(ValueError, "`lengthscale_std` .* got inf"):
+            SparseGaussianProcess(lengthscale_std=np.inf)
         with self.assertRaisesRegex(ValueError, "must be fitted"):
             _small().predict(np.zeros([1, 2]))
         latents, scores = _data()

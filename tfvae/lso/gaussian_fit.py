@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""State of a sparse Gaussian process fit: scaling, Adam moments, jitter."""
+"""Fits of a sparse Gaussian process: state, prior, Adam, L-BFGS, jitter."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.optimize
 import tensorflow as tf
 
+from tfvae.lso import collapsed_bound
 from tfvae.lso.collapsed_bound import MAX_JITTER, MIN_JITTER, Parameters
 
 STANDARDISATIONS = ("each", "all", "none")
@@ -194,6 +196,97 @@ def with_jitter(function: Any, fit: Fit, data: Data) -> Any:
         if fit.jitter >= MAX_JITTER:
             raise error
         fit.jitter *= 10.0
+
+
+class Prior(NamedTuple):
+    """Log-normal prior on lengthscales in standardised units.
+
+    Attributes:
+      log_mode: Logarithm of the lengthscale whose density is largest.
+      std: Standard deviation of the logarithm; None for no prior.
+    """
+
+    log_mode: float
+    std: float | None
+
+    def penalty(self, log_lengthscales: np.ndarray) -> tuple[float, np.ndarray]:
+        """Returns minus the log density up to a constant, and its gradient.
+
+        The density is that of lengthscales, not of their logarithms: with
+        s = `std` its mode is exp(mu - s^2), and
+        log l + (log l - mu)^2 / (2 s^2)
+        = (log l - `log_mode`)^2 / (2 s^2) + constant.
+        """
+        if self.std is None:
+            return 0.0, np.zeros_like(log_lengthscales)
+        away = (log_lengthscales - self.log_mode) / self.std
+        return 0.5 * float(np.sum(np.square(away))), away / self.std
+
+
+def loss_and_gradients(
+    fit: Fit, data: Data, prior: Prior
+) -> tuple[float, Parameters]:
+    """Returns -(bound + log prior) / n, and its gradient, NumPy arrays."""
+    loss, tensors = with_jitter(collapsed_bound.loss_and_gradients, fit, data)
+    gradients = Parameters(*(one.numpy() for one in tensors))
+    penalty, slope = prior.penalty(fit.parameters.log_lengthscales)
+    count = len(data[1])
+    slope = gradients.log_lengthscales + slope / count
+    loss = float(loss) + penalty / count
+    return loss, gradients._replace(log_lengthscales=slope)
+
+
+# Bounds of the logarithms of lengthscales, and of variance and noise as shares
+# of the variance of the scores.
+_BOUNDS = ((-4.0, 8.0), (-7.0, 7.0), (-16.0, 3.0))
+
+
+def converge(fit: Fit, data: Data, prior: Prior, max_iterations: int) -> float:
+    """Optimises kernel and noise by L-BFGS-B; inducing points stay.
+
+    Args:
+      fit: Its parameters are the start, and are replaced.
+      data: The data.
+      prior: Prior on lengthscales.
+      max_iterations: Largest number of iterations.
+
+    Returns:
+      The loss that was reached, see `loss_and_gradients`.
+    """
+    num_latents = data[0].shape[1]
+    count = len(data[1])
+    unit = np.log(max(np.var(data[1]), collapsed_bound.MIN_NOISE))
+    bounds = np.repeat(_BOUNDS, [num_latents, 1, 1], axis=0)
+    bounds[num_latents:] += unit
+    low, high = bounds.T
+
+    def parameters_of(values: np.ndarray) -> Parameters:
+        return fit.parameters._replace(
+            log_lengthscales=values[:num_latents],
+            log_variance=np.array(values[-2]),
+            log_noise=np.array(values[-1]),
+        )
+
+    def total(values: np.ndarray) -> tuple[float, np.ndarray]:
+        # A jitter that one of the trial steps needs is not kept.
+        trial = dataclasses.replace(fit, parameters=parameters_of(values))
+        loss, gradients = loss_and_gradients(trial, data, prior)
+        return count * loss, count * _kernel_and_noise(gradients)
+
+    found = scipy.optimize.minimize(
+        total,
+        np.clip(_kernel_and_noise(fit.parameters), low, high),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=scipy.optimize.Bounds(low, high),
+        options={"maxiter": max_iterations, "ftol": 1e-6, "gtol": 1e-3},
+    )
+    fit.parameters = parameters_of(found.x)
+    return float(found.fun) / count
+
+
+def _kernel_and_noise(one: Parameters) -> np.ndarray:
+    return np.append(one.log_lengthscales, [one.log_variance, one.log_noise])
 
 
 def inducing_of(
