@@ -106,8 +106,21 @@ class CollapsedBoundTest(tf.test.TestCase, parameterized.TestCase):
             np.array([0.1, 0.2]), np.array(0.3), np.array(-1.0), x[:4] + 0.1
         )
         jitter = np.array(1e-6)
-        _, gradients = collapsed_bound.loss_and_gradients(
+        _, gradients, of_scores = collapsed_bound.loss_and_gradients(
             parameters, x, y, jitter
+        )
+        direction = rng.normal(size=12)
+        ends = [
+            collapsed_bound.loss_and_gradients(
+                parameters, x, y + step * direction, jitter
+            )[0]
+            for step in (1e-5, -1e-5)
+        ]
+        self.assertAllClose(
+            np.sum(of_scores * direction),
+            (ends[0] - ends[1]) / 2e-5,
+            rtol=1e-4,
+            atol=1e-7,
         )
         for name, value in parameters._asdict().items():
             direction = rng.normal(size=value.shape)
@@ -159,13 +172,15 @@ class SparseGaussianProcessTest(tf.test.TestCase, parameterized.TestCase):
         x = (latents - state["centre"]) / state["spread"]
         y = (scores - state["score_centre"]) / state["score_spread"]
         names = ("log_lengthscales", "log_variance", "log_noise")
-        reached = np.concatenate([np.ravel(state[one]) for one in names])
+        reached = [*state["log_lengthscales"], state["log_variance"]]
+        reached = np.array([*reached, state["log_noise"], 0.0])
 
         def loss(values):
             """Minus the log density of the scores and the lengthscales."""
-            own = dict(zip(names, (values[:2], *values[2:]), strict=True))
+            own = dict(zip(names, (values[:2], *values[2:4]), strict=True))
             covariance = _kernel(own, x, x) + _noise(own) * np.eye(len(x))
-            found = y @ np.linalg.solve(covariance, y)
+            rest = y - values[4]
+            found = rest @ np.linalg.solve(covariance, rest)
             found = 0.5 * (found + np.linalg.slogdet(covariance)[1])
             if lengthscale_std is not None:
                 centre = np.log(0.71 * np.sqrt(2.0)) + lengthscale_std**2
@@ -178,7 +193,10 @@ class SparseGaussianProcessTest(tf.test.TestCase, parameterized.TestCase):
         # Searches from other starts find nothing better.
         best = min(
             scipy.optimize.minimize(loss, start).fun
-            for start in ([1.0, 1.0, 0.0, -1.0], [-0.5, 0.0, 0.0, -4.0])
+            for start in (
+                [1.0, 1.0, 0.0, -1.0, 0.0],
+                [-0.5, 0.0, 0.0, -4.0, 0.5],
+            )
         )
         self.assertAllClose(loss(reached), best, rtol=0.0, atol=0.05)
 
@@ -359,8 +377,27 @@ class SparseGaussianProcessTest(tf.test.TestCase, parameterized.TestCase):
         before = surrogate.state()
         surrogate.fit(3.0 * latents, 2.0 * scores, 0, True)
         after = surrogate.state()
-        for name in ("centre", "spread", "score_centre", "score_spread"):
+        for name in ("centre", "spread", "score_spread"):
             self.assertAllEqual(before[name], after[name])
+        # The mean of an exact process is learnt, that of a sparse one stays.
+        self.assertNotAllClose(before["score_centre"], after["score_centre"])
+        surrogate = _small(num_inducing=20)
+        surrogate.fit(latents, scores, 0, False)
+        self.assertAllClose(surrogate.state()["score_centre"], scores.mean())
+        surrogate.fit(3.0 * latents, 2.0 * scores, 0, True)
+        self.assertAllClose(surrogate.state()["score_centre"], scores.mean())
+
+    def test_mean_is_not_that_of_many_scores_in_one_place(self):
+        rng = np.random.default_rng(0)
+        latents = rng.normal(size=(60, 2)) * np.where(
+            np.arange(60)[:, None] < 20, 2.0, 0.05
+        )
+        scores = np.exp(-0.5 * np.sum(np.square(latents), 1))
+        surrogate = SparseGaussianProcess()
+        surrogate.fit(latents, scores, 0, False)
+        self.assertGreater(scores.mean(), 0.7)
+        far, _ = surrogate.predict(np.array([[9.0, -9.0]]))
+        self.assertAllLess(np.abs(far), 0.3)
 
     @parameterized.parameters(
         ("each", [0.0, 1.0], [1.0, 3.0]), ("all", [0.5, 0.5], None)

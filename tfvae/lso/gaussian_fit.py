@@ -225,15 +225,21 @@ class Prior(NamedTuple):
 
 def loss_and_gradients(
     fit: Fit, data: Data, prior: Prior
-) -> tuple[float, Parameters]:
-    """Returns -(bound + log prior) / n, and its gradient, NumPy arrays."""
-    loss, tensors = with_jitter(collapsed_bound.loss_and_gradients, fit, data)
+) -> tuple[float, Parameters, np.ndarray]:
+    """Returns -(bound + log prior) / n, and gradients, NumPy arrays.
+
+    These are the one in the parameters, and the one in the scores, `[n]`.
+    """
+    loss, tensors, of_scores = with_jitter(
+        collapsed_bound.loss_and_gradients, fit, data
+    )
     gradients = Parameters(*(one.numpy() for one in tensors))
     penalty, slope = prior.penalty(fit.parameters.log_lengthscales)
     count = len(data[1])
     slope = gradients.log_lengthscales + slope / count
     loss = float(loss) + penalty / count
-    return loss, gradients._replace(log_lengthscales=slope)
+    gradients = gradients._replace(log_lengthscales=slope)
+    return loss, gradients, of_scores.numpy()
 
 
 # Bounds of the logarithms of lengthscales, and of variance and noise as shares
@@ -241,48 +247,64 @@ def loss_and_gradients(
 _BOUNDS = ((-4.0, 8.0), (-7.0, 7.0), (-16.0, 3.0))
 
 
-def converge(fit: Fit, data: Data, prior: Prior, max_iterations: int) -> float:
-    """Optimises kernel and noise by L-BFGS-B; inducing points stay.
+def converge(
+    fit: Fit, data: Data, prior: Prior, max_iterations: int
+) -> tuple[float, Data]:
+    """Optimises mean, kernel and noise by L-BFGS-B; inducing points stay.
+
+    The mean is that of the process. That of the scores, which the data have
+    been centred at, is far above it once most queries are near a maximum, and
+    all that has not been seen would then seem to be good.
 
     Args:
-      fit: Its parameters are the start, and are replaced.
-      data: The data.
+      fit: Its parameters and its centre of the scores are the start, and are
+        replaced.
+      data: The data in standardised units.
       prior: Prior on lengthscales.
       max_iterations: Largest number of iterations.
 
     Returns:
-      The loss that was reached, see `loss_and_gradients`.
+      The loss that was reached, see `loss_and_gradients`, and the data with
+      scores about the mean.
     """
-    num_latents = data[0].shape[1]
-    count = len(data[1])
-    unit = np.log(max(np.var(data[1]), collapsed_bound.MIN_NOISE))
+    latents, scores = data
+    num_latents, count = latents.shape[1], len(scores)
+    unit = np.log(max(np.var(scores), collapsed_bound.MIN_NOISE))
     bounds = np.repeat(_BOUNDS, [num_latents, 1, 1], axis=0)
     bounds[num_latents:] += unit
-    low, high = bounds.T
+    extremes = [np.min(scores), np.max(scores)]
+    low, high = np.concatenate([bounds, [extremes]]).T
 
     def parameters_of(values: np.ndarray) -> Parameters:
         return fit.parameters._replace(
             log_lengthscales=values[:num_latents],
-            log_variance=np.array(values[-2]),
-            log_noise=np.array(values[-1]),
+            log_variance=np.array(values[-3]),
+            log_noise=np.array(values[-2]),
         )
 
     def total(values: np.ndarray) -> tuple[float, np.ndarray]:
         # A jitter that one of the trial steps needs is not kept.
         trial = dataclasses.replace(fit, parameters=parameters_of(values))
-        loss, gradients = loss_and_gradients(trial, data, prior)
-        return count * loss, count * _kernel_and_noise(gradients)
+        loss, gradients, of_scores = loss_and_gradients(
+            trial, (latents, scores - values[-1]), prior
+        )
+        slopes = np.append(_kernel_and_noise(gradients), -np.sum(of_scores))
+        return count * loss, count * slopes
 
+    start = np.append(_kernel_and_noise(fit.parameters), 0.0)
     found = scipy.optimize.minimize(
         total,
-        np.clip(_kernel_and_noise(fit.parameters), low, high),
+        np.clip(start, low, high),
         jac=True,
         method="L-BFGS-B",
         bounds=scipy.optimize.Bounds(low, high),
         options={"maxiter": max_iterations, "ftol": 1e-6, "gtol": 1e-3},
     )
     fit.parameters = parameters_of(found.x)
-    return float(found.fun) / count
+    scale, mean = fit.scale, found.x[-1]
+    centre = scale.score_centre + scale.score_spread * mean
+    fit.scale = scale._replace(score_centre=np.array(centre))
+    return float(found.fun) / count, (latents, scores - mean)
 
 
 def _kernel_and_noise(one: Parameters) -> np.ndarray:

@@ -127,14 +127,14 @@ class SparseGaussianProcess:
     dimensions have them anywhere between 0 and infinity.
 
     As long as all data points are inducing points the process is exact and they
-    do not move. Kernel and noise are then optimised by L-BFGS until they have
-    converged, in a cold fit from two noise variances, as small data can often
-    be explained by little noise or by much. Otherwise a cold fit initialises
-    the inducing points by k-means, and optimises first the kernel and noise
-    parameters, then all parameters, by Adam; a warm fit takes a few more steps
-    in all parameters. Both kinds then condition exactly on all points. All
-    computations are in float64, which solving from second moments requires, see
-    `collapsed_bound`.
+    do not move. Mean, kernel and noise are then optimised by L-BFGS until they
+    have converged, in a cold fit from two noise variances, as small data can
+    often be explained by little noise or by much. Otherwise a cold fit
+    initialises the inducing points by k-means, and optimises first the kernel
+    and noise parameters, then all parameters, by Adam; a warm fit takes a few
+    more steps in all parameters. Both kinds then condition exactly on all
+    points. All computations are in float64, which solving from second moments
+    requires, see `collapsed_bound`.
 
     Attributes:
       num_inducing: Largest number of inducing points; with no more distinct
@@ -142,7 +142,8 @@ class SparseGaussianProcess:
       standardise: Whether latents and scores are standardised: "each" for
         latents coordinate by coordinate, "all" for one mean and standard
         deviation of all coordinates together, "none" for neither latents nor
-        scores. The statistics are kept from one cold fit to the next.
+        scores. The statistics are kept from one cold fit to the next, but for
+        the mean of scores, which exact fits learn.
       num_exact_steps: Largest number of L-BFGS iterations from one start, while
         all data points are inducing points; 0 for the steps of Adam there too.
       num_kernel_steps: Largest number of Adam steps in the kernel and noise
@@ -221,7 +222,9 @@ class SparseGaussianProcess:
             fit.add_inducing(data, self.num_inducing)
             is_exact = fit.is_exact(data)
             if is_exact and self.num_exact_steps:
-                converge(fit, data, self._prior(fit), self.num_exact_steps)
+                _, data = converge(
+                    fit, data, self._prior(fit), self.num_exact_steps
+                )
             else:
                 self._descend(
                     fit,
@@ -234,7 +237,7 @@ class SparseGaussianProcess:
         else:
             scale = Scale.of(latents, scores, self.standardise)
             data = standardised(scale, latents, scores)
-            fit = self._fit_cold(data, scale, seed)
+            fit, data = self._fit_cold(data, scale, seed)
         posterior = with_jitter(collapsed_bound.posterior, fit, data)
         self._last = fit
         for values in (fit.parameters, fit.scale, posterior):
@@ -242,7 +245,9 @@ class SparseGaussianProcess:
                 self._held[name].assign(value)
         self._can_predict = True
 
-    def _fit_cold(self, data: Data, scale: Scale, seed: int) -> Fit:
+    def _fit_cold(
+        self, data: Data, scale: Scale, seed: int
+    ) -> tuple[Fit, Data]:
         points, scores = (one.numpy() for one in data)
         rng = np.random.default_rng(seed)
         num_latents = points.shape[1]
@@ -262,18 +267,22 @@ class SparseGaussianProcess:
         self._descend(fit, data, self.num_kernel_steps, rate, True, False)
         fit.adam = Adam(parameters)
         self._descend(fit, data, self.num_steps, self.rate, True, not is_exact)
-        return fit
+        return fit, data
 
-    def _fit_exactly(self, fit: Fit, data: Data, variance: float) -> Fit:
+    def _fit_exactly(
+        self, fit: Fit, data: Data, variance: float
+    ) -> tuple[Fit, Data]:
         """Returns the better of the fits from two noise variances."""
         fits = []
         for share in _NOISES:
             log_noise = np.array(np.log(share * variance))
             start = fit.parameters._replace(log_noise=log_noise)
             one = dataclasses.replace(fit, parameters=start)
-            loss = converge(one, data, self._prior(fit), self.num_exact_steps)
-            fits.append((loss, one))
-        return min(fits, key=lambda one: one[0])[1]
+            loss, centred = converge(
+                one, data, self._prior(fit), self.num_exact_steps
+            )
+            fits.append((loss, one, centred))
+        return min(fits, key=lambda one: one[0])[1:]
 
     def _lengthscale(self, num_latents: int) -> float:
         if self.lengthscale is None:
@@ -296,7 +305,7 @@ class SparseGaussianProcess:
     ) -> None:
         losses: list[float] = []
         for i in range(num_steps):
-            loss, gradients = loss_and_gradients(fit, data, self._prior(fit))
+            loss, gradients, _ = loss_and_gradients(fit, data, self._prior(fit))
             if not moves_inducing:
                 still = np.zeros_like(gradients.inducing)
                 gradients = gradients._replace(inducing=still)
