@@ -196,6 +196,19 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
         config.load([task, setting])
         self.assertEqual(config.value("optimize.num_proposals"), 1)
 
+    @parameterized.parameters(
+        *OPTIMIZED[1:3], "studies/binary_optimization.gin"
+    )
+    def test_measured_optimisation_keeps_its_fit_of_the_surrogate(self, name):
+        config.load([name])
+        for setting, value in (
+            ("lengthscale", 1.0),
+            ("lengthscale_std", None),
+            ("num_exact_steps", 0),
+        ):
+            found = config.value(f"SparseGaussianProcess.{setting}")
+            self.assertEqual(found, value)
+
     def test_optimisation_runs(self):
         self._assert_optimises("runs/optimize.gin", [])
 

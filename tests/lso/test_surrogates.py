@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.optimize
+import scipy.stats
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -104,8 +106,21 @@ class CollapsedBoundTest(tf.test.TestCase, parameterized.TestCase):
             np.array([0.1, 0.2]), np.array(0.3), np.array(-1.0), x[:4] + 0.1
         )
         jitter = np.array(1e-6)
-        _, gradients = collapsed_bound.loss_and_gradients(
+        _, gradients, of_scores = collapsed_bound.loss_and_gradients(
             parameters, x, y, jitter
+        )
+        direction = rng.normal(size=12)
+        ends = [
+            collapsed_bound.loss_and_gradients(
+                parameters, x, y + step * direction, jitter
+            )[0]
+            for step in (1e-5, -1e-5)
+        ]
+        self.assertAllClose(
+            np.sum(of_scores * direction),
+            (ends[0] - ends[1]) / 2e-5,
+            rtol=1e-4,
+            atol=1e-7,
         )
         for name, value in parameters._asdict().items():
             direction = rng.normal(size=value.shape)
@@ -145,6 +160,87 @@ class SparseGaussianProcessTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllClose(
             std, np.sqrt(np.diag(exact_covariance)), rtol=0.02, atol=1e-3
         )
+
+    @parameterized.parameters((1.73, 0), (None, 1))
+    def test_exact_fit_reaches_a_maximum_of_the_posterior_density(
+        self, lengthscale_std, seed
+    ):
+        latents, scores = _data(15, seed)
+        surrogate = SparseGaussianProcess(lengthscale_std=lengthscale_std)
+        surrogate.fit(latents, scores, seed, False)
+        state = surrogate.state()
+        x = (latents - state["centre"]) / state["spread"]
+        y = (scores - state["score_centre"]) / state["score_spread"]
+        names = ("log_lengthscales", "log_variance", "log_noise")
+        reached = [*state["log_lengthscales"], state["log_variance"]]
+        reached = np.array([*reached, state["log_noise"], 0.0])
+
+        def loss(values):
+            """Minus the log density of the scores and the lengthscales."""
+            own = dict(zip(names, (values[:2], *values[2:4]), strict=True))
+            covariance = _kernel(own, x, x) + _noise(own) * np.eye(len(x))
+            rest = y - values[4]
+            found = rest @ np.linalg.solve(covariance, rest)
+            found = 0.5 * (found + np.linalg.slogdet(covariance)[1])
+            if lengthscale_std is not None:
+                centre = np.log(0.71 * np.sqrt(2.0)) + lengthscale_std**2
+                prior = scipy.stats.lognorm(
+                    lengthscale_std, scale=np.exp(centre)
+                )
+                found -= prior.logpdf(np.exp(values[:2])).sum()
+            return found
+
+        # Searches from other starts find nothing better.
+        best = min(
+            scipy.optimize.minimize(loss, start).fun
+            for start in (
+                [1.0, 1.0, 0.0, -1.0, 0.0],
+                [-0.5, 0.0, 0.0, -4.0, 0.5],
+            )
+        )
+        self.assertAllClose(loss(reached), best, rtol=0.0, atol=0.05)
+
+    def test_prior_keeps_lengthscales_of_few_points_in_bounds(self):
+        # Ten points in six dimensions say nothing of most lengthscales.
+        sizes = {1.73: [], None: []}
+        for seed in range(4):
+            rng = np.random.default_rng(seed)
+            latents = rng.normal(size=(10, 6)).astype(np.float32)
+            scores = _function(latents)
+            for std, found in sizes.items():
+                surrogate = SparseGaussianProcess(lengthscale_std=std)
+                surrogate.fit(latents, scores, 0, False)
+                found.append(surrogate.state()["log_lengthscales"])
+        self.assertAllLess(np.abs(sizes[1.73]), np.log(30.0))
+        self.assertGreater(np.max(sizes[None]), np.log(100.0))
+
+    def test_warm_exact_fit_converges_as_a_cold_one(self):
+        latents, scores = _data(40)
+        warm, cold = SparseGaussianProcess(), SparseGaussianProcess()
+        warm.fit(latents[:20], scores[:20], 0, False)
+        scale = {k: warm.state()[k] for k in ("centre", "spread")}
+        warm.fit(latents, scores, 0, True)
+        cold.fit(latents, scores, 0, False)
+        queries, _ = _data(30, seed=1)
+        for a, b in zip(
+            warm.predict(queries), cold.predict(queries), strict=True
+        ):
+            self.assertAllClose(a, b, rtol=0.05, atol=0.05)
+        # They are standardised by other statistics.
+        self.assertNotAllClose(scale["centre"], cold.state()["centre"])
+
+    def test_noise_is_told_from_lack_of_it(self):
+        latents, _ = _data(40)
+        signal = _function(latents)
+        noise = np.random.default_rng(3).normal(size=40)
+        for share in (0.0, 0.3):
+            surrogate = SparseGaussianProcess()
+            scores = signal + share * noise
+            surrogate.fit(latents, scores, 0, False)
+            state = surrogate.state()
+            found = np.sqrt(_noise(state)) * state["score_spread"]
+            with self.subTest(share):
+                self.assertAllClose(found, share, rtol=0.3, atol=0.01)
 
     def test_learns_a_function(self):
         latents, scores = _data(300)
@@ -281,8 +377,27 @@ class SparseGaussianProcessTest(tf.test.TestCase, parameterized.TestCase):
         before = surrogate.state()
         surrogate.fit(3.0 * latents, 2.0 * scores, 0, True)
         after = surrogate.state()
-        for name in ("centre", "spread", "score_centre", "score_spread"):
+        for name in ("centre", "spread", "score_spread"):
             self.assertAllEqual(before[name], after[name])
+        # The mean of an exact process is learnt, that of a sparse one stays.
+        self.assertNotAllClose(before["score_centre"], after["score_centre"])
+        surrogate = _small(num_inducing=20)
+        surrogate.fit(latents, scores, 0, False)
+        self.assertAllClose(surrogate.state()["score_centre"], scores.mean())
+        surrogate.fit(3.0 * latents, 2.0 * scores, 0, True)
+        self.assertAllClose(surrogate.state()["score_centre"], scores.mean())
+
+    def test_mean_is_not_that_of_many_scores_in_one_place(self):
+        rng = np.random.default_rng(0)
+        latents = rng.normal(size=(60, 2)) * np.where(
+            np.arange(60)[:, None] < 20, 2.0, 0.05
+        )
+        scores = np.exp(-0.5 * np.sum(np.square(latents), 1))
+        surrogate = SparseGaussianProcess()
+        surrogate.fit(latents, scores, 0, False)
+        self.assertGreater(scores.mean(), 0.7)
+        far, _ = surrogate.predict(np.array([[9.0, -9.0]]))
+        self.assertAllLess(np.abs(far), 0.3)
 
     @parameterized.parameters(
         ("each", [0.0, 1.0], [1.0, 3.0]), ("all", [0.5, 0.5], None)
@@ -379,6 +494,10 @@ class SparseGaussianProcessTest(tf.test.TestCase, parameterized.TestCase):
     def test_says_what_is_wrong(self):
         with self.assertRaisesRegex(ValueError, "`standardise` must be one"):
             SparseGaussianProcess(standardise="some")
+        with self.assertRaisesRegex(ValueError, "`lengthscale` .* got 0.0"):
+            SparseGaussianProcess(lengthscale=0.0)
+        with self.assertRaisesRegex(ValueError, "`lengthscale_std` .* got inf"):
+            SparseGaussianProcess(lengthscale_std=np.inf)
         with self.assertRaisesRegex(ValueError, "must be fitted"):
             _small().predict(np.zeros([1, 2]))
         latents, scores = _data()

@@ -158,13 +158,13 @@ def loss_and_gradients(
     latents: tf.Tensor,
     scores: tf.Tensor,
     jitter: tf.Tensor,
-) -> tuple[tf.Tensor, Parameters]:
-    """Returns -bound / n, and its gradient in all parameters."""
+) -> tuple[tf.Tensor, Parameters, tf.Tensor]:
+    """Returns -bound / n, and its gradients in all parameters and scores."""
     with tf.GradientTape() as tape:
-        tape.watch(parameters)
+        tape.watch((parameters, scores))
         bound = bound_of(parameters, latents, scores, jitter)
         loss = -bound / tf.cast(tf.size(scores), bound.dtype)
-    return loss, tape.gradient(loss, parameters)
+    return loss, *tape.gradient(loss, (parameters, scores))
 
 
 @tf.function(input_signature=_SIGNATURE)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""State of a sparse Gaussian process fit: scaling, Adam moments, jitter."""
+"""Fits of a sparse Gaussian process: state, prior, Adam, L-BFGS, jitter."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.optimize
 import tensorflow as tf
 
+from tfvae.lso import collapsed_bound
 from tfvae.lso.collapsed_bound import MAX_JITTER, MIN_JITTER, Parameters
 
 STANDARDISATIONS = ("each", "all", "none")
@@ -194,6 +196,119 @@ def with_jitter(function: Any, fit: Fit, data: Data) -> Any:
         if fit.jitter >= MAX_JITTER:
             raise error
         fit.jitter *= 10.0
+
+
+class Prior(NamedTuple):
+    """Log-normal prior on lengthscales in standardised units.
+
+    Attributes:
+      log_mode: Logarithm of the lengthscale whose density is largest.
+      std: Standard deviation of the logarithm; None for no prior.
+    """
+
+    log_mode: float
+    std: float | None
+
+    def penalty(self, log_lengthscales: np.ndarray) -> tuple[float, np.ndarray]:
+        """Returns minus the log density up to a constant, and its gradient.
+
+        The density is that of lengthscales, not of their logarithms: with
+        s = `std` its mode is exp(mu - s^2), and
+        log l + (log l - mu)^2 / (2 s^2)
+        = (log l - `log_mode`)^2 / (2 s^2) + constant.
+        """
+        if self.std is None:
+            return 0.0, np.zeros_like(log_lengthscales)
+        away = (log_lengthscales - self.log_mode) / self.std
+        return 0.5 * float(np.sum(np.square(away))), away / self.std
+
+
+def loss_and_gradients(
+    fit: Fit, data: Data, prior: Prior
+) -> tuple[float, Parameters, np.ndarray]:
+    """Returns -(bound + log prior) / n, and gradients, NumPy arrays.
+
+    These are the one in the parameters, and the one in the scores, `[n]`.
+    """
+    loss, tensors, of_scores = with_jitter(
+        collapsed_bound.loss_and_gradients, fit, data
+    )
+    gradients = Parameters(*(one.numpy() for one in tensors))
+    penalty, slope = prior.penalty(fit.parameters.log_lengthscales)
+    count = len(data[1])
+    slope = gradients.log_lengthscales + slope / count
+    loss = float(loss) + penalty / count
+    gradients = gradients._replace(log_lengthscales=slope)
+    return loss, gradients, of_scores.numpy()
+
+
+# Bounds of the logarithms of lengthscales, and of variance and noise as shares
+# of the variance of the scores.
+_BOUNDS = ((-4.0, 8.0), (-7.0, 7.0), (-16.0, 3.0))
+
+
+def converge(
+    fit: Fit, data: Data, prior: Prior, max_iterations: int
+) -> tuple[float, Data]:
+    """Optimises mean, kernel and noise by L-BFGS-B; inducing points stay.
+
+    The mean is that of the process. That of the scores, which the data have
+    been centred at, is far above it once most queries are near a maximum, and
+    all that has not been seen would then seem to be good.
+
+    Args:
+      fit: Its parameters and its centre of the scores are the start, and are
+        replaced.
+      data: The data in standardised units.
+      prior: Prior on lengthscales.
+      max_iterations: Largest number of iterations.
+
+    Returns:
+      The loss that was reached, see `loss_and_gradients`, and the data with
+      scores about the mean.
+    """
+    latents, scores = data
+    num_latents, count = latents.shape[1], len(scores)
+    unit = np.log(max(np.var(scores), collapsed_bound.MIN_NOISE))
+    bounds = np.repeat(_BOUNDS, [num_latents, 1, 1], axis=0)
+    bounds[num_latents:] += unit
+    extremes = [np.min(scores), np.max(scores)]
+    low, high = np.concatenate([bounds, [extremes]]).T
+
+    def parameters_of(values: np.ndarray) -> Parameters:
+        return fit.parameters._replace(
+            log_lengthscales=values[:num_latents],
+            log_variance=np.array(values[-3]),
+            log_noise=np.array(values[-2]),
+        )
+
+    def total(values: np.ndarray) -> tuple[float, np.ndarray]:
+        # A jitter that one of the trial steps needs is not kept.
+        trial = dataclasses.replace(fit, parameters=parameters_of(values))
+        loss, gradients, of_scores = loss_and_gradients(
+            trial, (latents, scores - values[-1]), prior
+        )
+        slopes = np.append(_kernel_and_noise(gradients), -np.sum(of_scores))
+        return count * loss, count * slopes
+
+    start = np.append(_kernel_and_noise(fit.parameters), 0.0)
+    found = scipy.optimize.minimize(
+        total,
+        np.clip(start, low, high),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=scipy.optimize.Bounds(low, high),
+        options={"maxiter": max_iterations, "ftol": 1e-6, "gtol": 1e-3},
+    )
+    fit.parameters = parameters_of(found.x)
+    scale, mean = fit.scale, found.x[-1]
+    centre = scale.score_centre + scale.score_spread * mean
+    fit.scale = scale._replace(score_centre=np.array(centre))
+    return float(found.fun) / count, (latents, scores - mean)
+
+
+def _kernel_and_noise(one: Parameters) -> np.ndarray:
+    return np.append(one.log_lengthscales, [one.log_variance, one.log_noise])
 
 
 def inducing_of(

@@ -4,7 +4,8 @@
 The sparse Gaussian process is that of Titsias (2009, "Variational learning of
 inducing variables in sparse Gaussian processes"), which Tripp et al. (2020,
 "Sample-efficient optimization in the latent space of deep generative models
-via weighted retraining") use.
+via weighted retraining") use. Its prior on lengthscales is that of Hvarfner et
+al. (2024, "Vanilla Bayesian optimization performs great in high dimensions").
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ from tfvae.lso.gaussian_fit import (
     Adam,
     Data,
     Fit,
+    Prior,
     Scale,
+    converge,
     inducing_of,
+    loss_and_gradients,
     root_of,
     standardised,
     with_jitter,
@@ -107,17 +111,28 @@ _HELD = {
 }
 
 
+# Noise variances that a fit starts from, as shares of that of the scores.
+_NOISES = (0.01, 0.3)
+
+
 @typed_gin.register
 @dataclasses.dataclass(eq=False)
 class SparseGaussianProcess:
     """Sparse Gaussian process with an ARD squared exponential kernel.
 
-    A cold fit standardises the data, initialises the inducing points by
-    k-means, and optimises first the kernel and noise parameters, then all
-    parameters including the inducing points. A warm fit takes a few more steps
-    from the parameters of the last fit, with inducing points at new data points
-    too as long as there is room. Inducing points at all data points, which make
-    the process exact, do not move. Both kinds then condition exactly on all
+    A cold fit standardises the data and starts from typical parameters, a warm
+    fit from those of the last fit, with inducing points at new data points too
+    as long as there is room. Both maximise the bound on the marginal likelihood
+    times a log-normal prior on lengthscales, without which few points in many
+    dimensions have them anywhere between 0 and infinity.
+
+    As long as all data points are inducing points the process is exact and they
+    do not move. Mean, kernel and noise are then optimised by L-BFGS until they
+    have converged, in a cold fit from two noise variances, as small data can
+    often be explained by little noise or by much. Otherwise a cold fit
+    initialises the inducing points by k-means, and optimises first the kernel
+    and noise parameters, then all parameters, by Adam; a warm fit takes a few
+    more steps in all parameters. Both kinds then condition exactly on all
     points. All computations are in float64, which solving from second moments
     requires, see `collapsed_bound`.
 
@@ -127,7 +142,10 @@ class SparseGaussianProcess:
       standardise: Whether latents and scores are standardised: "each" for
         latents coordinate by coordinate, "all" for one mean and standard
         deviation of all coordinates together, "none" for neither latents nor
-        scores. The statistics are kept from one cold fit to the next.
+        scores. The statistics are kept from one cold fit to the next, but for
+        the mean of scores, which exact fits learn.
+      num_exact_steps: Largest number of L-BFGS iterations from one start, while
+        all data points are inducing points; 0 for the steps of Adam there too.
       num_kernel_steps: Largest number of Adam steps in the kernel and noise
         parameters in a cold fit.
       num_steps: Largest number of steps in all parameters after these.
@@ -136,8 +154,14 @@ class SparseGaussianProcess:
       rate: Learning rate of the steps in all parameters.
       tolerance: Steps of a cold fit end when ten of them lower the loss per
         point by less than this fraction of it, or of 1 where it is smaller.
-      lengthscale: Typical initial lengthscale, in standardised units.
+      lengthscale: Mode of the prior on lengthscales, and typical initial
+        lengthscale, in standardised units; None for 0.71 sqrt(M), as distances
+        grow with the number of latents M.
+      lengthscale_std: Standard deviation of the logarithm of lengthscales in
+        the prior; None for no prior.
       num_inits: Initialisations that k-means chooses from.
+      num_exact_steps: Largest number of L-BFGS iterations from one start, while
+        all data points are inducing points; 0 for the steps of Adam there too.
     """
 
     num_inducing: int = 500
@@ -148,8 +172,10 @@ class SparseGaussianProcess:
     kernel_rate: float = 0.1
     rate: float = 0.03
     tolerance: float = 1e-3
-    lengthscale: float = 1.0
+    lengthscale: float | None = None
+    lengthscale_std: float | None = 1.73
     num_inits: int = 1
+    num_exact_steps: int = 50
     has_gradients = True
 
     def __post_init__(self) -> None:
@@ -163,6 +189,13 @@ class SparseGaussianProcess:
             raise ValueError(
                 f"`num_inducing` must be positive, got {self.num_inducing!r}"
             )
+        for name in ("lengthscale", "lengthscale_std"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 < value < np.inf:
+                raise ValueError(
+                    f"`{name}` must be positive and finite, or None, got "
+                    f"{value!r}"
+                )
         self._last: Fit | None = None
         self._can_predict = False
         # Variables, as tensors would become constants in callers' traces.
@@ -187,18 +220,24 @@ class SparseGaussianProcess:
             fit = self._last
             data = standardised(fit.scale, latents, scores)
             fit.add_inducing(data, self.num_inducing)
-            self._descend(
-                fit,
-                data,
-                self.num_warm_steps,
-                self.rate,
-                False,
-                not fit.is_exact(data),
-            )
+            is_exact = fit.is_exact(data)
+            if is_exact and self.num_exact_steps:
+                _, data = converge(
+                    fit, data, self._prior(fit), self.num_exact_steps
+                )
+            else:
+                self._descend(
+                    fit,
+                    data,
+                    self.num_warm_steps,
+                    self.rate,
+                    False,
+                    not is_exact,
+                )
         else:
             scale = Scale.of(latents, scores, self.standardise)
             data = standardised(scale, latents, scores)
-            fit = self._fit_cold(data, scale, seed)
+            fit, data = self._fit_cold(data, scale, seed)
         posterior = with_jitter(collapsed_bound.posterior, fit, data)
         self._last = fit
         for values in (fit.parameters, fit.scale, posterior):
@@ -206,24 +245,54 @@ class SparseGaussianProcess:
                 self._held[name].assign(value)
         self._can_predict = True
 
-    def _fit_cold(self, data: Data, scale: Scale, seed: int) -> Fit:
+    def _fit_cold(
+        self, data: Data, scale: Scale, seed: int
+    ) -> tuple[Fit, Data]:
         points, scores = (one.numpy() for one in data)
         rng = np.random.default_rng(seed)
         num_latents = points.shape[1]
         variance = max(scores.var(), collapsed_bound.MIN_NOISE)
+        typical = np.log(self._lengthscale(num_latents))
         parameters = Parameters(
-            np.log(self.lengthscale) + 0.1 * rng.standard_normal(num_latents),
+            typical + 0.1 * rng.standard_normal(num_latents),
             np.array(np.log(variance)),
-            np.array(np.log(0.01 * variance)),
+            np.array(np.log(_NOISES[0] * variance)),
             inducing_of(points, self.num_inducing, self.num_inits, rng),
         )
         fit = Fit(parameters, scale, Adam(parameters))
+        is_exact = fit.is_exact(data)
+        if is_exact and self.num_exact_steps:
+            return self._fit_exactly(fit, data, variance)
         rate = self.kernel_rate
         self._descend(fit, data, self.num_kernel_steps, rate, True, False)
         fit.adam = Adam(parameters)
-        moves = not fit.is_exact(data)
-        self._descend(fit, data, self.num_steps, self.rate, True, moves)
-        return fit
+        self._descend(fit, data, self.num_steps, self.rate, True, not is_exact)
+        return fit, data
+
+    def _fit_exactly(
+        self, fit: Fit, data: Data, variance: float
+    ) -> tuple[Fit, Data]:
+        """Returns the better of the fits from two noise variances."""
+        fits = []
+        for share in _NOISES:
+            log_noise = np.array(np.log(share * variance))
+            start = fit.parameters._replace(log_noise=log_noise)
+            one = dataclasses.replace(fit, parameters=start)
+            loss, centred = converge(
+                one, data, self._prior(fit), self.num_exact_steps
+            )
+            fits.append((loss, one, centred))
+        return min(fits, key=lambda one: one[0])[1:]
+
+    def _lengthscale(self, num_latents: int) -> float:
+        if self.lengthscale is None:
+            return 0.71 * num_latents**0.5
+        return self.lengthscale
+
+    def _prior(self, fit: Fit) -> Prior:
+        num_latents = len(fit.parameters.log_lengthscales)
+        typical = float(np.log(self._lengthscale(num_latents)))
+        return Prior(typical, self.lengthscale_std)
 
     def _descend(
         self,
@@ -236,15 +305,12 @@ class SparseGaussianProcess:
     ) -> None:
         losses: list[float] = []
         for i in range(num_steps):
-            loss, tensors = with_jitter(
-                collapsed_bound.loss_and_gradients, fit, data
-            )
-            gradients = Parameters(*(one.numpy() for one in tensors))
+            loss, gradients, _ = loss_and_gradients(fit, data, self._prior(fit))
             if not moves_inducing:
                 still = np.zeros_like(gradients.inducing)
                 gradients = gradients._replace(inducing=still)
             fit.parameters = fit.adam.step(fit.parameters, gradients, rate)
-            losses.append(float(loss))
+            losses.append(loss)
             if ends_early and i >= 10:
                 gain = losses[-11] - losses[-1]
                 if gain < self.tolerance * max(1.0, abs(losses[-1])):
