@@ -765,7 +765,7 @@ class _Reasons:
             self.has_failed = True
             return failing
         return stopping.reason(
-            optimizer._proposer.history(),
+            optimizer._proposer.history(is_whole=True),
             optimizer.task.sign,
             time.monotonic() - self._started,
         )
