@@ -177,7 +177,9 @@ class CollectionTest(parameterized.TestCase):
         picture = np.zeros((64, 64)).tolist()
         self.assertLess(len(key(picture)), 100)
         self.assertEqual(key({"a": 1, "b": 2}), key({"b": 2, "a": 1}))
-        self.assertNotEqual(key("1"), key(1))
+        self.assertEqual(key({"x": [-0.0, 1]}), key({"x": [0.0, 1.0]}))
+        for one, other in (("1", 1), (True, 1), (0.5, 0), (None, 0), ([], {})):
+            self.assertNotEqual(key(one), key(other))
 
 
 if __name__ == "__main__":

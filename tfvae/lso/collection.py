@@ -135,9 +135,10 @@ class Collection:
     def key(one_input: Any) -> str:
         """Returns the text by which inputs in JSON form are compared.
 
-        It is short (a checksum), as inputs may be pictures.
+        It is short (a checksum), as inputs may be pictures. Equal numbers are
+        the same: 0.0 and -0.0, to which means are rounded, or 1 and 1.0.
         """
-        content = json.dumps(one_input, sort_keys=True).encode()
+        content = json.dumps(_canonical(one_input), sort_keys=True).encode()
         return hashlib.blake2b(content, digest_size=16).hexdigest()
 
     @property
@@ -361,3 +362,14 @@ class Collection:
             return True
         key = self.key(one.entry.input)
         return self._sources.setdefault(key, one.source) == one.source
+
+
+def _canonical(value: Any) -> Any:
+    """Returns a JSON value with integers for the floats that equal them."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_canonical(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _canonical(one) for name, one in value.items()}
+    return value

@@ -171,7 +171,8 @@ class Records:
       waiting: Queries that lack results, by number.
       additions: The measurements that were added.
       sequence: All records but proposals, in order, as `(record, entry)`: the
-        entry of the query after it, None where it has none.
+        entry of the query after it, that before a withdrawal, and None for a
+        record without a query.
       round: The last round that has begun, -1 before the first.
       next_number: The number of the next query.
       num_results: How many results have been recorded, amended, withdrawn or
