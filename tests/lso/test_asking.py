@@ -421,6 +421,69 @@ class AmendmentTest(Case):
         self.assertEqual(scores, [-1.0] * PLAN.budget)
         self.assertLen(calls, PLAN.budget + 5)
 
+    def test_only_what_violates_a_constraint_is_no_failure(self):
+        with self.open() as optimizer:
+            optimizer.ask(3)
+            optimizer.tell(0, failure="broke", constraints={"size": -1.0})
+            optimizer.tell(1, failure="too large", constraints={"size": 1.0})
+            optimizer.ask(1)
+            known = optimizer._proposer._points.known(
+                optimizer._proposer._state
+            )
+            self.assertEqual(optimizer.retry_failed(), [0])
+        invalid = optimizer.collection.invalid_score
+        np.testing.assert_array_equal(known.scores[-2:], [invalid, np.nan])
+        np.testing.assert_array_equal(known.constraints["size"][-2:], [-1, 1])
+
+    def test_no_input_has_no_score(self):
+        task = tiny.task(read=lambda means, seed: [None] * len(means))
+        with self.open(task=task) as optimizer:
+            self.assertEqual(optimizer.ask(1), [])
+            before = optimizer.ledger.path.read_bytes()
+            with self.assertRaisesRegex(
+                ValueError, "`query` must be one with an input .* got 0, whose"
+            ):
+                optimizer.amend(0, 1.0)
+            self.assertEqual(optimizer.ledger.path.read_bytes(), before)
+
+    @parameterized.parameters(
+        ({"size": np.nan}, ValueError, "must be a finite number, got nan"),
+        ({"size": "large"}, TypeError, "must be a number, got 'large'"),
+        ([1.0], TypeError, "`constraints` must be a dictionary of numbers"),
+    )
+    def test_constraints_are_checked_before_anything_is_recorded(
+        self, constraints, error, message
+    ):
+        point = [0.0] * tiny.NUM_OBSERVED
+        with self.open() as optimizer:
+            optimizer.ask(2)
+            optimizer.tell(0, 1.0)
+            before = optimizer.ledger.path.read_bytes()
+            with self.assertRaisesRegex(error, message):
+                optimizer.tell(1, 1.0, constraints=constraints)
+            with self.assertRaisesRegex(error, message):
+                optimizer.amend(0, 1.0, constraints=constraints)
+            with self.assertRaisesRegex(error, message):
+                optimizer.add([Addition(1.0, None, point, constraints)])
+            self.assertEqual(optimizer.ledger.path.read_bytes(), before)
+            constraints = {"size": np.float32(0.5)}
+            optimizer.tell(1, 1.0, constraints=constraints)
+        with self.open() as optimizer:
+            self.assertFalse(optimizer.ledger.entries[1].is_feasible)
+
+    def test_a_model_needs_no_room_for_what_is_evaluated_again(self):
+        space = fakes.Space()
+        retrainer = fakes.Retrainer(space)
+        retrainer.capacity = tiny.NUM_DATA + PLAN.budget
+        with self.open(space=space, retrainer=retrainer) as optimizer:
+            for now in range(3):
+                for query in optimizer.ask(8):
+                    optimizer.tell(query.number, -1.0)
+                for number in range(8 * now):  # They are data points.
+                    optimizer.withdraw(number)
+                    optimizer.tell(number, -2.0)
+        self.assertEqual(retrainer.calls[-1][0], tiny.NUM_DATA + 16)
+
 
 class AdditionTest(Case):
     def test_added_measurements_are_known_at_once_and_data_in_the_next_round(
@@ -459,6 +522,11 @@ class AdditionTest(Case):
     @parameterized.parameters(
         (Addition(1.0, point=[1.0], source="line 3"), "4 numbers, got 1 in l"),
         (Addition(1.0, input="x", source="line 3"), "`input` .* line 3"),
+        (
+            Addition(1.0, point=[0.0, 1e39, 0.0, 0.0], source="line 3"),
+            "`point` must be finite in float32, .* line 3",
+        ),
+        (Addition(np.nan, point=[0.0] * 4), "`score` must be a finite number"),
     )
     def test_what_can_not_be_data_is_refused_and_nothing_added(self, one, text):
         good = Addition(1.0, point=[0.0] * 4)
@@ -466,6 +534,9 @@ class AdditionTest(Case):
             with self.assertRaisesRegex(ValueError, text):
                 optimizer.add([good, one])
             self.assertEqual(optimizer.ledger.records.additions, [])
+            optimizer.add([good])
+            (added,) = optimizer.ledger.records.additions
+            self.assertRegex(added.time, r"^\d{4}-\d\d-\d\dT.*\+00:00$")
 
 
 class BudgetTest(Case):
@@ -551,6 +622,50 @@ class NewQueriesTest(Case):
         self.assertEqual(num_done, 5)
         self.assertGreater(max(seen), 10 + num_done)
 
+    def test_what_is_known_to_be_infeasible_is_so_for_free(self):
+        def objective(one):
+            if one == 2:
+                return Score(None, {"size": 2.0})
+            return Score(float(one), {"size": one - 0.5})
+
+        plan = dataclasses.replace(PLAN, skips_known=True, num_proposals=3)
+        task = dataclasses.replace(_grid_task(), objective=objective)
+        with self.open(plan=plan, task=task) as optimizer:
+            optimizer.run()
+            proposer = optimizer._proposer
+            known = proposer._points.known(proposer._state)
+            decoded = _grid(proposer._space.decode(known.latents), 0)
+        # Known latents are data, then results, then those that came for free.
+        first = len(known.scores) - len(proposer._state.latents)
+        self.assertIn(1, decoded[first:])
+        for i in range(first, len(known.scores)):
+            expected = 2.0 if decoded[i] == 2 else decoded[i] - 0.5
+            self.assertEqual(known.constraints["size"][i], expected)
+            self.assertEqual(known.is_feasible[i], decoded[i] < 1)
+            self.assertEqual(np.isnan(known.scores[i]), decoded[i] == 2)
+
+    def test_a_proposal_of_nothing_leaves_no_trace(self):
+        plan = dataclasses.replace(PLAN, skips_known=True)
+        whole, broken = (self.create_tempdir().full_path for _ in range(2))
+        task = _grid_task()
+        for folder in (whole, broken):
+            with self.open(folder, plan=plan, task=task) as optimizer:
+                optimizer.run()
+                self.assertTrue(optimizer.is_exhausted)
+                if folder == whole:
+                    self.assertEqual(optimizer.ask(), [])
+                    optimizer.withdraw(0)
+                    optimizer.tell(0, -1.0)
+                    optimizer.ask(1)
+                    expected = optimizer._proposer._state
+        with self.open(broken, plan=plan, task=task) as optimizer:
+            optimizer.withdraw(0)
+            optimizer.tell(0, -1.0)
+            optimizer.ask(1)
+            found = optimizer._proposer._state
+        self.assertEqual(found.surrogate, expected.surrogate)
+        self.assertEqual(found.inputs, expected.inputs)
+
     def test_without_it_repeats_are_paid_for_as_published(self):
         with self.open(task=_grid_task()) as optimizer:
             optimizer.run()
@@ -559,24 +674,33 @@ class NewQueriesTest(Case):
     @parameterized.parameters("known", "pending", "batch")
     def test_no_query_is_near_to_another(self, kind):
         strategy = {"batch": PriorSampling()}.get(kind, Walk())
-        plan = dataclasses.replace(PLAN, min_distance=0.3)
+        plan = dataclasses.replace(PLAN, min_distance=0.3, num_random=60)
+        spreads = {}
         with self.open(plan=plan, strategy=strategy) as optimizer:
             while optimizer.num_done < plan.budget:
                 found = optimizer.ask(*([3] if kind == "pending" else []))
+                points = optimizer._proposer._points
+                spreads[points.round] = points.latents.std(0)
                 if not found:
                     break
                 for one in found:
                     optimizer.tell(one.number, -1.0)
             entries = optimizer.ledger.entries
-            latents = optimizer._proposer._points.latents
-            spread = latents.std(0) if len(latents) else np.ones(2)
         self.assertGreater(len(entries), 10)
         for now in range(3):
             latents = np.array([e.latent for e in entries if e.round == now])
-            gaps = (latents[:, None] - latents) / spread
+            gaps = (latents[:, None] - latents) / spreads[now]
             size = np.sqrt(np.mean(gaps**2, -1)) + 9.0 * np.eye(len(latents))
-            unit = 0.3 if kind != "batch" else 0.3 / spread.max()
-            self.assertGreaterEqual(size.min(initial=9.0), 0.99 * unit)
+            self.assertGreaterEqual(size.min(initial=9.0), 0.99 * 0.3)
+        # Nor are the data points, to any of those before.
+        points = np.array([entry.input for entry in entries])
+        others = np.concatenate([tiny.data(PLAN.seed).points, points])
+        for i, entry in enumerate(entries):
+            num_data = tiny.NUM_DATA + 8 * entry.round
+            unit = np.sqrt(np.mean(others[:num_data].var(0)))
+            gaps = (points[i] - others[: tiny.NUM_DATA + i]) / unit
+            size = np.sqrt(np.mean(gaps**2, -1))
+            self.assertGreaterEqual(size.min(), 0.99 * 0.3)
 
     def test_distances_to_what_was_known_are_on_record(self):
         with self.open() as optimizer:
@@ -654,7 +778,8 @@ class ConstraintTest(Case):
                 optimizer._proposer._state
             )
         is_missing = np.isnan(known.scores)
-        self.assertEqual(is_missing.sum(), 8)
+        # Those of earlier rounds as well.
+        self.assertEqual(is_missing.sum(), PLAN.budget)
         np.testing.assert_array_equal(known.constraints["size"][is_missing], 1)
         self.assertTrue(np.isnan(known.constraints["size"][~is_missing]).all())
 
@@ -677,6 +802,45 @@ class ConstraintTest(Case):
         np.testing.assert_array_equal(
             known.is_feasible, known.constraints["odd"] <= 0.0
         )
+
+    def _with_odd(self, values):
+        data = tiny.data()
+        return tiny.task(
+            data=lambda seed: ScoredData(
+                data.points, data.scores, constraints={"odd": values}
+            )
+        )
+
+    def test_constraints_are_part_of_the_data_that_must_not_change(self):
+        values = np.where(np.arange(tiny.NUM_DATA) % 2, 1.0, np.nan)
+        self.open(task=self._with_odd(values)).close()
+        self.open(task=self._with_odd(values.copy())).close()
+        for changed in (-values, np.full(tiny.NUM_DATA, np.nan)):
+            with self.assertRaisesRegex(ValueError, "have changed since"):
+                self.open(task=self._with_odd(changed))
+
+    def test_the_best_of_the_data_is_one_that_is_feasible(self):
+        scores = tiny.data().scores
+        best = float(np.max(scores))
+        for values, expected in (
+            (np.where(scores == best, 1.0, -1.0), np.sort(scores)[-2]),
+            (np.ones(tiny.NUM_DATA), best),
+        ):
+            folder = self.create_tempdir().full_path
+            with self.open(folder, task=self._with_odd(values)) as optimizer:
+                header = optimizer.ledger.header
+            self.assertEqual(header["best_in_data"], expected)
+
+    def test_oracles_count_what_is_infeasible_as_invalid(self):
+        task = tiny.task(
+            objective=lambda point: Score(9.0, {"size": float(point[0])}),
+            invalid_score=-100.0,
+        )
+        with self.open(task=task) as optimizer:
+            scores, _ = optimizer._proposer._scorer.of_means(
+                np.float32([[1.0] * 4, [-1.0] * 4]), 0
+            )
+        np.testing.assert_array_equal(scores, [-100.0, 9.0])
 
 
 def _context(optimizer):
@@ -727,6 +891,16 @@ class RepeatTest(Case):
             self.assertEqual([q.number for q in optimizer.ask()], [1])
             with self.assertRaisesRegex(ValueError, "has its result already"):
                 optimizer.tell(0, 3.0)
+
+    def test_a_lucky_repeat_is_no_target(self):
+        scores = iter([9.0, 1.0, 2.0, 4.0, 8.0, 6.0, *[0.0] * 99])
+        task = tiny.task(objective=lambda point: next(scores))
+        plan = dataclasses.replace(PLAN, repeats=3)
+        with self.open(task=task, plan=plan) as optimizer:
+            optimizer.run(stopping=Stopping(target=5.0))
+            self.assertEqual(optimizer.stopped, "the target of 5 is reached")
+            found = [one.score for one in optimizer.ledger.entries]
+        self.assertEqual(found, [4.0, 6.0])
 
 
 class StoppingTest(Case):

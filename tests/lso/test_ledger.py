@@ -313,10 +313,19 @@ class LedgerTest(parameterized.TestCase):
         (_result(1.0), "`query` must be an integer"),
         (Round(None), "`round` must be an integer"),
         (Addition(math.nan, input="x"), "`score` must be a finite number"),
+        (_result(5), "`query` must be one with an input .* got 5, whose lat"),
+        (
+            Amendment(0, 1.0, None, {"c": math.nan}),
+            r"`constraints\['c'\]` must",
+        ),
+        (_result(1, constraints={"c": "x"}), r"`constraints\['c'\]` must be a"),
+        (Addition(1.0, "x", None, {"c": None}), r"`constraints\['c'\]` must"),
     )
     def test_what_can_not_be_next_is_refused(self, record, message):
         self._without_sync()
-        with self._open() as ledger:
+        with Ledger(self.path, HEADER) as ledger:
+            queries = [*PROPOSED.queries[:5], _query(5, input=None)]
+            ledger.append(Proposal(queries))
             ledger.append(_result(0))
             before = self.path.read_bytes()
             with self.assertRaisesRegex(ValueError, message):

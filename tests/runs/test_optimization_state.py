@@ -319,7 +319,7 @@ class TablesTest(Case):
         (["two\nlines,\"'"], {"input": "two\nlines,\"'"}),
     )
     def test_inputs_have_columns_of_their_kind(self, inputs, cells):
-        self.write([1.0] * len(inputs), inputs)
+        self.write([None if one is None else 1.0 for one in inputs], inputs)
         row = self.table()[0]
         columns = [name for name in row if name[0] == "x" or name == "input"]
         self.assertEqual({name: row[name] for name in columns}, cells)

@@ -68,32 +68,39 @@ class Chooser:
           known: float32 `[k, M]`, latents that are known or pending.
           before: Choices that were made before, for the same proposal.
         """
-        plan = self._plan
-        distances = self._distances(latents, known, before)
-        is_near = self._is_near(found, distances, before)
-        kinds = self._ranks(found, before)
-        is_known = [plan.skips_known and kind == 1 for kind in kinds]
-        self.rejected["known"] += sum(is_known)
-        self.rejected["near"] += sum(is_near) - sum(
-            near and known
-            for near, known in zip(is_near, is_known, strict=True)
-        )
-        self.rejected["invalid"] += kinds.count(2)
-        ranks = [
-            np.inf if near or known else kind
-            for kind, near, known in zip(kinds, is_near, is_known, strict=True)
-        ]
-        order = [*range(len(found))]
+        plan, spread = self._plan, self._spread()
+        others = [known, *(one.latent[None] for one in before)]
+        distances = nearest(latents, np.concatenate(others), spread)
+        is_open = ~(distances < plan.min_distance)
+        ranks = np.array(self._ranks(found, before))
+        is_known = (ranks == 1) & plan.skips_known
+        is_open &= ~is_known
+        points = None
+        if plan.min_distance:
+            points = self._points_of(found, is_open)
+            is_open &= self._are_apart(points, before)
+        self.rejected["known"] += int(is_known.sum())
+        self.rejected["near"] += int(np.sum(~is_open & ~is_known))
+        self.rejected["invalid"] += int(np.sum(ranks == 2))
+        order = np.arange(len(found))
         if plan.num_proposals > 1 or plan.skips_known:
-            order.sort(key=ranks.__getitem__)
-        kept: list[Choice] = []
-        for i in order:
-            one = Choice(latents[i], found[i], distances[i])
-            if np.isfinite(ranks[i]) and self._is_apart(one, kept):
-                kept.append(one)
+            order = np.argsort(ranks, kind="stable")
+        kept: list[int] = []
+        for i in order[is_open[order]]:
+            if points is None or self._is_apart(
+                i, kept, (latents, spread), (points, self._spread_of_points())
+            ):
+                kept.append(i)
                 if len(kept) == count:
                     break
-        return kept
+        return [
+            Choice(
+                latents[i],
+                found[i],
+                float(distances[i]) if np.isfinite(distances[i]) else None,
+            )
+            for i in kept
+        ]
 
     def _ranks(
         self, found: Sequence[Reading], before: Sequence[Choice]
@@ -110,14 +117,6 @@ class Chooser:
             taken.add(text)
         return ranks
 
-    def _distances(
-        self, latents: np.ndarray, known: np.ndarray, before: Sequence[Choice]
-    ) -> list[float | None]:
-        """Returns distances to the nearest known, None if nothing is."""
-        others = [known, *(one.latent[None] for one in before)]
-        found = nearest(latents, np.concatenate(others), self._spread())
-        return [float(one) if np.isfinite(one) else None for one in found]
-
     def _spread(self) -> np.ndarray:
         """Returns the standard deviations of the data's latents, `[M]`."""
         latents = self._points.latents.astype(np.float64)
@@ -126,32 +125,35 @@ class Chooser:
         spread = latents.std(0)
         return np.maximum(spread, max(_LEAST_SPREAD * spread.max(), 1e-12))
 
-    def _is_near(
-        self,
-        found: Sequence[Reading],
-        distances: Sequence[float | None],
-        before: Sequence[Choice],
-    ) -> list[bool]:
-        """Returns which are near in latents, or as data points."""
-        least = self._plan.min_distance
-        near = [one is not None and one < least for one in distances]
-        kept = [
-            i
-            for i, one in enumerate(found)
-            if one.content is not None and not near[i]
-        ]
-        if not least or not kept:
-            return near
-        points = self._points.written([found[i].content for i in kept])
+    def _points_of(
+        self, found: Sequence[Reading], is_open: np.ndarray
+    ) -> np.ndarray:
+        """Returns those that are open as data points, else NaN, `[n, D]`."""
+        rows = is_open & [one.content is not None for one in found]
+        num_observed = self._collection.points.shape[1]
+        points = np.full((len(found), num_observed), np.nan)
+        contents = [one.content for i, one in enumerate(found) if rows[i]]
+        if contents:
+            points[rows] = self._points.written(contents)
+        return points
+
+    def _are_apart(
+        self, points: np.ndarray, before: Sequence[Choice]
+    ) -> np.ndarray:
+        """Whether points are far from what is known or chosen, `[n]` bool."""
+        apart = np.ones(len(points), bool)
+        rows = np.flatnonzero(~np.isnan(points).all(-1))
+        if not len(rows):
+            return apart
         chosen = [one.reading.content for one in before]
         others = [self._points.points()]
         if chosen := [one for one in chosen if one is not None]:
             others.append(self._points.written(chosen))
-        all_others = np.concatenate(others)
-        found_distances = nearest(points, all_others, self._spread_of_points())
-        for i, distance in zip(kept, found_distances, strict=True):
-            near[i] = bool(distance < least)
-        return near
+        distances = nearest(
+            points[rows], np.concatenate(others), self._spread_of_points()
+        )
+        apart[rows] = ~(distances < self._plan.min_distance)
+        return apart
 
     def _spread_of_points(self) -> np.ndarray:
         """Returns the spread of the data points, `[D]`."""
@@ -161,13 +163,28 @@ class Chooser:
             self._point_spread = (len(points), _root_mean_square_spread(points))
         return self._point_spread[1]
 
-    def _is_apart(self, one: Choice, kept: Sequence[Choice]) -> bool:
-        """Whether latents are far enough from those chosen with them."""
-        if not kept or not self._plan.min_distance:
-            return True
-        others = np.array([other.latent for other in kept])
-        (distance,) = nearest(one.latent[None], others, self._spread())
-        return bool(distance >= self._plan.min_distance)
+    def _is_apart(
+        self,
+        i: int,
+        kept: Sequence[int],
+        *spaces: tuple[np.ndarray, np.ndarray],
+    ) -> bool:
+        """Whether one is far enough from those chosen with it.
+
+        Args:
+          i: Its index.
+          kept: Indices of the others.
+          *spaces: Points `[n, D]` of all, and the unit of each coordinate.
+        """
+        for points, spread in spaces:
+            # Invalid decodes are no data points.
+            others = [k for k in kept if not np.isnan(points[k]).all()]
+            if np.isnan(points[i]).all() or not others:
+                continue
+            (distance,) = nearest(points[[i]], points[others], spread)
+            if distance < self._plan.min_distance:
+                return False
+        return True
 
 
 def _root_mean_square_spread(points: np.ndarray) -> np.ndarray:
@@ -196,7 +213,12 @@ def nearest(
     # Centred, so that the difference of squares does not cancel.
     points = np.asarray(points, np.float64)
     centre = np.nan_to_num(points).mean(0)
-    a = np.nan_to_num((points - centre) / spread)
-    b = np.nan_to_num((others - centre) / spread)
-    squares = np.sum(a**2, -1)[:, None] + np.sum(b**2, -1) - 2.0 * a @ b.T
-    return np.sqrt(np.maximum(squares.min(1), 0.0) / points.shape[1])
+    a, b = (points - centre) / spread, (others - centre) / spread
+    has_a, has_b = ~np.isnan(a), ~np.isnan(b)
+    if has_a.all() and has_b.all():
+        squares = np.sum(a**2, -1)[:, None] + np.sum(b**2, -1)
+    else:
+        a, b = np.nan_to_num(a), np.nan_to_num(b)
+        squares = a**2 @ has_b.T + has_a @ (b**2).T
+    squares = (squares - 2.0 * a @ b.T).min(1)
+    return np.sqrt(np.maximum(squares, 0.0) / points.shape[1])

@@ -19,11 +19,22 @@ from tfvae.lso.records import (
     Record,
     Round,
     Withdrawal,
+    mean,
+    mean_constraints,
 )
 from tfvae.lso.tasks.base import ScoredData, Task
 
 if TYPE_CHECKING:
     from tfvae.lso.weighting import Weighting
+
+
+class InputResult(NamedTuple):
+    """What is known of an input."""
+
+    score: float | None
+    """Larger is better; None where constraints are known alone."""
+    constraints: dict[str, float] | None
+    """Values of constraints, which hold where they are at most 0."""
 
 
 class _Item(NamedTuple):
@@ -39,10 +50,11 @@ class Collection:
     """Data points and their scores, larger is better.
 
     It follows the records of a ledger: results are `fresh` until a round
-    begins, and data points from then on, whose scores amendments change. Rows
-    are never moved or removed, as models may store values for each of them:
-    points that a weighting drops, or whose results are withdrawn, remain with a
-    weight of 0.
+    begins, and data points from then on, whose scores amendments change. Those
+    of which only a violated constraint is known stay fresh. Rows are never
+    moved or removed, as models may store values for each of them: points that a
+    weighting drops, or whose results are withdrawn, remain with a weight of 0,
+    and a query that is evaluated again has the same row as before.
 
     Attributes:
       points: `[N, D]` float32.
@@ -55,9 +67,8 @@ class Collection:
         is better.
       fresh: Results that are no data points yet, by the number of the query.
       num_changes: How often `fresh` has changed other than by a further result.
+      num_repeats: How often an input has been evaluated that was known.
       fresh_additions: Additions that are no data points yet.
-      keys: Keys of the inputs of the initial data, if the task has them, and,
-        if the task does not keep duplicates, of the added points.
     """
 
     def __init__(self, task: Task, data: ScoredData) -> None:
@@ -99,20 +110,36 @@ class Collection:
             )
         self.fresh: dict[int, Entry] = {}
         self.num_changes = 0
+        self.num_repeats = 0
         self.fresh_additions: list[Addition] = []
         self._num_added = 0
         self._rows: dict[Hashable, int] = {}
-        self._known: dict[bytes, dict[Hashable, float | None]] = {}
-        self.keys: set[str] = set()
-        for i, one in enumerate(inputs or ()):
-            key = self.key(as_json(task, one))
-            self.keys.add(key)
-            self._known[_digest(key)] = {("data", i): float(self.scores[i])}
+        # Rows of results that have been withdrawn.
+        self._left: dict[Hashable, int] = {}
+        # By the key of the input and the source of the result.
+        self._known: dict[str, dict[Hashable, InputResult]] = {}
+        # Which source is the data point of an input, by its key.
+        self._sources: dict[str, Hashable] = {}
+        for i, one in enumerate(() if inputs is None else inputs):
+            key, source = self.key(as_json(task, one)), ("data", i)
+            self._sources.setdefault(key, source)
+            known = {
+                name: float(values[i])
+                for name, values in self.constraints.items()
+                if not np.isnan(values[i])
+            }
+            result = InputResult(float(self.scores[i]), known or None)
+            self._known.setdefault(key, {})[source] = result
 
     @staticmethod
     def key(one_input: Any) -> str:
-        """Returns the text by which inputs in JSON form are compared."""
-        return json.dumps(one_input, sort_keys=True)
+        """Returns the text by which inputs in JSON form are compared.
+
+        It is short (a checksum), as inputs may be pictures. Equal numbers are
+        the same: 0.0 and -0.0, to which means are rounded, or 1 and 1.0.
+        """
+        content = json.dumps(_canonical(one_input), sort_keys=True).encode()
+        return hashlib.blake2b(content, digest_size=16).hexdigest()
 
     @property
     def num_kept(self) -> int:
@@ -150,30 +177,43 @@ class Collection:
 
     def is_known(self, key: str) -> bool:
         """Whether the input of a key has been evaluated, or is among data."""
-        return _digest(key) in self._known
+        return key in self._known
 
-    def known_score(self, key: str) -> float | None:
-        """Returns the mean known score of an input, larger is better, or None.
+    def known_result(self, key: str) -> InputResult | None:
+        """Returns means over the evaluations of an input.
 
         Args:
           key: The key of the input.
-        """
-        found = self._known.get(_digest(key), {})
-        scores = [one for one in found.values() if one is not None]
-        if len({*scores}) < 2:  # Exact where all are the same.
-            return scores[0] if scores else None
-        return float(np.mean(scores))
 
-    def _note(self, source: Hashable, one_input: Any, score: Any) -> None:
+        Returns:
+          None if neither a score nor a constraint is known.
+        """
+        found = [*self._known.get(key, {}).values()]
+        scores = [one.score for one in found if one.score is not None]
+        constraints = mean_constraints(one.constraints for one in found)
+        if not scores and constraints is None:
+            return None
+        return InputResult(mean(scores) if scores else None, constraints)
+
+    def _note(
+        self,
+        source: Hashable,
+        one_input: Any,
+        score: float | None,
+        constraints: dict[str, float] | None,
+    ) -> None:
         if one_input is not None:
-            digest = _digest(self.key(one_input))
-            self._known.setdefault(digest, {})[source] = score
+            # The score is in the direction of the task.
+            value = None if score is None else self._task.sign * score
+            known = self._known.setdefault(self.key(one_input), {})
+            known[source] = InputResult(value, constraints)
+            self.num_repeats += len(known) > 1
 
     def _forget(self, source: Hashable, one_input: Any) -> None:
-        digest = _digest(self.key(one_input))
-        self._known.get(digest, {}).pop(source, None)
-        if not self._known.get(digest, True):
-            del self._known[digest]
+        key = self.key(one_input)
+        self._known.get(key, {}).pop(source, None)
+        if not self._known.get(key, True):
+            del self._known[key]
 
     # Records.
 
@@ -191,8 +231,7 @@ class Collection:
         match record:
             case Measurement(number) | Amendment(number):
                 assert entry is not None
-                score = None if entry.score is None else self.score_of(entry)
-                self._note(number, entry.input, score)
+                self._note(number, entry.input, entry.score, entry.constraints)
                 self._set(entry)
             case Withdrawal(number):
                 assert entry is not None
@@ -200,11 +239,10 @@ class Collection:
                 self.fresh.pop(number, None)
                 self.num_changes += 1
                 self._drop(number)
-            case Addition():
+            case Addition(score, one_input):
                 self._num_added += 1
                 source = ("added", self._num_added)
-                score = self._task.sign * record.score
-                self._note(source, record.input, score)
+                self._note(source, one_input, score, record.constraints)
                 self.fresh_additions.append(record)
             case Round():
                 self._begin(weighting)
@@ -225,10 +263,13 @@ class Collection:
         row = self._rows.pop(source, None)
         if row is not None:
             self.is_kept[row] = False
+            self._left[source] = row
 
     def _set_constraints(
         self, row: int, constraints: dict[str, float] | None
     ) -> None:
+        for values in self.constraints.values():
+            values[row] = np.nan
         for name, value in (constraints or {}).items():
             if name not in self.constraints:
                 self.constraints[name] = np.full(len(self.scores), np.nan)
@@ -248,10 +289,15 @@ class Collection:
             for i, one in enumerate(self.fresh_additions)
         ]
         # What failed stays known, and may be amended.
-        self.fresh, self.fresh_additions = {}, []
+        self.fresh = {
+            one.query: one
+            for one in entries
+            if one.score is None and not one.is_feasible
+        }
+        self.fresh_additions = []
         self.num_changes += 1
         if not task.keep_duplicates:
-            items = [one for one in items if self._is_new(one.entry.input)]
+            items = [one for one in items if self._is_new(one)]
         if not items:
             return
         scores = np.array([one.score for one in items])
@@ -260,7 +306,17 @@ class Collection:
         self.is_kept[oldest] = False
         if not len(kept):
             return
-        self._append([items[i] for i in kept])
+        chosen = [items[i] for i in kept]
+        again = {one.source for one in chosen} & self._left.keys()
+        for one in chosen:
+            if one.source not in again:
+                continue
+            row = self._left.pop(one.source)
+            self.is_kept[row], self.scores[row] = True, one.score
+            self._rows[one.source] = row
+            self._set_constraints(row, one.entry.constraints)
+        if others := [one for one in chosen if one.source not in again]:
+            self._append(others)
 
     def _append(self, items: Sequence[_Item]) -> None:
         first, count = len(self.scores), len(items)
@@ -300,15 +356,20 @@ class Collection:
             self._room[:first] = self.points
         return self._room[first : first + count]
 
-    def _is_new(self, one_input: Any) -> bool:
-        if one_input is None:  # An addition that has a point alone.
+    def _is_new(self, one: _Item) -> bool:
+        """Whether the data have no point of this input from another source."""
+        if one.entry.input is None:  # An addition that has a point alone.
             return True
-        key = self.key(one_input)
-        if key in self.keys:
-            return False
-        self.keys.add(key)
-        return True
+        key = self.key(one.entry.input)
+        return self._sources.setdefault(key, one.source) == one.source
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.blake2b(key.encode(), digest_size=16).digest()
+def _canonical(value: Any) -> Any:
+    """Returns a JSON value with integers for the floats that equal them."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_canonical(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _canonical(one) for name, one in value.items()}
+    return value

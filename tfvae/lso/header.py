@@ -38,7 +38,7 @@ def header(
         "score_label": task.score_label,
         "optimum": task.optimum,
         "invalid_score": task.sign * collection.invalid_score,
-        "best_in_data": task.sign * float(collection.scores.max()),
+        "best_in_data": task.sign * _best(collection),
         "num_data": len(collection.points),
         "data_crc32": _checksum(collection),
         **{name: _ADDRESS.sub("", repr(one)) for name, one in parts.items()},
@@ -51,9 +51,20 @@ def header(
     }
 
 
+def _best(collection: Collection) -> float:
+    """Returns the best score of the data, of the feasible ones if there are."""
+    feasible = collection.is_feasible
+    scores = collection.scores
+    return float((scores[feasible] if feasible.any() else scores).max())
+
+
 def _checksum(collection: Collection) -> int:
     checksum = zlib.crc32(collection.points.data)
-    return zlib.crc32(collection.scores.data, checksum)
+    checksum = zlib.crc32(collection.scores.data, checksum)
+    for name in sorted(collection.constraints):
+        checksum = zlib.crc32(name.encode(), checksum)
+        checksum = zlib.crc32(collection.constraints[name].data, checksum)
+    return checksum
 
 
 def check_data(path: pathlib.Path, new: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -121,10 +121,13 @@ class KnownPoints:
         self._collection = collection
         self._records = records
         self._is_noisy = is_noisy
+        self._num_initial = len(collection.points)
         self._rows = np.zeros(0, np.int64)
+        # Of data points that queries are compared with.
+        self._compared = self._rows
         self._encoded: dict[Hashable, np.ndarray] = {}
         self._points: dict[Hashable, np.ndarray] = {}
-        self._version: tuple[int, int] | None = None
+        self._version: tuple[int, ...] | None = None
         self._fresh = self._none_fresh()
 
     def _none_fresh(self) -> _Fresh:
@@ -135,6 +138,8 @@ class KnownPoints:
         """Encodes rows of the data, int64 `[n]`, by the model of a round."""
         self.round = now
         self._rows = rows
+        found = np.arange(self._num_initial, len(self._collection.points))
+        self._compared = np.union1d(rows, found)
         self._encoded, self._points = {}, {}
         points = self._collection.points[rows]
         self.latents = (
@@ -190,14 +195,15 @@ class KnownPoints:
     def _seen(self) -> _Fresh:
         """Returns the results that are no data yet, the newest ones included.
 
-        Those that failed count as invalid ones, unless constraints say why they
-        have no score: that of these is NaN. Only those that are new since the
-        last call are looked at, as a round may have thousands of them.
+        Those that failed count as invalid ones, unless a violated constraint is
+        why they have no score: that of these is NaN. Only those that are new
+        since the last call are looked at, as a round may have thousands.
         """
         collection = self._collection
-        version = (self.round, collection.num_changes)
-        # In noisy tasks a result changes the mean of others.
-        if version != self._version or self._is_noisy:
+        # In noisy tasks the result of a known input changes that of others.
+        num_repeats = collection.num_repeats if self._is_noisy else 0
+        version = (self.round, collection.num_changes, num_repeats)
+        if version != self._version:
             self._version, self._fresh = version, self._none_fresh()
         fresh = self._fresh
         values = collection.fresh.values()
@@ -232,21 +238,22 @@ class KnownPoints:
 
     def _score_of(self, entry: Entry) -> float:
         collection = self._collection
-        if entry.score is None and entry.constraints:
+        if entry.score is None and not entry.has_failed:
             return np.nan
         if entry.score is not None and self._is_noisy:
-            mean = collection.known_score(collection.key(entry.input))
-            if mean is not None:
-                return mean
+            known = collection.known_result(collection.key(entry.input))
+            if known is not None and known.score is not None:
+                return known.score
         return collection.score_of(entry)
 
     def _free(self, state: State) -> list[_Result]:
-        """Returns latents whose inputs had a known score when proposed."""
+        """Returns latents whose inputs had a known result when proposed."""
         found = []
         for latent, key in zip(state.latents, state.inputs, strict=True):
-            score = self._collection.known_score(key)
-            if score is not None:
-                found.append(_Result(latent, score, None))
+            known = self._collection.known_result(key)
+            if known is not None:
+                score = np.nan if known.score is None else known.score
+                found.append(_Result(latent, score, known.constraints))
         return found
 
     def _constraints(
@@ -293,23 +300,35 @@ class KnownPoints:
         self, items: Sequence[Item]
     ) -> list[np.ndarray | list[float]]:
         """Returns the latents of each item in the model of this round."""
-        others = [
-            one
-            for one in items
-            if not self._is_of_round(one) and _id(one) not in self._encoded
-        ]
-        if others:
-            latents = self._space.encode(self.points_of(others))
-            for one, latent in zip(others, latents, strict=True):
+        for one in items:
+            if not self._is_of_round(one) and _id(one) not in self._encoded:
+                # By itself: in a batch, rounding errors depend on the others,
+                # and a resumed run has more of them at a time.
+                (latent,) = self._space.encode(self.points_of([one]))
                 self._encoded[_id(one)] = latent
         return [
-            one.latent
-            if not isinstance(one, Addition) and self._is_of_round(one)
-            else self._encoded[_id(one)]
+            one.latent if self._is_of_round(one) else self._encoded[_id(one)]
             for one in items
         ]
 
-    def _is_of_round(self, one: Item) -> bool:
+    def approximate_latents_of(self, items: Sequence[Item]) -> np.ndarray:
+        """Returns the same with other rounding errors, float32 `[n, M]`.
+
+        It is faster for many items, and no proposal may depend on it.
+        """
+        others = [one for one in items if not self._is_of_round(one)]
+        encoded = iter(
+            self._space.encode(self.points_of(others)) if others else ()
+        )
+        latents = [
+            one.latent if self._is_of_round(one) else next(encoded)
+            for one in items
+        ]
+        return np.array(latents, np.float32).reshape(
+            -1, self._space.num_latents
+        )
+
+    def _is_of_round(self, one: Item) -> TypeGuard[Entry | Query]:
         return not isinstance(one, Addition) and one.round == self.round
 
     def points_of(self, items: Sequence[Item]) -> np.ndarray:
@@ -331,7 +350,11 @@ class KnownPoints:
         return as_points(self._task, inputs, self._collection.points.shape[1])
 
     def points(self) -> np.ndarray:
-        """Returns the points of the data, results and pending queries."""
+        """Returns the points that queries keep a distance to, `[n, D]`.
+
+        Those are the data that the surrogate is fitted to, all results and
+        additions, and pending queries.
+        """
         collection, fresh = self._collection, self._seen()
         new = fresh.entries[fresh.num_with_points :]
         fresh.num_with_points += len(new)
@@ -341,7 +364,7 @@ class KnownPoints:
         others: list[Item] = [*collection.fresh_additions, *self.pending()]
         return np.concatenate(
             [
-                collection.points[self._rows],
+                collection.points[self._compared],
                 fresh.points.array,
                 self.points_of(others),
             ]

@@ -481,8 +481,10 @@ class LatentSpaceOptimizer:
         Raises:
           ValueError: If the query is not pending, as it has not been asked for
             or already been told, or neither or both of `score` and `failure`
-            are given. Nothing is recorded.
-          TypeError: If `score` is not a number. Nothing is recorded.
+            are given, or its latents decode to no input that could have a
+            score, or a constraint is not finite. Nothing is recorded.
+          TypeError: If `score` or a constraint is not a number. Nothing is
+            recorded.
         """
         told = telling.Told(number, score, failure, constraints, seconds)
         self._waiting()
@@ -513,8 +515,9 @@ class LatentSpaceOptimizer:
           The new entry of the ledger.
 
         Raises:
-          ValueError: If the query has no result. Nothing is recorded.
-          TypeError: If `score` is not a number. Nothing is recorded.
+          ValueError: If the query has no result, and as for `tell`. Nothing
+            is recorded.
+          TypeError: See `tell`.
         """
         told = telling.Told(
             number, score, failure, constraints, is_amendment=True
@@ -543,9 +546,7 @@ class LatentSpaceOptimizer:
         numbers = [
             entry.query
             for entry in self.ledger.entries
-            if entry.score is None
-            and entry.input is not None
-            and not entry.constraints
+            if entry.has_failed and entry.input is not None
         ]
         for number in numbers:
             self.withdraw(number)
@@ -571,18 +572,16 @@ class LatentSpaceOptimizer:
             `write` of the task.
 
         Raises:
-          ValueError: If a point has a wrong length, or an input can not be
-            encoded, or the model has no capacity. Nothing is added.
+          TypeError: If a score or a constraint is not a number.
+          ValueError: If it is not finite, a point has a wrong length, an input
+            can not be encoded, or the model has no capacity. Nothing is added.
         """
-        check_additions(self.task, additions, self.collection.points.shape[1])
-        most = self.plan.budget + len(self.ledger.records.additions)
-        num_data = len(self.task.data(self.plan.seed).points)
-        check_size(
-            self._retrainer,
-            self.task.data(self.plan.seed).points[:num_data],
-            most + len(additions),
-        )
-        for one in additions:
+        checked = [telling.checked_addition(one) for one in additions]
+        check_additions(self.task, checked, self.collection.points.shape[1])
+        points = self.task.data(self.plan.seed).points
+        num_added = len(self.ledger.records.additions) + len(checked)
+        check_size(self._retrainer, points, self.plan.budget + num_added)
+        for one in checked:
             self.ledger.append(one)
         self._follow()
 
@@ -768,7 +767,7 @@ class _Reasons:
             self.has_failed = True
             return failing
         return stopping.reason(
-            optimizer._proposer.history(),
+            optimizer._proposer.history(is_whole=True),
             optimizer.task.sign,
             time.monotonic() - self._started,
         )
@@ -790,6 +789,13 @@ def check_additions(
                 raise ValueError(
                     f"`point` must have {num_observed} numbers, got "
                     f"{len(one.point)} in {one.source}"
+                )
+            with np.errstate(over="ignore"):
+                point = np.array(one.point, np.float32)
+            if np.isinf(point).any():
+                raise ValueError(
+                    "`point` must be finite in float32, or NaN where it is "
+                    f"missing, got {one.point} in {one.source}"
                 )
             continue
         try:

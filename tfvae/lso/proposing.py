@@ -86,7 +86,7 @@ class Proposer:
     # The data of a round.
 
     def rows_of(self, now: int) -> np.ndarray:
-        """Chooses the data points that the surrogate of a round is fitted to.
+        """Chooses the data that a round knows, such as to fit a surrogate to.
 
         Args:
           now: The round, which is about to begin.
@@ -94,7 +94,8 @@ class Proposer:
         Returns:
           Their rows, int64.
         """
-        if not self._strategy.uses_data:
+        # Without data, a strategy may still have to keep a distance to them.
+        if not self._strategy.uses_data and not self._plan.min_distance:
             return np.zeros(0, np.int64)
         collection, plan = self._collection, self._plan
         kept = np.flatnonzero(collection.is_kept)
@@ -107,7 +108,7 @@ class Proposer:
         return kept[chosen]
 
     def enter(self, now: int, rows: np.ndarray) -> None:
-        """Encodes the data that the surrogate is fitted to in a round.
+        """Encodes the data that a round knows.
 
         Args:
           now: The round; its model must have been trained.
@@ -131,8 +132,8 @@ class Proposer:
 
         Returns:
           Queries with the first of `numbers`, as many as the strategy proposes
-          at a time, or fewer; none if nothing new is to be had. The surrogate's
-          state after it is on disk.
+          at a time, or fewer; none if nothing new is to be had, which leaves no
+          trace. The surrogate's state after it is on disk.
         """
         plan, first, before = self._plan, numbers[0], self._state
         self._chooser.rejected.clear()
@@ -156,9 +157,9 @@ class Proposer:
         else:
             if is_choosy:
                 chosen += self._explored(context, first, count, chosen)
-        self._state = state
         if not chosen:
             return []
+        self._state = state
         surrogate_state.save(
             self._path, Change(self._points.round, first, before, state)
         )
@@ -216,14 +217,14 @@ class Proposer:
     def _with_free(
         self, state: State, latents: np.ndarray, found: Sequence[Reading]
     ) -> State:
-        """Adds latents whose inputs have a known score to a state."""
+        """Adds latents whose inputs have a known result to a state."""
         if not self._plan.skips_known or not self._strategy.uses_data:
             return state
         keys = [self._collection.key(one.content) for one in found]
         free = [
             i
             for i, key in enumerate(keys)
-            if self._collection.known_score(key) is not None
+            if self._collection.known_result(key) is not None
         ]
         return state._replace(
             latents=np.concatenate([state.latents, latents[free]]),
@@ -384,8 +385,12 @@ class Proposer:
         self._feasibility.fit(known.latents, known.constraints, seed)
         return self._feasibility
 
-    def history(self) -> np.ndarray:
+    def history(self, is_whole: bool = False) -> np.ndarray:
         """Returns the scores of all queries, in the order of their results.
+
+        Args:
+          is_whole: Whether to leave out queries that lack some of their
+            results, whose mean may be that of a lucky one.
 
         Returns:
           float64, larger is better, -inf for failures and infeasible ones.
@@ -400,8 +405,12 @@ class Proposer:
                     score = self._task.sign * entry.score
                 self._noted[entry.query] = score
         self._num_noted = len(sequence)
-        scores = self._noted.values()
-        return np.fromiter(scores, np.float64, len(scores))
+        scores = [
+            score
+            for number, score in self._noted.items()
+            if not is_whole or number not in self._records.waiting
+        ]
+        return np.array(scores, np.float64)
 
     def predicted(self) -> dict[int, tuple[float, float]]:
         """Returns the surrogate's mean and deviation of all scored queries.
@@ -423,7 +432,7 @@ class Proposer:
         seed = self._plan.seed_of(Use.FITTING, self._records.next_number)
         known = self._points.known(self._state)
         surrogate.fit(*self._training(known), seed, False)
-        latents = np.array(self._points.latents_of(entries), np.float32)
+        latents = self._points.approximate_latents_of(entries)
         mean, std = (np.asarray(one) for one in surrogate.predict(latents))
         return {
             one.query: (self._task.sign * float(mean[i]), float(std[i]))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 
@@ -139,6 +139,11 @@ class Entry(NamedTuple):
         """Whether it satisfies all constraints."""
         return is_feasible(self.constraints)
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether it has no score, for another reason than a constraint."""
+        return self.score is None and self.is_feasible
+
 
 Record = Proposal | Measurement | Amendment | Withdrawal | Addition | Round
 KINDS: dict[str, type] = {
@@ -166,7 +171,8 @@ class Records:
       waiting: Queries that lack results, by number.
       additions: The measurements that were added.
       sequence: All records but proposals, in order, as `(record, entry)`: the
-        entry of the query after it, None where it has none.
+        entry of the query after it, that before a withdrawal, and None for a
+        record without a query.
       round: The last round that has begun, -1 before the first.
       next_number: The number of the next query.
       num_results: How many results have been recorded, amended, withdrawn or
@@ -242,6 +248,7 @@ class Records:
                         f"`query` must be one that waits ({self._shown()}), "
                         f"got {query}{self._why_not(query)}"
                     )
+                self._check_result(record)
             case Amendment(query) | Withdrawal(query):
                 _check_integers(record, "query")
                 if query not in self.entries:
@@ -249,6 +256,8 @@ class Records:
                         "`query` must be one that has a result, got "
                         f"{query}{self._why_not(query)}"
                     )
+                if isinstance(record, Amendment):
+                    self._check_result(record)
             case Round(number):
                 _check_integers(record, "round")
                 if number != self.round + 1:
@@ -259,6 +268,18 @@ class Records:
             case Addition(score):
                 if score is None:
                     raise ValueError("`score` must be a finite number")
+                _check_constraints(record.constraints)
+
+    def _check_result(self, record: Measurement | Amendment) -> None:
+        if (
+            record.score is not None
+            and self._queries[record.query].input is None
+        ):
+            raise ValueError(
+                "`query` must be one with an input to have a score, got "
+                f"{record.query}, whose latents decode to none"
+            )
+        _check_constraints(record.constraints)
 
     def _shown(self) -> str:
         return ", ".join(map(str, self.waiting)) or "there are none"
@@ -355,12 +376,12 @@ def _entry(
         query.number,
         query.latent,
         query.input,
-        _mean(scores) if scores else None,
+        mean(scores) if scores else None,
         None if scores else next(iter(failures), "no score"),
         sum(one.seconds for one in results),
         query.seed,
         results[-1].time,
-        _mean_constraints(results),
+        mean_constraints(one.constraints for one in results),
         scores,
         len(results),
         is_amended,
@@ -369,19 +390,20 @@ def _entry(
     )
 
 
-def _mean(values: Sequence[float]) -> float:
-    # Exact where all are the same.
+def mean(values: Sequence[float]) -> float:
+    """Returns the mean, which is exact where all values are the same."""
     return values[0] if len({*values}) == 1 else statistics.fmean(values)
 
 
-def _mean_constraints(
-    results: Sequence[Measurement],
+def mean_constraints(
+    results: Iterable[Mapping[str, float] | None],
 ) -> dict[str, float] | None:
+    """Returns the mean of each constraint, None if there are none."""
     found: dict[str, list[float]] = {}
     for one in results:
-        for name, value in (one.constraints or {}).items():
+        for name, value in (one or {}).items():
             found.setdefault(name, []).append(value)
-    return {name: _mean(values) for name, values in found.items()} or None
+    return {name: mean(values) for name, values in found.items()} or None
 
 
 def _check_integers(record: Any, *names: str) -> None:
@@ -390,6 +412,16 @@ def _check_integers(record: Any, *names: str) -> None:
         if type(value) is not int or value < 0:
             raise ValueError(
                 f"`{name}` must be an integer of at least 0, got {value!r}"
+            )
+
+
+def _check_constraints(constraints: Mapping[str, Any] | None) -> None:
+    for name, value in (constraints or {}).items():
+        is_number = isinstance(value, int | float)
+        if not is_number or not math.isfinite(value):
+            raise ValueError(
+                f"`constraints[{name!r}]` must be a finite number, got "
+                f"{value!r}"
             )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from tfvae.lso import evaluation
 from tfvae.lso.collection import Collection
 from tfvae.lso.reading import Reading, read
+from tfvae.lso.records import is_feasible
 from tfvae.lso.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 
 
 class Scorer:
-    """Decodes and evaluates latents; failures score as invalid decodes."""
+    """Decodes and evaluates latents.
+
+    Failures, and what violates constraints, score as invalid decodes.
+    """
 
     def __init__(
         self, task: Task, space: LatentSpace, collection: Collection
@@ -61,6 +65,6 @@ class Scorer:
             if one.input is None:
                 continue
             result = evaluation.evaluate_one(self._task.objective, one.input)
-            if result.score is not None:
+            if result.score is not None and is_feasible(result.constraints):
                 scores[i] = result.score
         return scores

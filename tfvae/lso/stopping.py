@@ -55,8 +55,9 @@ class Stopping:
         """Returns why a run ends now, in one line, or None.
 
         Args:
-          scores: Those of all queries in the order of their results, `[n]`;
-            larger is better, -inf where there is none.
+          scores: Those of the queries that have all of their results, in the
+            order of their first ones, `[n]`; larger is better, -inf where there
+            is none.
           sign: 1 if larger scores of the task are better, else -1.
           seconds: Seconds since the beginning.
         """

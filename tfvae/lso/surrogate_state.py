@@ -29,7 +29,7 @@ class State(NamedTuple):
     surrogate: dict[str, np.ndarray]
     """State of the surrogate; empty before its first fit in the round."""
     latents: np.ndarray
-    """float32 `[f, M]`, latents that decoded to inputs with a known score."""
+    """float32 `[f, M]`, latents that decoded to inputs with a known result."""
     inputs: list[str]
     """The keys of these inputs, see `Collection.key`."""
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from tfvae.lso.evaluation_worker import Result, checked_score, one_line
 from tfvae.lso.ledger import Ledger
 from tfvae.lso.records import (
+    Addition,
     Amendment,
     Entry,
     Measurement,
@@ -59,9 +60,11 @@ def record(
       The entry of each query after it, None of those that were withdrawn.
 
     Raises:
-      TypeError: If a score is not a number. Nothing is recorded.
-      ValueError: If a query is not pending, or has no result to amend or to
-        withdraw. Nothing is recorded.
+      TypeError: If a score or a constraint is not a number. Nothing is
+        recorded.
+      ValueError: If a query is not pending, has no result to amend or to
+        withdraw, or no input that could have a score, or a constraint is not
+        finite. Nothing is recorded.
       OSError: If the disk is full, see `Ledger.append`.
     """
     records = [_record(one) for one in requests]
@@ -106,7 +109,7 @@ def _record(request: Told | Withdrawn) -> Measurement | Amendment | Withdrawal:
         return Withdrawal(request.number, now)
     result = _result(request)
     given = (request.number, result.score, result.failure)
-    constraints = dict(request.constraints) if request.constraints else None
+    constraints = _checked_constraints(request.constraints)
     if request.is_amendment:
         return Amendment(*given, constraints, now)
     return Measurement(*given, constraints, request.seconds, now)
@@ -126,6 +129,32 @@ def _result(request: Told) -> Result:
     except ValueError as error:
         return Result(None, one_line(error), request.seconds)
     return Result(checked, None, request.seconds)
+
+
+def checked_addition(one: Addition) -> Addition:
+    """Returns an addition whose numbers are floats, with a time.
+
+    Raises:
+      TypeError: If its score, or a constraint, is not a number.
+      ValueError: If that is not finite.
+    """
+    return one._replace(
+        score=checked_score(one.score, "`score` must be"),
+        constraints=_checked_constraints(one.constraints),
+        time=one.time or time(),
+    )
+
+
+def _checked_constraints(constraints: Any) -> dict[str, float] | None:
+    if constraints is not None and not isinstance(constraints, Mapping):
+        raise TypeError(
+            "`constraints` must be a dictionary of numbers, got "
+            f"{constraints!r}"
+        )
+    return {
+        str(name): checked_score(value, f"`constraints[{name!r}]` must be")
+        for name, value in (constraints or {}).items()
+    } or None
 
 
 def time() -> str:
