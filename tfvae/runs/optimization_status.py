@@ -174,8 +174,13 @@ def _time(state: State, width: int) -> Iterable[str]:
 
 
 def command(state: State) -> str:
-    """Returns the command that continues a run."""
+    """Returns the command that continues a run.
+
+    Where it may be that results are told, it evaluates nothing.
+    """
     asked = any(one.seconds == 0.0 for one in state.entries[-3:])
+    if not state.entries:
+        asked = bool(state.pending)
     words = ["tfvae", "optimize", f"--run_dir={state.path}"]
     return shlex.join([*words, "--ask"] if asked else words)
 

@@ -79,6 +79,8 @@ class Requests(NamedTuple):
     num_new: int | None = None
     """How many new queries are wanted; None for the pending ones, of which
     there are new ones if none are pending."""
+    evaluates: bool = True
+    """Whether the objective is evaluated here, where there are no answers."""
     added: Sequence[str] = ()
     """Files with measurements to add, see `added_measurements`."""
     retries_failed: bool = False
@@ -335,13 +337,15 @@ def _done(
     is_noisy = optimizer.task.is_noisy or optimizer.plan.repeats > 1
     predicted = optimizer.predicted if is_noisy else None
     read_out = ReadOut(run.path, optimizer.task, predicted)
-    if added:
+    if requests.added:
         optimizer.add(added)
         _say(f"{len(added)} measurements added")
     if requests.retries_failed:
         _say(_retried(optimizer.retry_failed()))
     if requests.answers is not None:
         print_queries(optimizer, requests.answers, requests.num_new)
+        return read_out.write()
+    if not requests.evaluates:
         return read_out.write()
     return evaluations.run(optimizer, evaluator, requests.stopping, read_out)
 
@@ -420,13 +424,19 @@ def _added(
     whole = resolved(task, data)
     ledger = run.path / LEDGER
     has_run = ledger.exists() and ledger.stat().st_size
-    known = read_ledger(ledger).entries if has_run else []
-    inputs = [one.input for one in known]
-    return [
+    known = read_ledger(ledger) if has_run else None
+    inputs = [one.input for one in known.entries] if known else []
+    found = [
         one
         for path in paths
         for one in added_measurements.read(path, whole, data, inputs)
     ]
+    if known is None:
+        return found
+    new = added_measurements.new(found, known)
+    if len(new) < len(found):
+        _say(f"{len(found) - len(new)} measurements were in the run already")
+    return new
 
 
 def print_queries(
