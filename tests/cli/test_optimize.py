@@ -179,7 +179,7 @@ class FlagsTest(Case):
         (["--tell=0=1", "--budget=9"], "`--budget` must come with --ask"),
         (["--tell=0=1", "--gin_param=fit.epochs=2"], "`--gin_param` must come"),
         (["--tell=0=1", "--target=1"], "`--target` must come without --tell"),
-        (["--add=no.csv", "--patience=1"], "`--patience` must come without --t"),
+        (["--add=no.csv", "--patience=1"], "`--patience` must come without"),
         (["--add=no.csv"], "`--add` must be an existing file, got 'no.csv'"),
         ([], "`--task` must be given for a new run.*no run in .*lab"),
     )

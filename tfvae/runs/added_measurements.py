@@ -68,9 +68,7 @@ def read(
     return found
 
 
-def new(
-    additions: Sequence[Addition], known: Contents
-) -> list[Addition]:
+def new(additions: Sequence[Addition], known: Contents) -> list[Addition]:
     """Returns those measurements that a run does not have yet.
 
     A file may grow and be added again, and a row may be there twice because it
@@ -84,8 +82,10 @@ def new(
     """
     had = collections.Counter(map(_content, known.additions))
     for entry in known.entries:
-        # The tables of a run have the mean of repeats.
-        for score in {*entry.scores, entry.score} - {None}:
+        scores = {*entry.scores}
+        if entry.score is not None:  # The tables of a run have the mean.
+            scores.add(entry.score)
+        for score in scores:
             one = Addition(score, entry.input, None, entry.constraints)
             had[_content(one)] += 1
     found = []
