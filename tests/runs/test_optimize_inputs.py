@@ -130,6 +130,19 @@ class ResultTest(Case):
             aside.getvalue(), r": no query has a score yet; best in the data -"
         )
 
+    def test_functions_of_the_task_are_tried_before_anything_is_trained(self):
+        task = tiny.task(write=lambda inputs: np.zeros((len(inputs), 3)))
+        trained = mock.Mock()
+        with (
+            mock.patch.object(optimize, "_trained", trained),
+            self.assertRaisesRegex(ValueError, "`write` of task .* got .1, 3"),
+        ):
+            optimize.optimize(
+                self.run_dir, task=task, strategy=lso.PriorSampling()
+            )
+        trained.assert_not_called()
+        self.assertFalse((self.run_dir / "config.gin").exists())
+
     def test_objective_may_change_the_current_folder(self):
         elsewhere = self.folder / "elsewhere"
         elsewhere.mkdir()

@@ -312,7 +312,9 @@ def optimize(
     # With ask/tell, only the queries go to standard output.
     aside = sys.stdout if requests.answers is None else sys.stderr
     with run.locked(Kind.OPTIMIZATION), contextlib.redirect_stdout(aside):
-        added = _added(run, task, seed, requests.added)
+        # Before anything is trained. The optimizer tries them again.
+        whole = resolved(task, task.data(seed))
+        added = _added(run, whole, seed, requests.added)
         with opened(
             run, task, plan, warm_start, parts, len(added)
         ) as optimizer:
@@ -421,7 +423,6 @@ def _added(
     if not paths:
         return []
     data = task.data(seed)
-    whole = resolved(task, data)
     ledger = run.path / LEDGER
     has_run = ledger.exists() and ledger.stat().st_size
     known = read_ledger(ledger) if has_run else None
@@ -429,7 +430,7 @@ def _added(
     found = [
         one
         for path in paths
-        for one in added_measurements.read(path, whole, data, inputs)
+        for one in added_measurements.read(path, task, data, inputs)
     ]
     if known is None:
         return found
