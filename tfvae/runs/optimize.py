@@ -6,6 +6,8 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -68,6 +70,8 @@ _PARTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "evaluator": (callable, "@ProcessPool()"),
 }
 _OPTIONAL = ("surrogate", "weighting", "retraining", "warping", "evaluator")
+
+_logger = logging.getLogger(__name__)
 
 
 class Requests(NamedTuple):
@@ -312,6 +316,8 @@ def optimize(
     # With ask/tell, only the queries go to standard output.
     aside = sys.stdout if requests.answers is None else sys.stderr
     with run.locked(Kind.OPTIMIZATION), contextlib.redirect_stdout(aside):
+        if requests.answers is None and requests.evaluates:
+            _warn_of_idle_workers(evaluator, strategy, plan)
         # Before anything is trained. The optimizer tries them again.
         whole = resolved(task, task.data(seed))
         added = _added(run, whole, seed, requests.added)
@@ -393,6 +399,23 @@ def _check_parts(parts: dict[str, Any]) -> None:
         raise ValueError(
             f"`optimize.surrogate` must be given for {type(strategy).__name__},"
             " such as @SparseGaussianProcess(), got None"
+        )
+
+
+def _warn_of_idle_workers(
+    evaluator: evaluation.Evaluator | None, strategy: Strategy, plan: Plan
+) -> None:
+    """Warns if a strategy proposes fewer queries than there are workers."""
+    workers = getattr(evaluator, "workers", None) or 1
+    num_queries = strategy.num_at_a_time(plan.round_size)
+    if num_queries * plan.repeats < workers:
+        _logger.warning(
+            "fewer evaluations at a time than %d workers: the strategy "
+            "proposes %d; its `batch_size` can be set for a new run, as in "
+            "--gin_param=ExpectedImprovement.batch_size=%d",
+            workers,
+            num_queries,
+            math.ceil(workers / plan.repeats),
         )
 
 
