@@ -153,6 +153,19 @@ assert not loaded, loaded
         entry = read_ledger(self.run_dir / "ledger.jsonl").entries[1]
         self.assertEqual((entry.score, entry.constraints), (score, values))
 
+    def test_constraint_that_may_be_misspelt_is_warned_of(self):
+        self.write([1.5], pending=3)
+        warning = "warning: no earlier result has the constraint 'tocs', but"
+        for told, warns in (
+            ("--tell=1=2,tox=1", False),
+            ("--tell=2=2,tox=2", False),
+            ("--tell=3=2,tocs=-1", True),
+            ("--amend=3=2,tox=-1", False),
+        ):
+            code, _, err = _call(self.flag, told)
+            self.assertEqual(code, 0)
+            self.assertEqual(f"{warning} 'tox'" in err, warns, told)
+
     def test_nothing_is_told_without_a_run(self):
         self.assert_told(["--tell=0=1"], "got query 0 but no run in .*--ask")
         self.assertFalse(self.run_dir.exists())

@@ -358,6 +358,12 @@ class EvaluationsTest(tf.test.TestCase):
             self.run_(_Optimizer([interrupt, interrupt]))
         self.assertEqual(self.read_out.calls, ["refresh", "write"])
         self.assertIs(signal.getsignal(signal.SIGINT), before)
+        # As a shell starts what it does not wait for.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self.addCleanup(signal.signal, signal.SIGINT, before)
+        with self.assertRaises(KeyboardInterrupt):
+            self.run_(_Optimizer([interrupt, interrupt]))
+        self.assertIs(signal.getsignal(signal.SIGINT), signal.SIG_IGN)
 
 
 if __name__ == "__main__":
