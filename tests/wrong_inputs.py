@@ -224,6 +224,18 @@ _TUPLE = """
 from tfvae.lso import Task
 task = Task("pair", data=lambda seed: ([[1.0]], [1.0]), objective=sum)
 """
+_TEXTS = """
+import numpy as np
+from tfvae.lso import ScoredData, Task
+def write(texts):
+    return np.array([[text.index("C"), len(text)] for text in texts], float)
+def read(means, seed):
+    return ["O" * round(max(one[0], 0.0)) + "C" for one in means]
+def data(seed):
+    texts = ["C", "OC"]
+    return ScoredData(write(texts), [0.0, 1.0], texts)
+task = Task("texts", data, len, read, write)
+"""
 ON_THE_COMMAND_LINE = {
     "unknown flag": _BARS + "--epochs=3",
     "unknown gin parameter": _BARS + "--gin_param=fit.epoch=3",
@@ -288,6 +300,12 @@ ON_THE_COMMAND_LINE = {
     "task that is no Python file": _OWN + "task.txt",
     "task that ends Python": _OWN + "exit.py",
     "task whose data are a tuple": _OWN + "tuple.py",
+    "task that writes points of another size": _OWN + "sizes.py",
+    "measurements with semicolons": _OWN
+    + "texts.py --add={folder}/semicolons.csv",
+    "measurement of another input": _OWN + "texts.py --add={folder}/other.csv",
+    "new run without a task": "optimize.py --run_dir={run} --budget=9",
+    "a score with an underscore": "optimize.py --run_dir={run} --tell=0=1_0",
     "no disk space": _BARS.replace("{run}", "{full}/run"),
 }
 
@@ -332,6 +350,12 @@ def main() -> None:
     )
     (folder / "task.txt").write_text(_TUPLE)
     (folder / "tuple.py").write_text(_TUPLE)
+    (folder / "texts.py").write_text(_TEXTS)
+    narrower = "read, lambda texts: write(texts)[:, :1])"
+    narrower = _TEXTS.replace("read, write)", narrower)
+    (folder / "sizes.py").write_text(narrower)
+    (folder / "semicolons.csv").write_text("input;score\nOOC;2,5\n")
+    (folder / "other.csv").write_text("input,score\nOOC,2\nOO,1\n")
     (folder / "exit.py").write_text("raise SystemExit('no licence')")
     # A run of another configuration, stopped before its first epoch ended.
     (folder / "other").mkdir()

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from unittest import mock
 
+import gin
 from absl.testing import absltest, parameterized
 
 from tests.runs import optimizations
@@ -21,6 +22,7 @@ from tfvae.cli import main as cli
 from tfvae.cli import optimize as command
 from tfvae.lso.ledger import read_ledger
 from tfvae.runs import optimization_readout
+from tfvae.runs.errors import StoppedError
 
 
 def _call(*argv):
@@ -151,6 +153,19 @@ assert not loaded, loaded
         entry = read_ledger(self.run_dir / "ledger.jsonl").entries[1]
         self.assertEqual((entry.score, entry.constraints), (score, values))
 
+    def test_constraint_that_may_be_misspelt_is_warned_of(self):
+        self.write([1.5], pending=3)
+        warning = "warning: no earlier result has the constraint 'tocs', but"
+        for told, warns in (
+            ("--tell=1=2,tox=1", False),
+            ("--tell=2=2,tox=2", False),
+            ("--tell=3=2,tocs=-1", True),
+            ("--amend=3=2,tox=-1", False),
+        ):
+            code, _, err = _call(self.flag, told)
+            self.assertEqual(code, 0)
+            self.assertEqual(f"{warning} 'tox'" in err, warns, told)
+
     def test_nothing_is_told_without_a_run(self):
         self.assert_told(["--tell=0=1"], "got query 0 but no run in .*--ask")
         self.assertFalse(self.run_dir.exists())
@@ -175,8 +190,11 @@ class FlagsTest(Case):
         (["--workers=2"], "`--workers` must come with --evaluator=pool"),
         (["--status", "--ask"], "`--status` must be alone, got --ask, too"),
         (["--tell=0=1", "--budget=9"], "`--budget` must come with --ask"),
+        (["--tell=0=1", "--gin_param=fit.epochs=2"], "`--gin_param` must come"),
+        (["--tell=0=1", "--target=1"], "`--target` must come without --tell"),
+        (["--add=no.csv", "--patience=1"], "`--patience` must come without"),
         (["--add=no.csv"], "`--add` must be an existing file, got 'no.csv'"),
-        ([], "`--gin_file` must be given"),
+        ([], "`--task` must be given for a new run.*no run in .*lab"),
     )
     def test_wrong_flags_are_told(self, argv, message):
         self.assert_told(argv, message)
@@ -297,6 +315,14 @@ class ErrorsTest(Case):
         )
         log = (self.run_dir / "error.log").read_text()
         self.assertIn("Traceback", log)
+
+    def test_end_of_a_run_is_one_line_without_what_gin_adds(self):
+        @gin.configurable(module="test_optimize")
+        def stopping():
+            raise StoppedError("stopped: 5 in a row", 1)
+
+        code, err = self._ended(lambda values: stopping())
+        self.assertEqual((code, err), (1, "stopped: 5 in a row\n"))
 
     def test_error_of_ours_is_one_line(self):
         def main(values):

@@ -558,6 +558,20 @@ class BudgetTest(Case):
             # The pending one may still be told.
             optimizer.tell(4, -1.0)
             self.assertEqual(optimizer.num_done, 5)
+        with self.open(plan=dataclasses.replace(PLAN, budget=4)) as optimizer:
+            self.assertEqual(optimizer.ask(), [])
+
+    def test_a_lowered_budget_holds_for_what_is_pending(self):
+        with self.open() as optimizer:
+            optimizer.ask(6)
+            optimizer.tell(1, -1.0)
+        with self.open(plan=dataclasses.replace(PLAN, budget=3)) as optimizer:
+            optimizer.run()
+            self.assertEqual(optimizer.num_done, 3)
+            self.assertLen(optimizer.ask(), 3)
+        with self.open(plan=dataclasses.replace(PLAN, budget=7)) as optimizer:
+            optimizer.run()
+            self.assertEqual(optimizer.num_done, 7)
 
 
 def _grid(means, seed):

@@ -82,6 +82,7 @@ class ResolvedTest(tf.test.TestCase, parameterized.TestCase):
         ({"temperature": 60.0, "solvent": "water", "steps": [1, 2]},),
         ([[0, 1], [1, 2], [2]],),
         ([0.5, 1.5],),
+        (("CCO", 2.5),),
         (7,),
         (np.arange(3, dtype=np.int64),),
         (np.array([True, False]),),

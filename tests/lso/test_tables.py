@@ -43,6 +43,14 @@ class ReadTableTest(parameterized.TestCase):
         np.testing.assert_array_equal(data.points, [[3, 1], [6, 4]])
         self.assertIsNone(data.inputs)
 
+    def test_rows_that_a_spreadsheet_leaves_empty_are_none(self):
+        self._write("a,score,\r\n\r\n1,2,\r\n,,\r\n3,4,\r\n,,\r\n", "utf-8-sig")
+        data = read_table(self.path, points=["a"])(0)
+        np.testing.assert_array_equal(data.points, [[1], [3]])
+        self._write("a,score\n1,2\n,\n3,x\n")
+        with self.assertRaisesRegex(ValueError, "'x' in line 4 of m.csv"):
+            read_table(self.path, points=["a"])(0)
+
     def test_parquet_keeps_types(self):
         path = self.path.with_suffix(".parquet")
         columns = {"x": [[1, 2], [3]], "score": [1.0, 2.0]}
@@ -63,9 +71,14 @@ class ReadTableTest(parameterized.TestCase):
         ("a,score\n,2\n", "`a` must be a finite number, got '' in line 2"),
         ("a,score\n1\n", "line 2 of m.csv must have 2 values"),
         ("a,score\n1,2,3\n", "line 2 of m.csv must have 2 values"),
-        ("b,score\n1,2\n", "`a` must be a column, got b, score in line 2"),
+        ("b,score\n1,2\n", "`a` must be a column, got 'b', 'score' in l"),
         ("a,score\n", "must be a file with rows, got m.csv without"),
         ("", "must be a file with rows, got m.csv without"),
+        ("a,score\n,\n", "must be a file with rows, got m.csv without"),
+        ("a;score\n1;2\n", "with commas between values.*got semicolons in l"),
+        ("a\tscore\n1\t2\n", "with commas between values.*got tabs in line 1"),
+        ("a,score,score\n1,2,3\n", "different names, got 'score' twice in l"),
+        ("a, score\n1,2\n", "`score` must be a column, got 'a', ' score' in"),
         ("a,score,constraint:c\n1,2,x\n", "`constraint:c` must be a finite"),
     )
     def test_wrong_rows_are_named(self, text, message):

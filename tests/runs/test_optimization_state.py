@@ -266,6 +266,24 @@ class StatusTest(Case):
         (self.folder / "ledger.jsonl").touch()
         self.assertIn("no query yet", optimization_status.text(self.folder))
 
+    @parameterized.parameters((0, 2, True), (0, 0, False), (1, 2, False))
+    def test_pending_queries_are_not_evaluated_if_none_was(
+        self, num_done, pending, asks
+    ):
+        folder = self.folder / f"{num_done} {pending}"
+        scores = [1.0] * num_done
+        optimizations.write(folder, scores, scores, pending=pending, budget=9)
+        command = optimization_status.command(optimization_state.read(folder))
+        self.assertEqual(command.endswith(" --ask"), asks)
+
+    @parameterized.parameters((3, 4, ""), (4, 4, "--budget=8"), (5, 3, "=10"))
+    def test_spent_budget_is_doubled(self, num_done, budget, expected):
+        scores = [1.0] * num_done
+        self.write(scores, scores, budget=budget)
+        *_, last = optimization_status.text(self.folder, 400).splitlines()
+        self.assertEqual("--budget" in last, bool(expected))
+        self.assertTrue(last.endswith(expected), last)
+
     def test_run_without_results_has_a_status(self):
         self.write([], pending=1, budget=5)
         text = optimization_status.text(self.folder)

@@ -130,6 +130,38 @@ class ResultTest(Case):
             aside.getvalue(), r": no query has a score yet; best in the data -"
         )
 
+    def test_functions_of_the_task_are_tried_before_anything_is_trained(self):
+        task = tiny.task(write=lambda inputs: np.zeros((len(inputs), 3)))
+        trained = mock.Mock()
+        with (
+            mock.patch.object(optimize, "_trained", trained),
+            self.assertRaisesRegex(ValueError, "`write` of task .* got .1, 3"),
+        ):
+            optimize.optimize(
+                self.run_dir, task=task, strategy=lso.PriorSampling()
+            )
+        trained.assert_not_called()
+        self.assertFalse((self.run_dir / "config.gin").exists())
+
+    def test_workers_without_work_are_warned_of(self):
+        class OneByOne(lso.PriorSampling):
+            def num_at_a_time(self, num_left):
+                return 1
+
+        def warns(strategy, workers, **kwargs):
+            pool = None if workers is None else lso.ProcessPool(workers)
+            plan = lso.Plan(budget=9, **kwargs)
+            with mock.patch.object(optimize._logger, "warning") as warning:
+                optimize._warn_of_idle_workers(pool, strategy, plan)
+            return bool(warning.called)
+
+        self.assertTrue(warns(OneByOne(), 2))
+        self.assertTrue(warns(lso.PriorSampling(), 4, queries_per_round=3))
+        self.assertFalse(warns(lso.PriorSampling(), 9))
+        self.assertFalse(warns(OneByOne(), 2, repeats=2))
+        self.assertFalse(warns(OneByOne(), 1))
+        self.assertFalse(warns(OneByOne(), None))
+
     def test_objective_may_change_the_current_folder(self):
         elsewhere = self.folder / "elsewhere"
         elsewhere.mkdir()

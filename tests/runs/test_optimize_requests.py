@@ -16,8 +16,9 @@ from absl.testing import parameterized
 from tests.lso import tiny
 from tests.runs import test_optimize_inputs as inputs
 from tfvae import lso
-from tfvae.lso.ledger import read_ledger
+from tfvae.lso.ledger import Contents, read_ledger
 from tfvae.lso.loop import Failure
+from tfvae.lso.records import Entry
 from tfvae.lso.stopping import Stopping
 from tfvae.runs import (
     added_measurements,
@@ -176,6 +177,42 @@ class AddedTest(inputs.Case, parameterized.TestCase):
     def entries(self):
         return read_ledger(self.run_dir / "ledger.jsonl").entries
 
+    def test_rows_that_the_run_has_are_not_new(self):
+        head = "score,x0,x1,x2,x3,constraint:tox\n"
+        first = self.read(f"{head}1,1,1,1,1,\n2,2,2,2,2,-1\n2,2,2,2,2,-1\n")
+        query = Entry(
+            0, 7, [0.0], [9.0] * 4, 2.0, None, 1.0, 0, "", scores=(1.0, 3.0)
+        )
+        known = Contents({}, [query], [], first[:2])
+        grown = self.read(
+            f"{head}2,2,2,2,2,-1\n5,1,1,1,1,\n2,2,2,2,2,-2\n1,1,1,1,1,\n"
+            f"2,2,2,2,2,-1\n"
+        )
+        new = added_measurements.new(grown, known)
+        self.assertEqual(
+            [one.source for one in new],
+            [f"line {i} of measured.csv" for i in (3, 4, 6)],
+        )
+        vector = [[0.0] * 4]
+        for score, count in ((1, 0), (2, 0), (3, 0), (4, 1)):
+            again = self.read(f"{head}{score},9,9,9,9,\n", vector)
+            self.assertLen(added_measurements.new(again, known), count)
+
+    def test_measurements_are_added_once_and_nothing_is_evaluated(self):
+        path = self.write("score,x0,x1,x2,x3\n9.5,1,1,1,1\n", "a.csv")
+        requests = optimize.Requests(evaluates=False, added=[str(path)])
+        asked = optimize.Requests(io.StringIO())
+        self.optimize(requests=asked)
+        for num_new in (1, 0):
+            aside = io.StringIO()
+            with contextlib.redirect_stderr(aside):
+                result = self.optimize(requests=requests)
+            self.assertIn(f"{num_new} measurements added", aside.getvalue())
+            self.assertEqual(result["num_added"], 1)
+            self.assertEqual(result["num_pending"], 2)
+            self.assertEqual(result["num_queries"], 0)
+        self.assertIn("1 measurements were in the run", aside.getvalue())
+
     @parameterized.parameters(
         ("score,x0\n1,2\n", "got 1 of them in line 2"),
         ("score,x0,x2\n1,2,3\n", "`x1` must be a column"),
@@ -321,6 +358,12 @@ class EvaluationsTest(tf.test.TestCase):
             self.run_(_Optimizer([interrupt, interrupt]))
         self.assertEqual(self.read_out.calls, ["refresh", "write"])
         self.assertIs(signal.getsignal(signal.SIGINT), before)
+        # As a shell starts what it does not wait for.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self.addCleanup(signal.signal, signal.SIGINT, before)
+        with self.assertRaises(KeyboardInterrupt):
+            self.run_(_Optimizer([interrupt, interrupt]))
+        self.assertIs(signal.getsignal(signal.SIGINT), signal.SIG_IGN)
 
 
 if __name__ == "__main__":

@@ -338,7 +338,7 @@ def _guarded(main: Main, values: flags.FlagValues) -> Any:
         print("interrupted; the same command resumes", file=sys.stderr)
         return 130
     except StoppedError as err:
-        print(err, file=sys.stderr)
+        print(_one_line(err), file=sys.stderr)
         return err.code
     except UnexpectedError as err:
         print_error(err)
@@ -383,11 +383,16 @@ def _unexpected(err: BaseException, values: flags.FlagValues) -> int:
 
 
 def print_error(error: BaseException | str) -> int:
-    """Prints an error as one line, without gin's call stack; returns 2."""
+    """Prints an error as one line; returns 2."""
+    print("error:", _one_line(error), file=sys.stderr)
+    return 2
+
+
+def _one_line(error: BaseException | str) -> str:
+    """Returns the message of an error as one line, without gin's call stack."""
     lines = [
         line.strip()
         for line in str(error).splitlines()
         if not line.lstrip().startswith("In call to configurable")
     ]
-    print("error:", " ".join(filter(None, lines)), file=sys.stderr)
-    return 2
+    return " ".join(filter(None, lines))

@@ -62,6 +62,8 @@ _OF_EVALUATIONS = (
     "timeout",
 )
 _SETTINGS = ("task", "warm_start", "budget", "repeat")
+# Those that change nothing where results are recorded alone.
+_IDLE = ("warm_start", "budget", "repeat", "gin_param")
 
 GROUPS = {
     "What to optimise": _SETTINGS,
@@ -118,7 +120,8 @@ def define(values: flags.FlagValues) -> None:
         " pending again. Repeatable.",
         "add": "Add measurements from a CSV or Parquet file with columns score"
         " and input, or score and x0, x1 and so on; columns constraint:NAME;"
-        " or those of evaluations.csv. Repeatable.",
+        " or those of evaluations.csv. Rows that the run has are left out."
+        " Evaluates nothing. Repeatable.",
     }.items():
         flags.DEFINE_multi_string(name, [], text, flag_values=values)
     for name, text in {
@@ -173,8 +176,13 @@ def check(values: flags.FlagValues) -> None:
         if not os.path.isfile(path):
             raise ValueError(f"`--add` must be an existing file, got {path!r}")
     is_new = not os.path.isfile(os.path.join(values.run_dir, "config.gin"))
-    if is_new and _needs_model(values) and not values.task:
-        console.check_gin_file(values)
+    if is_new and _needs_model(values):
+        if not values.task and not values.gin_file:
+            raise ValueError(
+                "`--task` must be given for a new run, such as "
+                "--task=my_task.py, or --gin_file for a published one; there "
+                f"is no run in {values.run_dir}"
+            )
 
 
 def _check_alone(values: flags.FlagValues) -> None:
@@ -198,12 +206,15 @@ def _check_alone(values: flags.FlagValues) -> None:
                 f"`--{wrong[0]}` must come without --ask, with which the "
                 "objective is evaluated elsewhere"
             )
+    elif not _evaluates(values):
+        wrong = [name for name in given if name in _OF_EVALUATIONS]
+        if wrong:
+            raise ValueError(
+                f"`--{wrong[0]}` must come without --tell, --amend, "
+                "--withdraw and --add, which only record results"
+            )
     if not _needs_model(values):
-        ignored = [
-            name
-            for name in given
-            if name in (*_OF_EVALUATIONS, "budget", "repeat")
-        ]
+        ignored = [name for name in given if name in _IDLE]
         if ignored:
             raise ValueError(
                 f"`--{ignored[0]}` must come with --ask, or without --tell, "
@@ -217,6 +228,13 @@ def _needs_model(values: flags.FlagValues) -> bool:
         return False
     more = values.ask is not None or values.add or values.retry_failed
     return bool(more) or not any(values[name].value for name in _OF_RESULTS)
+
+
+def _evaluates(values: flags.FlagValues) -> bool:
+    """Whether the objective is evaluated here."""
+    if values.ask is not None or not _needs_model(values):
+        return False
+    return values.retry_failed or not values.add
 
 
 def _count(values: flags.FlagValues) -> int | None:
@@ -295,6 +313,7 @@ def main(values: flags.FlagValues, answers: TextIO | None = None) -> None:
     requests = optimize.Requests(
         answers,
         None if values.ask is None else _count(values),
+        _evaluates(values),
         tuple(os.path.abspath(path) for path in values.add),
         values.retry_failed,
         Stopping(

@@ -307,7 +307,9 @@ class LatentSpaceOptimizer:
 
     def _check_budget(self, records: Records) -> None:
         num_done = _num_done(records)
-        if self.plan.budget < num_done:
+        held = (records.header or {}).get("budget")
+        # What was pending when it was lowered may have been told since.
+        if self.plan.budget < num_done and self.plan.budget != held:
             raise ValueError(
                 f"`budget` must be at least {num_done}, the queries that are "
                 f"done, got {self.plan.budget}"
@@ -636,7 +638,7 @@ class LatentSpaceOptimizer:
         evaluator = evaluator or evaluation.InProcess()
         reasons = _Reasons(self, stopping or Stopping())
         self._request, self._outcomes = None, []
-        while not (why := reasons.why()) and (queries := self.ask()):
+        while not (why := reasons.why()) and (queries := self._due_now()):
             jobs = self._jobs(queries)
             self.ledger.reserve(_BYTES_OF_A_RESULT * len(jobs))
             given: list[Query] = []
@@ -657,6 +659,13 @@ class LatentSpaceOptimizer:
     def why_exhausted(self) -> str:
         """Returns why the last proposal found nothing new, in one line."""
         return self._proposer.why_nothing()
+
+    def _due_now(self) -> list[Query]:
+        """Returns the queries to evaluate next, within the budget.
+
+        A budget that was lowered allows fewer than there may be pending.
+        """
+        return self.ask()[: max(self.plan.budget - self.num_done, 0)]
 
     def request_stop(self, reason: str) -> None:
         """Ends `run` or `steps` after the evaluations that are under way.

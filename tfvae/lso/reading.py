@@ -239,6 +239,8 @@ def _back(one_input: Input | None) -> Callable[[Any], Input]:
     if isinstance(one_input, np.ndarray):
         dtype = one_input.dtype
         return lambda content: np.asarray(content, dtype)
+    if isinstance(one_input, tuple):  # JSON has lists for them.
+        return getattr(one_input, "_make", tuple)
     return lambda content: content
 
 

@@ -29,8 +29,8 @@ def rows_of(
 
     Raises:
       FileNotFoundError: If there is no such file.
-      ValueError: If it is neither, has no rows, or a row has too few or too
-        many values.
+      ValueError: If it is neither, has no rows, two columns of one name, or a
+        row of too few or too many values. Rows without any value are left out.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -53,6 +53,7 @@ def _csv(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
         # With the mark that some programs write at the start.
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
+            _check_names(reader.fieldnames or (), path.name)
             for row in reader:
                 if None in row or None in row.values():
                     raise ValueError(
@@ -60,11 +61,29 @@ def _csv(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
                         f"{len(reader.fieldnames or ())} values, as its first "
                         "line has"
                     )
-                yield reader.line_num, row
+                # Spreadsheets write rows of empty cells.
+                if any(row.values()):
+                    yield reader.line_num, row
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(
             f"`path` must be a CSV file in UTF-8, got {path.name}: {error}"
         ) from error
+
+
+def _check_names(names: Sequence[str], name: str) -> None:
+    """Raises a ValueError unless these are columns, each with its own name."""
+    for separator, word in ((";", "semicolons"), ("\t", "tabs")):
+        if len(names) == 1 and separator in names[0]:
+            raise ValueError(
+                "`path` must be a CSV file with commas between values, and "
+                f"points in numbers, got {word} in line 1 of {name}"
+            )
+    twice = [one for one in names if one and [*names].count(one) > 1]
+    if twice:
+        raise ValueError(
+            f"`path` must be a file whose columns have different names, got "
+            f"{twice[0]!r} twice in line 1 of {name}"
+        )
 
 
 def _parquet(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -104,7 +123,8 @@ def column_of(row: Mapping[str, Any], name: str, where: str) -> Any:
     """Returns the value of a column; raises ValueError without it."""
     if name not in row:
         raise ValueError(
-            f"`{name}` must be a column, got {', '.join(row)} in {where}"
+            f"`{name}` must be a column, got {', '.join(map(repr, row))} in "
+            f"{where}"
         )
     return row[name]
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import math
 import os
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfvae.lso import telling
+from tfvae.lso.ledger import Contents
 from tfvae.lso.loop import check_additions
 from tfvae.lso.reading import as_json
 from tfvae.lso.records import Addition
@@ -66,6 +68,42 @@ def read(
     return found
 
 
+def new(additions: Sequence[Addition], known: Contents) -> list[Addition]:
+    """Returns those measurements that a run does not have yet.
+
+    A file may grow and be added again, and a row may be there twice because it
+    was measured twice: as many rows are new as there are more of them in the
+    files than in the run.
+
+    Args:
+      additions: The measurements.
+      known: What is in the ledger of the run: additions, and results of
+        queries.
+    """
+    had = collections.Counter(map(_content, known.additions))
+    for entry in known.entries:
+        scores = {*entry.scores}
+        if entry.score is not None:  # The tables of a run have the mean.
+            scores.add(entry.score)
+        for score in scores:
+            one = Addition(score, entry.input, None, entry.constraints)
+            had[_content(one)] += 1
+    found = []
+    for one in additions:
+        key = _content(one)
+        if had[key]:
+            had[key] -= 1
+        else:
+            found.append(one)
+    return found
+
+
+def _content(one: Addition) -> str:
+    """Returns what was measured, without its source and time, as a text."""
+    content = [one.input, one.point, one.score, one.constraints or None]
+    return json.dumps(content, sort_keys=True)
+
+
 def _addition(
     row: Mapping[str, Any], where: str, example: Any, num_observed: int
 ) -> Addition | None:
@@ -101,7 +139,7 @@ def _addition(
     else:
         raise ValueError(
             "`input`, or `x0` and so on, must be columns, got "
-            f"{', '.join(row)} in {where}"
+            f"{', '.join(map(repr, row))} in {where}"
         )
     return Addition(
         score, one_input, point, constraints or None, where, telling.time()

@@ -79,7 +79,9 @@ def _interrupts(optimizer: LatentSpaceOptimizer) -> Iterator[None]:
         return
 
     def note(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, before)
+        # A shell may have started this process with interrupts ignored.
+        second = before if callable(before) else signal.default_int_handler
+        signal.signal(signal.SIGINT, second)
         optimizer.request_stop(_INTERRUPTED)
         print(
             "stopping after what is under way; Ctrl-C again aborts it",

@@ -296,16 +296,14 @@ def _time(state: State) -> Panel | None:
 
 def _command(state: State) -> Panel:
     if state.num_done >= state.budget:
-        title, budget = "To go on", f" --budget={2 * state.budget}"
         note = "The budget is spent; a larger one continues the run."
     else:
-        title, budget = "To go on", ""
         note = (
             "All settings are in config.gin of the run folder, and hold until "
             "others are given."
         )
-    text = f"{optimization_status.command(state)}{budget}"
-    return Panel("command", title, pages.command(text, note))
+    text = optimization_status.command(state)
+    return Panel("command", "To go on", pages.command(text, note))
 
 
 def _queries(state: State) -> Panel | None:

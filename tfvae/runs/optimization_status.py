@@ -166,6 +166,7 @@ def _time(state: State, width: int) -> Iterable[str]:
         yield from _wrapped([f"time {total}: {first}", *others], width)
     if state.num_done >= state.budget:
         yield "the budget is spent"
+        yield f"continue with: {command(state)}"
         return
     each, left = state.seconds_a_query(), state.seconds_left()
     if each is not None and left is not None:
@@ -174,9 +175,17 @@ def _time(state: State, width: int) -> Iterable[str]:
 
 
 def command(state: State) -> str:
-    """Returns the command that continues a run."""
+    """Returns the command that continues a run.
+
+    Where it may be that results are told, it evaluates nothing. Where the
+    budget is spent, it has a larger one.
+    """
     asked = any(one.seconds == 0.0 for one in state.entries[-3:])
+    if not state.entries:
+        asked = bool(state.pending)
     words = ["tfvae", "optimize", f"--run_dir={state.path}"]
+    if state.num_done >= state.budget:
+        words.append(f"--budget={2 * max(state.budget, state.num_done, 1)}")
     return shlex.join([*words, "--ask"] if asked else words)
 
 

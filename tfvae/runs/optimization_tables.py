@@ -103,7 +103,8 @@ def escaped(text: str) -> str:
 
 def unescaped(text: str) -> str:
     """Returns the text of which `escaped` has made this one."""
-    return text[1:] if text.startswith("'") else text
+    is_escaped = text.startswith("'") and text[1:].startswith(_ESCAPED)
+    return text[1:] if is_escaped else text
 
 
 def _evaluations(state: State) -> Iterable[Mapping[str, Any]]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import logging
 import math
 import os
 import sys
@@ -70,6 +71,8 @@ _PARTS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 _OPTIONAL = ("surrogate", "weighting", "retraining", "warping", "evaluator")
 
+_logger = logging.getLogger(__name__)
+
 
 class Requests(NamedTuple):
     """What a command line wants of a run, apart from its configuration."""
@@ -80,6 +83,8 @@ class Requests(NamedTuple):
     num_new: int | None = None
     """How many new queries are wanted; None for the pending ones, of which
     there are new ones if none are pending."""
+    evaluates: bool = True
+    """Whether the objective is evaluated here, where there are no answers."""
     added: Sequence[str] = ()
     """Files with measurements to add, see `added_measurements`."""
     retries_failed: bool = False
@@ -331,7 +336,11 @@ def optimize(
     # With ask/tell, only the queries go to standard output.
     aside = sys.stdout if requests.answers is None else sys.stderr
     with run.locked(Kind.OPTIMIZATION), contextlib.redirect_stdout(aside):
-        added = _added(run, task, seed, requests.added)
+        if requests.answers is None and requests.evaluates:
+            _warn_of_idle_workers(evaluator, strategy, plan)
+        # Before anything is trained. The optimizer tries them again.
+        whole = resolved(task, task.data(seed))
+        added = _added(run, whole, seed, requests.added)
         with opened(
             run, task, plan, warm_start, parts, len(added)
         ) as optimizer:
@@ -356,13 +365,15 @@ def _done(
     is_noisy = optimizer.task.is_noisy or optimizer.plan.repeats > 1
     predicted = optimizer.predicted if is_noisy else None
     read_out = ReadOut(run.path, optimizer.task, predicted)
-    if added:
+    if requests.added:
         optimizer.add(added)
         _say(f"{len(added)} measurements added")
     if requests.retries_failed:
         _say(_retried(optimizer.retry_failed()))
     if requests.answers is not None:
         print_queries(optimizer, requests.answers, requests.num_new)
+        return read_out.write()
+    if not requests.evaluates:
         return read_out.write()
     return evaluations.run(optimizer, evaluator, requests.stopping, read_out)
 
@@ -411,6 +422,23 @@ def _check_parts(parts: dict[str, Any]) -> None:
         )
 
 
+def _warn_of_idle_workers(
+    evaluator: evaluation.Evaluator | None, strategy: Strategy, plan: Plan
+) -> None:
+    """Warns if a strategy proposes fewer queries than there are workers."""
+    workers = getattr(evaluator, "workers", None) or 1
+    num_queries = strategy.num_at_a_time(plan.round_size)
+    if num_queries * plan.repeats < workers:
+        _logger.warning(
+            "fewer evaluations at a time than %d workers: the strategy "
+            "proposes %d; its `batch_size` can be set for a new run, as in "
+            "--gin_param=ExpectedImprovement.batch_size=%d",
+            workers,
+            num_queries,
+            math.ceil(workers / plan.repeats),
+        )
+
+
 def _shown(part: Any) -> str:
     """Returns a readable form of a value for error messages."""
     if isinstance(part, type):
@@ -438,16 +466,21 @@ def _added(
     if not paths:
         return []
     data = task.data(seed)
-    whole = resolved(task, data)
     ledger = run.path / LEDGER
     has_run = ledger.exists() and ledger.stat().st_size
-    known = read_ledger(ledger).entries if has_run else []
-    inputs = [one.input for one in known]
-    return [
+    known = read_ledger(ledger) if has_run else None
+    inputs = [one.input for one in known.entries] if known else []
+    found = [
         one
         for path in paths
-        for one in added_measurements.read(path, whole, data, inputs)
+        for one in added_measurements.read(path, task, data, inputs)
     ]
+    if known is None:
+        return found
+    new = added_measurements.new(found, known)
+    if len(new) < len(found):
+        _say(f"{len(found) - len(new)} measurements were in the run already")
+    return new
 
 
 def print_queries(

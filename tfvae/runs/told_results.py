@@ -10,7 +10,7 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from tfvae.lso import telling
@@ -86,6 +86,7 @@ def record(
         )
     with locks.locked(path), Ledger(path / LEDGER) as ledger:
         before = dict(ledger.records.entries)
+        unlike = _unlike(before.values(), wanted)
         inputs = {query.number: query.input for query in ledger.waiting} | {
             number: one.input for number, one in before.items()
         }
@@ -101,7 +102,27 @@ def record(
             before.pop(one.number, None)
         else:
             before[one.number] = entry
-    return lines
+    return [*lines, *unlike]
+
+
+def _unlike(
+    entries: Iterable[Entry], wanted: Sequence[Told | Withdrawn]
+) -> list[str]:
+    """Returns a line for each constraint that no earlier result has.
+
+    It may be misspelt. The first one can not be compared.
+    """
+    known = {name for one in entries for name in one.constraints or {}}
+    told = [one for one in wanted if isinstance(one, Told)]
+    names = dict.fromkeys(n for one in told for n in one.constraints or {})
+    if not known:
+        return []
+    which = ", ".join(map(repr, sorted(known)))
+    return [
+        f"warning: no earlier result has the constraint {name!r}, but {which}"
+        for name in names
+        if name not in known
+    ]
 
 
 def _said(
