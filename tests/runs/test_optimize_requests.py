@@ -17,7 +17,7 @@ from tests.lso import tiny
 from tests.runs import test_optimize_inputs as inputs
 from tfvae import lso
 from tfvae.lso.ledger import read_ledger
-from tfvae.lso.loop import Failure
+from tfvae.lso.running import Failure
 from tfvae.lso.stopping import Stopping
 from tfvae.runs import (
     added_measurements,
