@@ -26,6 +26,7 @@ The memory is that of the process, once it has collected garbage.
 
 from __future__ import annotations
 
+import argparse
 import functools
 import gc
 import pathlib
@@ -36,7 +37,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
-from absl import app, flags
 
 from benchmarks.tables import print_table
 from tfvae import lso
@@ -266,10 +266,16 @@ def measure(case: str, plan: lso.Plan, size: int, num_inducing: int) -> None:
     )
 
 
-def main(argv: list[str]) -> None:
-    """Runs the cases of the flags."""
-    del argv
-    values = flags.FLAGS
+def main() -> None:
+    """Runs the cases of the arguments."""
+    parser = argparse.ArgumentParser("benchmarks.queries")
+    add = parser.add_argument
+    add("--budget", type=int, default=10_000, help="number of queries")
+    add("--per_round", type=int, default=100, help="queries a round, 0 for all")
+    add("--window", type=int, default=200, help="queries of a row, a mean")
+    add("--num_inducing", type=int, default=50, help="of the surrogate")
+    add("--case", choices=["identity", "model"], help="omit it for both")
+    values = parser.parse_args()
     plan = lso.Plan(
         values.budget,
         values.per_round or None,
@@ -283,9 +289,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_integer("budget", 10_000, "Number of queries.", 1)
-    flags.DEFINE_integer("per_round", 100, "Queries a round, 0 for all.", 0)
-    flags.DEFINE_integer("window", 200, "Queries that a row is a mean of.", 1)
-    flags.DEFINE_integer("num_inducing", 50, "Of the surrogate.", 1)
-    flags.DEFINE_enum("case", None, ["identity", "model"], "None for both.")
-    app.run(main)
+    main()
