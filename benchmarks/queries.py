@@ -267,19 +267,14 @@ def measure(case: str, plan: lso.Plan, size: int, num_inducing: int) -> None:
 
 
 def main() -> None:
-    """Runs the cases of the command line."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").splitlines()[0]
-    )
-    for name, value, text in (
-        ("budget", 10_000, "number of queries"),
-        ("per_round", 100, "queries a round, 0 for all"),
-        ("window", 200, "queries that a row is a mean of"),
-        ("num_inducing", 50, "inducing points of the surrogate"),
-    ):
-        parser.add_argument(f"--{name}", type=int, default=value, help=text)
-    cases = ("identity", "model")
-    parser.add_argument("--case", choices=cases, help="both unless set")
+    """Runs the cases of the arguments."""
+    parser = argparse.ArgumentParser("benchmarks.queries")
+    add = parser.add_argument
+    add("--budget", type=int, default=10_000, help="number of queries")
+    add("--per_round", type=int, default=100, help="queries a round, 0 for all")
+    add("--window", type=int, default=200, help="queries of a row, a mean")
+    add("--num_inducing", type=int, default=50, help="of the surrogate")
+    add("--case", choices=["identity", "model"], help="omit it for both")
     values = parser.parse_args()
     plan = lso.Plan(
         values.budget,
@@ -289,7 +284,7 @@ def main() -> None:
         skips_known=True,
         min_distance=1e-3,
     )
-    for case in [values.case] if values.case else cases:
+    for case in [values.case] if values.case else ["identity", "model"]:
         measure(case, plan, values.window, values.num_inducing)
 
 

@@ -105,7 +105,7 @@ class ModelsTest(tf.test.TestCase, parameterized.TestCase):
             space,
             fakes.Retrainer(space),
             Plan(4, queries_per_round=1, num_best=4, num_random=6),
-            strategy=ExpectedImprovement(),
+            strategy=ExpectedImprovement(num_starts=2, max_iterations=10),
             surrogate=SparseGaussianProcess(5, num_kernel_steps=3, num_steps=2),
             weighting=Rank(0.1),
         ) as optimizer:

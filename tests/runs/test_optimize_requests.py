@@ -17,8 +17,8 @@ from tests.lso import tiny
 from tests.runs import test_optimize_inputs as inputs
 from tfvae import lso
 from tfvae.lso.ledger import Contents, read_ledger
-from tfvae.lso.loop import Failure
 from tfvae.lso.records import Entry
+from tfvae.lso.running import Failure
 from tfvae.lso.stopping import Stopping
 from tfvae.runs import (
     added_measurements,

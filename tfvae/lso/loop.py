@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,12 +32,11 @@ import numpy as np
 
 from tfvae.lso import evaluation, snapshots, telling
 from tfvae.lso.collection import Collection
-from tfvae.lso.evaluation import one_line
 from tfvae.lso.header import check_data, header
 from tfvae.lso.ledger import LEDGER, Ledger
 from tfvae.lso.plan import Plan, Use
 from tfvae.lso.proposing import Proposer
-from tfvae.lso.reading import NO_INPUT, as_points, from_json, resolved
+from tfvae.lso.reading import NO_INPUT, check_additions, resolved
 from tfvae.lso.records import (
     Addition,
     Entry,
@@ -50,6 +48,7 @@ from tfvae.lso.records import (
 )
 from tfvae.lso.round_retrainer import RoundRetrainer, check_size
 from tfvae.lso.round_table import RoundTable
+from tfvae.lso.running import Failure, Run
 from tfvae.lso.scoring import Scorer
 from tfvae.lso.stopping import Stopping
 from tfvae.lso.strategies import Strategy
@@ -63,17 +62,6 @@ if TYPE_CHECKING:  # These import TensorFlow, which the loop does not need.
     from tfvae.lso.weighting import Weighting
 
 _BYTES_OF_A_RESULT = 8192
-
-
-class Failure(NamedTuple):
-    """An evaluation that failed in this process."""
-
-    number: int
-    """Number of the query."""
-    reason: str
-    """In one line."""
-    details: str | None
-    """The traceback, where there is one."""
 
 
 class _Due(NamedTuple):
@@ -128,7 +116,6 @@ class LatentSpaceOptimizer:
       has_failed: Whether it ended because of failures.
       is_exhausted: Whether the last proposal found nothing new to query;
         `why_exhausted` says why.
-      failures: The evaluations that failed in this process.
       collection: The data, including the queries of previous rounds.
       rounds: Table of the rounds and the time of their stages.
     """
@@ -179,7 +166,6 @@ class LatentSpaceOptimizer:
         self.stopped: str | None = None
         self.has_failed = False
         self.is_exhausted = False
-        self.failures: list[Failure] = []
         self._space = space
         self._retrainer = retrainer
         self._weighting = weighting
@@ -215,8 +201,7 @@ class LatentSpaceOptimizer:
         self._due: _Due | None = None
         self._rows = np.zeros(0, np.int64)
         self._entered = -1
-        self._request: str | None = None
-        self._outcomes: list[str | None] = []
+        self._run: Run | None = None
         try:
             most = plan.budget + len(self.ledger.records.additions)
             check_size(retrainer, self.collection.points, most)
@@ -283,6 +268,11 @@ class LatentSpaceOptimizer:
         )
 
     # State of the run.
+
+    @property
+    def failures(self) -> list[Failure]:
+        """The evaluations that failed in the last `run` or `steps`."""
+        return [] if self._run is None else self._run.failures
 
     @property
     def num_done(self) -> int:
@@ -636,24 +626,24 @@ class LatentSpaceOptimizer:
         Raises no error because of failures; see `has_failed`.
         """
         evaluator = evaluator or evaluation.InProcess()
-        reasons = _Reasons(self, stopping or Stopping())
-        self._request, self._outcomes = None, []
-        while not (why := reasons.why()) and (queries := self._due_now()):
-            jobs = self._jobs(queries)
+        run = self._run = Run(
+            self.task,
+            self.ledger.records,
+            stopping or Stopping(),
+            lambda: self._proposer.history(is_whole=True),
+            self._record,
+        )
+        while not (why := run.why()) and (queries := self._due_now()):
+            jobs = run.jobs(queries)
             self.ledger.reserve(_BYTES_OF_A_RESULT * len(jobs))
-            given: list[Query] = []
             with self.rounds.timed("evaluate"):
-                evaluator(
-                    self.task.objective,
-                    self._inputs(jobs, reasons, given),
-                    self._recorder(given),
-                )
+                run.evaluate(evaluator, jobs)
             self.rounds.update(self._entered)
             yield
         if not why and self.is_exhausted and self.num_done < self.plan.budget:
             why = self.why_exhausted()
         self.stopped = why
-        self.has_failed = reasons.has_failed
+        self.has_failed = run.has_failed
         self.rounds.end(self.ledger.records.round, self.best())
 
     def why_exhausted(self) -> str:
@@ -675,55 +665,8 @@ class LatentSpaceOptimizer:
         Args:
           reason: What `stopped` will say, in one line.
         """
-        self._request = reason
-
-    def _jobs(self, queries: Sequence[Query]) -> list[Query]:
-        """Returns each query as often as it is to be evaluated."""
-        entries = self.ledger.records.entries
-        jobs = []
-        for query in queries:
-            entry = entries.get(query.number)
-            num_done = 0 if entry is None else entry.num_results
-            jobs += [query] * (self.plan.repeats - num_done)
-        return jobs
-
-    def _inputs(
-        self, jobs: Sequence[Query], reasons: _Reasons, given: list[Query]
-    ) -> Iterator[Any]:
-        """Yields the inputs of jobs until there is a reason to stop.
-
-        Those that `from_json` does not restore are recorded as failures.
-
-        Args:
-          jobs: Queries to evaluate.
-          reasons: Reasons to stop.
-          given: Is extended by the query of each input.
-        """
-        for query in jobs:
-            if reasons.why():
-                return
-            try:
-                one_input = from_json(self.task, query.input)
-            except Exception as error:
-                failure = f"`from_json` fails: {one_line(error)}"
-                self._done(query.number, evaluation.Result(None, failure, 0.0))
-                continue
-            given.append(query)
-            yield one_input
-
-    def _recorder(self, given: Sequence[Query]) -> evaluation.Done:
-        def done(i: int, result: evaluation.Result) -> None:
-            self._done(given[i].number, result)
-
-        return done
-
-    def _done(self, number: int, result: evaluation.Result) -> None:
-        """Records the result of an evaluation that was made here."""
-        self._record(number, result)
-        failure = None if result.constraints else result.failure
-        self._outcomes.append(failure)
-        if failure is not None:
-            self.failures.append(Failure(number, failure, result.details))
+        if self._run is not None:
+            self._run.request = reason
 
     def predicted(self) -> dict[int, tuple[float, float]]:
         """Returns the surrogate's mean and standard deviation of all queries.
@@ -753,65 +696,3 @@ def _num_done(records: Records) -> int:
     """Returns the number of queries that have all their results."""
     waiting = records.waiting
     return len(records.entries) - sum(one in records.entries for one in waiting)
-
-
-class _Reasons:
-    """Why a run ends before its budget is spent."""
-
-    def __init__(
-        self, optimizer: LatentSpaceOptimizer, stopping: Stopping
-    ) -> None:
-        self._optimizer = optimizer
-        self._stopping = stopping
-        self._started = time.monotonic()
-        self.has_failed = False
-
-    def why(self) -> str | None:
-        """Returns the reason to stop now, in one line, or None."""
-        optimizer, stopping = self._optimizer, self._stopping
-        if optimizer._request is not None:
-            return optimizer._request
-        failing = stopping.failing(optimizer._outcomes)
-        if failing is not None:
-            self.has_failed = True
-            return failing
-        return stopping.reason(
-            optimizer._proposer.history(is_whole=True),
-            optimizer.task.sign,
-            time.monotonic() - self._started,
-        )
-
-
-def check_additions(
-    task: Task, additions: Sequence[Addition], num_observed: int
-) -> None:
-    """Raises a ValueError unless all additions can become data points.
-
-    Args:
-      task: The task, as `resolved` returns it.
-      additions: The measurements.
-      num_observed: D.
-    """
-    for one in additions:
-        if one.point is not None:
-            if len(one.point) != num_observed:
-                raise ValueError(
-                    f"`point` must have {num_observed} numbers, got "
-                    f"{len(one.point)} in {one.source}"
-                )
-            with np.errstate(over="ignore"):
-                point = np.array(one.point, np.float32)
-            if np.isinf(point).any():
-                raise ValueError(
-                    "`point` must be finite in float32, or NaN where it is "
-                    f"missing, got {one.point} in {one.source}"
-                )
-            continue
-        try:
-            given = from_json(task, one.input)
-            as_points(task, [given], num_observed)
-        except Exception as error:
-            raise ValueError(
-                f"`input` must be one that the task can encode, got "
-                f"{one.source}: {one_line(error)}"
-            ) from error

@@ -47,10 +47,10 @@ class Plan:
       skips_known: Whether latents that decode to an input with a known score
         are no query: the surrogate learns this score, and other latents are
         proposed. The published loops pay for repeats.
-      min_distance: Smallest distance of a query to a point that is known or
-        pending: of latents, in standard deviations of the data's latents, and
-        of data points, in those of the data (root mean squares over
-        coordinates). 0 for any distance.
+      min_distance: Smallest distance of a query to results, additions, pending
+        queries, and the `num_best` and `num_random` data: of latents, in
+        standard deviations of the data's latents, and of data points, in those
+        of the data (root mean squares over coordinates). 0 for any distance.
     """
 
     budget: int

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tfvae.lso.evaluation_worker import one_line
+from tfvae.lso.records import Addition
 from tfvae.lso.tasks.base import Input, ScoredData, Task
 
 NO_INPUT = "the latents decode to no valid input"
@@ -274,6 +275,41 @@ def as_points(
             "in float32, or NaN where they are missing, got an infinite one"
         )
     return points
+
+
+def check_additions(
+    task: Task, additions: Sequence[Addition], num_observed: int
+) -> None:
+    """Raises a ValueError unless all additions can become data points.
+
+    Args:
+      task: The task, as `resolved` returns it.
+      additions: The measurements.
+      num_observed: D.
+    """
+    for one in additions:
+        if one.point is not None:
+            if len(one.point) != num_observed:
+                raise ValueError(
+                    f"`point` must have {num_observed} numbers, got "
+                    f"{len(one.point)} in {one.source}"
+                )
+            with np.errstate(over="ignore"):
+                point = np.array(one.point, np.float32)
+            if np.isinf(point).any():
+                raise ValueError(
+                    "`point` must be finite in float32, or NaN where it is "
+                    f"missing, got {one.point} in {one.source}"
+                )
+            continue
+        try:
+            given = from_json(task, one.input)
+            as_points(task, [given], num_observed)
+        except Exception as error:
+            raise ValueError(
+                f"`input` must be one that the task can encode, got "
+                f"{one.source}: {one_line(error)}"
+            ) from error
 
 
 def _short(content: Any) -> str:

@@ -14,8 +14,7 @@ from typing import Any
 
 from tfvae.lso import telling
 from tfvae.lso.ledger import Contents
-from tfvae.lso.loop import check_additions
-from tfvae.lso.reading import as_json
+from tfvae.lso.reading import as_json, check_additions
 from tfvae.lso.records import Addition
 from tfvae.lso.tables import column_of, constraints_of, number_of, rows_of
 from tfvae.lso.tasks.base import ScoredData, Task
