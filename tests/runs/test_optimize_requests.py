@@ -91,7 +91,9 @@ class SettingsTest(inputs.Case):
         self.given(True, task, "optimize.budget = 3")
         for files in (True, False):
             with self.assertRaisesRegex(
-                ValueError, "optimize.num_best was 10, is now 11"
+                ValueError,
+                "optimize.num_best was 10, is now 11. Only `optimize.budget` "
+                "may be changed",
             ):
                 self.given(files, task, "optimize.num_best = 11")
 
