@@ -117,7 +117,7 @@ class LatentSpaceOptimizer:
 
     If the folder already has a run, this run is resumed. The arguments must be
     the same, except that `budget` may be any number that is not less than the
-    queries that are done.
+    queries that are done, and `min_distance` any distance.
 
     Attributes:
       task: The task, with all of its functions.
@@ -651,10 +651,7 @@ class LatentSpaceOptimizer:
             self.rounds.update(self._entered)
             yield
         if not why and self.is_exhausted and self.num_done < self.plan.budget:
-            why = (
-                "nothing new is to be had: all latents that were tried decode "
-                "to inputs that are known, invalid or too near to others"
-            )
+            why = self.why_exhausted
         self.stopped = why
         self.has_failed = reasons.has_failed
         self.rounds.end(self.ledger.records.round, self.best())
@@ -665,6 +662,21 @@ class LatentSpaceOptimizer:
         A budget that was lowered allows fewer than there may be pending.
         """
         return self.ask()[: max(self.plan.budget - self.num_done, 0)]
+
+    @property
+    def why_exhausted(self) -> str:
+        """Why a proposal finds nothing new to query, in one line."""
+        why = (
+            "nothing new is to be had: all latents that were tried decode to "
+            "inputs that are known or invalid"
+        )
+        least = self.plan.min_distance
+        if not least:
+            return why
+        return (
+            f"{why}, or too near to others: `min_distance` is {least:g}, and "
+            "may be lowered"
+        )
 
     def request_stop(self, reason: str) -> None:
         """Ends `run` or `steps` after the evaluations that are under way.

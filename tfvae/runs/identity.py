@@ -52,6 +52,7 @@ OPTIMIZATION = Rules(
     "optimize.budget",
     (
         "optimize.budget",
+        "optimize.min_distance",
         "optimize.evaluator",
         "optimize.num_samples",
         "ProcessPool.",
