@@ -607,6 +607,21 @@ class NewQueriesTest(Case):
             )
             self.assertEqual(optimizer.ask(), [])
 
+    def test_a_run_goes_on_with_a_smaller_distance(self):
+        plan = dataclasses.replace(PLAN, budget=2, min_distance=1e6)
+        with self.open(plan=plan) as optimizer:
+            optimizer.run()
+            self.assertEqual(optimizer.num_done, 0)
+            self.assertRegex(
+                optimizer.stopped, "`min_distance` is 1e.06, and may be lowered"
+            )
+        plan = dataclasses.replace(plan, min_distance=1e-6)
+        with self.open(plan=plan) as optimizer:
+            changed = {"min_distance": (1e6, 1e-6)}
+            self.assertEqual(optimizer.ledger.changed, changed)
+            optimizer.run()
+            self.assertEqual(optimizer.num_done, 2)
+
     def test_inputs_of_the_data_are_known(self):
         data = tiny.data()
         inputs = [0, 1] * (tiny.NUM_DATA // 2)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
@@ -373,6 +374,13 @@ class ReadOutTest(Case):
         for name in ("evaluations.csv", "best.csv", "figures/top_k.png"):
             self.assertTrue((self.folder / name).stat().st_size)
         self.assertIn("input 2", (self.folder / "report.html").read_text())
+
+    def test_page_of_a_relative_folder_has_a_command_for_any(self):
+        self.write([], pending=1, budget=5)
+        with contextlib.chdir(self.folder.parent):
+            optimization_readout.write(self.folder.name)
+        page = (self.folder / "report.html").read_text()
+        self.assertIn(f"--run_dir={self.folder}", page)
 
     def test_run_without_results_has_a_read_out(self):
         self.write([], pending=1)

@@ -86,12 +86,24 @@ class SettingsTest(inputs.Case):
             change = f"budget {before} -> {budget}\n"
             self.assertEqual(said, change if before != budget else "")
 
+    def test_distance_between_queries_can_be_changed_and_holds(self):
+        task = f"own_task.path = {str(self.path)!r}"
+        least = "optimize.min_distance"
+        self.given(True, task, "optimize.budget = 3", f"{least} = 0.1")
+        said = self.given(False, f"{least} = 0.01")
+        self.assertEqual(said, "min_distance 0.1 -> 0.01\n")
+        for files in (False, True):
+            self.assertEqual(self.given(files), "")
+            self.assertEqual(self.header()["min_distance"], 0.01)
+
     def test_what_contradicts_the_folder_is_refused(self):
         task = f"own_task.path = {str(self.path)!r}"
         self.given(True, task, "optimize.budget = 3")
         for files in (True, False):
             with self.assertRaisesRegex(
-                ValueError, "optimize.num_best was 10, is now 11"
+                ValueError,
+                "optimize.num_best was 10, is now 11. Only `optimize.budget` "
+                "may be changed",
             ):
                 self.given(files, task, "optimize.num_best = 11")
 

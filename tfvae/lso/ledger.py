@@ -59,7 +59,7 @@ class Ledger:
         path: str | os.PathLike[str],
         header: Mapping[str, Any] | None = None,
         *,
-        changeable: Collection[str] = ("budget",),
+        changeable: Collection[str] = ("budget", "min_distance"),
         check: Callable[[Records], None] | None = None,
     ) -> None:
         """Opens the file at `path`, or creates it.

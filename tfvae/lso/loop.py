@@ -105,7 +105,7 @@ class LatentSpaceOptimizer:
 
     If the folder already has a run, this run is resumed. The arguments must be
     the same, except that `budget` may be any number that is not less than the
-    queries that are done.
+    queries that are done, and `min_distance` any distance.
 
     Attributes:
       task: The task, with all of its functions.
@@ -641,14 +641,10 @@ class LatentSpaceOptimizer:
             self.rounds.update(self._entered)
             yield
         if not why and self.is_exhausted and self.num_done < self.plan.budget:
-            why = self.why_exhausted()
+            why = self.why_exhausted
         self.stopped = why
         self.has_failed = run.has_failed
         self.rounds.end(self.ledger.records.round, self.best())
-
-    def why_exhausted(self) -> str:
-        """Returns why the last proposal found nothing new, in one line."""
-        return self._proposer.why_nothing()
 
     def _due_now(self) -> list[Query]:
         """Returns the queries to evaluate next, within the budget.
@@ -656,6 +652,11 @@ class LatentSpaceOptimizer:
         A budget that was lowered allows fewer than there may be pending.
         """
         return self.ask()[: max(self.plan.budget - self.num_done, 0)]
+
+    @property
+    def why_exhausted(self) -> str:
+        """Why the last proposal found nothing new to query, in one line."""
+        return self._proposer.why_nothing()
 
     def request_stop(self, reason: str) -> None:
         """Ends `run` or `steps` after the evaluations that are under way.

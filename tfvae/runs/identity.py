@@ -43,6 +43,8 @@ class Rules(NamedTuple):
     """The parameter that the error message says may be raised, or None."""
     free: tuple[str, ...] = ()
     """Parameters that may differ; `name.` stands for all of a function."""
+    change: str = "raised"
+    """What may be done with `extendable`, for the error message."""
 
 
 TRAINING = Rules(EPOCHS, (EPOCHS,))
@@ -50,12 +52,14 @@ OPTIMIZATION = Rules(
     "optimize.budget",
     (
         "optimize.budget",
+        "optimize.min_distance",
         "optimize.evaluator",
         "optimize.num_samples",
         "ProcessPool.",
         "RayPool.",
         EPOCHS,  # Only used before the first query.
     ),
+    "changed",
 )
 CELL = Rules(None)
 
@@ -85,7 +89,7 @@ def check(
     of_what = "" if what is None else f" for {what}"
     hint = ""
     if rules.extendable is not None:
-        hint = f" Only `{rules.extendable}` may be raised."
+        hint = f" Only `{rules.extendable}` may be {rules.change}."
     raise ValueError(
         f"`run_dir` {run_dir} must be empty or of the same configuration, got "
         f"other values{of_what}: {'; '.join(different)}.{hint}"

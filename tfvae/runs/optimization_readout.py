@@ -42,7 +42,8 @@ def write(
       run_dir: Folder of the optimisation, which has a ledger.
       task: Makes pictures of inputs; None to show those that there are.
     """
-    state = optimization_state.read(run_dir)
+    # The page has a command, which is to work in any folder.
+    state = optimization_state.read(pathlib.Path(run_dir).absolute())
     result = optimization_state.summary(state)
     text = json.dumps(result, indent=2, default=float) + "\n"
     with files.replacing(state.path / RESULT, is_synced=True) as file:

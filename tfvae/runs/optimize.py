@@ -215,8 +215,9 @@ def _held(run: RunDirectory, gin_files: Sequence[str]) -> list[str]:
         values = config.bindings(saved)
         held = {name: values[name] for name in names if name in values}
     # A killed process may have recorded another one than in its configuration.
-    if header.get("budget") is not None:
-        held["optimize.budget"] = repr(header["budget"])
+    for name in ("budget", "min_distance"):
+        if header.get(name):
+            held[f"optimize.{name}"] = repr(header[name])
     return [f"{name} = {value}" for name, value in held.items()]
 
 
@@ -507,7 +508,7 @@ def print_queries(
             more = of_several if repeats > 1 else {}
             print(json.dumps({**line, **more}), file=answers, flush=True)
     if len(queries) < (count or 1):
-        why = optimizer.why_exhausted()
+        why = optimizer.why_exhausted
         if not optimizer.is_exhausted:
             why = f"the budget of {optimizer.plan.budget} is reached"
         _say(f"{len(queries)} queries: {why}")
