@@ -85,6 +85,7 @@ setuptools.setup(
         "tensorflow-probability>=0.25,<0.26",
         # TensorFlow Probability imports it, but does not ask for it.
         "tf-keras>=2.21,<2.22",
+        "threadpoolctl>=3.1,<4",
         "tifffile>=2024.8,<2028",
         "tqdm>=4.66,<5",
         # TensorFlow has it, too.

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.integrate
 import scipy.stats
 import tensorflow as tf
+import threadpoolctl
 from absl.testing import parameterized
 
 from tests import oracles
@@ -296,6 +297,28 @@ class SearchTest(tf.test.TestCase, parameterized.TestCase):
             function, np.array([[-1.0], [0.0]]), box
         )
         self.assertTrue(np.all(np.isfinite(found.values)))
+
+    @parameterized.parameters(search.multi_start_lbfgs, search.sequential_lbfgs)
+    def test_searches_need_one_thread_of_blas_and_give_back_the_others(
+        self, maximise
+    ):
+        def counts():
+            pools = threadpoolctl.threadpool_info()
+            return {
+                one["num_threads"] for one in pools if one["user_api"] == "blas"
+            }
+
+        seen = []
+
+        def function(points):
+            seen.append(counts())
+            return -np.sum(points**2, 1), -2.0 * points
+
+        with threadpoolctl.threadpool_limits(2, "blas"):
+            before = counts()
+            maximise(function, np.ones((2, 3)), Box(-np.ones(3), np.ones(3)))
+            self.assertEqual(counts(), before)
+        self.assertEqual(seen, [{1}] * len(seen))
 
     def test_batch_is_greedy_in_joint_improvement(self):
         draws = np.random.default_rng(0).normal(size=(50, 6))

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.optimize
 import tensorflow as tf
 
-from tfvae.lso import collapsed_bound
+from tfvae.lso import collapsed_bound, search
 from tfvae.lso.collapsed_bound import MAX_JITTER, MIN_JITTER, Parameters
 
 STANDARDISATIONS = ("each", "all", "none")
@@ -292,14 +292,15 @@ def converge(
         return count * loss, count * slopes
 
     start = np.append(_kernel_and_noise(fit.parameters), 0.0)
-    found = scipy.optimize.minimize(
-        total,
-        np.clip(start, low, high),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=scipy.optimize.Bounds(low, high),
-        options={"maxiter": max_iterations, "ftol": 1e-6, "gtol": 1e-3},
-    )
+    with search.one_blas_thread():
+        found = scipy.optimize.minimize(
+            total,
+            np.clip(start, low, high),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=scipy.optimize.Bounds(low, high),
+            options={"maxiter": max_iterations, "ftol": 1e-6, "gtol": 1e-3},
+        )
     fit.parameters = parameters_of(found.x)
     scale, mean = fit.scale, found.x[-1]
     centre = scale.score_centre + scale.score_spread * mean

@@ -7,10 +7,12 @@ import functools
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import numpy as np
 import scipy.optimize
+import threadpoolctl
 
 ValuesAndGradients = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """`points [q, M] -> values [q], gradients [q, M]`."""
@@ -83,6 +85,20 @@ class Maxima(NamedTuple):
         return self.points[[int(np.argmax(self.values))]]
 
 
+def one_blas_thread() -> AbstractContextManager:
+    """Limits BLAS to one thread in this process, inside a `with` statement.
+
+    L-BFGS-B multiplies tiny matrices, for which several threads only wait for
+    each other: tens of times as long where other programs are running too.
+    """
+    return _thread_pools().limit(limits=1, user_api="blas")
+
+
+@functools.cache
+def _thread_pools() -> threadpoolctl.ThreadpoolController:
+    return threadpoolctl.ThreadpoolController()
+
+
 class _Stopped(Exception):
     """Ends the thread of a search that is cancelled."""
 
@@ -109,6 +125,16 @@ def multi_start_lbfgs(
     Returns:
       The best point of each search.
     """
+    with one_blas_thread():
+        return _multi_start(function, starts, box, max_iterations)
+
+
+def _multi_start(
+    function: ValuesAndGradients,
+    starts: np.ndarray,
+    box: Box,
+    max_iterations: int,
+) -> Maxima:
     searches = _Searches(starts, box, max_iterations)
     points = np.array(starts, np.float64)
     best_points, best_values = points.copy(), np.full(len(points), -np.inf)
@@ -159,7 +185,8 @@ def sequential_lbfgs(
 
     points, values = [], []
     for start in starts:
-        result = _minimized(loss, start, box, max_iterations)
+        with one_blas_thread():
+            result = _minimized(loss, start, box, max_iterations)
         points.append(result.x)
         values.append(-float(result.fun))
         if "REDUCTION" in str(result.message).upper():
