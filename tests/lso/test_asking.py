@@ -613,7 +613,8 @@ class NewQueriesTest(Case):
             optimizer.run()
             self.assertEqual(optimizer.num_done, 0)
             self.assertRegex(
-                optimizer.stopped, "`min_distance` is 1e.06, and may be lowered"
+                optimizer.stopped,
+                "nearer than `min_distance` = 1e.06 to others",
             )
         plan = dataclasses.replace(plan, min_distance=1e-6)
         with self.open(plan=plan) as optimizer:
