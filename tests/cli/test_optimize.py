@@ -165,6 +165,11 @@ assert not loaded, loaded
             code, _, err = _call(self.flag, told)
             self.assertEqual(code, 0)
             self.assertEqual(f"{warning} 'tox'" in err, warns, told)
+        told = ["--withdraw=1", "--tell=1=1,a=0", "--amend=2=1,b=0,tox=0"]
+        code, _, err = _call(self.flag, *told)
+        self.assertEqual(code, 0)
+        self.assertEqual(err.count("warning: no earlier result has"), 2)
+        self.assertIn("constraint 'a', but 'b', 'tox'", err)
 
     def test_nothing_is_told_without_a_run(self):
         self.assert_told(["--tell=0=1"], "got query 0 but no run in .*--ask")

@@ -90,6 +90,8 @@ class StateTest(Case):
         result = optimization_state.summary(state)
         self.assertEqual(result["num_infeasible"], 2)
         self.assertEqual(result["num_failures"], 1)
+        text = optimization_status.text(self.folder)
+        self.assertIn("4 distinct inputs, 0 near-repeats, 2 infeasible", text)
 
     def test_noisy_scores_are_averaged_over_all_queries_of_an_input(self):
         self.write([], budget=9, repeats=2, is_noisy=True)

@@ -341,11 +341,24 @@ def data(seed):
     def test_another_file_is_refused(self):
         self.load(self.write(TASK))
         self.optimize()
-        self.load(self.write(TASK, "other.py"))
+        self.load(self.write(TASK + "# another\n", "other.py"))
         with self.assertRaisesRegex(
             ValueError, "own_task.path was .*my_task.py', is now .*other.py'"
         ):
             self.optimize()
+
+    def test_file_that_was_moved_is_the_same(self):
+        path = self.write(TASK)
+        self.load(path)
+        self.optimize()
+        path.unlink()
+        moved = self.write(TASK, "moved.py")
+        for text in (TASK, TASK + "# edited there\n"):
+            moved.write_text(text)
+            self.load(moved, 2)
+            self.assertEqual(self.optimize()["num_queries"], 2)
+        record = json.loads((self.run_dir / task_files.RECORD).read_text())
+        self.assertEqual(record["path"], str(moved))
 
     def test_changed_file_is_warned_of_once_it_has_scores(self):
         logger = task_files.__name__

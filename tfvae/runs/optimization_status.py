@@ -89,7 +89,9 @@ def _progress(state: State) -> Iterable[str]:
     inputs = {*state.keys.values()} - {None}
     near = state.num_near_repeats
     if state.entries:
-        yield f"{len(inputs)} distinct inputs, {near} near-repeats"
+        infeasible = sum(not one.is_feasible for one in state.entries)
+        more = f", {infeasible} infeasible" if state.constraints else ""
+        yield f"{len(inputs)} distinct inputs, {near} near-repeats{more}"
     if state.contents.additions:
         yield f"{len(state.contents.additions)} measurements added"
     best, label = state.header.get("best_in_data"), state.score_label

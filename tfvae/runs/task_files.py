@@ -143,9 +143,16 @@ def configured() -> TaskFile | None:
 
 
 def is_of(run: RunDirectory) -> bool:
-    """Returns whether a run started with the task file configured now."""
+    """Returns whether a run started with the task file configured now.
+
+    That is the file of the same path, or one of the same content elsewhere, as
+    where a run and its task are copied to another machine.
+    """
     record, file = _read(run), configured()
-    return file is not None and record.get("path") == str(file.path)
+    return file is not None and (
+        record.get("path") == str(file.path)
+        or record.get("crc32") == file.crc32
+    )
 
 
 def note(run: RunDirectory, num_done: int) -> None:
@@ -159,7 +166,8 @@ def note(run: RunDirectory, num_done: int) -> None:
     if file is None:
         return
     record = _read(run)
-    if not num_done or not record:
+    is_moved = record.get("crc32") == file.crc32
+    if not num_done or not record or is_moved:
         run.write_json(RECORD, {"path": str(file.path), "crc32": file.crc32})
     elif record["crc32"] != file.crc32:
         _logger.warning(

@@ -113,16 +113,18 @@ def _unlike(
     It may be misspelt. The first one can not be compared.
     """
     known = {name for one in entries for name in one.constraints or {}}
-    told = [one for one in wanted if isinstance(one, Told)]
-    names = dict.fromkeys(n for one in told for n in one.constraints or {})
-    if not known:
-        return []
-    which = ", ".join(map(repr, sorted(known)))
-    return [
-        f"warning: no earlier result has the constraint {name!r}, but {which}"
-        for name in names
-        if name not in known
-    ]
+    lines = []
+    for one in wanted:
+        names = {} if isinstance(one, Withdrawn) else one.constraints or {}
+        which = ", ".join(map(repr, sorted(known)))
+        lines += [
+            f"warning: no earlier result has the constraint {name!r}, but "
+            f"{which}"
+            for name in names
+            if known and name not in known
+        ]
+        known |= {*names}
+    return lines
 
 
 def _said(
