@@ -105,7 +105,7 @@ class IdentityModel:
 
 @dataclasses.dataclass
 class KnownBounds:
-    """A strategy whose queries stay in the cube, and that is told of noise.
+    """A strategy whose queries stay in the cube, and that knows of noise.
 
     Attributes:
       strategy: The strategy.

@@ -229,7 +229,7 @@ class SparseGaussianProcessTest(tf.test.TestCase, parameterized.TestCase):
         # They are standardised by other statistics.
         self.assertNotAllClose(scale["centre"], cold.state()["centre"])
 
-    def test_noise_is_told_from_lack_of_it(self):
+    def test_finds_how_much_noise_scores_have(self):
         latents, _ = _data(40)
         signal = _function(latents)
         noise = np.random.default_rng(3).normal(size=40)
