@@ -199,7 +199,7 @@ class FlagsTest(Case):
         (["--tell=0=1", "--target=1"], "`--target` must come without --tell"),
         (["--add=no.csv", "--patience=1"], "`--patience` must come without"),
         (["--add=no.csv"], "`--add` must be an existing file, got 'no.csv'"),
-        ([], "`--task` must be given for a new run.*no run in .*lab"),
+        ([], "`--task` must be given for a new run.*no config.gin in .*lab"),
     )
     def test_wrong_flags_are_told(self, argv, message):
         self.assert_told(argv, message)

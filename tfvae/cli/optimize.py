@@ -181,7 +181,7 @@ def check(values: flags.FlagValues) -> None:
             raise ValueError(
                 "`--task` must be given for a new run, such as "
                 "--task=my_task.py, or --gin_file for a published one; there "
-                f"is no run in {values.run_dir}"
+                f"is no config.gin in {values.run_dir}"
             )
 
 
