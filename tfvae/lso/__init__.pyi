@@ -6,6 +6,7 @@ from . import (
     choosing,
     collapsed_bound,
     collection,
+    convolutional_process,
     curves,
     evaluation,
     evaluation_worker,
@@ -39,6 +40,7 @@ from . import (
     weighting,
 )
 from .acquisition import ExpectedImprovement, ThompsonSampling
+from .convolutional_process import ConvolutionalProcess
 from .evaluation import InProcess, ProcessPool
 from .evaluation_worker import Score
 from .evolutionary import EvolutionaryExpectedImprovement
@@ -69,6 +71,7 @@ __all__ = [
     "choosing",
     "collapsed_bound",
     "collection",
+    "convolutional_process",
     "curves",
     "evaluation",
     "evaluation_worker",
@@ -105,6 +108,7 @@ __all__ = [
     "Addition",
     "AggregateSampling",
     "CemPi",
+    "ConvolutionalProcess",
     "DbAS",
     "EnsembleRegressor",
     "Entry",
