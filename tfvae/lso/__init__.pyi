@@ -38,6 +38,7 @@ from . import (
     telling,
     warping,
     weighting,
+    window_evolution,
 )
 from .acquisition import ExpectedImprovement, ThompsonSampling
 from .convolutional_process import ConvolutionalProcess
@@ -64,6 +65,7 @@ from .tasks.molecules import molecules
 from .tasks.shapes import shapes
 from .warping import RankGaussian, YeoJohnson
 from .weighting import FB, RWR, CemPi, DbAS, Rank, Unweighted
+from .window_evolution import WindowEvolution
 
 __all__ = [
     "acquisition",
@@ -103,6 +105,7 @@ __all__ = [
     "telling",
     "warping",
     "weighting",
+    "window_evolution",
     "FB",
     "RWR",
     "Addition",
@@ -133,6 +136,7 @@ __all__ = [
     "Task",
     "ThompsonSampling",
     "Unweighted",
+    "WindowEvolution",
     "YeoJohnson",
     "expressions",
     "molecules",

@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import importlib
 import pathlib
 import pickle
 import sys
 from unittest import mock
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
+from tfvae.data import molecules as data_molecules
+from tfvae.data.selfies import canonical_smiles
 from tfvae.lso.tasks import molecules
 
 # From the published results: queries of the baselines and their scores.
@@ -62,6 +66,49 @@ class PenalisedLogPTest(parameterized.TestCase):
         self.assertIs(again, molecules.penalised_log_p)
 
 
+class AgainstRdkitTest(parameterized.TestCase):
+    """The terms of the score by RDKit's own functions, one by one."""
+
+    def _check(self, smiles, delta):
+        log_p = importlib.import_module("rdkit.Chem.Crippen").MolLogP
+        chem = importlib.import_module("rdkit.Chem")
+        config = importlib.import_module("rdkit.RDConfig")
+        folder = str(pathlib.Path(config.RDContribDir, "SA_Score"))
+        with mock.patch.object(sys, "path", [folder, *sys.path]):
+            difficulty = importlib.import_module("sascorer").calculateScore
+        largest = 0.0
+        for one in smiles:
+            molecule = chem.MolFromSmiles(one)
+            rings = molecule.GetRingInfo().AtomRings()
+            excess = max([0, *(len(ring) - 6 for ring in rings)])
+            expected = (
+                (log_p(molecule) - 2.45777691) / 1.43341767
+                - (difficulty(molecule) - 3.05352042) / 0.83460587
+                - (excess - 0.04861121) / 0.28746695
+            )
+            score = molecules.penalised_log_p(one)
+            largest = max(largest, abs(score - expected))
+        self.assertLess(largest, delta)
+        return largest
+
+    def test_score_of_twenty_molecules(self):
+        with data_molecules._shipped_path().open() as file:
+            lines = [next(file).split(",")[0].strip('"') for _ in range(400)]
+        found = [canonical_smiles(one) for one in lines[::20]]
+        self.assertLen(found, 20)
+        self._check(found, 1e-9)
+
+    @pytest.mark.slow  # Some seconds, and the whole file is read.
+    def test_score_of_a_thousand_molecules(self):
+        found = list(data_molecules.molecule_file().sequences)[::9][:1000]
+        print(f"largest difference {self._check(found, 1e-9):.3g}")
+
+    def test_drug_likeness_is_that_of_a_drug(self):
+        # Bickerton et al. give 0.55 to 0.56 for aspirin.
+        score = molecules.drug_likeness("CC(=O)Oc1ccccc1C(=O)O")
+        self.assertAlmostEqual(score, 0.55, delta=0.01)
+
+
 class MoleculesTest(tf.test.TestCase, parameterized.TestCase):
     def setUp(self):
         super().setUp()
@@ -86,6 +133,26 @@ class MoleculesTest(tf.test.TestCase, parameterized.TestCase):
             [task.from_json(task.to_json(one)) for one in data.inputs],
             data.inputs,
         )
+
+    def test_scores_are_those_of_the_file_or_of_ones_own_function(self):
+        path = self.path.with_name("a.csv")
+        path.write_text("smiles,pKi\nOCC,7.5\nCCN,6\nCCC,bad\n")
+        task = molecules.molecules(
+            path, objective=len, score_column="pKi", invalid_score=None
+        )
+        data = task.data(0)
+        self.assertEqual(data.inputs, ["CCO", "CCN"])
+        self.assertAllEqual(data.scores, [7.5, 6.0])
+        self.assertEqual(task.objective("CCCC"), 4)
+        data = molecules.molecules(path, objective=len).data(0)
+        self.assertEqual(data.inputs, ["CCO", "CCN", "CCC"])
+        self.assertAllEqual(data.scores, [3.0, 3.0, 3.0])
+
+    def test_merged_symbols_change_no_input(self):
+        task = molecules.molecules(self.path, num_symbols=10)
+        data = task.data(0)
+        self.assertEqual(task.read(data.points, 0), data.inputs)
+        self.assertAllEqual(task.write(data.inputs), data.points)
 
     def test_settings_are_the_published_ones(self):
         task = molecules.molecules(self.path)
