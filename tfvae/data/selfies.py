@@ -24,6 +24,10 @@ from tfvae.data.byte_pairs import Pair, merged
 PADDING = "[nop]"
 """The symbol that ends a sequence and pads it to T steps."""
 
+# Atoms at which the spelling of a molecule may begin, beside the canonical one:
+# of one that is far too long, all of them would be tried.
+_MAX_BEGINNINGS = 8
+
 # Atoms whose hydrogens are explicit in SMILES but implicit in SELFIES.
 _SPELT_OUT = re.compile(r"\[(B|C|N|O|P|S|F|Cl|Br|I)H\d?\]")
 
@@ -330,7 +334,8 @@ def _spellings(smiles: str, keeps_stereo: bool) -> Iterator[str]:
     molecule = parse_smiles(smiles)
     yield smiles
     yield _SPELT_OUT.sub(r"\1", smiles)
-    for atom in range(molecule.GetNumAtoms()):
+    count = molecule.GetNumAtoms()
+    for atom in range(0, count, -(-count // _MAX_BEGINNINGS)):
         text = chem.MolToSmiles(
             molecule, isomericSmiles=keeps_stereo, rootedAtAtom=atom
         )
