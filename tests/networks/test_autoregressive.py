@@ -81,6 +81,7 @@ class AutoregressiveDecoderTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllEqual(logits[0, 0], logits[1, 0])
         self.assertNotAllClose(logits[0, 1], logits[1, 1])
 
+    @pytest.mark.slow  # A second each to trace.
     def test_draws_have_the_probabilities(self):
         decoder, latent = _decoder(), _latents(1)[0]
         count = 4000
@@ -134,6 +135,7 @@ class AutoregressiveDecoderTest(tf.test.TestCase, parameterized.TestCase):
                 found.log_probs[:, beam],
             )
 
+    @pytest.mark.slow  # A second each to trace.
     def test_learns_sequences_by_teacher_forcing(self):
         keras.utils.set_random_seed(0)
         decoder = AutoregressiveDecoder(T, K, T, 16)
