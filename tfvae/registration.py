@@ -40,6 +40,7 @@ CLASSES = {
         "RandomFeatures",
         "UpsampledConv2D",
     ),
+    "tfvae.networks.autoregressive": ("AutoregressiveDecoder",),
     "tfvae.networks.binary": ("BinaryDense",),
     "tfvae.optimizers": ("FusedAdam",),
     "tfvae.priors": (

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import sys
 from unittest import mock
 
@@ -11,7 +13,7 @@ import selfies as oracle
 import tensorflow as tf
 from absl.testing import parameterized
 
-from tfvae.data import selfies
+from tfvae.data import byte_pairs, selfies
 from tfvae.data.selfies import SelfiesCode
 
 SYMBOLS = ("[nop]", "[C]", "[O]", "[=C]", "[Ring1]", "[=Branch1]")
@@ -121,6 +123,44 @@ class SelfiesCodeTest(tf.test.TestCase, parameterized.TestCase):
             code.read(np.full((1, 12), np.nan))
         with self.assertRaisesRegex(ValueError, "probabilities"):
             code.read(np.zeros((1, 12)), seed=0)
+
+    def test_merged_symbols_are_steps(self):
+        merges = (("[C]", "[C]"), ("[C][C]", "[O]"))
+        code = SelfiesCode(("[nop]", "[C]", "[O]"), 2, merges)
+        self.assertEqual(code.num_symbols, 5)
+        points = code.write(["CCO", "CC", "O"])
+        chosen = points.reshape(3, 2, 5).argmax(-1)
+        self.assertAllEqual(chosen, [[4, 0], [3, 0], [2, 0]])
+        self.assertEqual(code.read(points), ["CCO", "CC", "O"])
+
+    @parameterized.parameters(0, 1, 2)
+    def test_merges_change_no_molecule_that_symbols_can_spell(self, seed):
+        symbols = (*SYMBOLS, "[=O]", "[#C]", "[Branch1]", "[=Ring1]")
+        plain = SelfiesCode(symbols, 12)
+        outputs = np.random.default_rng(seed).random((60, 120))
+        found = [one for one in plain.read(outputs) if one is not None]
+        # Learnt from others, and longer than any of these.
+        learnt = np.random.default_rng(seed + 10).choice(symbols[1:], (50, 12))
+        merges = byte_pairs.learn_merges(learnt.tolist(), 20)
+        code = SelfiesCode(symbols, 12, merges)
+        self.assertLen(merges, 20)
+        self.assertEqual(code.read(code.write(found)), found)
+
+    def test_json_holds_a_code(self):
+        code = SelfiesCode(
+            ("[nop]", "[C]", "[O]"), 3, (("[C]", "[C]"),), keeps_stereo=True
+        )
+        text = json.dumps(dataclasses.asdict(code))
+        self.assertEqual(SelfiesCode(**json.loads(text)), code)
+
+    @parameterized.parameters(
+        ((("[C]", "[N]"),), "pairs of symbols.*'\\[N\\]'"),
+        ((("[C]",),), "pairs of symbols"),
+        ((("[C]", "[C]"), ("[C]", "[C]")), "a new token each"),
+    )
+    def test_wrong_merges_are_refused(self, merges, message):
+        with self.assertRaisesRegex(ValueError, "`merges` must .*" + message):
+            SelfiesCode(("[nop]", "[C]", "[O]"), 3, merges)
 
     @parameterized.parameters(
         (("[C]", "[nop]"), 2, "`symbols`"),

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Tests of the networks for sequences against numpy transcriptions."""
+
 from __future__ import annotations
+
+import functools
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfvae import networks
+from tfvae import likelihoods, networks, priors, vae
 
 
 def _sigmoid(values):
@@ -96,6 +100,95 @@ class DecoderTest(tf.test.TestCase):
     def test_outputs_that_are_no_steps_are_reported(self):
         with self.assertRaisesRegex(ValueError, "`num_outputs` .* of 4.*13"):
             networks.sequence_decoder(13, 4, 3)
+
+
+def _convolved(values, kernel, bias):
+    """A convolution of width 3 of `[b, T, i]`, padded with zeros."""
+    padded = np.pad(values, ((0, 0), (1, 1), (0, 0)))
+    return bias + sum(
+        padded[:, k : k + values.shape[1]] @ kernel[k] for k in range(3)
+    )
+
+
+def _residual(values, weights, num_blocks):
+    values = values @ next(weights) + next(weights)
+    for _ in range(num_blocks):
+        change = values
+        for _ in range(2):
+            change = _convolved(
+                np.maximum(change, 0.0), next(weights), next(weights)
+            )
+        values = values + change
+    return values
+
+
+class ResidualTest(tf.test.TestCase):
+    def test_encoder_equals_the_transcription(self):
+        network = networks.residual_sequence_encoder(20, 5, 3, 2, 4, 2)
+        weights = _with_other_weights(network)
+        x = np.random.default_rng(1).normal(size=(6, 15))
+        values = _residual(x.reshape(6, 5, 3), weights, 2)
+        values = values @ next(weights) + next(weights)
+        # Both latents of a position, then both of their log-variances.
+        means, log_variances = values[..., :2], values[..., 2:]
+        expected = np.concatenate(
+            [means.reshape(6, 10), log_variances.reshape(6, 10)], 1
+        )
+        self.assertAllClose(network(tf.constant(x, tf.float32)), expected, 1e-4)
+
+    def test_decoder_equals_the_transcription(self):
+        network = networks.residual_sequence_decoder(15, 5, 2, 4, 3)
+        weights = _with_other_weights(network)
+        latents = np.random.default_rng(1).normal(size=(6, 10))
+        values = _residual(latents.reshape(6, 5, 2), weights, 3)
+        values = np.maximum(values, 0.0) @ next(weights) + next(weights)
+        self.assertAllClose(
+            network(tf.constant(latents, tf.float32)),
+            values.reshape(6, 15),
+            1e-4,
+        )
+
+    def test_latents_act_close_to_their_position_alone(self):
+        network = networks.residual_sequence_decoder(40, 20, 3, 4, 1)
+        latents = np.zeros((2, 20, 3), np.float32)
+        latents[1, 9] = 1.0
+        outputs = network(latents.reshape(2, 60)).numpy().reshape(2, 20, 2)
+        changed = np.abs(outputs[0] - outputs[1]).max(-1) > 0.0
+        self.assertAllEqual(np.flatnonzero(changed), range(7, 12))
+
+    def test_a_vae_has_latents_for_each_position(self):
+        model = vae.VAE(
+            vae.learnable(
+                functools.partial(
+                    networks.residual_sequence_encoder,
+                    num_steps=5,
+                    num_symbols=3,
+                    num_channels=2,
+                    filters=4,
+                    num_blocks=1,
+                ),
+                10,
+            ),
+            networks.residual_sequence_decoder(15, 5, 2, 4),
+            priors.StandardNormalPrior(10),
+            likelihoods.SequenceLikelihood(5, 3),
+        )
+        x = np.eye(3, dtype=np.float32)[np.arange(20).reshape(4, 5) % 3]
+        x = x.reshape(4, 15)
+        x[1] = x[0]
+        x[1, 12:] = [0.0, 0.0, 1.0]
+        modes = model.posterior_mode(x).reshape(4, 5, 2)
+        # Two convolutions see two steps to either side.
+        self.assertAllEqual(modes[0, :2], modes[1, :2])
+        self.assertNotAllClose(modes[0, 2], modes[1, 2])
+
+    def test_wrong_arguments_are_reported(self):
+        with self.assertRaisesRegex(ValueError, "`num_outputs` .* of 10.*25"):
+            networks.residual_sequence_encoder(25, 5, 3, 2)
+        with self.assertRaisesRegex(ValueError, "`num_outputs` .* of 4.*13"):
+            networks.residual_sequence_decoder(13, 4, 3)
+        with self.assertRaisesRegex(ValueError, "`kernel_size` must be a pos"):
+            networks.residual_sequence_decoder(12, 4, 3, kernel_size=0)
 
 
 class PublishedTest(tf.test.TestCase):

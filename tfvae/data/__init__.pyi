@@ -3,6 +3,7 @@
 from . import (
     arrays,
     batches,
+    byte_pairs,
     decoding,
     digits,
     encoding,
@@ -53,6 +54,7 @@ from .weighted import WeightedBatches, loss_weighted_batches
 __all__ = [
     "arrays",
     "batches",
+    "byte_pairs",
     "decoding",
     "digits",
     "encoding",

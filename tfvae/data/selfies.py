@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Molecules as sequences of SELFIES symbols, one-hot.
+"""Molecules as sequences of SELFIES symbols and merges of them, one-hot.
 
 Every sequence of symbols stands for a molecule, so that every decoder output
 is valid (Krenn et al., 2020, "Self-referencing embedded strings (SELFIES): a
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import re
 from collections.abc import Iterator, Sequence
@@ -18,11 +19,30 @@ from typing import Any
 
 import numpy as np
 
+from tfvae.data.byte_pairs import Pair, merged
+
 PADDING = "[nop]"
 """The symbol that ends a sequence and pads it to T steps."""
 
+# Atoms at which the spelling of a molecule may begin, beside the canonical one:
+# of one that is far too long, all of them would be tried.
+_MAX_BEGINNINGS = 8
+
 # Atoms whose hydrogens are explicit in SMILES but implicit in SELFIES.
 _SPELT_OUT = re.compile(r"\[(B|C|N|O|P|S|F|Cl|Br|I)H\d?\]")
+
+
+class MoleculeError(ValueError):
+    """A molecule that cannot be used.
+
+    Attributes:
+      reason: Why, in a few words that other molecules may share.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        """Stores the reason beside the message."""
+        super().__init__(message)
+        self.reason = reason
 
 
 def import_chemistry(name: str) -> Any:
@@ -45,34 +65,42 @@ def parse_smiles(smiles: str) -> Any:
 
     Raises:
       ImportError: If RDKit is missing.
-      ValueError: If `smiles` is not a single molecule.
+      MoleculeError: If `smiles` is not a single molecule; a `ValueError`.
     """
     chem = import_chemistry("rdkit.Chem")
     block_logs = import_chemistry("rdkit.rdBase").BlockLogs
-    molecule = None
-    if isinstance(smiles, str) and "." not in smiles:
+    molecule, reason = None, "no molecule"
+    if isinstance(smiles, str) and "." in smiles:
+        reason = "several components, such as a salt"
+    elif isinstance(smiles, str):
         with block_logs():
             molecule = chem.MolFromSmiles(smiles)
     if molecule is None or not molecule.GetNumAtoms():
-        raise ValueError(
-            f"`smiles` must be one molecule in SMILES, got {smiles!r}"
+        raise MoleculeError(
+            reason,
+            f"`smiles` must be one molecule in SMILES, got {smiles!r}",
         )
     return molecule
 
 
-def canonical_smiles(smiles: str) -> str:
-    """Returns canonical SMILES without stereochemistry.
+def canonical_smiles(smiles: str, keeps_stereo: bool = False) -> str:
+    """Returns canonical SMILES.
+
+    Args:
+      smiles: The molecule.
+      keeps_stereo: Whether to keep stereochemistry and isotopes, which are
+        removed otherwise.
 
     Raises:
       ImportError: If RDKit is missing.
-      ValueError: If `smiles` is not a single molecule.
+      MoleculeError: If `smiles` is not a single molecule.
     """
     to_smiles = import_chemistry("rdkit.Chem").MolToSmiles
-    once = to_smiles(parse_smiles(smiles), isomericSmiles=False)
+    once = to_smiles(parse_smiles(smiles), isomericSmiles=keeps_stereo)
     if once == smiles:
         return smiles
     # Without its isotopes a molecule may be parsed differently.
-    return to_smiles(parse_smiles(once), isomericSmiles=False)
+    return to_smiles(parse_smiles(once), isomericSmiles=keeps_stereo)
 
 
 def split_symbols(smiles: str) -> tuple[str, ...]:
@@ -80,31 +108,64 @@ def split_symbols(smiles: str) -> tuple[str, ...]:
 
     Raises:
       ImportError: If the package `selfies` is missing.
-      ValueError: If SELFIES has no symbols for the molecule.
+      MoleculeError: If SELFIES has no symbols for the molecule.
     """
     selfies = import_chemistry("selfies")
     try:
         return tuple(selfies.split_selfies(selfies.encoder(smiles)))
     except selfies.EncoderError as error:
-        raise ValueError(
+        raise MoleculeError(
+            "not in the language of SELFIES",
             "`smiles` must be a molecule that SELFIES can encode, got "
-            f"{smiles!r}"
+            f"{smiles!r}",
         ) from error
+
+
+def exact_symbols(smiles: str, keeps_stereo: bool = False) -> tuple[str, ...]:
+    """Converts canonical SMILES to symbols that decode to it again.
+
+    Args:
+      smiles: As `canonical_smiles` returns it.
+      keeps_stereo: See `canonical_smiles`.
+
+    Raises:
+      ImportError: If RDKit or the package `selfies` is missing.
+      MoleculeError: If SELFIES has no symbols for the molecule, or none that
+        decode to it.
+    """
+    symbols = split_symbols(smiles)
+    decoded = _smiles("".join(symbols))
+    if decoded != smiles and smiles != canonical_smiles(decoded, keeps_stereo):
+        raise MoleculeError(
+            "changed by SELFIES",
+            "`smiles` must be a molecule that SELFIES decodes as it encoded "
+            f"it, got {smiles!r}, of which it makes {decoded!r}",
+        )
+    return symbols
 
 
 @dataclasses.dataclass(frozen=True)
 class SelfiesCode:
     """Encodes molecules as one-hot SELFIES `[n, T * K]`, and decodes them.
 
-    A data point is T one-hot vectors, one per step, over K symbols.
+    A data point is T one-hot vectors, one per step, over K tokens: the
+    symbols, and merges of symbols that often follow each other. Merges shorten
+    sequences, and are exact: any molecule that the symbols can spell is decoded
+    as it was encoded. `dataclasses.asdict` makes what JSON can hold, and
+    `SelfiesCode(**...)` of that the same code.
 
     Attributes:
-      symbols: The K symbols; `PADDING` is the first.
+      symbols: The symbols; `PADDING` is the first.
       num_steps: T.
+      merges: Pairs of tokens that are merged, in the order in which they are
+        applied; see `tfvae.data.byte_pairs`.
+      keeps_stereo: Whether molecules have stereochemistry and isotopes.
     """
 
     symbols: tuple[str, ...]
     num_steps: int
+    merges: tuple[Pair, ...] = ()
+    keeps_stereo: bool = False
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -118,26 +179,60 @@ class SelfiesCode:
             raise ValueError(
                 f"`num_steps` must be at least 1, got {self.num_steps!r}"
             )
+        known = set(symbols[1:])
+        for pair in self.merges:
+            if len(pair) != 2 or not known.issuperset(pair):
+                raise ValueError(
+                    "`merges` must be pairs of symbols, or of what earlier "
+                    f"merges make, got {pair!r}"
+                )
+            if "".join(pair) in known:
+                raise ValueError(
+                    f"`merges` must make a new token each, got {pair!r}"
+                )
+            known.add("".join(pair))
         object.__setattr__(self, "symbols", symbols)
+        object.__setattr__(
+            self,
+            "merges",
+            tuple((first, second) for first, second in self.merges),
+        )
+
+    @functools.cached_property
+    def tokens(self) -> tuple[str, ...]:
+        """The K tokens: the symbols, and what the merges make."""
+        return (*self.symbols, *map("".join, self.merges))
 
     @property
     def num_symbols(self) -> int:
-        """Number of symbols, K."""
-        return len(self.symbols)
+        """Number of tokens, K."""
+        return len(self.tokens)
+
+    @functools.cached_property
+    def _index(self) -> dict[str, int]:
+        return {token: i for i, token in enumerate(self.tokens)}
+
+    @functools.cached_property
+    def _ranks(self) -> dict[Pair, int]:
+        return {pair: i for i, pair in enumerate(self.merges)}
+
+    def tokens_of(self, sequence: Sequence[str]) -> tuple[str, ...]:
+        """Returns the tokens of a sequence of symbols, also of unknown ones."""
+        return merged(sequence, self._ranks)
 
     def can_encode(self, sequence: Sequence[str]) -> bool:
-        """Returns whether a sequence has at most T symbols, all known."""
-        return len(sequence) <= self.num_steps and set(sequence) <= set(
-            self.symbols
+        """Returns whether all symbols are known, and at most T tokens."""
+        return (
+            self._index.keys() >= set(sequence)
+            and len(self.tokens_of(sequence)) <= self.num_steps
         )
 
     def one_hot(self, sequences: Sequence[Sequence[str]]) -> np.ndarray:
         """Encodes sequences of symbols, float32 `[n, T * K]`."""
-        index = {symbol: i for i, symbol in enumerate(self.symbols)}
         shape = (len(sequences), self.num_steps, self.num_symbols)
         points = np.zeros(shape, np.float32)
         for point, sequence in zip(points, sequences, strict=True):
-            chosen = [index[symbol] for symbol in sequence]
+            chosen = [self._index[token] for token in self.tokens_of(sequence)]
             chosen += [0] * (self.num_steps - len(chosen))
             point[np.arange(self.num_steps), chosen] = 1.0
         return points.reshape(len(sequences), -1)
@@ -146,10 +241,10 @@ class SelfiesCode:
         """Encodes molecules given as SMILES, float32 `[n, T * K]`.
 
         Raises:
-          ValueError: If one of them cannot be encoded in T of the K symbols,
+          ValueError: If one of them cannot be encoded in T of the K tokens,
             which never happens for molecules that `read` returned.
         """
-        return self.one_hot([self._sequence(one) for one in molecules])
+        return self.one_hot([_sequence(self, one) for one in molecules])
 
     def read(
         self, outputs: np.ndarray, seed: int | None = None
@@ -157,13 +252,13 @@ class SelfiesCode:
         """Decodes decoder outputs to canonical SMILES.
 
         Args:
-          outputs: `[n, T * K]`, the probabilities of the symbols, or any
+          outputs: `[n, T * K]`, the probabilities of the tokens, or any
             increasing function of them where `seed` is None.
-          seed: Seed of independent draws of the symbols of all steps; None
-            for the most probable symbol of each step.
+          seed: Seed of independent draws of the tokens of all steps; None
+            for the most probable token of each step.
 
         Returns:
-          n molecules. None where there is none: where the first symbol is the
+          n molecules. None where there is none: where the first token is the
           padding, and for the few molecules that `write` cannot encode (with
           atoms that only RDKit's form of the molecule spells out, mostly of
           implausible valences).
@@ -186,34 +281,37 @@ class SelfiesCode:
         return [self._molecule(one) for one in chosen]
 
     def _molecule(self, chosen: np.ndarray) -> str | None:
-        """Returns the molecule of T symbol indices, or None."""
+        """Returns the molecule of T token indices, or None."""
         length = int(np.argmin(np.append(chosen, 0) != 0))
-        text = "".join(self.symbols[i] for i in chosen[:length])
+        text = "".join(self.tokens[i] for i in chosen[:length])
         try:
-            smiles = canonical_smiles(_smiles(text))
-            self._sequence(smiles)
+            smiles = canonical_smiles(_smiles(text), self.keeps_stereo)
+            _sequence(self, smiles)
         except ValueError:
             return None
         return smiles
 
-    def _sequence(self, smiles: str) -> tuple[str, ...]:
-        """Returns a sequence that decodes to the molecule again."""
-        molecule = canonical_smiles(smiles)
-        for text in _spellings(molecule):
-            with contextlib.suppress(ValueError):
-                sequence = split_symbols(text)
-                if self.can_encode(sequence) and molecule == canonical_smiles(
-                    _smiles("".join(sequence))
-                ):
-                    return sequence
-        raise ValueError(
-            f"`molecules` must be encodable in {self.num_steps} steps of the "
-            f"{self.num_symbols} symbols, got {smiles!r}"
-        )
+
+# What has been read is often written next.
+@functools.lru_cache(maxsize=2**16)
+def _sequence(code: SelfiesCode, smiles: str) -> tuple[str, ...]:
+    """Returns symbols that decode to the molecule again."""
+    molecule = canonical_smiles(smiles, code.keeps_stereo)
+    for text in _spellings(molecule, code.keeps_stereo):
+        with contextlib.suppress(ValueError):
+            sequence = split_symbols(text)
+            if code.can_encode(sequence) and molecule == canonical_smiles(
+                _smiles("".join(sequence)), code.keeps_stereo
+            ):
+                return sequence
+    raise ValueError(
+        f"`molecules` must be encodable in {code.num_steps} steps of the "
+        f"{code.num_symbols} symbols, got {smiles!r}"
+    )
 
 
 def _draw(steps: np.ndarray, seed: int) -> np.ndarray:
-    """Draws symbol indices `[n, T]` from probabilities `[n, T, K]`."""
+    """Draws token indices `[n, T]` from probabilities `[n, T, K]`."""
     if np.any(steps < 0.0) or np.any(steps.sum(-1) <= 0.0):
         raise ValueError(
             "`outputs` must be probabilities where `seed` is given, got "
@@ -221,7 +319,7 @@ def _draw(steps: np.ndarray, seed: int) -> np.ndarray:
         )
     cumulative = np.cumsum(steps, -1, dtype=np.float64)
     drawn = np.random.default_rng(seed).random((*steps.shape[:2], 1))
-    # Strictly above, so that a symbol of probability 0 is never drawn.
+    # Strictly above, so that a token of probability 0 is never drawn.
     return np.argmax(cumulative > drawn * cumulative[..., -1:], -1)
 
 
@@ -230,14 +328,15 @@ def _smiles(text: str) -> str:
     return import_chemistry("selfies").decoder(text)
 
 
-def _spellings(smiles: str) -> Iterator[str]:
+def _spellings(smiles: str, keeps_stereo: bool) -> Iterator[str]:
     """Yields SMILES strings of one molecule, the canonical one first."""
     chem = import_chemistry("rdkit.Chem")
     molecule = parse_smiles(smiles)
     yield smiles
     yield _SPELT_OUT.sub(r"\1", smiles)
-    for atom in range(molecule.GetNumAtoms()):
+    count = molecule.GetNumAtoms()
+    for atom in range(0, count, -(-count // _MAX_BEGINNINGS)):
         text = chem.MolToSmiles(
-            molecule, isomericSmiles=False, rootedAtAtom=atom
+            molecule, isomericSmiles=keeps_stereo, rootedAtAtom=atom
         )
         yield _SPELT_OUT.sub(r"\1", text)

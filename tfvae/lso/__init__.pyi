@@ -6,6 +6,7 @@ from . import (
     choosing,
     collapsed_bound,
     collection,
+    convolutional_process,
     curves,
     entropy,
     evaluation,
@@ -42,6 +43,7 @@ from . import (
     trust_region,
     warping,
     weighting,
+    window_evolution,
 )
 from .acquisition import (
     ExpectedImprovement,
@@ -50,6 +52,7 @@ from .acquisition import (
     ThompsonSampling,
     UpperConfidenceBound,
 )
+from .convolutional_process import ConvolutionalProcess
 from .evaluation import InProcess, ProcessPool
 from .evaluation_worker import Score
 from .evolutionary import EvolutionaryExpectedImprovement
@@ -75,6 +78,7 @@ from .tasks.shapes import shapes
 from .trust_region import TrustRegion
 from .warping import RankGaussian, YeoJohnson
 from .weighting import FB, RWR, CemPi, DbAS, Rank, Unweighted
+from .window_evolution import WindowEvolution
 
 __all__ = [
     "acquisition",
@@ -82,6 +86,7 @@ __all__ = [
     "choosing",
     "collapsed_bound",
     "collection",
+    "convolutional_process",
     "curves",
     "entropy",
     "evaluation",
@@ -118,11 +123,13 @@ __all__ = [
     "trust_region",
     "warping",
     "weighting",
+    "window_evolution",
     "FB",
     "RWR",
     "Addition",
     "AggregateSampling",
     "CemPi",
+    "ConvolutionalProcess",
     "DbAS",
     "EnsembleRegressor",
     "Entry",
@@ -152,6 +159,7 @@ __all__ = [
     "TrustRegion",
     "Unweighted",
     "UpperConfidenceBound",
+    "WindowEvolution",
     "YeoJohnson",
     "expressions",
     "molecules",

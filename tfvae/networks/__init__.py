@@ -9,7 +9,12 @@ from tfvae.networks.random import (
     random_conv_features,
     random_features,
 )
-from tfvae.networks.sequences import sequence_decoder, sequence_encoder
+from tfvae.networks.sequences import (
+    residual_sequence_decoder,
+    residual_sequence_encoder,
+    sequence_decoder,
+    sequence_encoder,
+)
 from tfvae.networks.strided import strided_conv_decoder, strided_conv_encoder
 from tfvae.networks.upsampling import UpsampledConv2D, upsampling_decoder
 
@@ -23,6 +28,8 @@ __all__ = [
     "fully_connected_encoder",
     "random_conv_features",
     "random_features",
+    "residual_sequence_decoder",
+    "residual_sequence_encoder",
     "sequence_decoder",
     "sequence_encoder",
     "strided_conv_decoder",

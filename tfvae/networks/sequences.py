@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convolutional encoder and recurrent decoder for one-hot sequences.
+"""Encoders and decoders for one-hot sequences.
 
-A sequence of T symbols out of K is a flat row of T K entries.
+A sequence of T symbols out of K is a flat row of T K entries. The residual
+networks have latents of their own for each of the T positions; flattened, they
+are ordered by position: `[b, T, c]` as `[b, T c]`.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import keras
 
 from tfvae import typed_gin
 from tfvae.networks.conv import check_multiple
-from tfvae.networks.fc import Activation
+from tfvae.networks.fc import Activation, check_sizes
 
 
 @typed_gin.register
@@ -138,3 +140,120 @@ def sequence_decoder(
         ],
         name="sequence_decoder",
     )
+
+
+@typed_gin.register
+def residual_sequence_encoder(
+    num_outputs: int,
+    num_steps: int,
+    num_symbols: int,
+    num_channels: int,
+    filters: int = 80,
+    num_blocks: int = 2,
+    kernel_size: int = 3,
+    activation: Activation = "relu",
+) -> keras.Model:
+    """Returns an encoder to latents per position, `[b, T K]` to outputs.
+
+    A dense layer for each position is followed by residual blocks of two
+    convolutions each, padded with zeros. A linear layer makes the outputs of
+    each position, which are those of its c latents: first all means, ordered by
+    position, then all log-variances, as posteriors take them.
+
+    Args:
+      num_outputs: Size of the output, a multiple of T c.
+      num_steps: T, the number of positions.
+      num_symbols: K.
+      num_channels: c, the latents of a position.
+      filters: Channels of the blocks.
+      num_blocks: Number of blocks.
+      kernel_size: Steps that a convolution sees.
+      activation: Activation before each convolution.
+
+    Raises:
+      ValueError: If `num_outputs` is not a multiple of T c, or a size is not
+        positive.
+    """
+    check_sizes(
+        num_steps=num_steps, num_symbols=num_symbols, num_channels=num_channels
+    )
+    size = num_steps * num_channels
+    check_multiple(num_outputs, size, "the steps times `num_channels`")
+    inputs = keras.layers.Input((num_steps * num_symbols,))
+    hidden = keras.layers.Reshape((num_steps, num_symbols), name="steps")(
+        inputs
+    )
+    hidden = keras.layers.Dense(filters, name="embedded")(hidden)
+    hidden = _residual(hidden, filters, num_blocks, kernel_size, activation)
+    outputs = keras.layers.Dense(num_outputs // num_steps, name="outputs")(
+        hidden
+    )
+    parts = (num_steps, num_outputs // size, num_channels)
+    outputs = keras.layers.Reshape(parts, name="parts")(outputs)
+    outputs = keras.layers.Permute((2, 1, 3), name="parts_first")(outputs)
+    outputs = keras.layers.Flatten(name="flat")(outputs)
+    return keras.Model(inputs, outputs, name="residual_sequence_encoder")
+
+
+@typed_gin.register
+def residual_sequence_decoder(
+    num_outputs: int,
+    num_steps: int,
+    num_channels: int,
+    filters: int = 80,
+    num_blocks: int = 3,
+    kernel_size: int = 3,
+    activation: Activation = "relu",
+) -> keras.Model:
+    """Returns a decoder of latents per position, `[b, T c]` to `[b, T K]`.
+
+    All positions are decoded at once, each from the latents close to it, by the
+    blocks of `residual_sequence_encoder`.
+
+    Args:
+      num_outputs: T K, a multiple of `num_steps`.
+      num_steps: T, the number of positions.
+      num_channels: c, the latents of a position.
+      filters: Channels of the blocks.
+      num_blocks: Number of blocks.
+      kernel_size: Steps that a convolution sees.
+      activation: Activation before each convolution, and before the logits.
+
+    Raises:
+      ValueError: If `num_outputs` is not a multiple of `num_steps`, or a size
+        is not positive.
+    """
+    check_sizes(num_steps=num_steps, num_channels=num_channels)
+    check_multiple(num_outputs, num_steps, "the number of steps")
+    inputs = keras.layers.Input((num_steps * num_channels,))
+    hidden = keras.layers.Reshape((num_steps, num_channels), name="steps")(
+        inputs
+    )
+    hidden = keras.layers.Dense(filters, name="embedded")(hidden)
+    hidden = _residual(hidden, filters, num_blocks, kernel_size, activation)
+    hidden = keras.layers.Activation(activation, name="last_active")(hidden)
+    logits = keras.layers.Dense(num_outputs // num_steps, name="logits")(hidden)
+    outputs = keras.layers.Flatten(name="flat")(logits)
+    return keras.Model(inputs, outputs, name="residual_sequence_decoder")
+
+
+def _residual(
+    hidden: keras.KerasTensor,
+    filters: int,
+    num_blocks: int,
+    kernel_size: int,
+    activation: Activation,
+) -> keras.KerasTensor:
+    """Adds residual blocks to `[b, T, filters]`."""
+    check_sizes(filters=filters, num_blocks=num_blocks, kernel_size=kernel_size)
+    for i in range(num_blocks):
+        change = hidden
+        for j in range(2):
+            change = keras.layers.Activation(
+                activation, name=f"active_{i}_{j}"
+            )(change)
+            change = keras.layers.Conv1D(
+                filters, kernel_size, padding="same", name=f"conv_{i}_{j}"
+            )(change)
+        hidden = keras.layers.Add(name=f"block_{i}")([hidden, change])
+    return hidden

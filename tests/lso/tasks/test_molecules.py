@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import importlib
 import pathlib
 import pickle
 import sys
 from unittest import mock
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
+from tfvae.data import molecules as data_molecules
+from tfvae.data.selfies import canonical_smiles
 from tfvae.lso.tasks import molecules
 
 # From the published results: queries of the baselines and their scores.
@@ -62,6 +66,59 @@ class PenalisedLogPTest(parameterized.TestCase):
         self.assertIs(again, molecules.penalised_log_p)
 
 
+class AgainstRdkitTest(parameterized.TestCase):
+    """The terms of the score by RDKit's own functions, one by one."""
+
+    def _differences(self, smiles):
+        """Returns those of whole scores, and of scores without rings."""
+        log_p = importlib.import_module("rdkit.Chem.Crippen").MolLogP
+        chem = importlib.import_module("rdkit.Chem")
+        config = importlib.import_module("rdkit.RDConfig")
+        folder = str(pathlib.Path(config.RDContribDir, "SA_Score"))
+        with mock.patch.object(sys, "path", [folder, *sys.path]):
+            difficulty = importlib.import_module("sascorer").calculateScore
+        whole, without = [], []
+        for one in smiles:
+            molecule = chem.MolFromSmiles(one)
+            rings = molecule.GetRingInfo().AtomRings()
+            smallest = max([6, *map(len, rings)])
+            largest = max(6, molecules._longest_cycle(molecule))
+            expected = (
+                (log_p(molecule) - 2.45777691) / 1.43341767
+                - (difficulty(molecule) - 3.05352042) / 0.83460587
+                - (smallest - 6 - 0.04861121) / 0.28746695
+            )
+            difference = molecules.penalised_log_p(one) - expected
+            whole.append(difference)
+            without.append(difference + (largest - smallest) / 0.28746695)
+        return np.abs(whole), np.abs(without)
+
+    def test_score_of_twenty_molecules(self):
+        with data_molecules._shipped_path().open() as file:
+            lines = [next(file).split(",")[0].strip('"') for _ in range(400)]
+        found = [canonical_smiles(one) for one in lines[::20]]
+        whole, _ = self._differences(found)
+        self.assertLen(whole, 20)
+        self.assertLess(whole.max(), 1e-9)
+
+    @pytest.mark.slow  # Some seconds, and the whole file is read.
+    def test_score_of_a_thousand_molecules(self):
+        found = list(data_molecules.molecule_file().sequences)[::9][:1000]
+        whole, without = self._differences(found)
+        print(
+            f"largest difference {whole.max():.3g}, of {np.sum(whole > 1e-9)} "
+            f"bridged systems alone; of all other terms {without.max():.3g}"
+        )
+        self.assertLess(without.max(), 1e-9)
+        # RDKit has smallest rings, a cycle basis may have larger ones.
+        self.assertLess(np.mean(whole > 1e-9), 0.02)
+
+    def test_drug_likeness_is_that_of_a_drug(self):
+        # Bickerton et al. give 0.55 to 0.56 for aspirin.
+        score = molecules.drug_likeness("CC(=O)Oc1ccccc1C(=O)O")
+        self.assertAlmostEqual(score, 0.55, delta=0.01)
+
+
 class MoleculesTest(tf.test.TestCase, parameterized.TestCase):
     def setUp(self):
         super().setUp()
@@ -86,6 +143,26 @@ class MoleculesTest(tf.test.TestCase, parameterized.TestCase):
             [task.from_json(task.to_json(one)) for one in data.inputs],
             data.inputs,
         )
+
+    def test_scores_are_those_of_the_file_or_of_ones_own_function(self):
+        path = self.path.with_name("a.csv")
+        path.write_text("smiles,pKi\nOCC,7.5\nCCN,6\nCCC,bad\n")
+        task = molecules.molecules(
+            path, objective=len, score_column="pKi", invalid_score=None
+        )
+        data = task.data(0)
+        self.assertEqual(data.inputs, ["CCO", "CCN"])
+        self.assertAllEqual(data.scores, [7.5, 6.0])
+        self.assertEqual(task.objective("CCCC"), 4)
+        data = molecules.molecules(path, objective=len).data(0)
+        self.assertEqual(data.inputs, ["CCO", "CCN", "CCC"])
+        self.assertAllEqual(data.scores, [3.0, 3.0, 3.0])
+
+    def test_merged_symbols_change_no_input(self):
+        task = molecules.molecules(self.path, num_symbols=10)
+        data = task.data(0)
+        self.assertEqual(task.read(data.points, 0), data.inputs)
+        self.assertAllEqual(task.write(data.inputs), data.points)
 
     def test_settings_are_the_published_ones(self):
         task = molecules.molecules(self.path)

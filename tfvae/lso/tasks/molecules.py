@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Task: maximise the penalised logP of molecules, encoded as SELFIES."""
+"""Task: maximise a score of molecules, encoded as SELFIES."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import importlib.util
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ _LARGEST_FREE_RING = 6
 _INVALID_SCORE = -4.0
 
 
+@typed_gin.register
 def penalised_log_p(smiles: str) -> float:
     """Returns the penalised logP of a molecule; larger is better.
 
@@ -86,37 +87,69 @@ def _difficulty_scorer() -> Any:
 
 
 @typed_gin.register
+def drug_likeness(smiles: str) -> float:
+    """Returns the quantitative estimate of drug-likeness (QED), in [0, 1].
+
+    Reference: Bickerton et al., 2012, "Quantifying the chemical beauty of
+    drugs".
+
+    Args:
+      smiles: The molecule.
+
+    Raises:
+      ImportError: If RDKit is missing.
+      ValueError: If `smiles` is not a single molecule.
+    """
+    return import_chemistry("rdkit.Chem.QED").qed(parse_smiles(smiles))
+
+
+@typed_gin.register
 def molecules(
     path: str | os.PathLike[str] | None = None,
     *,
+    objective: Callable[[str], float] = penalised_log_p,
     num_steps: int | None = None,
     num_symbols: int | None = None,
     num_data: int | None = None,
-    leave_out: bool = False,
+    keeps_stereo: bool = False,
+    leave_out: bool = True,
+    smiles_column: str | None = None,
+    score_column: str | None = None,
+    invalid_score: float | None = _INVALID_SCORE,
+    score_label: str = "penalised logP",
     is_sampled: bool = False,
 ) -> Task:
-    """Returns the task of maximising the penalised logP of molecules.
+    """Returns the task of maximising a score of molecules.
 
-    Inputs are canonical SMILES without stereochemistry, and points are their
-    one-hot SELFIES. Only new molecules are added to the data. Invalid decodes
-    have the score -4, as published.
+    Inputs are canonical SMILES, and points are their one-hot SELFIES. Only new
+    molecules are added to the data. Invalid decodes have the score -4, as
+    published for the penalised logP.
 
     Reference: Tripp et al., 2020, "Sample-efficient optimization in the
     latent space of deep generative models via weighted retraining", section
     6.1, there with the junction tree VAE in place of SELFIES.
 
     Args:
-      path: The file of initial molecules, SMILES at the beginning of each
-        line; None for the 9,997 bundled with RDKit, see `molecule_file`.
-      num_steps: T, the largest number of symbols in a molecule; None for that
+      path: The file of initial molecules, see `molecule_file`; None for the
+        9,997 bundled with RDKit.
+      objective: From canonical SMILES to a score, larger is better, such as
+        `penalised_log_p`, `drug_likeness` or a function of your own.
+      num_steps: T, the largest number of tokens in a molecule; None for that
         of the longest one in the file.
-      num_symbols: K, the number of symbols that the model is made for, to be
-        compared with the file's; None for any.
+      num_symbols: K, the number of tokens that the model is made for; pairs of
+        symbols are merged until there are as many. None for no merges.
       num_data: Number of initial molecules, drawn by the run's seed; None for
         all.
-      leave_out: Whether to skip lines without a readable molecule, and
-        molecules that are too long, instead of raising an error.
-      is_sampled: Whether the symbols of a decoded molecule are sampled rather
+      keeps_stereo: Whether molecules keep stereochemistry and isotopes.
+      leave_out: Whether lines that cannot be used are left out, rather than
+        errors.
+      smiles_column: See `molecule_file`.
+      score_column: Column of the file with the scores of the initial molecules;
+        None to compute them by `objective`.
+      invalid_score: Score of invalid decodes, and the worst that a surrogate
+        is given; None for the worst of the data.
+      score_label: What a score is, with its unit, for the axes of figures.
+      is_sampled: Whether the tokens of a decoded molecule are sampled rather
         than the most probable ones.
 
     Returns:
@@ -133,7 +166,10 @@ def molecules(
         path,
         num_steps=num_steps,
         num_symbols=num_symbols,
+        keeps_stereo=keeps_stereo,
         leave_out=leave_out,
+        smiles_column=smiles_column,
+        score_column=score_column,
     )
     num_found = len(source.sequences)
     if num_data is not None and not 1 <= num_data <= num_found:
@@ -143,29 +179,35 @@ def molecules(
         )
     return Task(
         "molecules",
-        data=functools.partial(_draw_data, source, num_data),
-        objective=penalised_log_p,
+        data=functools.partial(_draw_data, source, objective, num_data),
+        objective=objective,
         read=functools.partial(_read, source.code, is_sampled),
         write=source.code.write,
-        invalid_score=_INVALID_SCORE,
+        invalid_score=invalid_score,
         keep_duplicates=False,
         to_json=str,
         from_json=str,
-        score_label="penalised logP",
+        score_label=score_label,
     )
 
 
 def _draw_data(
-    source: MoleculeFile, num_data: int | None, seed: int
+    source: MoleculeFile,
+    objective: Callable[[str], float],
+    num_data: int | None,
+    seed: int,
 ) -> ScoredData:
     """Returns the initial molecules of a run and their scores."""
     smiles = list(source.sequences)
     if num_data is not None:
         chosen = np.random.default_rng(seed).permutation(len(smiles))
         smiles = [smiles[i] for i in np.sort(chosen[:num_data])]
+    scores = source.scores
+    if scores is None:
+        scores = {one: _known_score(objective, one) for one in smiles}
     return ScoredData(
         points=source.code.one_hot([source.sequences[one] for one in smiles]),
-        scores=np.array([_known_score(one) for one in smiles]),
+        scores=np.array([scores[one] for one in smiles]),
         inputs=smiles,
     )
 
@@ -178,6 +220,6 @@ def _read(
 
 
 @functools.cache
-def _known_score(smiles: str) -> float:
+def _known_score(objective: Callable[[str], float], smiles: str) -> float:
     """Returns the score of a molecule of the data, cached for all runs."""
-    return penalised_log_p(smiles)
+    return objective(smiles)
