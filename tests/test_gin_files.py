@@ -197,7 +197,7 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(config.value("optimize.num_proposals"), 1)
 
     @parameterized.parameters(
-        *OPTIMIZED[1:3], "studies/binary_optimization.gin"
+        f"{OPTIMA}/expressions.gin", "studies/binary_optimization.gin"
     )
     def test_measured_optimisation_keeps_its_fit_of_the_surrogate(self, name):
         config.load([name])

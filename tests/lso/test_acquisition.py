@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pytest
 import scipy.integrate
 import scipy.stats
 import tensorflow as tf
@@ -769,6 +770,7 @@ class EvolutionaryExpectedImprovementTest(
     def test_finds_the_maximum_of_all_new_states(self):
         self._assert_finds_the_maximum(self.context, _EVOLUTION)
 
+    @pytest.mark.slow
     def test_finds_it_without_gradients_too(self):
         self._assert_finds_the_maximum(_binary_context(False), _EVOLUTION)
 
@@ -795,6 +797,7 @@ class EvolutionaryExpectedImprovementTest(
             strategy.propose(context, 1, 0)[0], states[np.argmax(values)]
         )
 
+    @pytest.mark.slow
     def test_finds_it_by_crossover_too(self):
         crossover = operators.Crossover(operators.RandFlip())
         self._assert_finds_the_maximum(

@@ -140,6 +140,7 @@ class ModelsTest(tf.test.TestCase, parameterized.TestCase):
             )
 
     @parameterized.parameters("flow prior", "random encoder")
+    @grids.by_default(0)
     def test_other_vaes_go_through_the_same_loop(self, kind):
         plain = tiny.model()
         if kind == "flow prior":
@@ -177,6 +178,7 @@ class ModelsTest(tf.test.TestCase, parameterized.TestCase):
         for entry in entries:
             self.assertContainsSubset(entry.latent, [0.0, 1.0])
 
+    @pytest.mark.slow
     def test_growing_keeps_parameters_and_states(self):
         model = tiny.binary_model()
         grown = model.with_capacity(30)

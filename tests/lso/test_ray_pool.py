@@ -287,8 +287,8 @@ class TaskTest(absltest.TestCase):
             self.addCleanup(sys.modules.pop, name)
             specification.loader.exec_module(module)
         sent = Pickled.of(module.f).with_sources()
-        for path in sent.modules.values():
-            os.remove(path)
+        for name in texts:
+            os.remove(sent.modules[name])
         found = ray_pool._evaluate(sent, pickled("", 3.0), None)
         self.assertEqual((found["score"], found["failure"]), (4.0, None))
 

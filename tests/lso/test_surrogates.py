@@ -9,6 +9,7 @@ import scipy.stats
 import tensorflow as tf
 from absl.testing import parameterized
 
+from tests import grids
 from tfvae.lso import collapsed_bound
 from tfvae.lso.surrogates import EnsembleRegressor, SparseGaussianProcess
 
@@ -563,6 +564,7 @@ class OddDataTest(tf.test.TestCase, parameterized.TestCase):
         _small(standardise="none"),
         EnsembleRegressor(3),
     )
+    @grids.by_default(1, 3)
     def test_predictions_are_finite(self, surrogate):
         for name, (latents, scores) in _odd_data().items():
             with self.subTest(name):

@@ -93,7 +93,7 @@ class RunFiguresTest(absltest.TestCase):
             self.assertGreater(path.stat().st_size, 0)
 
     def test_run_of_texts_has_its_curves_only(self):
-        optimizations.write(self.folder, [1.0, 2.0], ["a", None])
+        optimizations.write(self.folder, [1.0, None], ["a", None])
         files = optimization_figures.write_run_figures(self.folder)
         self.assertEqual([path.name for path in files], ["top_k.png"])
 

@@ -9,10 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfvae import typed_gin
 
-
-@typed_gin.register
 @dataclasses.dataclass(frozen=True)
 class Stopping:
     """Conditions that end a run; no further evaluation begins then.

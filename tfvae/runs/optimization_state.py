@@ -139,13 +139,9 @@ class State:
     def failed(self) -> list[Entry]:
         """The queries without a score, those without an input included.
 
-        One whose constraints are known is none of them: it is infeasible.
+        One that violates a constraint is none of them: it is infeasible.
         """
-        return [
-            one
-            for one in self.entries
-            if one.score is None and not one.constraints
-        ]
+        return [one for one in self.entries if one.has_failed]
 
     @functools.cached_property
     def constraints(self) -> list[str]:
