@@ -23,6 +23,7 @@ from tests.priors import small as small_priors
 from tests.tvae import tiny as tiny_tvae
 from tests.vae import tiny as tiny_vae
 from tfvae import likelihoods, networks, registration, vae
+from tfvae.networks.autoregressive import AutoregressiveDecoder
 from tfvae.networks.binary import MIN_SPARSE_INPUTS, BinaryDense
 from tfvae.tvae import TVAE, Exploration, StateStore
 from tfvae.tvae.prior import BernoulliPrior
@@ -42,6 +43,8 @@ class Holder(keras.Model):
         if isinstance(layer, likelihoods.Likelihood):
             outputs = tf.tile(x, [1, layer.num_outputs(x.shape[-1]) // 6])
             return layer.log_prob(x, tf.ones_like(x), outputs)
+        if isinstance(layer, AutoregressiveDecoder):
+            return layer([x[:, :2], x[:, 2:]])
         if isinstance(layer, vae.Encoder):
             return tf.concat(layer(x), -1)
         if isinstance(layer, StateStore):
@@ -109,6 +112,7 @@ LIKELIHOODS = {
     ),
 }
 MODELS = {
+    AutoregressiveDecoder: _held(lambda: AutoregressiveDecoder(2, 2, 2, 3)),
     BinaryDense: Case(_binary_dense, tf.eye(4, MIN_SPARSE_INPUTS)),
     vae.Encoder: _held(
         lambda: tiny_vae.POLICIES["partially_non_learnable"](

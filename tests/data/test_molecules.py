@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import pathlib
 import sys
 from unittest import mock
@@ -98,7 +97,7 @@ class MoleculeFileTest(tf.test.TestCase, parameterized.TestCase):
             "C[N+](C)(C)C",
             "[2H]OC",
         )
-        with self.assertLogs(level=logging.WARNING) as logs:
+        with self.assertLogs("tfvae.data.molecules", "WARNING") as logs:
             found = molecules.molecule_file(path, num_steps=4)
         self.assertEqual(list(found.sequences), ["CCO", "[CH2]C", "CO"])
         expected = {
