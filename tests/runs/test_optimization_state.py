@@ -186,6 +186,15 @@ class StateTest(Case):
             self.assertEqual(result["num_near_repeats"], expected)
             self.assertEqual(result["num_distinct"], 1)
 
+    def test_equal_numbers_are_one_input(self):
+        inputs = [[0.0, 1], [-0.0, 1.0], [0.5, 1]]
+        self.write([1.0, 2.0, 3.0], inputs)
+        result = optimization_state.summary(
+            optimization_state.read(self.folder)
+        )
+        self.assertEqual(result["num_distinct"], 2)
+        self.assertEqual(result["top"], {"1": 3.0})
+
     def test_run_of_an_earlier_version_is_read(self):
         self.write([1.0])
         path = self.folder / "ledger.jsonl"

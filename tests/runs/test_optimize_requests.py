@@ -209,6 +209,8 @@ class AddedTest(inputs.Case, parameterized.TestCase):
         for score, count in ((1, 0), (2, 0), (3, 0), (4, 1)):
             again = self.read(f"{head}{score},9,9,9,9,\n", vector)
             self.assertLen(added_measurements.new(again, known), count)
+        integers = self.read('score,input\n2,"[9, 9, 9, 9]"\n', vector)
+        self.assertEqual(added_measurements.new(integers, known), [])
 
     def test_measurements_are_added_once_and_nothing_is_evaluated(self):
         path = self.write("score,x0,x1,x2,x3\n9.5,1,1,1,1\n", "a.csv")

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +18,7 @@ from tfvae.lso.records import (
     Record,
     Round,
     Withdrawal,
+    input_text,
     mean,
     mean_constraints,
 )
@@ -133,12 +133,11 @@ class Collection:
 
     @staticmethod
     def key(one_input: Any) -> str:
-        """Returns the text by which inputs in JSON form are compared.
+        """Returns a checksum by which inputs in JSON form are compared.
 
-        It is short (a checksum), as inputs may be pictures. Equal numbers are
-        the same: 0.0 and -0.0, to which means are rounded, or 1 and 1.0.
+        It is that of `input_text`, as inputs may be pictures.
         """
-        content = json.dumps(_canonical(one_input), sort_keys=True).encode()
+        content = input_text(one_input).encode()
         return hashlib.blake2b(content, digest_size=16).hexdigest()
 
     @property
@@ -362,14 +361,3 @@ class Collection:
             return True
         key = self.key(one.entry.input)
         return self._sources.setdefault(key, one.source) == one.source
-
-
-def _canonical(value: Any) -> Any:
-    """Returns a JSON value with integers for the floats that equal them."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, list):
-        return [_canonical(one) for one in value]
-    if isinstance(value, dict):
-        return {name: _canonical(one) for name, one in value.items()}
-    return value

@@ -10,6 +10,7 @@ what was known when a query was proposed: all records before it.
 from __future__ import annotations
 
 import copy
+import json
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -476,6 +477,26 @@ def _fields(record: Any) -> dict[str, Any]:
         for name, value in record._asdict().items()
         if name not in defaults or value != defaults[name]
     }
+
+
+def input_text(one_input: Any) -> str:
+    """Returns the text by which inputs in JSON form are compared.
+
+    Equal numbers are the same: 0.0 and -0.0, to which means are rounded, or 1
+    and 1.0.
+    """
+    return json.dumps(_canonical(one_input), sort_keys=True)
+
+
+def _canonical(value: Any) -> Any:
+    """Returns a JSON value with integers for the floats that equal them."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_canonical(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _canonical(one) for name, one in value.items()}
+    return value
 
 
 def plain(value: Any, other: Callable[[float], Any] | None = None) -> Any:

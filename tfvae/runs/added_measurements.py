@@ -15,7 +15,7 @@ from typing import Any
 from tfvae.lso import telling
 from tfvae.lso.ledger import Contents
 from tfvae.lso.reading import as_json, check_additions
-from tfvae.lso.records import Addition
+from tfvae.lso.records import Addition, input_text
 from tfvae.lso.tables import column_of, constraints_of, number_of, rows_of
 from tfvae.lso.tasks.base import ScoredData, Task
 from tfvae.runs.optimization_tables import unescaped
@@ -99,8 +99,9 @@ def new(additions: Sequence[Addition], known: Contents) -> list[Addition]:
 
 def _content(one: Addition) -> str:
     """Returns what was measured, without its source and time, as a text."""
-    content = [one.input, one.point, one.score, one.constraints or None]
-    return json.dumps(content, sort_keys=True)
+    return input_text(
+        [one.input, one.point, one.score, one.constraints or None]
+    )
 
 
 def _addition(

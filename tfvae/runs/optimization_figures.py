@@ -350,9 +350,9 @@ def best(runs: Sequence[Run], count: int = NUM_BEST) -> list[tuple[float, Any]]:
     """Returns (score, input) of the best distinct inputs of all runs."""
     sign = runs[0].sign
     every = [pair for run in runs for pair in run.best(count)]
-    found: dict[str, tuple[float, Any]] = {}
+    found: dict[Hashable, tuple[float, Any]] = {}
     for score, one in sorted(every, key=lambda pair: -sign * pair[0]):
-        found.setdefault(repr(one), (score, one))
+        found.setdefault(optimization_results.key(one), (score, one))
     return list(found.values())[:count]
 
 

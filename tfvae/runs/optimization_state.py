@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from tfvae import files
 from tfvae.lso.ledger import LEDGER, Contents, read_ledger
-from tfvae.lso.records import Entry, Query
+from tfvae.lso.records import Entry, Query, input_text
 from tfvae.lso.round_table import RoundTable
 
 RESULT, ROUNDS, PREDICTED = "result.json", "rounds.csv", "predicted.json"
@@ -306,7 +306,7 @@ def summary(state: State) -> dict[str, Any]:
 
 def key(one: Any) -> str | None:
     """Returns the text by which inputs, in their JSON form, are compared."""
-    return None if one is None else json.dumps(one, sort_keys=True)
+    return None if one is None else input_text(one)
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
