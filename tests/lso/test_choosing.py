@@ -71,6 +71,25 @@ class _Points:
 
 
 class ChooserTest(parameterized.TestCase):
+    def test_each_that_is_rejected_counts_once(self):
+        latents = np.arange(6, dtype=np.float32)[:, None]
+        contents = [None, 1.0, 2.0, None, 4.0, 5.0]
+        collection = types.SimpleNamespace(
+            points=latents,
+            key=Collection.key,
+            is_known={Collection.key(4.0)}.__contains__,
+        )
+        chooser = Chooser(
+            Plan(budget=9, min_distance=1e6, skips_known=True),
+            collection,
+            _Points(latents, [4.0], []),
+        )
+        found = [Reading(one, one, None) for one in contents]
+        self.assertEqual(chooser.choose(latents, found, 2, latents, []), [])
+        self.assertEqual(
+            chooser.rejected, {"known": 1, "near": 3, "invalid": 2}
+        )
+
     @parameterized.product(
         seed=[0, 1, 2, 3],
         least=[0.0, 0.2, 0.5],

@@ -34,7 +34,7 @@ class Chooser:
 
     Attributes:
       rejected: How many latents have not been chosen since it was cleared, by
-        the reason: "known", "near" or "invalid".
+        the reason: "known", "near" or "invalid"; each counts once.
     """
 
     def __init__(
@@ -79,9 +79,10 @@ class Chooser:
         if plan.min_distance:
             points = self._points_of(found, is_open)
             is_open &= self._are_apart(points, before)
+        is_invalid = ranks == 2
         self.rejected["known"] += int(is_known.sum())
-        self.rejected["near"] += int(np.sum(~is_open & ~is_known))
-        self.rejected["invalid"] += int(np.sum(ranks == 2))
+        self.rejected["invalid"] += int(is_invalid.sum())
+        self.rejected["near"] += int(np.sum(~is_open & ~is_known & ~is_invalid))
         order = np.arange(len(found))
         if plan.num_proposals > 1 or plan.skips_known:
             order = np.argsort(ranks, kind="stable")
