@@ -86,6 +86,19 @@ class ReadTableTest(parameterized.TestCase):
         with self.assertRaisesRegex(ValueError, message):
             read_table(self.path, points=["a"])(0)
 
+    def test_rows_without_an_input_are_named(self):
+        data = {"input": "name", "write": _lengths}
+        path = self._write("name,score\nC,1\n,2\n")
+        with self.assertRaisesRegex(
+            ValueError, "`name` must be given, got none in line 3 of m.csv"
+        ):
+            read_table(path, **data)(0)
+        path = self.path.with_suffix(".parquet")
+        columns = {"name": ["C", None], "score": [1.0, 2.0]}
+        parquet.write_table(pyarrow.table(columns), path)
+        with self.assertRaisesRegex(ValueError, "`name` must be given, got no"):
+            read_table(path, **data)(0)
+
     def test_other_files_are_refused(self):
         self.path.write_bytes(b"\xff\xfe\x00a")
         with self.assertRaisesRegex(ValueError, "CSV file in UTF-8"):

@@ -129,6 +129,14 @@ def column_of(row: Mapping[str, Any], name: str, where: str) -> Any:
     return row[name]
 
 
+def given_of(row: Mapping[str, Any], name: str, where: str) -> Any:
+    """Returns the value of a column; raises ValueError if there is none."""
+    value = column_of(row, name, where)
+    if value is None or value == "":
+        raise ValueError(f"`{name}` must be given, got none in {where}")
+    return value
+
+
 def read_table(
     path: str | os.PathLike[str],
     *,
@@ -174,7 +182,7 @@ def read_table(
         for where, row in rows_of(path):
             scores.append(number_of(column_of(row, score, where), score, where))
             if input is not None:
-                inputs.append(column_of(row, input, where))
+                inputs.append(given_of(row, input, where))
             if points is not None:
                 rows.append(
                     [

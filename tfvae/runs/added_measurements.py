@@ -16,7 +16,13 @@ from tfvae.lso import telling
 from tfvae.lso.ledger import Contents
 from tfvae.lso.reading import as_json, check_additions
 from tfvae.lso.records import Addition, input_text
-from tfvae.lso.tables import column_of, constraints_of, number_of, rows_of
+from tfvae.lso.tables import (
+    column_of,
+    constraints_of,
+    given_of,
+    number_of,
+    rows_of,
+)
 from tfvae.lso.tasks.base import ScoredData, Task
 from tfvae.runs.optimization_tables import unescaped
 
@@ -124,7 +130,8 @@ def _addition(
     }
     one_input, point = None, None
     if "input" in row:
-        one_input = _input(row["input"], where, example)
+        value = given_of(row, "input", where)
+        one_input = _input(value, where, example)
     elif coordinates:
         numbers = _numbers(coordinates, where)
         if _is_vector(example, len(numbers)):
@@ -171,8 +178,6 @@ def _numbers(coordinates: Mapping[int, Any], where: str) -> list[float]:
 
 def _input(value: Any, where: str, example: Any) -> Any:
     """Returns an input in its JSON form."""
-    if value is None or value == "":
-        raise ValueError(f"`input` must be given, got none in {where}")
     if not isinstance(value, str):
         return value
     text = unescaped(value)
