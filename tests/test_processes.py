@@ -14,6 +14,7 @@ from unittest import mock
 
 from absl.testing import absltest, parameterized
 
+from tests.children import is_alive, wait_for
 from tfvae import processes
 from tfvae.processes import EndedError, Process
 
@@ -45,24 +46,6 @@ _LONELY = (
 def _python(code, **kwargs):
     argv = [sys.executable, "-c", _IMPORT + textwrap.dedent(code)]
     return Process(argv, **kwargs)
-
-
-def _wait_for(condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-def _is_alive(process_id):
-    try:
-        # A zombie that nobody waits for has ended, too.
-        state = pathlib.Path(f"/proc/{process_id}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    return state.rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
 class ProcessTest(parameterized.TestCase):
@@ -178,12 +161,12 @@ class ProcessTest(parameterized.TestCase):
             with _python(code) as process:
                 program, child = process.read_line().split()
                 self.assertEqual(int(program), process.pid)
-                self.assertTrue(_is_alive(child))
+                self.assertTrue(is_alive(child))
                 process.end(0.0 if is_killed else None)
                 # Reaped as well, as its number is gone.
                 self.assertFalse(pathlib.Path(f"/proc/{program}").exists())
                 self.assertTrue(
-                    _wait_for(lambda child=child: not _is_alive(child))
+                    wait_for(lambda child=child: not is_alive(child))
                 )
 
     @parameterized.parameters(*_LONELY)
@@ -196,9 +179,9 @@ class ProcessTest(parameterized.TestCase):
         for is_killed in (False, True):
             with _python(code) as process:
                 child = process.read_line()
-                self.assertTrue(_is_alive(child))
+                self.assertTrue(is_alive(child))
                 process.end(0.0 if is_killed else None)
-                self.assertFalse(_is_alive(child))
+                self.assertFalse(is_alive(child))
 
     def test_output_ends_with_the_program_though_another_holds_it_open(self):
         code = """
@@ -211,16 +194,16 @@ class ProcessTest(parameterized.TestCase):
             (child,) = process.lines()
             self.addCleanup(os.kill, int(child), signal.SIGKILL)
             self.assertLess(time.monotonic() - started, 20.0)
-            self.assertTrue(_is_alive(child))
+            self.assertTrue(is_alive(child))
 
     def test_program_is_killed_though_its_supervisor_was(self):
         with _python("print(1, flush=True); time.sleep(1000)") as process:
             process.read_line()
             program = process.pid
             os.kill(process._popen.pid, signal.SIGKILL)
-            self.assertTrue(_wait_for(lambda: process.has_ended))
+            self.assertTrue(wait_for(lambda: process.has_ended))
             self.assertEqual(process.end().code, -signal.SIGKILL)
-        self.assertTrue(_wait_for(lambda: not _is_alive(program)))
+        self.assertTrue(wait_for(lambda: not is_alive(program)))
 
     def test_wait_returns_those_with_a_whole_line_or_an_end(self):
         codes = (
@@ -231,7 +214,7 @@ class ProcessTest(parameterized.TestCase):
         partial, whole, ended = found = [_python(code) for code in codes]
         for process in found:
             self.addCleanup(process.end)
-        self.assertTrue(_wait_for(lambda: ended.has_ended))
+        self.assertTrue(wait_for(lambda: ended.has_ended))
         self.assertEqual(processes.wait([ended]), [ended])
         self.assertEqual(processes.wait([partial, whole]), [whole])
         self.assertEqual(whole.read_line(0.0), "b")
@@ -295,10 +278,10 @@ class EndOfParentTest(parameterized.TestCase):
         parent, program = self._start(_STUBBORN)
         self.assertLen(program, 2)
         for one in program:
-            self.assertTrue(_is_alive(one))
+            self.assertTrue(is_alive(one))
         parent.send_signal(number)
         for one in program:
-            self.assertTrue(_wait_for(lambda one=one: not _is_alive(one)))
+            self.assertTrue(wait_for(lambda one=one: not is_alive(one)))
 
     def test_program_has_its_grace_to_finish_then(self):
         path = pathlib.Path(self.create_tempdir().full_path) / "written"
@@ -311,8 +294,8 @@ class EndOfParentTest(parameterized.TestCase):
         )
         parent, program = self._start(code, grace_seconds=3.0)
         parent.kill()
-        self.assertTrue(_wait_for(path.exists))
-        self.assertTrue(_wait_for(lambda: not _is_alive(*program)))
+        self.assertTrue(wait_for(path.exists))
+        self.assertTrue(wait_for(lambda: not is_alive(*program)))
 
 
 class RequestsTest(parameterized.TestCase):
@@ -390,9 +373,9 @@ class RequestsTest(parameterized.TestCase):
         with _python(code) as process:
             number = process.request({})
             found = process.receive(20.0, number)["found"]
-            self.assertEqual([*map(_is_alive, found)], [True, True, False])
+            self.assertEqual([*map(is_alive, found)], [True, True, False])
             process.end()
-            self.assertEqual([*map(_is_alive, found)], [False] * 3)
+            self.assertEqual([*map(is_alive, found)], [False] * 3)
 
     def test_nothing_is_ended_where_the_supervisor_is_gone(self):
         code = f"""
@@ -406,11 +389,11 @@ class RequestsTest(parameterized.TestCase):
             time.sleep(99)
         """
         with _python(code):
-            self.assertTrue(_wait_for(self.path.exists))
-            self.assertTrue(_wait_for(self.path.read_text))
+            self.assertTrue(wait_for(self.path.exists))
+            self.assertTrue(wait_for(self.path.read_text))
             child = int(self.path.read_text())
             self.addCleanup(os.kill, child, signal.SIGKILL)
-            self.assertTrue(_is_alive(child))
+            self.assertTrue(is_alive(child))
 
     def test_without_a_log_it_prints_where_the_parent_does(self):
         code = f"""
@@ -444,7 +427,7 @@ class RequestsTest(parameterized.TestCase):
         """
         with _python(code) as process:
             process.send({"a": 1})
-            self.assertTrue(_wait_for(self.path.exists))
+            self.assertTrue(wait_for(self.path.exists))
             self.assertEqual(process.end(60.0).code, 0)
 
     def test_result_that_is_being_written_is_finished_first(self):
@@ -459,7 +442,7 @@ class RequestsTest(parameterized.TestCase):
         """
         with _python(code) as process:
             process.send({"a": 1})
-            self.assertTrue(_wait_for((self.folder / "begun").exists))
+            self.assertTrue(wait_for((self.folder / "begun").exists))
             self.assertFalse(self.path.exists())
             self.assertEqual(process.end(60.0).code, 0)
         self.assertTrue(self.path.exists())

@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
+from tests.children import is_alive, wait_for
 from tests.lso import objectives
 from tfvae import processes
 from tfvae.lso import evaluation
@@ -46,24 +47,6 @@ def _results(evaluator, objective, inputs):
     if isinstance(inputs, list):
         assert len(results) == len(inputs)
     return [results[i] for i in range(len(results))], list(results)
-
-
-def _wait_for(condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-def _is_alive(process_id):
-    try:
-        # A zombie that nobody waits for has ended, too.
-        state = pathlib.Path(f"/proc/{process_id}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    return state.rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
 def _failing(error):
@@ -362,7 +345,7 @@ class ProcessPoolTest(parameterized.TestCase):
         self.assertBetween(results[0].seconds, 0.7, 5.0)
         self.assertEqual(again[0].score, 9.0)
         for one in pathlib.Path(path).read_text().split():
-            self.assertTrue(_wait_for(lambda one=one: not _is_alive(one)))
+            self.assertTrue(wait_for(lambda one=one: not is_alive(one)))
 
     @parameterized.parameters(
         (objectives.leave_children, 0.0),
@@ -375,7 +358,7 @@ class ProcessPoolTest(parameterized.TestCase):
         with ProcessPool(timeout_seconds=0.7) as pool:
             results, _ = _results(pool, objective, [path])
             started = pathlib.Path(path).read_text().split()
-            self.assertEqual([*map(_is_alive, started)], [False, False])
+            self.assertEqual([*map(is_alive, started)], [False, False])
         self.assertEqual(results[0].failure or results[0].score, expected)
 
     def test_disturbances_are_recorded_and_harm_no_other(self):
@@ -424,7 +407,7 @@ class ProcessPoolTest(parameterized.TestCase):
             )
         self.assertEqual(results[0].failure, "process ended with exit code 5")
         child = pathlib.Path(path).read_text()
-        self.assertTrue(_wait_for(lambda: not _is_alive(child)))
+        self.assertTrue(wait_for(lambda: not is_alive(child)))
 
     @parameterized.parameters(
         (lambda worker: worker.process.pid,),
@@ -435,7 +418,7 @@ class ProcessPoolTest(parameterized.TestCase):
             first, _ = _results(pool, objectives.process_id, [0])
             (worker,) = pool._workers
             os.kill(killed(worker), signal.SIGKILL)
-            self.assertTrue(_wait_for(lambda: worker.process.has_ended))
+            self.assertTrue(wait_for(lambda: worker.process.has_ended))
             second, _ = _results(pool, objectives.process_id, [0])
         self.assertIsNone(second[0].failure)
         self.assertNotEqual(first[0].score, second[0].score)
@@ -585,7 +568,7 @@ class ProcessPoolTest(parameterized.TestCase):
 
         def inputs():
             yield str(path)
-            assert _wait_for(path.exists)
+            assert wait_for(path.exists)
             raise OSError("disk full")
 
         pool = ProcessPool(2)
@@ -679,7 +662,7 @@ class ProcessPoolTest(parameterized.TestCase):
         def done(i, result):
             found.append((i, result.score))
             if len(found) == 1:
-                self.assertTrue(_wait_for(path.exists))
+                self.assertTrue(wait_for(path.exists))
                 raise KeyboardInterrupt
 
         pool = ProcessPool(workers=2)
@@ -694,7 +677,7 @@ class ProcessPoolTest(parameterized.TestCase):
         pool = ProcessPool()
         results, _ = _results(pool, objectives.process_id, [0])
         del pool
-        self.assertTrue(_wait_for(lambda: not _is_alive(int(results[0].score))))
+        self.assertTrue(wait_for(lambda: not is_alive(int(results[0].score))))
 
     @parameterized.parameters(0, -1, 1.5, True, "2")
     def test_refuses_workers(self, workers):
@@ -798,14 +781,14 @@ class EndOfParentTest(parameterized.TestCase):
         parent = self._start("hang", path)
         workers = parent.stdout.readline().split()
         self.assertLen(workers, 2)
-        self.assertTrue(_wait_for(pathlib.Path(path).exists))
+        self.assertTrue(wait_for(pathlib.Path(path).exists))
         busy, child = pathlib.Path(path).read_text().split()
         self.assertIn(busy, workers)
         for one in (*workers, child):
-            self.assertTrue(_is_alive(one))
+            self.assertTrue(is_alive(one))
         parent.send_signal(number)
         for one in (*workers, child):
-            self.assertTrue(_wait_for(lambda one=one: not _is_alive(one)))
+            self.assertTrue(wait_for(lambda one=one: not is_alive(one)))
 
     @parameterized.parameters("wait", "leave")
     def test_idle_processes_end_with_their_parent(self, objective):
@@ -818,7 +801,7 @@ class EndOfParentTest(parameterized.TestCase):
             parent.wait(20), -signal.SIGKILL if objective == "wait" else 0
         )
         for one in workers:
-            self.assertTrue(_wait_for(lambda one=one: not _is_alive(one)))
+            self.assertTrue(wait_for(lambda one=one: not is_alive(one)))
 
     def test_objective_may_be_part_of_the_script_itself(self):
         parent = self._start("own")

@@ -15,6 +15,7 @@ import gin
 import pytest
 from absl.testing import absltest, parameterized
 
+from tests.children import is_alive, wait_for
 from tests.lso import objectives
 from tfvae.lso import ray_pool
 from tfvae.lso.evaluation import Pickled, ProcessPool, Result, pickled
@@ -304,23 +305,6 @@ class TaskTest(absltest.TestCase):
             ray_pool._evaluate(sent, pickled("", 3.0), None)
 
 
-def _is_alive(process_id):
-    try:
-        state = pathlib.Path(f"/proc/{process_id}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    return state.rpartition(")")[2].split()[0] not in ("Z", "X")
-
-
-def _wait_for(condition, seconds=60.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
-
-
 def _processes(path):
     """Returns the processes that `objectives.leave_children` has noted."""
     try:
@@ -363,11 +347,11 @@ class RayTest(absltest.TestCase):
             )
             self.assertEqual(result.failure, "no answer after 2 seconds")
             started = _processes(self.path)
-            self.assertEqual([*map(_is_alive, started)], [False, False])
+            self.assertEqual([*map(is_alive, started)], [False, False])
 
             def inputs():
                 yield self.path
-                self.assertTrue(_wait_for(lambda: _processes(self.path)))
+                self.assertTrue(wait_for(lambda: _processes(self.path), 60.0))
                 raise KeyboardInterrupt
 
             os.remove(self.path)
@@ -376,7 +360,9 @@ class RayTest(absltest.TestCase):
                 pool(objectives.hang_with_children, inputs(), self.fail)
             started = _processes(self.path)
             self.assertLen(started, 2)
-            self.assertTrue(_wait_for(lambda: not any(map(_is_alive, started))))
+            self.assertTrue(
+                wait_for(lambda: not any(map(is_alive, started)), 60.0)
+            )
 
     def test_lost_node_costs_no_evaluation(self):
         from ray import cluster_utils
@@ -396,13 +382,15 @@ class RayTest(absltest.TestCase):
                 args=(_hang_once, [self.path], found.__setitem__),
             )
             thread.start()
-            self.assertTrue(_wait_for(lambda: _processes(self.path)))
+            self.assertTrue(wait_for(lambda: _processes(self.path), 60.0))
             cluster.add_node(num_cpus=1, **memory)
             cluster.remove_node(first, allow_graceful=False)
             thread.join(120.0)
             self.assertEqual(found[0][:2], (7.0, None))
             started = _processes(self.path)
-            self.assertTrue(_wait_for(lambda: not any(map(_is_alive, started))))
+            self.assertTrue(
+                wait_for(lambda: not any(map(is_alive, started)), 60.0)
+            )
 
 
 def _hang_once(path):
