@@ -199,20 +199,17 @@ def _check_alone(values: flags.FlagValues) -> None:
             raise ValueError(
                 f"`--status` must be alone, got --{others[0]}, too"
             )
-    if values.ask is not None:
-        wrong = [name for name in given if name in _OF_EVALUATIONS]
-        if wrong:
-            raise ValueError(
-                f"`--{wrong[0]}` must come without --ask, with which the "
-                "objective is evaluated elsewhere"
-            )
-    elif not _evaluates(values):
-        wrong = [name for name in given if name in _OF_EVALUATIONS]
-        if wrong:
-            raise ValueError(
-                f"`--{wrong[0]}` must come without --tell, --amend, "
-                "--withdraw and --add, which only record results"
-            )
+    idle = [name for name in given if name in _OF_EVALUATIONS]
+    if idle and values.ask is not None:
+        raise ValueError(
+            f"`--{idle[0]}` must come without --ask, with which the objective "
+            "is evaluated elsewhere"
+        )
+    if idle and not _evaluates(values):
+        raise ValueError(
+            f"`--{idle[0]}` must come without --tell, --amend, --withdraw and "
+            "--add, which only record results"
+        )
     if not _needs_model(values):
         ignored = [name for name in given if name in _IDLE]
         if ignored:

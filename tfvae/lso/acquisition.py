@@ -28,12 +28,13 @@ from tfvae.lso.evolutionary import (
     EvolutionaryExpectedImprovement as EvolutionaryExpectedImprovement,
 )
 from tfvae.lso.improvement import expected_improvement as expected_improvement
-from tfvae.lso.improvement import log_expected_improvement, log_improvement_at
+from tfvae.lso.improvement import log_expected_improvement
 from tfvae.lso.maximisation import (
     Acquisition,
     AcquisitionStrategy,
     Given,
     conditional,
+    improvement_over,
 )
 from tfvae.lso.search import Box
 from tfvae.lso.strategies import AggregateSampling as AggregateSampling
@@ -77,7 +78,7 @@ class ExpectedImprovement(AcquisitionStrategy):
         chosen: np.ndarray,
         seed: int,
     ) -> Acquisition:
-        return Acquisition(log_improvement_at, (incumbent,))
+        return improvement_over(incumbent)
 
 
 @typed_gin.register
@@ -252,7 +253,7 @@ class QLogExpectedImprovement(AcquisitionStrategy):
         points = np.concatenate([baseline, chosen])
         given = Given.of(surrogate, points)
         if given is None:
-            return Acquisition(log_improvement_at, (incumbent,))
+            return improvement_over(incumbent)
         num_all = len(baseline) + self.batch_size
         base = normal_draws(seed, self.num_draws, num_all)[:, : len(points)]
         mean = np.asarray(surrogate.predict(given.points)[0])

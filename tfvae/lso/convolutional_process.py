@@ -27,6 +27,7 @@ import scipy.optimize
 import tensorflow as tf
 
 from tfvae import typed_gin
+from tfvae.lso.gaussian_fit import held_variables
 
 # Smallest variance of the noise, in units of the variance of the scores.
 _MIN_NOISE = 1e-4
@@ -96,20 +97,12 @@ class ConvolutionalProcess:
         self._logs = np.zeros(0)
         self._scale: _Scale | None = None
         self._can_predict = False
-        # Variables, as tensors would become constants in callers' traces.
         ranks = {"weights": 1, "root": 2, "logs": 1}
         ranks |= dict.fromkeys(_Scale._fields[:2], 1)
         ranks |= dict.fromkeys(_Scale._fields[2:], 0)
         for i in range(len(self.widths)):
             ranks |= {f"frequencies_{i}": 2, f"phases_{i}": 1}
-        self._held = {
-            name: tf.Variable(
-                tf.zeros([0] * rank, tf.float64),
-                shape=[None] * rank,
-                trainable=False,
-            )
-            for name, rank in ranks.items()
-        }
+        self._held = held_variables(ranks)
 
     def fit(
         self, latents: np.ndarray, scores: np.ndarray, seed: int, warm: bool

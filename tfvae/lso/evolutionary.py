@@ -14,11 +14,9 @@ from scipy import special
 from tfvae import typed_gin
 from tfvae.lso import search
 from tfvae.lso.candidates import batch_of, best_points
-from tfvae.lso.improvement import log_improvement_at
 from tfvae.lso.maximisation import (
-    Acquisition,
     constrained_values,
-    none_feasible,
+    improvement_over,
 )
 from tfvae.lso.strategies import (
     Context,
@@ -236,13 +234,8 @@ def _log_improvement(
     log_feasibility: LogFeasibility | None,
 ) -> tf.Tensor:
     def improvement(states: Any, incumbent: Any) -> tf.Tensor:
-        function = none_feasible if incumbent is None else log_improvement_at
-        parameters = () if incumbent is None else (incumbent,)
         return constrained_values(
-            Acquisition(function, parameters),
-            surrogate,
-            log_feasibility,
-            states,
+            improvement_over(incumbent), surrogate, log_feasibility, states
         )
 
     if surrogate.has_gradients:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -341,3 +342,21 @@ def root_of(covariance: np.ndarray, variance: float) -> np.ndarray:
             if jitter >= MAX_JITTER:
                 raise
             jitter *= 10.0
+
+
+def held_variables(ranks: Mapping[str, int]) -> dict[str, tf.Variable]:
+    """Returns what predictions read: float64 of any size, empty at first.
+
+    Variables, as tensors would become constants in the traces of callers.
+
+    Args:
+      ranks: Their ranks, by name.
+    """
+    return {
+        name: tf.Variable(
+            tf.zeros([0] * rank, tf.float64),
+            shape=[None] * rank,
+            trainable=False,
+        )
+        for name, rank in ranks.items()
+    }

@@ -113,7 +113,6 @@ class LatentSpaceOptimizer:
       ledger: Log of all that happens.
       stopped: Why the last `run` or `steps` ended before the budget was spent,
         in one line; None otherwise.
-      has_failed: Whether it ended because of failures.
       is_exhausted: Whether the last proposal found nothing new to query;
         `why_exhausted` says why.
       collection: The data, including the queries of previous rounds.
@@ -164,7 +163,6 @@ class LatentSpaceOptimizer:
         self.task = task = resolved(task, data)
         self.plan = plan
         self.stopped: str | None = None
-        self.has_failed = False
         self.is_exhausted = False
         self._space = space
         self._retrainer = retrainer
@@ -275,9 +273,14 @@ class LatentSpaceOptimizer:
         return [] if self._run is None else self._run.failures
 
     @property
+    def has_failed(self) -> bool:
+        """Whether the last `run` or `steps` ended because of failures."""
+        return self._run is not None and self._run.has_failed
+
+    @property
     def num_done(self) -> int:
         """The number of queries that have a score or have failed."""
-        return _num_done(self.ledger.records)
+        return self.ledger.records.num_done
 
     def best(self) -> float | None:
         """Returns the best score of all queries, in the task's direction.
@@ -296,7 +299,7 @@ class LatentSpaceOptimizer:
         return self._folder / "rounds"
 
     def _check_budget(self, records: Records) -> None:
-        num_done = _num_done(records)
+        num_done = records.num_done
         held = (records.header or {}).get("budget")
         # What was pending when it was lowered may have been told since.
         if self.plan.budget < num_done and self.plan.budget != held:
@@ -643,7 +646,6 @@ class LatentSpaceOptimizer:
         if not why and self.is_exhausted and self.num_done < self.plan.budget:
             why = self.why_exhausted
         self.stopped = why
-        self.has_failed = run.has_failed
         self.rounds.end(self.ledger.records.round, self.best())
 
     def _due_now(self) -> list[Query]:
@@ -691,9 +693,3 @@ class LatentSpaceOptimizer:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def _num_done(records: Records) -> int:
-    """Returns the number of queries that have all their results."""
-    waiting = records.waiting
-    return len(records.entries) - sum(one in records.entries for one in waiting)

@@ -17,6 +17,7 @@ import tensorflow as tf
 from tfvae.lso import search
 from tfvae.lso.candidates import batch_of, best_points, box_candidates
 from tfvae.lso.gaussian_fit import root_of
+from tfvae.lso.improvement import log_improvement_at
 from tfvae.lso.search import Box
 from tfvae.lso.strategies import (
     Context,
@@ -106,6 +107,17 @@ def none_feasible(surrogate: Surrogate, latents: Any) -> tf.Tensor:
     """Returns zeros `[q]`: constraints alone count, as no point meets them."""
     del surrogate
     return tf.zeros(tf.shape(latents)[0], tf.float64)
+
+
+def improvement_over(incumbent: Any | None) -> Acquisition:
+    """Returns expected improvement over a score.
+
+    Args:
+      incumbent: The score; None to maximise feasibility alone.
+    """
+    if incumbent is None:
+        return Acquisition(none_feasible)
+    return Acquisition(log_improvement_at, (incumbent,))
 
 
 def constrained_values(

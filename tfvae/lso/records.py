@@ -202,6 +202,12 @@ class Records:
         """The number of evaluations of each query."""
         return int((self.header or {}).get("repeats", 1))
 
+    @property
+    def num_done(self) -> int:
+        """The number of queries that have all their results."""
+        lacking = sum(number in self.entries for number in self.waiting)
+        return len(self.entries) - lacking
+
     def copy(self) -> Records:
         """Returns a copy, to try records on."""
         other = copy.copy(self)

@@ -75,7 +75,7 @@ class Run:
             self.has_failed = True
             return failing
         return self._stopping.reason(
-            self._history(), self._task.sign, time.monotonic() - self._started
+            self._history, self._task.sign, time.monotonic() - self._started
         )
 
     def jobs(self, queries: Sequence[Query]) -> list[Query]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -47,19 +47,19 @@ class Stopping:
                 )
 
     def reason(
-        self, scores: np.ndarray, sign: float, seconds: float
+        self, history: Callable[[], np.ndarray], sign: float, seconds: float
     ) -> str | None:
         """Returns why a run ends now, in one line, or None.
 
         Args:
-          scores: Those of the queries that have all of their results, in the
-            order of their first ones, `[n]`; larger is better, -inf where there
-            is none.
+          history: Returns the scores of the queries that have all of their
+            results, in the order of their first ones, `[n]`; larger is better,
+            -inf where there is none. Called only where a condition needs them.
           sign: 1 if larger scores of the task are better, else -1.
           seconds: Seconds since the beginning.
         """
         if self.target is not None or self.patience is not None:
-            reason = self._of_scores(scores, sign)
+            reason = self._of_scores(history(), sign)
             if reason is not None:
                 return reason
         if self.seconds is not None and seconds >= self.seconds:

@@ -27,6 +27,7 @@ from tfvae.lso.gaussian_fit import (
     Prior,
     Scale,
     converge,
+    held_variables,
     inducing_of,
     loss_and_gradients,
     root_of,
@@ -198,15 +199,7 @@ class SparseGaussianProcess:
                 )
         self._last: Fit | None = None
         self._can_predict = False
-        # Variables, as tensors would become constants in callers' traces.
-        self._held = {
-            name: tf.Variable(
-                tf.zeros([0] * rank, tf.float64),
-                shape=[None] * rank,
-                trainable=False,
-            )
-            for name, rank in _HELD.items()
-        }
+        self._held = held_variables(_HELD)
 
     def fit(
         self, latents: np.ndarray, scores: np.ndarray, seed: int, warm: bool

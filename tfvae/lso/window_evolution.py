@@ -10,12 +10,11 @@ import numpy as np
 
 from tfvae import typed_gin
 from tfvae.lso.candidates import batch_of, best_points
-from tfvae.lso.improvement import log_improvement_at
 from tfvae.lso.maximisation import (
-    Acquisition,
     constrained_values,
-    none_feasible,
+    improvement_over,
 )
+from tfvae.lso.reading import as_points, read
 from tfvae.lso.search import distinct_rows
 from tfvae.lso.strategies import (
     Context,
@@ -212,11 +211,9 @@ class WindowEvolution:
     def _values(
         self, context: Context, latents: np.ndarray, incumbent: float | None
     ) -> np.ndarray:
-        function = none_feasible if incumbent is None else log_improvement_at
-        parameters = () if incumbent is None else (incumbent,)
         return np.asarray(
             constrained_values(
-                Acquisition(function, parameters),
+                improvement_over(incumbent),
                 fitted(context),
                 context.log_feasibility,
                 latents,
@@ -253,13 +250,13 @@ class WindowEvolution:
           `latents` that decoded to them, `[k]`.
         """
         space = cast("LatentSpace", context.space)
-        inputs = self.task.read(space.decode(latents), seed)
-        rows = [i for i, one in enumerate(inputs) if one is not None]
+        means = space.decode(latents)
+        found = read(self.task, means, seed)
+        rows = [i for i, one in enumerate(found) if one.input is not None]
         if not rows:
             return latents[:0], np.zeros(0, np.int64)
-        points = np.asarray(
-            self.task.write([inputs[i] for i in rows]), np.float32
-        )
+        inputs = [found[i].input for i in rows]
+        points = as_points(self.task, inputs, means.shape[1])
         first = distinct_rows(points)
         return space.encode(points[first]), np.array(rows)[first]
 

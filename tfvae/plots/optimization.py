@@ -156,13 +156,18 @@ def _limit_to_late(
             one for one in band.published if one[0] > len(band.mean) // 20
         ]
         shown += [np.array([m - s, m + s]) for _, m, s in points]
+    _fit_y(axes, shown)
+    axes.margins(x=0.02)
+
+
+def _fit_y(axes: Axes, shown: Sequence[np.ndarray]) -> None:
+    """Fits the y axis to all finite numbers of `shown`, with a margin."""
     values = np.concatenate(shown)
     values = values[np.isfinite(values)]
     if values.size:
         low, high = float(values.min()), float(values.max())
         margin = 0.06 * ((high - low) or max(abs(high), 1.0))
         axes.set_ylim(low - margin, high + margin)
-    axes.margins(x=0.02)
 
 
 def _legend_below(figure: Figure, axes: Axes) -> None:
@@ -331,12 +336,7 @@ def _limit_to_most(
     shown = [np.asarray(references, np.float64)]
     if scores.size:
         shown += [np.quantile(scores, (0.05, 0.95)), *content.curves.values()]
-    values = np.concatenate(shown)
-    values = values[np.isfinite(values)]
-    if values.size:
-        low, high = float(values.min()), float(values.max())
-        margin = 0.06 * ((high - low) or max(abs(high), 1.0))
-        axes.set_ylim(low - margin, high + margin)
+    _fit_y(axes, shown)
     if not scores.size:
         axes.set_yticks([])
 
