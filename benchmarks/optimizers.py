@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.objectives import PROBLEMS, Problem
+from benchmarks.queries import IdentityModel
 from benchmarks.tables import print_table
 from tfvae import processes
 from tfvae.lso import (
@@ -62,16 +63,14 @@ _PEER = pathlib.Path(__file__).with_name("optimizers_peer.py")
 _BOUND = 3.0**0.5
 
 
-class IdentityModel:
-    """A latent space that is the unit cube, scaled, and its retrainer."""
+class UnitCube:
+    """A latent space that is the unit cube, scaled."""
 
     is_binary = False
-    capacity = None
 
     def __init__(self, num_dimensions: int) -> None:
         """Has no weights."""
-        self.num_latents = self.num_observed = num_dimensions
-        self.settings = {"model": f"IdentityModel({num_dimensions})"}
+        self.num_latents = num_dimensions
 
     def encode(
         self, points: np.ndarray, rows: np.ndarray | None = None
@@ -85,22 +84,6 @@ class IdentityModel:
     def sample_prior(self, seed: int, count: int) -> np.ndarray:
         rng = np.random.default_rng(seed)
         return self.encode(rng.random((count, self.num_latents)))
-
-    def retrain(
-        self,
-        points: np.ndarray,
-        weights: np.ndarray,
-        num_data: int,
-        is_first: bool,
-    ) -> float | None:
-        return None
-
-    def save(self, folder: pathlib.Path, now: int) -> None:
-        folder.mkdir(exist_ok=True)
-        (folder / f"{now}").touch()
-
-    def restore(self, folder: pathlib.Path) -> int | None:
-        return max((int(one.name) for one in folder.glob("*")), default=None)
 
 
 @dataclasses.dataclass
@@ -141,7 +124,7 @@ def ours(
         data=lambda _: ScoredData(initial, scores),
         objective=lambda x: problem.evaluate(x, seed),
     )
-    space: Any = IdentityModel(problem.num_dimensions)
+    space: Any = UnitCube(problem.num_dimensions)
     surrogate = SparseGaussianProcess()
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
@@ -149,7 +132,7 @@ def ours(
             folder,
             task,
             space,
-            space,
+            IdentityModel(problem.num_dimensions),  # There is nothing to train.
             Plan(budget - count, min(10, budget - count), seed=seed),
             strategy=KnownBounds(
                 strategy, problem.num_dimensions, problem.noise_std > 0.0

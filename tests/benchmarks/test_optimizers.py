@@ -61,8 +61,8 @@ class ObjectivesTest(tf.test.TestCase, parameterized.TestCase):
 
 
 class OptimizersTest(tf.test.TestCase):
-    def test_identity_model_decodes_what_it_encodes(self):
-        model = optimizers.IdentityModel(3)
+    def test_unit_cube_decodes_what_it_encodes(self):
+        model = optimizers.UnitCube(3)
         points = model.decode(model.sample_prior(0, 2000))
         self.assertAllClose(model.decode(model.encode(points)), points)
         self.assertAllClose(model.encode(points).std(), 1.0, rtol=0.02)

@@ -30,17 +30,7 @@ PLAN = lso.Plan(
 
 def opened(kind: str, folder: str) -> lso.LatentSpaceOptimizer:
     if kind == "fakes":
-        space = fakes.Space()
-        return lso.LatentSpaceOptimizer(
-            folder,
-            tiny.task(),
-            space,
-            fakes.Retrainer(space),
-            PLAN,
-            strategy=fakes.Walk(),
-            surrogate=fakes.Believing(),
-            weighting=fakes.Better(),
-        )
+        return fakes.opened(folder, PLAN)
     return lso.LatentSpaceOptimizer.of_model(
         folder,
         tiny.task(),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from tests.lso import tiny
+from tfvae import lso
 
 
 class Space:
@@ -142,3 +143,18 @@ class Better:
 
     def retain(self, num_kept, scores):
         return np.arange(len(scores)), 0
+
+
+def opened(folder, plan, **values):
+    """Returns an optimizer of these parts, or of others where given."""
+    space = Space()
+    parts = {
+        "task": tiny.task(),
+        "space": space,
+        "retrainer": Retrainer(space),
+        "plan": plan,
+        "strategy": Walk(),
+        "surrogate": Believing(),
+        "weighting": Better(),
+    }
+    return lso.LatentSpaceOptimizer(folder, **parts | values)

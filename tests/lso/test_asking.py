@@ -16,7 +16,6 @@ from tests.lso.fakes import Believing, Walk
 from tfvae.lso import (
     FB,
     Addition,
-    LatentSpaceOptimizer,
     Ledger,
     Plan,
     PriorSampling,
@@ -56,17 +55,8 @@ class Case(parameterized.TestCase):
         self.folder = self.create_tempdir().full_path
 
     def open(self, folder=None, **kwargs):
-        space = fakes.Space()
-        values = {
-            "task": tiny.task(),
-            "space": space,
-            "retrainer": fakes.Retrainer(space),
-            "plan": PLAN,
-            "strategy": Walk(),
-            "surrogate": Believing(),
-            "weighting": Rank(0.1),
-        } | kwargs
-        return LatentSpaceOptimizer(folder or self.folder, **values)
+        values = {"plan": PLAN, "weighting": Rank(0.1), **kwargs}
+        return fakes.opened(folder or self.folder, **values)
 
     def proposals(self, folder=None):
         """Returns all queries of the ledger, in the order of their proposal."""

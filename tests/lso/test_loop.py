@@ -16,10 +16,9 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from tests.lso import fakes, tiny
-from tests.lso.fakes import Count, Walk, sequence
+from tests.lso.fakes import Count, sequence
 from tfvae.lso import (
     FB,
-    LatentSpaceOptimizer,
     Plan,
     PriorSampling,
     Rank,
@@ -42,17 +41,8 @@ class LoopTest(parameterized.TestCase):
         self.enter_context(mock.patch.object(os, "fsync"))
 
     def _open(self, folder, **kwargs):
-        space = fakes.Space()
-        values = {
-            "task": tiny.task(),
-            "space": space,
-            "retrainer": fakes.Retrainer(space),
-            "plan": PLAN,
-            "strategy": Walk(),
-            "surrogate": Count(),
-            "weighting": Rank(0.1),
-        } | kwargs
-        return LatentSpaceOptimizer(folder, **values)
+        values = {"plan": PLAN, "weighting": Rank(0.1), **kwargs}
+        return fakes.opened(folder, **values)
 
     def _unbroken(self):
         folder = self.create_tempdir().full_path
