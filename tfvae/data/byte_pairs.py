@@ -103,18 +103,14 @@ def merged(sequence: Sequence[str], ranks: dict[Pair, int]) -> tuple[str, ...]:
       The tokens. Joined, they are the joined symbols.
     """
     tokens = list(sequence)
-    while len(tokens) > 1:
-        pairs = list(zip(tokens, tokens[1:], strict=False))
-        best = min(pairs, key=lambda pair: ranks.get(pair, len(ranks)))
-        if best not in ranks:
-            break
-        place, found = 0, list[str]()
-        while place < len(tokens):
-            if place < len(pairs) and pairs[place] == best:
-                found.append("".join(best))
-                place += 2
-            else:
-                found.append(tokens[place])
-                place += 1
-        tokens = found
+    none = len(ranks)
+    places = [
+        ranks.get(pair, none) for pair in zip(tokens, tokens[1:], strict=False)
+    ]
+    while (best := min(places, default=none)) < none:
+        i = places.index(best)  # From left to right.
+        tokens[i : i + 2] = [tokens[i] + tokens[i + 1]]
+        del places[i]
+        for j in range(max(i - 1, 0), min(i + 1, len(places))):
+            places[j] = ranks.get((tokens[j], tokens[j + 1]), none)
     return tuple(tokens)

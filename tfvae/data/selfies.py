@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import importlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -244,7 +244,7 @@ class SelfiesCode:
           ValueError: If one of them cannot be encoded in T of the K tokens,
             which never happens for molecules that `read` returned.
         """
-        return self.one_hot([_sequence(self, one) for one in molecules])
+        return self.one_hot([self._sequence(one) for one in molecules])
 
     def read(
         self, outputs: np.ndarray, seed: int | None = None
@@ -286,14 +286,20 @@ class SelfiesCode:
         text = "".join(self.tokens[i] for i in chosen[:length])
         try:
             smiles = canonical_smiles(_smiles(text), self.keeps_stereo)
-            _sequence(self, smiles)
+            self._sequence(smiles)
         except ValueError:
             return None
         return smiles
 
+    @functools.cached_property
+    def _sequence(self) -> Callable[[str], tuple[str, ...]]:
+        """Returns symbols that decode to the molecule again."""
+        # What has been read is often written next, and so are the initial data.
+        return functools.lru_cache(maxsize=2**17)(
+            functools.partial(_sequence, self)
+        )
 
-# What has been read is often written next.
-@functools.lru_cache(maxsize=2**16)
+
 def _sequence(code: SelfiesCode, smiles: str) -> tuple[str, ...]:
     """Returns symbols that decode to the molecule again."""
     molecule = canonical_smiles(smiles, code.keeps_stereo)
