@@ -16,6 +16,8 @@ from tfvae.ops import random
 
 # Allowed deviation from 1 of the sum of a step's float32 probabilities.
 _ROUNDING = 1e-4
+# Rows that are checked at a time.
+_ROWS = 1024
 
 
 @typed_gin.register
@@ -106,16 +108,20 @@ class SequenceLikelihood(Likelihood):
           x: `[N, T K]`, NaN where missing.
         """
         super().validate(x)
-        steps = np.reshape(x, (-1, self.num_symbols))
-        sums = np.nansum(steps, -1)
-        lacks = (sums < 1.0 - _ROUNDING) & ~np.isnan(steps).any(-1)
-        wrong = np.flatnonzero(lacks | (sums > 1.0 + _ROUNDING))
-        if wrong.size:
-            row, step = divmod(int(wrong[0]), self.num_steps)
-            raise ValueError(
-                "`x` must be one-hot or probabilities in each step, got "
-                f"{steps[wrong[0]].tolist()} at step {step} of row {row}"
-            )
+        # A part of the rows at a time, as the sums make copies.
+        for start in range(0, len(x), _ROWS):
+            rows = x[start : start + _ROWS]
+            steps = np.reshape(rows, (-1, self.num_symbols))
+            sums = np.nansum(steps, -1)
+            lacks = (sums < 1.0 - _ROUNDING) & ~np.isnan(steps).any(-1)
+            wrong = np.flatnonzero(lacks | (sums > 1.0 + _ROUNDING))
+            if wrong.size:
+                row, step = divmod(int(wrong[0]), self.num_steps)
+                raise ValueError(
+                    "`x` must be one-hot or probabilities in each step, got "
+                    f"{steps[wrong[0]].tolist()} at step {step} of row "
+                    f"{start + row}"
+                )
 
     def _steps(self, flat: tf.Tensor) -> tf.Tensor:
         """Returns `[..., T K]` as `[..., T, K]`."""

@@ -9,8 +9,8 @@ import numpy as np
 
 from tfvae.ops.rows import LazyRows
 
-# Rows converted to float64 at a time.
-_ROWS = 2**14
+# Rows, and entries of them, converted to float64 at a time.
+_ROWS, _ENTRIES = 2**14, 2**24
 
 
 class Moments(NamedTuple):
@@ -52,11 +52,12 @@ def of_columns(x: np.ndarray | LazyRows) -> Moments:
     Sums are of float64, as squares of float32 overflow from 1e19 on and vanish
     below 1e-23.
     """
-    starts = range(0, len(x), _ROWS)
+    rows = min(_ROWS, max(1, _ENTRIES // max(1, x.shape[1])))
+    starts = range(0, len(x), rows)
     count = np.zeros(x.shape[1:])
     total, low, high = np.zeros_like(count), [], []
     for start in starts:
-        part = x[start : start + _ROWS]
+        part = x[start : start + rows]
         count += (~np.isnan(part)).sum(0, dtype=np.float64)
         total += np.nansum(part, 0, dtype=np.float64)
         low.append(np.fmin.reduce(part))
@@ -65,7 +66,7 @@ def of_columns(x: np.ndarray | LazyRows) -> Moments:
     mean = total / some
     squares = np.zeros_like(count)
     for start in starts:
-        part = x[start : start + _ROWS].astype(np.float64)
+        part = x[start : start + rows].astype(np.float64)
         squares += np.nansum(np.square(part - mean), 0)
     return Moments(
         count,

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae.ops.distributions import DiagonalGaussian, IndependentBernoulli
+from tfvae.ops.rows import LazyRows
 
 
 class PriorParts(NamedTuple):
@@ -130,7 +131,7 @@ class Prior(keras.layers.Layer):
     def adapt(self, latents: np.ndarray, seed: int = 0) -> None:
         """Initialises weights for training on known latents, `[N, M]`."""
 
-    def adapt_inputs(self, x: np.ndarray, seed: int = 0) -> None:
+    def adapt_inputs(self, x: np.ndarray | LazyRows, seed: int = 0) -> None:
         """Initialises weights that live in data space, from `[N, D]`."""
 
     def add_weight(self, *args: Any, **kwargs: Any) -> keras.Variable:

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tfvae import typed_gin
 from tfvae.ops import moments
 from tfvae.ops.distributions import DiagonalGaussian
+from tfvae.ops.rows import LazyRows
 from tfvae.priors.base import Prior, check_counts
 from tfvae.priors.mixture import mixture_log_prob, mixture_sample
 
@@ -104,7 +105,7 @@ class VampPrior(Prior):
             self.components(),
         )
 
-    def adapt_inputs(self, x: np.ndarray, seed: int = 0) -> None:
+    def adapt_inputs(self, x: np.ndarray | LazyRows, seed: int = 0) -> None:
         """Sets the pseudo-inputs to randomly drawn data points.
 
         Args:

@@ -13,6 +13,7 @@ from tfvae import inputs, likelihoods, typed_gin
 from tfvae.data import batches_with
 from tfvae.latent_model import Figure, LatentModel, in_batches
 from tfvae.ops import densities, elbo, random
+from tfvae.ops.rows import LazyRows
 from tfvae.priors import Prior, fit_prior
 from tfvae.vae import encoders, objectives
 from tfvae.vae.posteriors import Distribution, RelaxedBernoulliPosterior
@@ -241,9 +242,7 @@ class VAE(LatentModel):
 
     def _adapt_prior_inputs(self, prior: Prior, x: np.ndarray) -> None:
         """Initialises what a prior has in the space of the encoder's inputs."""
-        rows = np.array(self.encoder.standardize(x))
-        rows[np.isnan(x)] = np.nan
-        prior.adapt_inputs(rows, self.seed)
+        prior.adapt_inputs(_StandardizedRows(self.encoder, x), self.seed)
 
     def calibrate(self, x: np.ndarray, y: np.ndarray | None = None) -> None:
         """Sets the likelihood's noise to the optimum for data, in closed form.
@@ -691,6 +690,24 @@ class VAE(LatentModel):
             return outputs
         shape = tf.concat([tf.shape(latents)[:-1], [outputs.shape[-1]]], 0)
         return tf.reshape(outputs, shape)
+
+
+class _StandardizedRows(LazyRows):
+    """Data as the networks see them, but NaN where missing."""
+
+    def __init__(
+        self, encoder: encoders.Encoder, x: np.ndarray | LazyRows
+    ) -> None:
+        """Sets the encoder and the data, `[N, D]`."""
+        super().__init__(*x.shape)
+        self._encoder = encoder
+        self._x = x
+
+    def take(self, index: np.ndarray) -> np.ndarray:
+        x = self._x[index]
+        rows = np.array(self._encoder.standardize(x))
+        rows[np.isnan(x)] = np.nan
+        return rows
 
 
 def _replica() -> int | tf.Tensor:
