@@ -46,7 +46,7 @@ class SelfiesCodeTest(tf.test.TestCase, parameterized.TestCase):
         expected[0, [0, 1, 2, 3], [1, 1, 2, 0]] = 1.0
         expected[1, [0, 1, 2, 3], [2, 0, 0, 0]] = 1.0
         self.assertAllEqual(points, expected.reshape(2, 24))
-        self.assertEqual(points.dtype, np.float32)
+        self.assertEqual(points.dtype, np.uint8)
 
     def test_agrees_with_the_encoding_of_the_package(self):
         code = SelfiesCode(SYMBOLS, 10)

@@ -267,6 +267,28 @@ class WeightedBatchesTest(tf.test.TestCase, parameterized.TestCase):
         with self.assertRaisesRegex(ValueError, message):
             WeightedBatches(**{**given, **arguments})
 
+    @parameterized.parameters("sampled", "by loss")
+    def test_batches_of_bytes_are_those_of_the_same_floats(self, use):
+        points = np.eye(5, dtype=np.uint8)
+
+        def batches(points):
+            if use == "by loss":
+                return loss_weighted_batches(points, _weights(5), 2)
+            made = WeightedBatches(points, _weights(5), 2)
+            self.assertEqual(made.dtype, points.dtype)
+            return made.dataset(infinite=True)
+
+        for one, other in zip(
+            _take(batches(points), 4),
+            _take(batches(points.astype(np.float32)), 4),
+            strict=True,
+        ):
+            if use == "by loss":
+                self.assertAllEqual(one[-1], other[-1])
+                one, other = one[0], other[0]
+            self.assertAllEqual(one, other)
+            self.assertEqual(one.dtype, np.float32)
+
     def test_refused_changes_change_nothing(self):
         batches = WeightedBatches(_points(5), np.ones(5), 2)
         before = _take(batches.dataset(infinite=True), 3)
@@ -274,6 +296,7 @@ class WeightedBatchesTest(tf.test.TestCase, parameterized.TestCase):
             ((np.ones(6),), r"`weights` must have shape \(5,\)"),
             ((np.ones(6), _points(6, 2)), "`points` must have 3 columns"),
             ((np.zeros(6), _points(6)), "`weights` must not all be zero"),
+            ((np.ones(6), np.ones((6, 3), np.uint8)), "float32.*got uint8"),
         ):
             with self.assertRaisesRegex(ValueError, message):
                 batches.replace(*arguments)

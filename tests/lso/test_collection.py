@@ -8,8 +8,9 @@ from absl.testing import absltest, parameterized
 
 from tests.lso import tiny
 from tests.lso.fakes import Better
-from tfvae.lso import FB, ScoredData, reading
+from tfvae.lso import FB, ScoredData, header, reading
 from tfvae.lso.collection import Collection
+from tfvae.lso.plan import Plan
 from tfvae.lso.records import (
     Addition,
     Amendment,
@@ -56,6 +57,50 @@ def _proposed(*values):
             for i, value in enumerate(values)
         ]
     )
+
+
+def _of_bytes(points):
+    """Returns the collection of data of bytes, and its function to follow."""
+    data = ScoredData(points, np.arange(float(len(points))))
+    task = reading.resolved(tiny.task(), data)
+    collection, records = Collection(task, data), Records()
+
+    def follow(record):
+        records.check(record)
+        records.add(record)
+        (item,) = records.sequence[-1:]
+        collection.follow(*item, Better())
+
+    return collection, follow
+
+
+class BytePointsTest(parameterized.TestCase):
+    """Points of uint8, a quarter of the memory."""
+
+    @parameterized.parameters(
+        (2.0, np.uint8),
+        (255.0, np.uint8),
+        (256.0, np.float32),
+        (-1.0, np.float32),
+        (0.5, np.float32),
+        (np.nan, np.float32),
+    )
+    def test_stay_bytes_as_long_as_they_can(self, value, dtype):
+        points = np.eye(tiny.NUM_OBSERVED, dtype=np.uint8)
+        collection, follow = _of_bytes(points)
+        point = [1.0, *[value] * (tiny.NUM_OBSERVED - 1)]
+        follow(Addition(3.0, point=point))
+        follow(Round(0))
+        self.assertEqual(collection.points.dtype, dtype)
+        np.testing.assert_array_equal(collection.points, [*points, point])
+
+    def test_have_the_checksum_of_the_same_floats(self):
+        points = np.eye(tiny.NUM_OBSERVED, dtype=np.uint8)
+        found = [
+            header.header(tiny.task(), _of_bytes(one)[0], Plan(budget=1))
+            for one in (points, points.astype(np.float32))
+        ]
+        self.assertEqual(*found)
 
 
 class CollectionTest(parameterized.TestCase):

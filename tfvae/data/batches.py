@@ -44,7 +44,7 @@ def indexed_batches(
     )
 
     def gather(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return rows(index), index
+        return tf.cast(rows(index), tf.float32), index
 
     return shuffled_batches(len(points), batch_size, seed, start_epoch, gather)
 
@@ -86,20 +86,29 @@ def batches_with(
     rows = _row_reader(features)
 
     def gather(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.gather(table, index), tf.cast(rows(index), tf.float32)
+        return gathered(table, index), tf.cast(rows(index), tf.float32)
 
     return shuffled_batches(len(points), batch_size, seed, start_epoch, gather)
 
 
 def point_table(points: np.ndarray) -> tf.Tensor:
-    """Returns data points `[N, D]` as a float32 tensor, once checked."""
+    """Returns data points `[N, D]` as a tensor, once checked.
+
+    It is of float32, or of uint8 where they are, which `gathered` converts.
+    """
     points = np.asarray(points)
     if points.ndim != 2 or 0 in points.shape:
         raise ValueError(
             "`points` must have shape [points, dimensions], neither of them "
             f"zero, got shape {points.shape!r}"
         )
-    return tf.convert_to_tensor(points, dtype=tf.float32)
+    dtype = tf.uint8 if points.dtype == np.uint8 else tf.float32
+    return tf.convert_to_tensor(points, dtype=dtype)
+
+
+def gathered(table: tf.Tensor | tf.Variable, index: tf.Tensor) -> tf.Tensor:
+    """Returns rows of a point table, float32 `[b, D]`."""
+    return tf.cast(tf.gather(table, index), tf.float32)
 
 
 def _row_reader(

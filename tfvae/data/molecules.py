@@ -15,6 +15,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from tfvae import typed_gin
 from tfvae.data.byte_pairs import learn_merges
 from tfvae.data.selfies import (
@@ -395,7 +397,9 @@ def molecule_sequences(
     code = molecules.code
     return Observations(
         name="molecules",
-        train=code.one_hot(list(molecules.sequences.values())),
+        train=code.one_hot(list(molecules.sequences.values())).astype(
+            np.float32
+        ),
         event_shape=(code.num_steps, code.num_symbols),
         value_range=(0.0, 1.0),
     )

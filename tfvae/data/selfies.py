@@ -228,17 +228,17 @@ class SelfiesCode:
         )
 
     def one_hot(self, sequences: Sequence[Sequence[str]]) -> np.ndarray:
-        """Encodes sequences of symbols, float32 `[n, T * K]`."""
+        """Encodes sequences of symbols, uint8 `[n, T * K]`."""
         shape = (len(sequences), self.num_steps, self.num_symbols)
-        points = np.zeros(shape, np.float32)
+        points = np.zeros(shape, np.uint8)
         for point, sequence in zip(points, sequences, strict=True):
             chosen = [self._index[token] for token in self.tokens_of(sequence)]
             chosen += [0] * (self.num_steps - len(chosen))
-            point[np.arange(self.num_steps), chosen] = 1.0
+            point[np.arange(self.num_steps), chosen] = 1
         return points.reshape(len(sequences), -1)
 
     def write(self, molecules: Sequence[str]) -> np.ndarray:
-        """Encodes molecules given as SMILES, float32 `[n, T * K]`.
+        """Encodes molecules given as SMILES, uint8 `[n, T * K]`.
 
         Raises:
           ValueError: If one of them cannot be encoded in T of the K tokens,

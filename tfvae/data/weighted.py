@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfvae.data.batches import point_table, shuffled_batches
+from tfvae.data.batches import gathered, point_table, shuffled_batches
 from tfvae.data.source import check_weights
 from tfvae.ops import random
 
@@ -63,7 +63,8 @@ class WeightedBatches:
         """Builds the alias table to draw from.
 
         Args:
-          points: `[N, D]` float32; NaN marks a missing entry.
+          points: `[N, D]` float32, NaN where an entry is missing, or uint8,
+            which stays so until a batch is made.
           weights: `[N]`, not negative, not necessarily normalised.
           batch_size: Data points in each batch, B.
           seed: Seed of the draws; at most 64 bits.
@@ -96,6 +97,11 @@ class WeightedBatches:
         return int(tf.shape(self._table)[0])
 
     @property
+    def dtype(self) -> tf.DType:
+        """The dtype in which points are kept, float32 or uint8."""
+        return self._points.dtype
+
+    @property
     def start_step(self) -> int:
         """The step whose batch comes first; see `dataset`."""
         return int(self._start_step.numpy())
@@ -112,8 +118,8 @@ class WeightedBatches:
 
         Args:
           weights: `[N]`, not negative, not necessarily normalised.
-          points: `[N, D]`, new data points, where N may have changed; None to
-            keep the present ones.
+          points: `[N, D]`, new data points, where N may have changed, of the
+            dtype as before; None to keep the present ones.
 
         Raises:
           ValueError: If an argument is out of range; nothing is changed then.
@@ -123,6 +129,11 @@ class WeightedBatches:
             self._table.assign(table)
             return
         values = point_table(points)
+        if values.dtype != self.dtype:
+            raise ValueError(
+                f"`points` must be kept as {self.dtype.name} as before, got "
+                f"{values.dtype.name}"
+            )
         num_observed = self._points.shape[1]
         if values.shape[1] != num_observed:
             raise ValueError(
@@ -187,7 +198,7 @@ class WeightedBatches:
         def chunk(step: tf.Tensor) -> tf.Tensor | tuple[tf.Tensor, tf.Tensor]:
             index = self.draw(step, num_batches, number)
             # Gathering by a vector of indices is faster than by a matrix.
-            points = tf.gather(self._points, tf.reshape(index, [-1]))
+            points = gathered(self._points, tf.reshape(index, [-1]))
             points = tf.reshape(points, [*index.shape, num_observed])
             return (points, index) if self.with_index else points
 
@@ -368,7 +379,7 @@ def loss_weighted_batches(
         index: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor]:
         kept = index if with_index else None
-        return tf.gather(table, index), kept, tf.gather(scales, index)
+        return gathered(table, index), kept, tf.gather(scales, index)
 
     return shuffled_batches(len(points), batch_size, seed, start_epoch, gather)
 

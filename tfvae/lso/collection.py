@@ -57,7 +57,7 @@ class Collection:
     and a query that is evaluated again has the same row as before.
 
     Attributes:
-      points: `[N, D]` float32.
+      points: `[N, D]` float32, or uint8 as long as all are such integers.
       scores: `[N]` float64, larger is better.
       is_kept: `[N]` bool, False for dropped points.
       queries: int64 `[N]`, the number of the query of each point, -1 for
@@ -319,7 +319,7 @@ class Collection:
 
     def _append(self, items: Sequence[_Item]) -> None:
         first, count = len(self.scores), len(items)
-        rows = self._new_rows(count)
+        rows = np.empty((count, self.points.shape[1]), np.float32)
         written = []
         for i, one in enumerate(items):
             if getattr(one.entry, "point", None) is None:
@@ -330,6 +330,8 @@ class Collection:
         inputs = [from_json(self._task, items[i].entry.input) for i in written]
         if inputs:
             rows[written] = as_points(self._task, inputs, rows.shape[1])
+        self._make_room(rows)
+        self._room[first : first + count] = rows
         self.points = self._room[: first + count]
         scores = [one.score for one in items]
         self.scores = np.concatenate([self.scores, scores])
@@ -343,17 +345,21 @@ class Collection:
             self._rows[one.source] = row
             self._set_constraints(row, one.entry.constraints)
 
-    def _new_rows(self, count: int) -> np.ndarray:
-        """Returns rows after those of `points`, to be filled, `[count, D]`.
+    def _make_room(self, rows: np.ndarray) -> None:
+        """Makes room for rows after those of `points`, `[count, D]`.
 
         Not all points are copied each time, as a run may have 1,000 rounds.
         """
-        first = len(self.points)
-        if first + count > len(self._room):
-            size = max(first + count, first + first // 4)
-            self._room = np.empty((size, self.points.shape[1]), np.float32)
+        first, dtype = len(self.points), self._room.dtype
+        with np.errstate(invalid="ignore"):  # NaN are no integers.
+            if not np.array_equal(rows.astype(dtype), rows):
+                dtype = rows.dtype
+        needed, size = first + len(rows), len(self._room)
+        if needed > size or dtype != self._room.dtype:
+            if needed > size:
+                size = max(needed, first + first // 4)
+            self._room = np.empty((size, rows.shape[1]), dtype)
             self._room[:first] = self.points
-        return self._room[first : first + count]
 
     def _is_new(self, one: _Item) -> bool:
         """Whether the data have no point of this input from another source."""

@@ -9,6 +9,8 @@ import re
 import zlib
 from typing import Any
 
+import numpy as np
+
 from tfvae.lso.collection import Collection
 from tfvae.lso.ledger import read_header
 from tfvae.lso.plan import Plan
@@ -16,6 +18,9 @@ from tfvae.lso.tasks.base import Task
 
 # The memory address of a function does not identify it.
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+# Rows that are checked at a time.
+_ROWS = 1024
 
 _OF_DATA = {
     *("data_crc32", "num_data", "best_in_data", "invalid_score"),
@@ -62,7 +67,11 @@ def _best(collection: Collection) -> float:
 
 
 def _checksum(collection: Collection) -> int:
-    checksum = zlib.crc32(collection.points.data)
+    checksum = 0
+    for start in range(0, len(collection.points), _ROWS):
+        part = collection.points[start : start + _ROWS]
+        part = part.astype(np.float32, copy=False)  # The same for uint8.
+        checksum = zlib.crc32(part.data, checksum)
     checksum = zlib.crc32(collection.scores.data, checksum)
     for name in sorted(collection.constraints):
         checksum = zlib.crc32(name.encode(), checksum)

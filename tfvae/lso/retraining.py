@@ -206,7 +206,13 @@ class ModelRetrainer:
                 start_epoch=step,
                 with_index=self._model.needs_index,
             )
-        if self._batches is None or self._dataset is None:
+        # Points that were integers so far may be so no more.
+        is_byte = points.dtype == np.uint8
+        if (
+            self._batches is None
+            or self._dataset is None
+            or (self._batches.dtype == tf.uint8) != is_byte
+        ):
             self._batches = WeightedBatches(
                 points,
                 weights,

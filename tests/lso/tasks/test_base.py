@@ -20,6 +20,11 @@ class ScoredDataTest(parameterized.TestCase):
         self.assertEqual(data.points.dtype, np.float32)
         self.assertEqual(data.scores.dtype, np.float64)
 
+    def test_bytes_stay_bytes(self):
+        data = ScoredData(POINTS.astype(np.uint8), SCORES)
+        self.assertEqual(data.points.dtype, np.uint8)
+        np.testing.assert_array_equal(data.points, POINTS)
+
     def test_entries_may_be_missing(self):
         points = np.where(POINTS == 3.0, np.nan, POINTS)
         data = ScoredData(points, SCORES)
