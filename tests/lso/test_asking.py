@@ -64,6 +64,28 @@ class Case(parameterized.TestCase):
             return [*optimizer.ledger.records._queries.values()]
 
 
+class RereadTest(Case):
+    def test_latents_of_distinct_inputs_come_back_with_their_rows(self):
+        def read(means, seed):
+            whole = np.round(means)
+            return [None if row[0] > 2.0 else row.tolist() for row in whole]
+
+        strategy, space = Seeing(), fakes.Space()
+        with self.open(
+            task=tiny.task(read=read), strategy=strategy, space=space
+        ) as optimizer:
+            optimizer.ask(1)
+        # The second decodes to nothing, the third as the first does.
+        points = np.array([[1, 2, 0, 1], [3, 0, 0, 0], [1, 2, 0, 1], [0] * 4])
+        with mock.patch.object(space, "decode", lambda latents: points + 0.1):
+            latents, rows = strategy.context.reread(np.zeros((4, 2)), 0)
+        np.testing.assert_array_equal(rows, [0, 3])
+        np.testing.assert_array_equal(latents, space.encode(points[rows]))
+        with mock.patch.object(space, "decode", lambda latents: points + 9.0):
+            latents, rows = strategy.context.reread(np.zeros((4, 2)), 0)
+        self.assertEqual((latents.shape, rows.shape), ((0, 2), (0,)))
+
+
 class PendingTest(Case):
     def test_more_can_be_asked_for_while_others_are_pending(self):
         with self.open() as optimizer:

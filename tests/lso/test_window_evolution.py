@@ -12,22 +12,13 @@ from absl.testing import parameterized
 
 from tfvae.lso import window_evolution
 from tfvae.lso.strategies import Context
-from tfvae.lso.tasks.base import ScoredData, Task
 from tfvae.lso.window_evolution import WindowEvolution
 
 T, C = 8, 2
 
 
 class Space:
-    """Latents that are their own data points."""
-
     num_latents, is_binary = T * C, False
-
-    def encode(self, points, rows=None):
-        return np.asarray(points, np.float32)
-
-    def decode(self, latents):
-        return np.asarray(latents, np.float32)
 
 
 class Pairs:
@@ -46,20 +37,16 @@ class Pairs:
         return mean + std * rng.standard_normal((num_samples, len(mean)))
 
 
-def _read(outputs, seed):
-    """Inputs are tenths; none has a negative first latent."""
+def _reread(latents, seed):
+    """Latents are their own points, and inputs are tenths of them.
+
+    No input has a negative first latent.
+    """
     del seed
-    rounded = np.round(np.asarray(outputs, np.float64), 1)
-    return [tuple(one) if one[0] >= 0.0 else None for one in rounded]
-
-
-TASK = Task(
-    "pairs",
-    data=lambda seed: ScoredData(np.zeros((1, T * C)), np.zeros(1)),
-    objective=sum,
-    read=_read,
-    write=lambda inputs: np.array(inputs, np.float32),
-)
+    rounded = np.round(np.asarray(latents, np.float64), 1) + 0.0
+    _, first = np.unique(rounded, axis=0, return_index=True)
+    rows = np.array([i for i in np.sort(first) if rounded[i, 0] >= 0.0], int)
+    return rounded[rows].astype(np.float32), rows
 
 
 def _context(count=40, seed=0):
@@ -70,7 +57,11 @@ def _context(count=40, seed=0):
     latents = z.reshape(count, -1).astype(np.float32)
     surrogate = Pairs()
     return Context(
-        Space(), latents, surrogate.predict(latents)[0], surrogate=surrogate
+        Space(),
+        latents,
+        surrogate.predict(latents)[0],
+        surrogate=surrogate,
+        reread=_reread,
     )
 
 
@@ -82,7 +73,7 @@ def _small(**settings):
         "num_generations": 8,
         "max_window": 3,
     }
-    return WindowEvolution(T, TASK, **(defaults | settings))
+    return WindowEvolution(T, **(defaults | settings))
 
 
 class WindowEvolutionTest(tf.test.TestCase, parameterized.TestCase):
@@ -125,28 +116,18 @@ class WindowEvolutionTest(tf.test.TestCase, parameterized.TestCase):
         self.assertNotAllClose(first, other)
 
     def test_proposes_nothing_where_nothing_decodes(self):
-        task = Task(
-            "none",
-            data=TASK.data,
-            objective=sum,
-            read=lambda outputs, seed: [None] * len(outputs),
+        context = _context()._replace(
+            reread=lambda latents, seed: (latents[:0], np.zeros(0, int))
         )
-        strategy = WindowEvolution(T, task, num_generations=2)
-        queries = strategy.propose(_context(), 3, 0)
+        queries = _small(num_generations=2).propose(context, 3, 0)
         self.assertEqual(queries.shape, (0, T * C))
-
-    def test_identity_is_that_of_the_settings(self):
-        self.assertNotIn("task", repr(_small()))
-        self.assertIn("max_window=3", repr(_small()))
 
     def test_says_what_is_wrong(self):
         with self.assertRaisesRegex(ValueError, "`max_window` must be posit"):
             _small(max_window=0)
         with self.assertRaisesRegex(ValueError, "`copied_share` must be in"):
             _small(copied_share=1.5)
-        with self.assertRaisesRegex(TypeError, "`task` must be the Task"):
-            WindowEvolution(T, None)
-        strategy = WindowEvolution(5, TASK)
+        strategy = WindowEvolution(5)
         with self.assertRaisesRegex(ValueError, "`num_positions`, 5, got 16"):
             strategy.propose(_context(), 1, 0)
 

@@ -15,7 +15,7 @@ import functools
 import importlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -95,12 +95,18 @@ def canonical_smiles(smiles: str, keeps_stereo: bool = False) -> str:
       ImportError: If RDKit is missing.
       MoleculeError: If `smiles` is not a single molecule.
     """
-    to_smiles = import_chemistry("rdkit.Chem").MolToSmiles
-    once = to_smiles(parse_smiles(smiles), isomericSmiles=keeps_stereo)
-    if once == smiles:
-        return smiles
+    import_chemistry("rdkit.Chem")  # Even if what follows is remembered.
+    once = _respelt(smiles, keeps_stereo)
     # Without its isotopes a molecule may be parsed differently.
-    return to_smiles(parse_smiles(once), isomericSmiles=keeps_stereo)
+    return once if once == smiles else _respelt(once, keeps_stereo)
+
+
+# A search comes to the same molecules again and again.
+@functools.lru_cache(maxsize=2**16)
+def _respelt(smiles: str, keeps_stereo: bool) -> str:
+    """Returns the SMILES that RDKit makes of what it parses."""
+    to_smiles = import_chemistry("rdkit.Chem").MolToSmiles
+    return to_smiles(parse_smiles(smiles), isomericSmiles=keeps_stereo)
 
 
 def split_symbols(smiles: str) -> tuple[str, ...]:
@@ -218,7 +224,17 @@ class SelfiesCode:
 
     def tokens_of(self, sequence: Sequence[str]) -> tuple[str, ...]:
         """Returns the tokens of a sequence of symbols, also of unknown ones."""
-        return merged(sequence, self._ranks)
+        return self._cached.tokens(tuple(sequence))
+
+    @functools.cached_property
+    def _cached(self) -> _Cached:
+        """What is slow, remembered: a search comes to it again and again."""
+        remember = functools.lru_cache(maxsize=2**17)
+        return _Cached(
+            remember(lambda sequence: merged(sequence, self._ranks)),
+            remember(functools.partial(_sequence, self)),
+            remember(functools.partial(_molecule, self)),
+        )
 
     def can_encode(self, sequence: Sequence[str]) -> bool:
         """Returns whether all symbols are known, and at most T tokens."""
@@ -244,7 +260,16 @@ class SelfiesCode:
           ValueError: If one of them cannot be encoded in T of the K tokens,
             which never happens for molecules that `read` returned.
         """
-        return self.one_hot([self._sequence(one) for one in molecules])
+        sequences = []
+        for one in molecules:
+            sequence = self._cached.sequence(one)
+            if sequence is None:
+                raise ValueError(
+                    f"`molecules` must be encodable in {self.num_steps} steps "
+                    f"of the {self.num_symbols} symbols, got {one!r}"
+                )
+            sequences.append(sequence)
+        return self.one_hot(sequences)
 
     def read(
         self, outputs: np.ndarray, seed: int | None = None
@@ -278,30 +303,37 @@ class SelfiesCode:
             raise ValueError("`outputs` must be finite")
         steps = outputs.reshape(-1, self.num_steps, self.num_symbols)
         chosen = steps.argmax(-1) if seed is None else _draw(steps, seed)
-        return [self._molecule(one) for one in chosen]
+        return [self._cached.molecule(self._text(one)) for one in chosen]
 
-    def _molecule(self, chosen: np.ndarray) -> str | None:
-        """Returns the molecule of T token indices, or None."""
+    def _text(self, chosen: np.ndarray) -> str:
+        """Returns the SELFIES string of T token indices."""
         length = int(np.argmin(np.append(chosen, 0) != 0))
-        text = "".join(self.tokens[i] for i in chosen[:length])
-        try:
-            smiles = canonical_smiles(_smiles(text), self.keeps_stereo)
-            self._sequence(smiles)
-        except ValueError:
-            return None
-        return smiles
-
-    @functools.cached_property
-    def _sequence(self) -> Callable[[str], tuple[str, ...]]:
-        """Returns symbols that decode to the molecule again."""
-        # What has been read is often written next, and so are the initial data.
-        return functools.lru_cache(maxsize=2**17)(
-            functools.partial(_sequence, self)
-        )
+        return "".join(self.tokens[i] for i in chosen[:length])
 
 
-def _sequence(code: SelfiesCode, smiles: str) -> tuple[str, ...]:
-    """Returns symbols that decode to the molecule again."""
+class _Cached(NamedTuple):
+    """Functions of a code that remember what they returned."""
+
+    tokens: Callable[[tuple[str, ...]], tuple[str, ...]]
+    sequence: Callable[[str], tuple[str, ...] | None]
+    molecule: Callable[[str], str | None]
+
+
+def _molecule(code: SelfiesCode, text: str) -> str | None:
+    """Returns the molecule of a SELFIES string, or None, see `read`."""
+    try:
+        smiles = canonical_smiles(_smiles(text), code.keeps_stereo)
+    except ValueError:
+        return None
+    return smiles if code._cached.sequence(smiles) is not None else None
+
+
+def _sequence(code: SelfiesCode, smiles: str) -> tuple[str, ...] | None:
+    """Returns symbols that decode to the molecule again, None without any.
+
+    Raises:
+      MoleculeError: If `smiles` is not a single molecule.
+    """
     molecule = canonical_smiles(smiles, code.keeps_stereo)
     for text in _spellings(molecule, code.keeps_stereo):
         with contextlib.suppress(ValueError):
@@ -310,10 +342,7 @@ def _sequence(code: SelfiesCode, smiles: str) -> tuple[str, ...]:
                 _smiles("".join(sequence)), code.keeps_stereo
             ):
                 return sequence
-    raise ValueError(
-        f"`molecules` must be encodable in {code.num_steps} steps of the "
-        f"{code.num_symbols} symbols, got {smiles!r}"
-    )
+    return None
 
 
 def _draw(steps: np.ndarray, seed: int) -> np.ndarray:
@@ -336,10 +365,10 @@ def _smiles(text: str) -> str:
 
 def _spellings(smiles: str, keeps_stereo: bool) -> Iterator[str]:
     """Yields SMILES strings of one molecule, the canonical one first."""
-    chem = import_chemistry("rdkit.Chem")
-    molecule = parse_smiles(smiles)
     yield smiles
     yield _SPELT_OUT.sub(r"\1", smiles)
+    chem = import_chemistry("rdkit.Chem")
+    molecule = parse_smiles(smiles)
     count = molecule.GetNumAtoms()
     for atom in range(0, count, -(-count // _MAX_BEGINNINGS)):
         text = chem.MolToSmiles(

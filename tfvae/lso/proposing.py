@@ -19,11 +19,11 @@ from tfvae.lso.collection import Collection
 from tfvae.lso.feasibility import Feasibility, fresh
 from tfvae.lso.known_points import Known, KnownPoints
 from tfvae.lso.plan import Plan, Use
-from tfvae.lso.reading import Reading, read
+from tfvae.lso.reading import Reading, as_points, read
 from tfvae.lso.records import Query, Records, Withdrawal
 from tfvae.lso.round_table import RoundTable
 from tfvae.lso.scoring import Scorer
-from tfvae.lso.search import Box
+from tfvae.lso.search import Box, distinct_rows
 from tfvae.lso.strategies import Context, Strategy, select_points
 from tfvae.lso.surrogate_state import STATE, Change, State
 from tfvae.lso.tasks.base import Task
@@ -287,6 +287,20 @@ class Proposer:
             return latents[order]
         return latents[np.argsort(-bound, kind="stable")]
 
+    def _reread(
+        self, latents: np.ndarray, seed: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Decodes latents, and encodes the inputs; see `Context.reread`."""
+        means = self._space.decode(latents)
+        found = read(self._task, means, seed)
+        rows = [i for i, one in enumerate(found) if one.input is not None]
+        if not rows:
+            return latents[:0], np.zeros(0, np.int64)
+        inputs = [found[i].input for i in rows]
+        points = as_points(self._task, inputs, means.shape[1])
+        first = distinct_rows(points)
+        return self._space.encode(points[first]), np.array(rows)[first]
+
     # The surrogate.
 
     def _fitted(
@@ -308,6 +322,7 @@ class Proposer:
             history=self.history(),
             start=self._start,
             pending=self._waiting(chosen),
+            reread=self._reread,
         )
         if not self._strategy.uses_data:
             return context, state

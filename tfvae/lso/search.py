@@ -367,5 +367,7 @@ def _most_improving(
 
 def distinct_rows(points: np.ndarray) -> np.ndarray:
     """Returns the index of the first of each distinct row, ascending."""
-    _, first = np.unique(points, axis=0, return_index=True)
-    return np.sort(first)
+    rows: dict[bytes, int] = {}
+    for i, row in enumerate(points + 0.0):  # No -0.0.
+        rows.setdefault(row.tobytes(), i)
+    return np.fromiter(rows.values(), np.int64, len(rows))

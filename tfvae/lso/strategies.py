@@ -45,6 +45,12 @@ LogFeasibility = Callable[[Any], Any]
 """`latents [q, M] -> log probability that all constraints hold [q]`, float64.
 """
 
+Reread = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+"""Latents `[n, M]` and a seed to the latents that the distinct inputs they
+decode to are encoded to, float32 `[k, M]`, and rows of the given latents that
+decode to these, int `[k]`; k <= n.
+"""
+
 
 class Context(NamedTuple):
     """Information that a strategy may use to choose queries.
@@ -77,6 +83,8 @@ class Context(NamedTuple):
       pending: float32 `[p, M]`, latents of queries without a result. With a
         surrogate they are the last of `latents` as well, and have believed
         scores.
+      reread: Decodes latents, and encodes the inputs; None where the task is
+        not known.
     """
 
     space: LatentSpace
@@ -92,6 +100,7 @@ class Context(NamedTuple):
     query_of: np.ndarray | None = None
     box: Box | None = None
     pending: np.ndarray = np.zeros((0, 0), np.float32)
+    reread: Reread | None = None
 
 
 class Strategy(Protocol):

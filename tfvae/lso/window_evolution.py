@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from tfvae.lso.maximisation import (
     constrained_values,
     improvement_over,
 )
-from tfvae.lso.reading import as_points, read
 from tfvae.lso.search import distinct_rows
 from tfvae.lso.strategies import (
     Context,
@@ -23,10 +22,6 @@ from tfvae.lso.strategies import (
     incumbent_of,
     seeds_of,
 )
-from tfvae.lso.tasks.base import Task
-
-if TYPE_CHECKING:
-    from tfvae.lso.latent_space import LatentSpace
 
 # Latents that differ by less are those of one input.
 _RESOLUTION = 1e-2
@@ -71,8 +66,6 @@ class WindowEvolution:
 
     Attributes:
       num_positions: T. Latents are `[n, T * c]`, ordered by position.
-      task: The task, whose `read` and `write` make inputs of what is decoded,
-        and points of inputs.
       incumbent_quantile: See `ExpectedImprovement`.
       batch_size: Queries between two fits of the surrogate.
       num_parents: Points of the population, and good points that windows are
@@ -89,8 +82,6 @@ class WindowEvolution:
     """
 
     num_positions: int
-    # Not part of what identifies a run: the task has an identity of its own.
-    task: Task = dataclasses.field(repr=False)
     incumbent_quantile: float | None = None
     batch_size: int = 25
     num_parents: int = 100
@@ -123,11 +114,6 @@ class WindowEvolution:
         if not 0.0 <= self.copied_share <= 1.0:
             raise ValueError(
                 f"`copied_share` must be in [0, 1], got {self.copied_share!r}"
-            )
-        if not isinstance(self.task, Task):
-            raise TypeError(
-                "`task` must be the Task that is optimised, such as %TASK in "
-                f"gin, got {self.task!r}"
             )
 
     def num_at_a_time(self, num_left: int) -> int:
@@ -165,6 +151,8 @@ class WindowEvolution:
         self, context: Context, incumbent: float | None, seed: int
     ) -> _Population:
         """Returns the new latents of all generations, the best first."""
+        reread = context.reread
+        assert reread is not None
         rng = np.random.default_rng(seed)
         best = best_points(context, 1.0)
         # Enough of them, as some may be the same.
@@ -185,9 +173,7 @@ class WindowEvolution:
                 np.concatenate([best, parents.latents]),
                 rng,
             )
-            latents, rows = self._reread(
-                context, children, int(rng.integers(2**31))
-            )
+            latents, rows = reread(children, int(rng.integers(2**31)))
             is_new = [key not in seen for key in _keys(latents)]
             seen.update(_keys(latents))
             latents, rows = latents[is_new], rows[is_new]
@@ -239,26 +225,6 @@ class WindowEvolution:
         )
         children = np.where(is_copied[:, None, None], copied, moved)
         return children.reshape(bases.shape).astype(np.float32)
-
-    def _reread(
-        self, context: Context, latents: np.ndarray, seed: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Decodes latents to inputs, and encodes these.
-
-        Returns:
-          The latents of the distinct inputs, float32 `[k, M]`, and the rows of
-          `latents` that decoded to them, `[k]`.
-        """
-        space = cast("LatentSpace", context.space)
-        means = space.decode(latents)
-        found = read(self.task, means, seed)
-        rows = [i for i, one in enumerate(found) if one.input is not None]
-        if not rows:
-            return latents[:0], np.zeros(0, np.int64)
-        inputs = [found[i].input for i in rows]
-        points = as_points(self.task, inputs, means.shape[1])
-        first = distinct_rows(points)
-        return space.encode(points[first]), np.array(rows)[first]
 
 
 def _keys(latents: np.ndarray) -> list[bytes]:
