@@ -85,6 +85,8 @@ class IdentityModel:
         weights: np.ndarray,
         num_data: int,
         is_first: bool,
+        scores: np.ndarray,
+        rows: np.ndarray,
     ) -> float | None:
         return None
 

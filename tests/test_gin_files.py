@@ -242,6 +242,16 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
         again = optimize.optimize(self.folder / "run")
         self.assertEqual(again["top"], result["top"])
 
+    def test_joint_training_is_in_a_trust_region(self):
+        config.load(["runs/optimize.gin", "mixins/joint_training.gin"])
+        self.assertEqual(
+            config.evaluated("optimize.strategy"),
+            lso.TrustRegion(lso.ThompsonSampling()),
+        )
+        retraining = config.evaluated("optimize.retraining")
+        self.assertEqual(retraining.surrogate_weight, 1.0)
+        self.assertEqual(retraining.batch_size, 64)
+
     @parameterized.parameters(*FRAGMENTS)
     def test_fragment_is_used_or_says_one_thing(self, name):
         is_included = any(name in _included(GIN / other)[1:] for other in FILES)

@@ -12,6 +12,7 @@ from tests import grids
 from tests.lso import tiny
 from tests.vae import tiny as tiny_vae
 from tfvae import networks, tvae
+from tfvae.ops import random
 
 KINDS = {"VAE": tiny.model, "TVAE": tiny.binary_model}
 EVERY = [(kind, kind) for kind in KINDS]
@@ -151,6 +152,81 @@ class TargetsTest(tf.test.TestCase, parameterized.TestCase):
         model.compile("sgd")
         with self.assertRaisesRegex(ValueError, r"shape \(None, 2\).*\(.*6\)"):
             model.fit((x, x))
+
+
+def _square(latents, targets):
+    """A latent loss, float64."""
+    sums = tf.reduce_sum(tf.cast(latents, tf.float64), 1)
+    return tf.square(sums - tf.cast(targets, tf.float64))
+
+
+class LatentLossTest(tf.test.TestCase, parameterized.TestCase):
+    def _gradients(self, weights=None, **settings):
+        """Returns what a step of gradient descent subtracts, and the logs."""
+        model = _compiled("VAE", keras.optimizers.SGD(1.0), **settings)
+        before = [one.numpy() for one in model.trainable_variables]
+        y = X[:, 0] if settings else None
+        logs = model.train_on_batch(X, y, weights, return_dict=True)
+        return _moved(model, before), logs, model
+
+    @parameterized.parameters(False, True)
+    def test_its_gradients_are_added_to_those_of_the_objective(self, weighted):
+        weights = np.linspace(0.0, 2.0, len(X)) if weighted else None
+        plain, plain_logs, model = self._gradients(weights)
+        both, logs, _ = self._gradients(weights, latent_loss=_square)
+        # The same draws as in the step.
+        model = tiny.model()
+        seed = random.make_seed(model.seed, 0, 0, 0)
+        share = np.ones(len(X)) if weights is None else weights
+        with tf.GradientTape() as tape:
+            latents = model.encoder(X, training=True).sample(seed)
+            losses = tf.cast(_square(latents, X[:, 0]), tf.float32)
+            loss = tf.reduce_mean(share * losses)
+        added = tape.gradient(
+            loss,
+            [one.value for one in model.trainable_variables],
+            unconnected_gradients="zero",
+        )
+        for one, other, gradient in zip(plain, both, added, strict=True):
+            self.assertAllClose(other, one - gradient, rtol=1e-4, atol=1e-5)
+        self.assertGreater(np.abs(added[0]).max(), 0.1)
+        self.assertAllClose(logs["loss"], plain_logs["loss"] + loss, rtol=1e-5)
+        mean = np.average(losses, weights=share)
+        self.assertAllClose(logs["latent_loss"], mean, rtol=1e-5)
+        self.assertNotIn("latent_loss", plain_logs)
+
+    def test_loss_of_zero_changes_nothing(self):
+        found = []
+        for settings in ({}, {"latent_loss": lambda z, y: 0.0 * z[:, 0]}):
+            model = _compiled("VAE", **settings)
+            y = X[:, 0] if settings else None
+            model.fit(X, y, shuffle=False, verbose=0)
+            found.append(model.get_weights())
+        for one, other in zip(*found, strict=True):
+            self.assertAllEqual(one, other)
+
+    def test_is_no_part_of_evaluation_nor_of_a_saved_model(self):
+        model = _compiled("VAE", latent_loss=_square)
+        plain = _compiled("VAE").evaluate(X, verbose=0, return_dict=True)
+        for y in (None, X[:, 0]):
+            logs = model.evaluate(X, y, verbose=0, return_dict=True)
+            self.assertEqual(logs, plain)
+        path = self.create_tempdir().full_path + "/model.keras"
+        model.save(path)
+        loaded = keras.models.load_model(path)
+        logs = loaded.train_on_batch(X, return_dict=True)
+        self.assertNotIn("latent_loss", logs)
+
+    def test_targets_are_one_number_for_each_point(self):
+        model = _compiled("VAE", latent_loss=_square)
+        for y in (X, X[:, :1], X[:5, 0]):
+            with self.assertRaisesRegex(ValueError, "`y` must have"):
+                model.fit(X, y, verbose=0)
+        for weights in (None, np.ones(len(X))):
+            with self.assertRaisesRegex(ValueError, "`y` must be the targets"):
+                model.fit(X, sample_weight=weights, verbose=0)
+        with self.assertRaisesRegex(TypeError, "`latent_loss` must be a func"):
+            model.compile("sgd", latent_loss=3.0)
 
 
 class WeightsTest(tf.test.TestCase, parameterized.TestCase):

@@ -317,6 +317,65 @@ class WeightedBatchesTest(tf.test.TestCase, parameterized.TestCase):
             batches.start_step = -1
 
 
+class TargetsTest(tf.test.TestCase, parameterized.TestCase):
+    def test_each_point_has_its_own_target(self):
+        points = _points(10)
+        targets = points.astype(np.float64).sum(1) / 3.0
+        batches = WeightedBatches(points, _weights(10), 4, targets=targets)
+        dataset = batches.dataset(infinite=True)
+        fewer = _points(10)[3:8] + 1.0
+        for values in (points, fewer):
+            if values is fewer:
+                batches.replace(_weights(5), fewer, fewer.sum(1))
+            for x, y in _take(dataset, 5):
+                self.assertAllClose(
+                    y,
+                    x.astype(np.float64).sum(1)
+                    / (3.0 if values is points else 1.0),
+                )
+        self.assertEqual(dataset.element_spec[1].dtype, tf.float64)
+
+    def test_targets_change_no_draws(self):
+        points = _points(10)
+        plain, paired = (
+            WeightedBatches(points, _weights(10), 4, targets=targets)
+            for targets in (None, np.zeros(10))
+        )
+        pairs = zip(
+            _take(plain.dataset(), 5), _take(paired.dataset(), 5), strict=True
+        )
+        for x, (other, _) in pairs:
+            self.assertAllEqual(x, other)
+
+    def test_loss_weighted_points_have_their_targets(self):
+        points = _points(10)
+        dataset = loss_weighted_batches(
+            points, _weights(10), 4, targets=points[:, 0]
+        )
+        for x, y, _ in _take(dataset, 5):
+            self.assertAllEqual(y, x[:, 0])
+
+    @parameterized.parameters(
+        ({"targets": np.zeros(4)}, "the 5 rows of `points`.*got 4"),
+        ({"targets": np.zeros(5), "with_index": True}, "`with_index`.*True"),
+    )
+    def test_refuses(self, arguments, message):
+        for make in (WeightedBatches, loss_weighted_batches):
+            with self.assertRaisesRegex(ValueError, message):
+                make(_points(5), np.ones(5), 2, **arguments)
+
+    @parameterized.parameters(
+        (None, (np.ones(5), _points(5), np.zeros(5))),
+        (np.zeros(5), (np.ones(5), _points(5))),
+        (np.zeros(5), (np.ones(5), None, np.zeros(5))),
+        (np.zeros(5), (np.ones(5), _points(5), np.zeros(4))),
+    )
+    def test_targets_are_replaced_with_points(self, targets, arguments):
+        batches = WeightedBatches(_points(5), np.ones(5), 2, targets=targets)
+        with self.assertRaisesRegex(ValueError, "`targets` must"):
+            batches.replace(*arguments)
+
+
 class EpochTest(tf.test.TestCase):
     """Datasets that end, so that `fit` does."""
 

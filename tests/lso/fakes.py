@@ -49,9 +49,11 @@ class Retrainer:
     def __init__(self, space):
         self._space = space
         self.calls = []
+        self.scores = []
 
-    def retrain(self, points, weights, num_data, is_first):
+    def retrain(self, points, weights, num_data, is_first, scores, rows):
         self.calls.append((len(points), num_data, is_first))
+        self.scores.append((points, scores, rows))
         self._space.shift = 0.5 * (self._space.shift + weights @ points)
         return float(np.sum(self._space.shift**2))
 

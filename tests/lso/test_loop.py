@@ -25,6 +25,7 @@ from tfvae.lso import (
     ScoredData,
     Stopping,
     reading,
+    trust_region,
 )
 from tfvae.lso.plan import Use
 from tfvae.lso.strategies import select_points
@@ -128,6 +129,68 @@ class LoopTest(parameterized.TestCase):
             self.assertEqual(num_kept, n)
             self.assertFalse(is_first)
         self.assertTrue(retrainer.calls[0][2])
+
+    def test_retraining_knows_scores_and_what_the_surrogate_is_fitted_to(self):
+        space = fakes.Space()
+        retrainer, surrogate = fakes.Retrainer(space), fakes.Believing()
+        fits = []
+        surrogate.fit = lambda latents, *_: fits.append(latents)
+        with self._open(
+            self.create_tempdir().full_path,
+            task=tiny.task(invalid_score=-5.0),
+            space=space,
+            retrainer=retrainer,
+            surrogate=surrogate,
+        ) as optimizer:
+            # The first fit of a round is to data alone.
+            for now in range(3):
+                while optimizer.num_done < 3 * now:
+                    (query, *_) = optimizer.ask()
+                    optimizer.tell(
+                        query.number, tiny.objective(np.array(query.input))
+                    )
+                fits.clear()
+                optimizer.ask()
+                points, scores, rows = retrainer.scores[now]
+                expected = [max(tiny.objective(one), -5.0) for one in points]
+                np.testing.assert_allclose(scores, expected)
+                self.assertLen(points, tiny.NUM_DATA + 3 * now)
+                np.testing.assert_array_equal(
+                    fits[0], space.encode(points[rows], rows)
+                )
+
+    def test_trust_region_moves_with_the_best_input(self):
+        space, centres = fakes.Space(), []
+        surrogate = fakes.Believing()
+        surrogate.lengthscales = lambda: None
+        region_of = trust_region.region_of
+
+        def watched(centre, *rest):
+            centres.append(centre)
+            return region_of(centre, *rest)
+
+        with (
+            mock.patch.object(trust_region, "region_of", watched),
+            self._open(
+                self.create_tempdir().full_path,
+                space=space,
+                retrainer=fakes.Retrainer(space),
+                surrogate=surrogate,
+                strategy=trust_region.TrustRegion(fakes.Walk()),
+            ) as optimizer,
+        ):
+            for num_done in (0, 3, 6):
+                for _ in optimizer.steps():
+                    if optimizer.num_done >= num_done:
+                        break
+                optimizer.ask()
+                data = optimizer.collection
+                best = np.argmax(data.scores)
+                # By the model of this round, wherever it was before.
+                (latent,) = space.encode(data.points[[best]], [best])
+                first = centres[num_done]
+                np.testing.assert_array_equal(first, latent)
+        self.assertLen({tuple(one) for one in centres[::3]}, 3)
 
     def test_loop_imports_neither_tensorflow_nor_keras(self):
         # The packages import them, for their other modules.

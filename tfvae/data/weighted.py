@@ -59,6 +59,7 @@ class WeightedBatches:
         batch_size: int,
         seed: int = 0,
         with_index: bool = False,
+        targets: np.ndarray | None = None,
     ) -> None:
         """Builds the alias table to draw from.
 
@@ -69,6 +70,8 @@ class WeightedBatches:
           batch_size: Data points in each batch, B.
           seed: Seed of the draws; at most 64 bits.
           with_index: Whether to yield the row indices, too.
+          targets: `[N, ...]`, the targets of the points, of any type, to yield
+            in the place of the indices; None for none.
 
         Raises:
           ValueError: If an argument is out of range.
@@ -83,11 +86,13 @@ class WeightedBatches:
         self.batch_size = batch_size
         self.seed = seed
         self.with_index = with_index
+        _check_targets(targets, len(points), with_index)
         table = _checked_table(weights, len(points))
         # Plain variables, as a distribution strategy would make copies.
         with tf.init_scope(), tf.device("CPU:0"):
             self._points = _variable(point_table(points))
             self._table = _variable(_packed(table))
+            self._targets = None if targets is None else _variable(targets)
             self._start_step = tf.Variable(0, dtype=tf.int64, trainable=False)
             self._num_settings = tf.Variable(0, dtype=tf.int64, trainable=False)
 
@@ -112,7 +117,10 @@ class WeightedBatches:
         self._num_settings.assign_add(1)
 
     def replace(
-        self, weights: np.ndarray, points: np.ndarray | None = None
+        self,
+        weights: np.ndarray,
+        points: np.ndarray | None = None,
+        targets: np.ndarray | None = None,
     ) -> None:
         """Replaces all weights, and optionally the data points, in O(N).
 
@@ -120,10 +128,17 @@ class WeightedBatches:
           weights: `[N]`, not negative, not necessarily normalised.
           points: `[N, D]`, new data points, where N may have changed, of the
             dtype as before; None to keep the present ones.
+          targets: `[N, ...]`, given with new points where there were some.
 
         Raises:
           ValueError: If an argument is out of range; nothing is changed then.
         """
+        is_given = points is not None and self._targets is not None
+        if (targets is not None) != is_given:
+            raise ValueError(
+                "`targets` must be given with new points where there were some "
+                f"before, and else be None, got {targets!r}"
+            )
         if points is None:
             table = _packed(_checked_table(weights, self.num_data))
             self._table.assign(table)
@@ -140,13 +155,15 @@ class WeightedBatches:
                 f"`points` must have {num_observed} columns as before, got "
                 f"shape {points.shape!r}"
             )
+        _check_targets(targets, len(points), self.with_index)
         table = _packed(_checked_table(weights, len(points)))
         # In an order in which no missing row can be drawn in between.
-        if len(points) < self.num_data:
+        if is_smaller := len(points) < self.num_data:
             self._table.assign(table)
-            self._points.assign(values)
-        else:
-            self._points.assign(values)
+        self._points.assign(values)
+        if self._targets is not None:
+            self._targets.assign(targets)
+        if not is_smaller:
             self._table.assign(table)
 
     def dataset(
@@ -171,8 +188,9 @@ class WeightedBatches:
             begin at the same step; for `fit` with `steps_per_epoch`.
 
         Returns:
-          A dataset of `[B, D]` float32, or with `with_index` of
-          `(points [B, D] float32, index [B] int32)`.
+          A dataset of `[B, D]` float32, with `with_index` of
+          `(points [B, D] float32, index [B] int32)`, and with targets of
+          `(points [B, D] float32, targets [B, ...])`.
 
         Raises:
           ValueError: If an argument is out of range.
@@ -200,6 +218,8 @@ class WeightedBatches:
             # Gathering by a vector of indices is faster than by a matrix.
             points = gathered(self._points, tf.reshape(index, [-1]))
             points = tf.reshape(points, [*index.shape, num_observed])
+            if self._targets is not None:
+                return points, tf.gather(self._targets, index)
             return (points, index) if self.with_index else points
 
         with tf.init_scope(), tf.device("CPU:0"):
@@ -347,6 +367,7 @@ def loss_weighted_batches(
     seed: int = 0,
     start_epoch: int = 0,
     with_index: bool = False,
+    targets: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Infinite dataset of batches of data points with loss weights.
 
@@ -361,16 +382,20 @@ def loss_weighted_batches(
       seed: Seed of the order.
       start_epoch: Epoch to begin with.
       with_index: Whether to yield the row indices, too.
+      targets: `[N, ...]`, targets of any type to yield in their place; None for
+        none.
 
     Returns:
-      An infinite dataset of `(points [b, D] float32, index [b] int32 or None,
-      weight [b] float32)`, which Keras takes for data, targets and
-      `sample_weight`.
+      An infinite dataset of `(points [b, D] float32, index [b] int32 or targets
+      [b, ...] or None, weight [b] float32)`, which Keras takes for data,
+      targets and `sample_weight`.
 
     Raises:
       ValueError: If an argument is out of range.
     """
     table = point_table(points)
+    _check_targets(targets, len(points), with_index)
+    of_rows = None if targets is None else tf.convert_to_tensor(targets)
     checked = check_weights(weights, len(points))
     scaled = checked / checked.max()
     scales = tf.constant(scaled / scaled.mean(), tf.float32)
@@ -379,9 +404,24 @@ def loss_weighted_batches(
         index: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor]:
         kept = index if with_index else None
+        if of_rows is not None:
+            kept = tf.gather(of_rows, index)
         return gathered(table, index), kept, tf.gather(scales, index)
 
     return shuffled_batches(len(points), batch_size, seed, start_epoch, gather)
+
+
+def _check_targets(
+    targets: np.ndarray | None, num_data: int, with_index: bool
+) -> None:
+    if targets is None:
+        return
+    if with_index or len(targets) != num_data:
+        raise ValueError(
+            f"`targets` must have the {num_data} rows of `points`, and no "
+            f"`with_index` beside them, got {len(targets)} rows and "
+            f"{with_index!r}"
+        )
 
 
 def _checked_table(weights: np.ndarray, num_data: int) -> AliasTable:

@@ -72,6 +72,7 @@ class _Due(NamedTuple):
     weights: np.ndarray
     num_kept: int
     scores: np.ndarray
+    rows: np.ndarray
 
 
 class LatentSpaceOptimizer:
@@ -248,10 +249,18 @@ class LatentSpaceOptimizer:
         from tfvae.lso.weighting import Unweighted
 
         space = latent_space(model)
+        retraining = retraining or Retraining()
+        if retraining.surrogate_weight and not strategy.uses_surrogate:
+            raise ValueError(
+                "`strategy` must use a surrogate where `surrogate_weight` is "
+                f"positive, got {type(strategy).__name__}"
+            )
         retrainer = ModelRetrainer(
             model,
-            retraining or Retraining(),
+            retraining,
             plan.seed_of(Use.RETRAINING, 0),
+            surrogate,
+            warping,
         )
         return cls(
             run_dir,
@@ -336,6 +345,7 @@ class LatentSpaceOptimizer:
             self._followed += 1
             self.collection.follow(record, entry, self._weighting)
             if isinstance(record, Round) and record.round == records.round:
+                self._rows = self._proposer.rows_of(record.round)
                 # What is recorded while it is trained, or after a kill before
                 # it is trained, makes no difference to it.
                 self._due = _Due(
@@ -344,8 +354,8 @@ class LatentSpaceOptimizer:
                     self.collection.weights(self._weighting),
                     self.collection.num_kept,
                     self.collection.scores.copy(),
+                    self._rows,
                 )
-                self._rows = self._proposer.rows_of(record.round)
 
     # The rounds.
 
@@ -433,7 +443,12 @@ class LatentSpaceOptimizer:
             snapshots.save_weights(self._folder, scores, due.weights)
         with self.rounds.timed("retrain"):
             loss = self._retrainer.retrain(
-                due.points, due.weights, due.num_kept, due.round == 0
+                due.points,
+                due.weights,
+                due.num_kept,
+                due.round == 0,
+                np.maximum(due.scores, self.collection.invalid_score),
+                due.rows,
             )
             self._retrainer.save(self._models, due.round)
         self.rounds.begin(due.round, due.num_kept, loss)

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
@@ -14,10 +15,15 @@ import tensorflow as tf
 from tfvae import checkpoints
 from tfvae.data import WeightedBatches, loss_weighted_batches
 from tfvae.latent_model import LatentModel
+from tfvae.lso.joint_training import JointTraining
 from tfvae.lso.weighting import replicate
 from tfvae.optimizers import FusedAdam
 from tfvae.settings import Settings, saved_settings
 from tfvae.tvae import STATE_NAMES
+
+if TYPE_CHECKING:
+    from tfvae.lso.surrogates import Surrogate
+    from tfvae.lso.warping import Warping
 
 USES = ("sampling", "loss", "replication")
 """The uses of weights, see `Retraining.use`."""
@@ -49,6 +55,8 @@ class Retraining(Settings):
       keeps_optimizer: Whether to keep the moments of the optimizer between
         rounds, and the optimizer of a model that is already compiled. The
         published runs use a new optimizer in each round.
+      surrogate_weight: Weight of the surrogate's loss in that of a VAE, both
+        nats a data point; 0 for none. See `tfvae.lso.joint_training`.
     """
 
     first_epochs: float = 1.0
@@ -58,10 +66,13 @@ class Retraining(Settings):
     epsilon: float = 1e-8
     use: str = "sampling"
     keeps_optimizer: bool = False
+    # `ModelRetrainer.settings` has it where it matters: the `repr` of others is
+    # in ledgers.
+    surrogate_weight: float = dataclasses.field(default=0.0, repr=False)
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        for name in ("first_epochs", "epochs"):
+        for name in ("first_epochs", "epochs", "surrogate_weight"):
             value = getattr(self, name)
             if not 0.0 <= value < math.inf:
                 raise ValueError(f"`{name}` must not be negative, got {value}")
@@ -88,6 +99,17 @@ class Retraining(Settings):
         return max(1, int(epochs * max(1, num_data // self.batch_size)))
 
 
+class _Data(NamedTuple):
+    """What a round is trained on."""
+
+    points: np.ndarray
+    """`[n, D]`."""
+    weights: np.ndarray
+    """`[n]`."""
+    targets: np.ndarray | None
+    """`[n]` float64, those of the latent loss; None without one."""
+
+
 class ModelRetrainer:
     """Retrains a VAE or TVAE in each round; see `RoundRetrainer`.
 
@@ -100,7 +122,12 @@ class ModelRetrainer:
     """
 
     def __init__(
-        self, model: LatentModel, retraining: Retraining, seed: int
+        self,
+        model: LatentModel,
+        retraining: Retraining,
+        seed: int,
+        surrogate: Surrogate | None = None,
+        warping: Warping | None = None,
     ) -> None:
         """Prepares a built model.
 
@@ -109,13 +136,25 @@ class ModelRetrainer:
             trained further.
           retraining: Settings of the training.
           seed: Seed of the draws of data points.
+          surrogate: With the settings of the surrogate that is trained jointly,
+            for a positive `surrogate_weight`.
+          warping: Transforms scores before a surrogate is fitted to them; None
+            for no transformation.
+
+        Raises:
+          TypeError: If a model or surrogate can not be trained jointly.
+          ValueError: Likewise.
         """
         self.num_observed: int = model.num_observed
         self.capacity: int | None = model.capacity
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "model": type(model).__name__,
             "retraining": retraining,
         }
+        self._joint: JointTraining | None = None
+        if weight := retraining.surrogate_weight:
+            self.settings["surrogate_weight"] = weight
+            self._joint = JointTraining(model, surrogate, weight, warping)
         self._model = model
         self._retraining = retraining
         self._seed = seed
@@ -123,10 +162,15 @@ class ModelRetrainer:
         self._dataset: tf.data.Dataset | None = None
         # A model that has not been compiled has no such attribute.
         optimizer = getattr(model, "optimizer", None)
-        if not retraining.keeps_optimizer or optimizer is None:
-            model.compile(
-                FusedAdam(retraining.learning_rate, epsilon=retraining.epsilon)
+        is_new = not retraining.keeps_optimizer or optimizer is None
+        if is_new:
+            optimizer = FusedAdam(
+                retraining.learning_rate, epsilon=retraining.epsilon
             )
+        if self._joint is not None:
+            model.compile(optimizer, latent_loss=self._joint)
+        elif is_new:
+            model.compile(optimizer)
         model.optimizer.build(model.trainable_variables)
 
     def retrain(
@@ -135,6 +179,8 @@ class ModelRetrainer:
         weights: np.ndarray,
         num_data: int,
         is_first: bool,
+        scores: np.ndarray,
+        rows: np.ndarray,
     ) -> float | None:
         """Trains the model for one round.
 
@@ -144,26 +190,35 @@ class ModelRetrainer:
           num_data: Number of draws of an epoch: N without the dropped points,
             whose weight is 0.
           is_first: Whether it is the first round.
+          scores: `[N]` float64, larger is better.
+          rows: int `[n]`, the points that the surrogate is fitted to.
 
         Returns:
-          The mean loss (for a TVAE, minus the bound), nats; None if there are
-          no training steps.
+          The mean loss (for a TVAE, minus the bound), nats, that of the
+          surrogate included; None if there are no training steps.
 
         Raises:
           DivergedError: If the loss is not finite.
         """
+        data = _Data(points, weights, None)
+        copies = np.arange(len(points))
         if self._retraining.use == "replication":
-            rows, weights = replicate(weights)
-            points, num_data = points[rows], len(rows)
+            copies, repeated = replicate(weights)
+            data = _Data(points[copies], repeated, None)
+            num_data = len(copies)
         num_steps = self._retraining.num_steps(num_data, is_first)
         if not num_steps:
             return None
+        if self._joint is not None:
+            seed = self._seed_of_fit(int(self._model.iteration))
+            targets = self._joint.fit(points, scores, rows, seed)
+            data = data._replace(targets=targets[copies])
         if not self._retraining.keeps_optimizer:
             _reset(self._model.optimizer, self._model.trainable_variables)
-        batches = self._weighted(points, weights)
+        batches = self._weighted(data)
         if self._retraining.use == "replication" and self._model.needs_index:
             batches = batches.map(
-                lambda x, place, weight: (x, tf.gather(rows, place), weight)
+                lambda x, place, weight: (x, tf.gather(copies, place), weight)
             )
         logs = self._model.fit(
             batches, steps_per_epoch=num_steps, verbose=0, shuffle=False
@@ -186,9 +241,11 @@ class ModelRetrainer:
         )
         return None if found is None else found.epoch
 
-    def _weighted(
-        self, points: np.ndarray, weights: np.ndarray
-    ) -> tf.data.Dataset:
+    def _seed_of_fit(self, step: int) -> int:
+        sequence = np.random.SeedSequence([self._seed, step])
+        return int(sequence.generate_state(1)[0] >> 1)
+
+    def _weighted(self, data: _Data) -> tf.data.Dataset:
         """Returns infinite batches, starting at the model's current step.
 
         Draws depend only on the seed and the step, so a restored model gets
@@ -199,30 +256,32 @@ class ModelRetrainer:
         if self._retraining.use != "sampling":
             # A new epoch in each round, of any length.
             return loss_weighted_batches(
-                points,
-                weights,
+                data.points,
+                data.weights,
                 batch_size,
                 self._seed,
                 start_epoch=step,
                 with_index=self._model.needs_index,
+                targets=data.targets,
             )
         # Points that were integers so far may be so no more.
-        is_byte = points.dtype == np.uint8
+        is_byte = data.points.dtype == np.uint8
         if (
             self._batches is None
             or self._dataset is None
             or (self._batches.dtype == tf.uint8) != is_byte
         ):
             self._batches = WeightedBatches(
-                points,
-                weights,
+                data.points,
+                data.weights,
                 batch_size,
                 self._seed,
                 with_index=self._model.needs_index,
+                targets=data.targets,
             )
             self._dataset = self._batches.dataset(infinite=True)
         else:
-            self._batches.replace(weights, points)
+            self._batches.replace(data.weights, data.points, data.targets)
         self._batches.start_step = step
         return self._dataset
 

@@ -34,6 +34,8 @@ class RoundRetrainer(Protocol):
         weights: np.ndarray,
         num_data: int,
         is_first: bool,
+        scores: np.ndarray,
+        rows: np.ndarray,
     ) -> float | None:
         """Trains the model for one round.
 
@@ -43,6 +45,10 @@ class RoundRetrainer(Protocol):
           num_data: Number of points that have not been dropped, which is the
             length of an epoch.
           is_first: Whether it is the first round.
+          scores: `[N]` float64, larger is better, none below that of an
+            invalid input.
+          rows: int64 `[n]`, the points that the surrogate is fitted to; none
+            without a surrogate.
 
         Returns:
           The mean loss, nats; None if there was nothing to train.

@@ -91,7 +91,7 @@ class Surrogate(Protocol):
 
 
 # Larger scores count as this, as their squares may overflow.
-_LARGEST_SCORE = 1e30
+LARGEST_SCORE = 1e30
 
 
 # The sparse Gaussian process.
@@ -394,7 +394,7 @@ def _checked(
         if not np.all(np.isfinite(values)):
             wrong = values[~np.isfinite(values)]
             raise ValueError(f"`{name}` must be finite, got {wrong[0]}")
-    return latents, np.clip(scores, -_LARGEST_SCORE, _LARGEST_SCORE)
+    return latents, np.clip(scores, -LARGEST_SCORE, LARGEST_SCORE)
 
 
 # The ensemble of regression trees.

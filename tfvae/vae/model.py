@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -29,6 +30,8 @@ _TERMS = (
     "squared_error",
     "regularization",
 )
+# Metric of training with a latent loss.
+_LATENT_LOSS = "latent_loss"
 # Decay per batch of the noise's sufficient statistics: about 20 batches count.
 _KEPT = 0.95
 # Data points encoded at a time.
@@ -36,6 +39,9 @@ _BATCH = 1024
 # Tiles between two generated data points, and how many such pairs.
 _NUM_BETWEEN = 6
 _NUM_INTERPOLATIONS = 8
+
+LatentLoss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+"""From latents `[B, M]` and targets `[B]` to losses of data points `[B]`."""
 
 
 class _Batch(NamedTuple):
@@ -48,6 +54,7 @@ class _Batch(NamedTuple):
       targets: float32 `[B, D]`, what the likelihood scores, zeros where
         missing.
       observed: float32 `[B, D]`, of the targets.
+      latent_targets: `[B]`, what the latent loss is given; None for none.
       weight: float32 `[B]`; None for ones.
     """
 
@@ -55,7 +62,20 @@ class _Batch(NamedTuple):
     features: tf.Tensor | None
     targets: tf.Tensor
     observed: tf.Tensor
+    latent_targets: tf.Tensor | None
     weight: tf.Tensor | None
+
+
+class _LatentTerm:
+    """A latent loss, see `VAE.compile`, and the mean of its values.
+
+    Keras saves neither with the model, as this is no class of its own.
+    """
+
+    def __init__(self, function: LatentLoss) -> None:
+        """Starts with no values."""
+        self.function = function
+        self.mean = keras.metrics.Mean(name=_LATENT_LOSS, dtype="float32")
 
 
 @typed_gin.register
@@ -92,6 +112,9 @@ class VAE(LatentModel):
     error summed over the entries of a data point, all of them means over data
     points with one draw of z each. Callbacks that watch the bound need
     `mode="max"`.
+
+    A loss of the latents, given to `compile`, is added to the objective's; `y`
+    are its targets then.
 
     With relaxed binary latents the value that `fit` logs is not a bound, as
     the model's latents are not relaxed; the value of `evaluate` is.
@@ -367,6 +390,43 @@ class VAE(LatentModel):
 
     # Training.
 
+    _latent_term: _LatentTerm | None = None
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        term = self._latent_term
+        return [*super().metrics, *([] if term is None else [term.mean])]
+
+    def compile(
+        self, *args: Any, latent_loss: LatentLoss | None = None, **kwargs: Any
+    ) -> None:
+        """Configures training: an optimizer, and how steps are run.
+
+        Args:
+          *args: The optimizer; see `keras.Model.compile`.
+          latent_loss: A loss that training adds to the objective's, a
+            differentiable TensorFlow function of latents `[B, M]`, one draw
+            from q(z | x) for each data point of a batch, and of targets `[B]`,
+            which are the `y` of `fit`: the likelihood scores `x` then. It
+            returns `[B]`, nats a data point, which `sample_weight` multiplies.
+            Its mean is logged as `latent_loss`, and is part of `loss`.
+            `evaluate` leaves it out, and it is not saved with the model. None
+            for none.
+          **kwargs: Further arguments of `keras.Model.compile`.
+
+        Raises:
+          TypeError: If `latent_loss` is not callable.
+          ValueError: If a loss or metrics are given, as a model has its own,
+            or if trainable weights have less than 32 bits.
+        """
+        if latent_loss is not None and not callable(latent_loss):
+            raise TypeError(
+                "`latent_loss` must be a function of latents and targets, or "
+                f"None, got {latent_loss!r}"
+            )
+        super().compile(*args, **kwargs)
+        self._latent_term = latent_loss and _LatentTerm(latent_loss)
+
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One gradient step on a batch, then a closed-form noise update.
 
@@ -374,7 +434,7 @@ class VAE(LatentModel):
           data: `x` `[B, D]`; or `(x, y)` with targets `[B, D]`, or None; or
             `(x, y, weights)` with weights `[B]` of the data points. In place
             of x, `(x, features)` with the outputs of the encoder's frozen part
-            for it.
+            for it. With a latent loss y are its targets `[B]`.
 
         Returns:
           The metrics' running means.
@@ -392,7 +452,7 @@ class VAE(LatentModel):
             )
             outputs = self.decode_outputs(latents, training=True)
             terms = self._terms(batch, posterior, latents, outputs)
-            loss = self._update_metrics(terms, batch, step)
+            loss = self._update_metrics(terms, batch, step, latents)
             strategy = tf.distribute.get_strategy()
             share = (loss + self._penalties()) / strategy.num_replicas_in_sync
             # Optimizers with loss scaling divide the gradients by the scale.
@@ -403,7 +463,10 @@ class VAE(LatentModel):
         self.likelihood.maximise(tf.constant(True), _KEPT)
         self._iteration.assign_add(1)
         self._monitor(**noise)
-        return self._results()
+        logs = self._results()
+        if self._latent_term is not None:
+            logs[_LATENT_LOSS] = self._latent_term.mean.result()
+        return logs
 
     def _unpack(self, data: Any) -> _Batch:
         """Returns the parts of what `fit` or `evaluate` passes, validated."""
@@ -413,17 +476,33 @@ class VAE(LatentModel):
             x, features = x
             self._check_features_shape(features.shape)
         x = self._as_batch(x)
-        targets = x
+        targets, latent_targets = x, None
         if y is not None:
             y = tf.convert_to_tensor(y)
             self._check_target_shape(y.shape)
-            targets = self._as_batch(y)
+            if self._latent_term is None:
+                targets = self._as_batch(y)
+            else:
+                latent_targets = y
         if weight is not None:
             weight = inputs.as_weights(weight)
-        return _Batch(x, features, *densities.split_missing(targets), weight)
+        return _Batch(
+            x,
+            features,
+            *densities.split_missing(targets),
+            latent_targets,
+            weight,
+        )
 
     def _check_target_shape(self, shape: Any) -> None:
         """Raises a ValueError for labels and the like."""
+        if self._latent_term is not None:
+            if not tf.TensorShape([None]).is_compatible_with(shape):
+                raise ValueError(
+                    "`y` must have shape [N], the targets of `latent_loss`, "
+                    f"got {tuple(shape)!r}"
+                )
+            return
         if not tf.TensorShape([None, self.num_observed]).is_compatible_with(
             shape
         ):
@@ -460,8 +539,11 @@ class VAE(LatentModel):
 
     def _default_targets(
         self, points: np.ndarray, is_training: bool
-    ) -> np.ndarray:
-        return points
+    ) -> np.ndarray | None:
+        if self._latent_term is None:
+            return points
+        # Evaluation has no use for them.
+        return None if is_training else np.zeros(len(points), np.float32)
 
     def _check_targets(
         self, y: Any, points: np.ndarray, is_training: bool
@@ -475,6 +557,8 @@ class VAE(LatentModel):
             raise ValueError(
                 f"`y` must have the {len(points)} rows of `x`, got {len(y)}"
             )
+        if self._latent_term is not None:
+            return
         y = self._checked_rows(y)
         if is_training:
             self.likelihood.check_units(y)
@@ -501,15 +585,24 @@ class VAE(LatentModel):
         )
 
     def _update_metrics(
-        self, terms: objectives.Terms, batch: _Batch, step: tf.Tensor
+        self,
+        terms: objectives.Terms,
+        batch: _Batch,
+        step: tf.Tensor,
+        latents: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """Updates the metrics by a batch, and returns its mean loss."""
+        """Updates the metrics by a batch, and returns its mean loss.
+
+        Latents are given in training, which has the latent loss.
+        """
         distortion, rate = self.objective(terms, self.num_latents, step)
         losses = distortion + rate
         if batch.weight is not None:
             losses = self.objective.weighted_loss(
                 distortion, rate, batch.weight
             )
+        if self._latent_term is not None and latents is not None:
+            losses += self._latent_losses(self._latent_term, batch, latents)
         self._monitor(loss=losses)
         self._monitor(
             batch.weight,
@@ -520,6 +613,19 @@ class VAE(LatentModel):
             regularization=-rate,
         )
         return tf.reduce_mean(losses)
+
+    def _latent_losses(
+        self, term: _LatentTerm, batch: _Batch, latents: tf.Tensor
+    ) -> tf.Tensor:
+        """Returns the latent losses times the weights, float32 `[B]`."""
+        if batch.latent_targets is None:
+            raise ValueError(
+                "`y` must be the targets [N] of `latent_loss`, got None"
+            )
+        losses = term.function(latents, batch.latent_targets)
+        losses = tf.ensure_shape(tf.cast(losses, tf.float32), [None])
+        term.mean.update_state(losses, batch.weight)
+        return losses if batch.weight is None else losses * batch.weight
 
     # Evaluation.
 
