@@ -161,8 +161,6 @@ class SparseGaussianProcess:
       lengthscale_std: Standard deviation of the logarithm of lengthscales in
         the prior; None for no prior.
       num_inits: Initialisations that k-means chooses from.
-      num_exact_steps: Largest number of L-BFGS iterations from one start, while
-        all data points are inducing points; 0 for the steps of Adam there too.
     """
 
     num_inducing: int = 500
