@@ -29,8 +29,8 @@ class ReadTest(tf.test.TestCase, parameterized.TestCase):
             to_json=lambda one: np.asarray(one).tolist(),
         )
         none, pair, array = reading.read(task, MEANS, 0)
-        self.assertEqual(none, (None, None, reading.NO_INPUT))
-        self.assertEqual(pair, ((1, 2), [1, 2], None))
+        self.assertEqual(none, (None, None, reading.NO_INPUT, False))
+        self.assertEqual(pair, ((1, 2), [1, 2], None, False))
         self.assertAllEqual(array.input, np.ones(2))
         self.assertEqual(array.content, [1.0, 1.0])
 
@@ -40,7 +40,7 @@ class ReadTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllEqual(first.input, MEANS[0] + 5)
         self.assertAllEqual(third.input, MEANS[2] + 5)
         self.assertEqual(
-            second, (None, None, "reading fails: ArithmeticError: four")
+            second, (None, None, "reading fails: ArithmeticError: four", False)
         )
 
     @parameterized.parameters(

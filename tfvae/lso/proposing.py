@@ -19,7 +19,7 @@ from tfvae.lso.collection import Collection
 from tfvae.lso.feasibility import Feasibility, fresh
 from tfvae.lso.known_points import Known, KnownPoints
 from tfvae.lso.plan import Plan, Use
-from tfvae.lso.reading import Reading, read
+from tfvae.lso.reading import Reading, read, refusals
 from tfvae.lso.records import Query, Records, Withdrawal
 from tfvae.lso.round_table import RoundTable
 from tfvae.lso.scoring import Scorer
@@ -99,8 +99,10 @@ class Proposer:
             return np.zeros(0, np.int64)
         collection, plan = self._collection, self._plan
         kept = np.flatnonzero(collection.is_kept)
+        # All that are best are feasible, where a search has to begin.
+        scores = np.where(collection.is_refused, -np.inf, collection.scores)
         chosen = select_points(
-            collection.scores[kept],
+            scores[kept],
             plan.num_best,
             plan.num_random,
             plan.seed_of(Use.POINTS, now),
@@ -138,7 +140,11 @@ class Proposer:
         plan, first, before = self._plan, numbers[0], self._state
         self._chooser.rejected.clear()
         count = min(self._strategy.num_at_a_time(len(numbers)), len(numbers))
-        is_choosy = plan.skips_known or plan.min_distance > 0.0
+        is_choosy = (
+            plan.skips_known
+            or plan.min_distance > 0.0
+            or self._task.refuse is not None
+        )
         state, chosen = before, list[Choice]()
         for attempt in range(_ATTEMPTS if is_choosy else 1):
             context, state = self._fitted(first, attempt, state, chosen)
@@ -186,6 +192,11 @@ class Proposer:
             f"tried, {found['known']:,} decode to known inputs and "
             f"{found['invalid']:,} to none"
         )
+        if found["refused"]:
+            why += (
+                f", and {found['refused']:,} to inputs that the task refuses "
+                f"({refusals(self._task.decodes.refused)})"
+            )
         if found["near"]:
             why += (
                 f", and {found['near']:,} are nearer than `min_distance` = "
@@ -195,6 +206,8 @@ class Proposer:
         return why
 
     def _read(self, latents: np.ndarray, first: int) -> list[Reading]:
+        if not len(latents):
+            return []
         seed = self._plan.seed_of(Use.READING, first)
         with self._rounds.timed("decode"):
             return read(self._task, self._space.decode(latents), seed)
@@ -207,6 +220,8 @@ class Proposer:
         count: int,
         before: Sequence[Choice],
     ) -> list[Choice]:
+        if not len(latents):
+            return []
         known = context.latents
         if not self._strategy.uses_data:  # The context has none then.
             results = self._points.known(self._state).latents

@@ -7,6 +7,7 @@ error that names the function; functions get inputs of their own to modify.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,10 +32,14 @@ class Reading(NamedTuple):
     """The input in JSON form."""
     failure: str | None
     """Why there is no input, in one line."""
+    is_refused: bool = False
+    """Whether the task has refused it as a query, which is the failure."""
 
 
 def read(task: Task, means: np.ndarray, seed: int) -> list[Reading]:
     """Decodes decoder means to inputs by the `read` of a task.
+
+    What the task refuses is no input. All is counted in `task.decodes`.
 
     Args:
       task: The task. If its `read` raises for a batch, rows are read one by
@@ -49,6 +54,18 @@ def read(task: Task, means: np.ndarray, seed: int) -> list[Reading]:
       TypeError: If `read` returns no sequence, or `to_json` no JSON value.
       ValueError: If `read` returns too many or too few inputs.
     """
+    readings = _read(task, means, seed)
+    count = task.decodes
+    count.num += len(readings)
+    for one in readings:
+        if one.is_refused:
+            count.refused[one.failure or ""] += 1
+        elif one.input is None:
+            count.num_invalid += 1
+    return readings
+
+
+def _read(task: Task, means: np.ndarray, seed: int) -> list[Reading]:
     try:
         found = task.read(means, seed)
         inputs = list(found) if isinstance(found, Iterable) else None
@@ -78,6 +95,13 @@ def _read_one(task: Task, means: np.ndarray, seed: int) -> Reading:
 def _reading(task: Task, one_input: Any) -> Reading:
     if one_input is None:
         return Reading(None, None, NO_INPUT)
+    if task.refuse is not None:
+        try:
+            reason = task.refuse(one_input)
+        except Exception as error:
+            reason = f"refusing fails: {one_line(error)}"
+        if reason is not None:
+            return Reading(None, None, reason, True)
     return Reading(one_input, as_json(task, one_input), None)
 
 
@@ -200,7 +224,25 @@ def resolved(task: Task, data: ScoredData) -> Task:
     as_points(task, [one_input], data.points.shape[1])
     if task.to_picture is not None:
         _tried(task, "to_picture", lambda: as_picture(task, one_input))
+    if data.is_refused.all():
+        reasons = collections.Counter(map(str, data.refusals))
+        raise ValueError(
+            f"`refuse` of task {task.name} must allow at least one of its "
+            f"data, from which the search begins, got {len(data.points):,} "
+            f"that are all refused ({refusals(reasons)})"
+        )
     return task
+
+
+def refusals(reasons: Mapping[str, int], most: int = 5) -> str:
+    """Returns counts of reasons in one line, the most frequent ones first."""
+    ranked = sorted(reasons.items(), key=lambda item: -item[1])
+    shown = [
+        f"{count:,} x {' '.join(why.split())}" for why, count in ranked[:most]
+    ]
+    if len(ranked) > most:
+        shown.append(f"{len(ranked) - most} more reasons")
+    return "; ".join(shown)
 
 
 def _first_input(task: Task, data: ScoredData) -> Input | None:

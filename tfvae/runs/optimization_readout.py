@@ -7,6 +7,7 @@ time. It needs no TensorFlow, and the task for new pictures only.
 
 from __future__ import annotations
 
+import collections
 import json
 import logging
 import os
@@ -17,7 +18,7 @@ from typing import Any
 
 from tfvae import files
 from tfvae.lso.evaluation_worker import one_line
-from tfvae.lso.tasks.base import Task
+from tfvae.lso.tasks.base import Decodes, Task
 from tfvae.runs import (
     optimization_figures,
     optimization_page,
@@ -34,17 +35,29 @@ _logger = logging.getLogger(__name__)
 
 
 def write(
-    run_dir: str | os.PathLike[str], task: Task | None = None
+    run_dir: str | os.PathLike[str],
+    task: Task | None = None,
+    decodes: Decodes | None = None,
 ) -> dict[str, Any]:
     """Writes the read-out of a run so far, and returns its summary.
 
     Args:
       run_dir: Folder of the optimisation, which has a ledger.
       task: Makes pictures of inputs; None to show those that there are.
+      decodes: Counts of the whole run; None for those of the last read-out.
     """
     # The page has a command, which is to work in any folder.
     state = optimization_state.read(pathlib.Path(run_dir).absolute())
     result = optimization_state.summary(state)
+    if decodes is None:
+        decodes = _decodes_of(state.path)
+    if decodes.num:
+        result["decodes"] = {
+            "num": decodes.num,
+            "num_invalid": decodes.num_invalid,
+            "validity": decodes.validity,
+            "refused": dict(decodes.refused.most_common()),
+        }
     text = json.dumps(result, indent=2, default=float) + "\n"
     with files.replacing(state.path / RESULT, is_synced=True) as file:
         file.write(text)
@@ -55,6 +68,21 @@ def write(
         optimization_figures.write_run_figures(state.path)
     optimization_page.write(state)
     return result
+
+
+def _decodes_of(path: pathlib.Path) -> Decodes:
+    """Returns the counts of the last read-out, zeros if there are none."""
+    found = optimization_state.read_json(path / RESULT).get("decodes") or {}
+    try:
+        return Decodes(
+            int(found.get("num", 0)),
+            int(found.get("num_invalid", 0)),
+            collections.Counter(
+                {str(why): int(n) for why, n in found["refused"].items()}
+            ),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return Decodes()
 
 
 def _update_pictures(state: optimization_state.State, task: Task) -> None:
@@ -93,13 +121,18 @@ class ReadOut:
         self._clock = clock
         self._took = 0.0
         self._written = -float("inf")
+        # Of earlier processes, as far as they were written; and what the task
+        # has counted before, for another run.
+        self._decodes_before = _decodes_of(run_dir)
+        self._counted_before = task.decodes.copy()
 
     def write(self) -> dict[str, Any]:
         """Writes the read-out and returns its summary."""
         started = self._clock()
         if self._predicted is not None:
             optimization_state.write_predicted(self.run_dir, self._predicted())
-        result = write(self.run_dir, self._task)
+        new = self._task.decodes.since(self._counted_before)
+        result = write(self.run_dir, self._task, self._decodes_before.plus(new))
         self._written = self._clock()
         self._took = self._written - started
         return result
