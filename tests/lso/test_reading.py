@@ -142,6 +142,12 @@ class ResolvedTest(tf.test.TestCase, parameterized.TestCase):
         with self.assertRaisesRegex((TypeError, ValueError), message):
             reading.resolved(tiny.task(**functions), tiny.data())
 
+    def test_picture_that_can_not_be_drawn_is_a_warning(self):
+        task = tiny.task(to_picture=lambda one: 1 / 0)
+        with self.assertLogs("tfvae", "WARNING") as logged:
+            reading.resolved(task, tiny.data())
+        self.assertRegex(logged.output[0], "`to_picture` .* ZeroDivisionError")
+
     def test_data_that_decode_to_nothing_decide_nothing(self):
         task = tiny.task(read=lambda means, seed: [None] * len(means))
         reading.resolved(task, tiny.data())

@@ -431,6 +431,22 @@ class ReadOutTest(Case):
         optimization_readout.write(self.folder)
         self.assertNotEqual(path.read_bytes(), drawn)
 
+    def test_drawings_are_shown_with_texts_and_scores(self):
+        self.write([1.0, 3.0], ['C"<C', "OC"])
+        task = tiny.task(
+            from_json=str, to_picture=lambda one: np.full((9, 8, 3), 0.5)
+        )
+        optimization_readout.write(self.folder, task)
+        text = (self.folder / "report.html").read_text()
+        for alt, score in (("OC", 3), ("C&quot;&lt;C", 1)):
+            self.assertRegex(
+                text,
+                rf'<img class="drawing" src="data:image/png[^>]* width="8" '
+                rf'height="9" alt="input {alt}, score {score}"> '
+                rf"<code>{alt}</code>",
+            )
+        self.assertTrue((self.folder / "figures" / "best.png").exists())
+
     def test_picture_that_fails_is_a_warning(self):
         self.write([1.0], [[0.5]])
         task = tiny.task(from_json=np.array, to_picture=lambda one: 1 / 0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ import numpy as np
 from tfvae.lso.evaluation_worker import one_line
 from tfvae.lso.records import Addition
 from tfvae.lso.tasks.base import Input, ScoredData, Task
+
+_logger = logging.getLogger(__name__)
 
 NO_INPUT = "the latents decode to no valid input"
 """The failure of a query whose latents decode to no input."""
@@ -149,7 +152,10 @@ def _to_json(value: Any) -> Any:
 
 
 def as_picture(task: Task, one_input: Any) -> np.ndarray:
-    """Returns an input as a picture `[height, width]`, 0 black and 1 white.
+    """Returns an input as a picture, 0 black and 1 white.
+
+    Returns:
+      `[height, width]`, or `[height, width, 3]` of a drawing.
 
     Raises:
       ValueError: If `to_picture` of the task, which must have one, returns
@@ -157,10 +163,12 @@ def as_picture(task: Task, one_input: Any) -> np.ndarray:
     """
     assert task.to_picture is not None
     picture = np.asarray(task.to_picture(one_input))
-    if picture.dtype.kind not in "biuf" or picture.ndim != 2:
+    has_shape = picture.ndim == 2 or picture.shape[2:] == (3,)
+    if picture.dtype.kind not in "biuf" or not has_shape:
         raise ValueError(
             f"`to_picture` of task {task.name} must return an array [height, "
-            f"width] of numbers, got {picture.dtype} {picture.shape!r}"
+            "width, 3] or [height, width] of numbers, got "
+            f"{picture.dtype} {picture.shape!r}"
         )
     if picture.size and not 0.0 <= picture.min() <= picture.max() <= 1.0:
         raise ValueError(
@@ -223,7 +231,7 @@ def resolved(task: Task, data: ScoredData) -> Task:
         )
     as_points(task, [one_input], data.points.shape[1])
     if task.to_picture is not None:
-        _tried(task, "to_picture", lambda: as_picture(task, one_input))
+        _try_picture(task, one_input)
     if data.is_refused.all():
         reasons = collections.Counter(map(str, data.refusals))
         raise ValueError(
@@ -271,6 +279,18 @@ def _tried(task: Task, name: str, call: Callable[[], Any]) -> Any:
             f"`{name}` of task {task.name} fails for the first of its data: "
             f"{one_line(error)}"
         ) from error
+
+
+def _try_picture(task: Task, one_input: Input) -> None:
+    """Warns if there is no picture; raises an error if it is a wrong one."""
+    assert task.to_picture is not None
+    try:
+        task.to_picture(one_input)
+    except Exception as error:
+        message = "`to_picture` of task %s fails for the first of its data: %s"
+        _logger.warning(message, task.name, one_line(error))
+    else:
+        _tried(task, "to_picture", lambda: as_picture(task, one_input))
 
 
 def _back(one_input: Input | None) -> Callable[[Any], Input]:

@@ -35,6 +35,7 @@ from tfvae.runs.pages import NAME, Panel
 
 _LONGEST_INPUT = 200
 _LONGEST_SETTING = 400
+_LONGEST_ALT = 80
 _MOST_PENDING = 50
 
 
@@ -126,17 +127,36 @@ def _panels(state: State) -> list[Panel]:
 Pictures = Mapping[Hashable, np.ndarray]
 
 
-def _shown(one: Any, pictures: Pictures, count: int = _LONGEST_INPUT) -> str:
-    """Returns an input as its picture, or else as text."""
-    text = escape(shortened(input_text(one), count))
+def _shown(
+    one: Any,
+    pictures: Pictures,
+    count: int = _LONGEST_INPUT,
+    score: str = "",
+) -> str:
+    """Returns an input as its picture, or else as text; a drawing has both.
+
+    Args:
+      one: The input, in its JSON form.
+      pictures: Pictures by the keys of inputs.
+      count: Most characters of the text.
+      score: What the input scores, for those who see no pictures.
+    """
+    line = input_text(one)
+    text = f"<code>{escape(shortened(line, count))}</code>"
     picture = pictures.get(key(one))
     if picture is None:
-        return f"<code>{text}</code>"
-    shown = embedding.embedded(np.asarray(picture, np.float64)[..., None])
-    return (
-        f'<img data-small src="{shown.uri}" width="{shown.width}" '
-        f'height="{shown.height}" alt="input {text[:80]}">'
+        return text
+    is_drawing = picture.ndim == 3
+    values = np.asarray(picture, np.float64)
+    shown = embedding.embedded(values if is_drawing else values[..., None])
+    alt = shortened(line, _LONGEST_INPUT if is_drawing else _LONGEST_ALT)
+    alt = f"input {alt}{', ' * bool(score)}{score}"
+    kind = 'class="drawing"' if is_drawing else "data-small"
+    image = (
+        f'<img {kind} src="{shown.uri}" width="{shown.width}" '
+        f'height="{shown.height}" alt="{escape(alt)}">'
     )
+    return f"{image} {text}" if is_drawing else image
 
 
 def _best_one(state: State, pictures: Pictures) -> Panel | None:
@@ -144,19 +164,24 @@ def _best_one(state: State, pictures: Pictures) -> Panel | None:
     if not ranked:
         return None
     best = ranked[0]
+    shown = _shown(best.entry.input, pictures, 2000, _scored(state, best))
     body = (
-        f'<div class="input">{_shown(best.entry.input, pictures, 2000)}</div>\n'
+        f'<div class="input">{shown}</div>\n'
         f'<p class="note">{escape(_described(state, best))}</p>'
     )
     return Panel("best-one", "Best input", body, is_wide=True)
+
+
+def _scored(state: State, one: Ranked) -> str:
+    return f"{_text(state.score_label)} {number(one.value)}"
 
 
 def _described(state: State, best: Ranked) -> str:
     """Says what is known of the best input."""
     entry = best.entry
     said = [
-        f"{_text(state.score_label)} {number(best.value)}, query "
-        f"{entry.query} of round {entry.round + 1}."
+        f"{_scored(state, best)}, query {entry.query} of round "
+        f"{entry.round + 1}."
     ]
     if state.is_noisy:
         std = "" if best.std is None else f" +- {best.std:.2g}"
@@ -208,7 +233,8 @@ def _best(state: State, pictures: Pictures) -> Panel | None:
         if state.is_noisy:
             row += [_number(one.std), _number(one.num_scores)]
         row.append(_number(one.entry.query))
-        rows.append([*row, _Cell(_shown(one.entry.input, pictures))])
+        shown = _shown(one.entry.input, pictures, score=_scored(state, one))
+        rows.append([*row, _Cell(shown)])
     title = f"The {len(ranked)} best inputs"
     if state.is_noisy:
         title += f", by {state.ranked_by}"

@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tfvae.lso.evaluation_worker import Score
-from tfvae.lso.reading import read, resolved
+from tfvae.lso.reading import as_picture, read, resolved
 from tfvae.lso.tasks import molecule_properties, molecules
 from tfvae.lso.tasks.molecule_properties import Bounded, heavy_atoms
 
@@ -147,6 +147,25 @@ class MoleculesTest(tf.test.TestCase, parameterized.TestCase):
     def test_more_molecules_than_there_are_is_an_error(self, num_data):
         with self.assertRaisesRegex(ValueError, "`num_data` .* 1 to 6"):
             molecules.molecules(self.path, num_data=num_data)
+
+    def test_formulas_are_drawn_on_white(self):
+        task = molecules.molecules(self.path)
+        picture = as_picture(task, "CCO")
+        self.assertEqual(picture.shape, (260, 360, 3))
+        self.assertEqual(picture[[0, 0, -1, -1], [0, -1, 0, -1]].min(), 1.0)
+        # Oxygen is red, the bonds between carbons are black.
+        is_red = (picture[..., 0] > 0.9) & (picture[..., 1] < 0.1)
+        is_black = picture.max(-1) < 0.1
+        self.assertBetween(is_red.sum(), 50, 5000)
+        self.assertBetween(is_black.sum(), 50, 5000)
+
+    def test_missing_library_of_drawings_is_a_warning(self):
+        without = {"rdkit.Chem.Draw.rdMolDraw2D": None}
+        with mock.patch.dict(sys.modules, without):
+            with self.assertLogs("tfvae", "WARNING") as logged:
+                task = molecules.molecules(self.path)
+        self.assertIsNone(task.to_picture)
+        self.assertIn("no pictures of molecules", logged.output[0])
 
     def test_missing_library_is_said_with_what_installs_it(self):
         with mock.patch.dict(sys.modules, {"rdkit.Chem": None}):

@@ -228,8 +228,10 @@ class Task:
       from_json: Back. None to make arrays like those that `read` returns, or
         to take what JSON has.
       score_label: What a score is, with its unit, for the axes of figures.
-      to_picture: From an input to a picture `[height, width]`, 0 black and 1
-        white, all of one shape; None where inputs are no pictures.
+      to_picture: From an input to a picture, 0 black and 1 white, all of one
+        shape: `[height, width]` of an input that is a picture, or `[height,
+        width, 3]`, a drawing in colour, which is shown beside the text of the
+        input; None for no pictures.
       is_noisy: Whether evaluations of one input have different scores. The best
         input is then the one with the best mean of the surrogate, not the one
         with the luckiest score.

@@ -14,6 +14,7 @@ from tfvae.data.molecules import MoleculeFile, molecule_file
 from tfvae.data.selfies import SelfiesCode
 from tfvae.lso.evaluation_worker import Score
 from tfvae.lso.tasks.base import ScoredData, Task
+from tfvae.lso.tasks.molecule_pictures import can_draw, drawn
 from tfvae.lso.tasks.molecule_properties import broken_rule, penalised_log_p
 
 # Score of invalid decodes in the published runs.
@@ -117,6 +118,7 @@ def molecules(
         to_json=str,
         from_json=str,
         score_label=score_label,
+        to_picture=drawn if can_draw() else None,
         refuse=functools.partial(broken_rule, constraints)
         if constraints
         else None,
