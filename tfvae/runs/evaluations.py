@@ -17,7 +17,7 @@ from tfvae.lso import evaluation
 from tfvae.lso.loop import LatentSpaceOptimizer
 from tfvae.lso.reading import refusals
 from tfvae.lso.stopping import Stopping
-from tfvae.runs import optimization_state
+from tfvae.runs import optimization_inputs, optimization_state
 from tfvae.runs.errors import StoppedError
 from tfvae.runs.optimization_readout import ReadOut
 from tfvae.runs.optimization_status import duration, number
@@ -194,6 +194,9 @@ def _print_result(result: dict[str, Any], folder: str) -> None:
         f"{top + by if top else 'no query has a score yet'}; best in the data "
         f"{number(result['best_in_data'])}"
     )
+    for name, figures in result.get("inputs", {}).items():
+        if said := optimization_inputs.in_words(figures):
+            print(f"{name} {figures['num']} distinct inputs: {said}")
     decodes = result.get("decodes")
     if decodes is not None:
         print(_decoded(decodes))

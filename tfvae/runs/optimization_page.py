@@ -24,7 +24,14 @@ from tfvae.runs import (
     optimization_status,
     pages,
 )
-from tfvae.runs.optimization_state import NUM_BEST, Ranked, State, key
+from tfvae.runs.optimization_state import (
+    NUM_BEST,
+    RESULT,
+    Ranked,
+    State,
+    key,
+    read_json,
+)
 from tfvae.runs.optimization_status import (
     input_text,
     number,
@@ -109,10 +116,13 @@ def _tiles(state: State) -> Iterable[str]:
 def _panels(state: State) -> list[Panel]:
     """Returns the panels in their order; those without content are left out."""
     pictures = optimization_results.pictures(state.path)
+    result = read_json(state.path / RESULT)
     panels = [
         _best_one(state, pictures),
         _progress(state),
         _best(state, pictures),
+        _sets(result),
+        _candidates(result),
         _pending(state, pictures),
         _failures(state),
         _constraints(state),
@@ -239,6 +249,40 @@ def _best(state: State, pictures: Pictures) -> Panel | None:
     if state.is_noisy:
         title += f", by {state.ranked_by}"
     return Panel("best", title, _table(head, rows, title), is_wide=True)
+
+
+def _sets(result: Mapping[str, Any]) -> Panel | None:
+    """Returns figures of the sets of inputs that were found."""
+    found = result.get("inputs") or {}
+    names = [*dict.fromkeys(name for one in found.values() for name in one)]
+    if not set(names) - {"num"}:
+        return None
+    rows = [
+        [
+            _Cell(escape(_text("inputs" if name == "num" else name))),
+            *(_number(one.get(name), 3) for one in found.values()),
+        ]
+        for name in names
+    ]
+    title = "How new and different the inputs are"
+    body = _table(["", *map(_text, found)], rows, title)
+    return Panel("sets", title, body)
+
+
+def _candidates(result: Mapping[str, Any]) -> Panel | None:
+    """Returns what candidates have been decoded to, and what was refused."""
+    found = result.get("decodes")
+    if not found:
+        return None
+    rows = [
+        ("decoded", pages.number(found["num"])),
+        ("decode to an input", f"{100.0 * found['validity']:.1f} %"),
+    ]
+    rows += [
+        (f"refused: {_text(why)}", pages.number(count))
+        for why, count in found["refused"].items()
+    ]
+    return Panel("candidates", "Candidates", pages.table(rows))
 
 
 def _pending(state: State, pictures: Pictures) -> Panel | None:

@@ -21,6 +21,7 @@ from tfvae.lso.evaluation_worker import one_line
 from tfvae.lso.tasks.base import Decodes, Task
 from tfvae.runs import (
     optimization_figures,
+    optimization_inputs,
     optimization_page,
     optimization_results,
     optimization_state,
@@ -51,6 +52,9 @@ def write(
     result = optimization_state.summary(state)
     if decodes is None:
         decodes = _decodes_of(state.path)
+    inputs = _inputs(state, task)
+    if inputs:
+        result["inputs"] = inputs
     if decodes.num:
         result["decodes"] = {
             "num": decodes.num,
@@ -68,6 +72,20 @@ def write(
         optimization_figures.write_run_figures(state.path)
     optimization_page.write(state)
     return result
+
+
+def _inputs(
+    state: optimization_state.State, task: Task | None
+) -> dict[str, Any]:
+    """Returns figures of what was found; without a task, if they are of now."""
+    if task is not None:
+        return optimization_inputs.described(state, task)
+    before = optimization_state.read_json(state.path / RESULT)
+    is_of_now = before.get("best") == json.loads(
+        json.dumps(optimization_state.summary(state)["best"], default=float)
+    )
+    is_of_now &= before.get("num_queries") == len(state.entries)
+    return before.get("inputs", {}) if is_of_now else {}
 
 
 def _decodes_of(path: pathlib.Path) -> Decodes:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 import sys
 from unittest import mock
@@ -158,6 +159,21 @@ class MoleculesTest(tf.test.TestCase, parameterized.TestCase):
         is_black = picture.max(-1) < 0.1
         self.assertBetween(is_red.sum(), 50, 5000)
         self.assertBetween(is_black.sum(), 50, 5000)
+
+    def test_sets_have_a_diversity_and_scaffolds(self):
+        summarize = molecules.molecules(self.path).summarize
+        similarity = molecule_properties.Similarity
+        # Toluene and phenol share benzene, ethanol has no scaffold.
+        inputs = ["Cc1ccccc1", "Oc1ccccc1", "CCO", "C1CCCCC1"]
+        pairs = list(itertools.combinations(inputs, 2))
+        close = [similarity(one)(other) for one, other in pairs]
+        self.assertLen(pairs, 6)
+        found = summarize(inputs)
+        self.assertAlmostEqual(
+            found["internal diversity"], 1.0 - np.mean(close)
+        )
+        self.assertEqual(found["scaffolds"], 2)
+        self.assertEqual(summarize(["CCO"]), {"scaffolds": 0})
 
     def test_missing_library_of_drawings_is_a_warning(self):
         without = {"rdkit.Chem.Draw.rdMolDraw2D": None}

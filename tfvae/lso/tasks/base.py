@@ -13,7 +13,7 @@ import numpy as np
 
 from tfvae.lso.evaluation_worker import Score, one_line
 
-_OPTIONAL = ("to_json", "from_json", "to_picture", "refuse")
+_OPTIONAL = ("to_json", "from_json", "to_picture", "refuse", "summarize")
 
 Input = Any
 """Input of an objective, such as an image or a text; never None."""
@@ -240,6 +240,8 @@ class Task:
         where `Score` has constraints that only an evaluation reveals. Refused
         inputs cost nothing. Data that are refused stay data: the model and the
         surrogate know them, but none of them is the best.
+      summarize: From distinct inputs, at least one, to figures of the set by
+        name, such as its diversity, for the results; None for none.
       decodes: Counts of what has been decoded, shared by copies of the task.
     """
 
@@ -258,6 +260,7 @@ class Task:
     to_picture: Callable[[Input], np.ndarray] | None = None
     is_noisy: bool = False
     refuse: Callable[[Input], str | None] | None = None
+    summarize: Callable[[Sequence[Input]], Mapping[str, float]] | None = None
     decodes: Decodes = dataclasses.field(
         default_factory=Decodes, repr=False, compare=False
     )
@@ -273,6 +276,7 @@ class Task:
             "from_json",
             "to_picture",
             "refuse",
+            "summarize",
         ):
             value = getattr(self, field)
             if value is None and field in _OPTIONAL:

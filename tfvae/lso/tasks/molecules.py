@@ -14,8 +14,8 @@ from tfvae.data.molecules import MoleculeFile, molecule_file
 from tfvae.data.selfies import SelfiesCode
 from tfvae.lso.evaluation_worker import Score
 from tfvae.lso.tasks.base import ScoredData, Task
-from tfvae.lso.tasks.molecule_pictures import can_draw, drawn
 from tfvae.lso.tasks.molecule_properties import broken_rule, penalised_log_p
+from tfvae.lso.tasks.molecule_reports import can_draw, drawn, summary
 
 # Score of invalid decodes in the published runs.
 _INVALID_SCORE = -4.0
@@ -119,6 +119,7 @@ def molecules(
         from_json=str,
         score_label=score_label,
         to_picture=drawn if can_draw() else None,
+        summarize=summary,
         refuse=functools.partial(broken_rule, constraints)
         if constraints
         else None,

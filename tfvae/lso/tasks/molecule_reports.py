@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drawings of molecules, by RDKit."""
+"""Drawings of molecules, and figures of sets of them."""
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import PIL.Image
 
 from tfvae.data.selfies import import_chemistry, parse_smiles
+from tfvae.lso.tasks.molecule_properties import similarities
 
 _MODULE = "rdkit.Chem.Draw.rdMolDraw2D"
 _WIDTH, _HEIGHT = 360, 260
@@ -49,3 +52,38 @@ def drawn(smiles: str) -> np.ndarray:
     with PIL.Image.open(io.BytesIO(canvas.GetDrawingText())) as image:
         values = np.asarray(image.convert("RGB"), np.float32)
     return (values / 255.0).astype(np.float16)
+
+
+def summary(molecules: Sequence[str]) -> dict[str, float]:
+    """Returns figures of a set of molecules.
+
+    Args:
+      molecules: Their canonical SMILES.
+
+    Returns:
+      "internal diversity", the mean of 1 - Tanimoto similarity over all pairs
+      (see `Similarity`; left out for fewer than two), and "scaffolds", the
+      number of distinct Bemis-Murcko scaffolds, of which molecules without
+      rings have none.
+
+    Raises:
+      ValueError: If one of them is not a single molecule.
+    """
+    found: dict[str, float] = {}
+    if len(molecules) > 1:
+        close = [
+            one
+            for i, smiles in enumerate(molecules)
+            for one in similarities(smiles, molecules[:i])
+        ]
+        found["internal diversity"] = 1.0 - float(np.mean(close))
+    scaffolds = {_scaffold(one) for one in molecules} - {""}
+    found["scaffolds"] = len(scaffolds)
+    return found
+
+
+@functools.lru_cache(maxsize=2**14)
+def _scaffold(smiles: str) -> str:
+    """Returns the Bemis-Murcko scaffold as SMILES, empty without rings."""
+    scaffolds = import_chemistry("rdkit.Chem.Scaffolds.MurckoScaffold")
+    return scaffolds.MurckoScaffoldSmiles(mol=parse_smiles(smiles))
