@@ -18,6 +18,7 @@ from tests.runs import optimizations
 from tfvae.lso import ledger, snapshots
 from tfvae.lso.ledger import Ledger
 from tfvae.lso.records import Amendment, Measurement, Proposal, Query
+from tfvae.lso.tasks.base import LeftOut
 from tfvae.runs import (
     optimization_figures,
     optimization_page,
@@ -353,6 +354,18 @@ class TablesTest(Case):
         row = self.table()[0]
         columns = [name for name in row if name[0] == "x" or name == "input"]
         self.assertEqual({name: row[name] for name in columns}, cells)
+
+    def test_lines_that_became_no_data_are_listed(self):
+        self.write([1.0])
+        lines = [LeftOut(3, "=1+1", "no molecule"), LeftOut(9, "CC.O", "salt")]
+        optimization_tables.write_left_out(self.folder, lines)
+        self.assertEqual(
+            self.table("left_out.csv"),
+            [
+                {"line": "3", "text": "'=1+1", "reason": "no molecule"},
+                {"line": "9", "text": "CC.O", "reason": "salt"},
+            ],
+        )
 
     def test_constraints_and_repeats_have_columns(self):
         self.write([], repeats=2)

@@ -59,6 +59,35 @@ class MoleculesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(data.inputs, ["CCO", "CCN", "CCC"])
         self.assertAllEqual(data.scores, [3.0, 3.0, 3.0])
 
+    def test_what_became_no_data_has_its_line_and_reason(self):
+        def objective(smiles):
+            if "N" in smiles:
+                raise ArithmeticError("no force field")
+            return float(len(smiles))
+
+        self.path.write_text("CCO\nnothing\nCCN\nCC.O\nCCC\n")
+        task = molecules.molecules(self.path, objective=objective)
+        with self.assertLogs("tfvae", "WARNING") as logged:
+            data = task.data(0)
+        self.assertEqual(data.inputs, ["CCO", "CCC"])
+        self.assertAllEqual(data.scores, [3.0, 3.0])
+        self.assertEqual(
+            data.left_out,
+            [
+                (2, "nothing", "no molecule"),
+                (3, "CCN", "no score: ArithmeticError: no force field"),
+                (4, "CC.O", "several components, such as a salt"),
+            ],
+        )
+        self.assertIn("Left out 1 molecules without a score", logged.output[0])
+
+    def test_objective_that_scores_none_is_an_error(self):
+        task = molecules.molecules(self.path, objective=lambda one: 1 / 0)
+        with self.assertRaisesRegex(
+            ValueError, "got 6 without a score, the first CCO: ZeroDivision"
+        ):
+            task.data(0)
+
     def test_merged_symbols_change_no_input(self):
         task = molecules.molecules(self.path, num_symbols=10)
         data = task.data(0)

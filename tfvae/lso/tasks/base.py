@@ -7,7 +7,7 @@ import collections
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,17 @@ _OPTIONAL = ("to_json", "from_json", "to_picture", "refuse", "summarize")
 
 Input = Any
 """Input of an objective, such as an image or a text; never None."""
+
+
+class LeftOut(NamedTuple):
+    """A line of a file that became no data, and why."""
+
+    line: int
+    """Its number, from 1."""
+    text: str
+    """What was to be an input."""
+    reason: str
+    """In a few words, which other lines may share."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +43,8 @@ class ScoredData:
         unknown. A constraint holds where its value is at most 0.
       refusals: Why each of the inputs could be no query, None where it could;
         empty for none that could not. A task with a `refuse` sets them.
+      left_out: What was read beside the data and could not be used, for
+        left_out.csv of a run.
     """
 
     points: np.ndarray
@@ -41,6 +54,7 @@ class ScoredData:
         default_factory=dict
     )
     refusals: Sequence[str | None] = ()
+    left_out: Sequence[LeftOut] = ()
 
     def __post_init__(self) -> None:
         """Checks the shapes and values."""

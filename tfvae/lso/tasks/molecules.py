@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from collections.abc import Callable, Sequence
 
@@ -12,8 +13,8 @@ import numpy as np
 from tfvae import typed_gin
 from tfvae.data.molecules import MoleculeFile, molecule_file
 from tfvae.data.selfies import SelfiesCode
-from tfvae.lso.evaluation_worker import Score
-from tfvae.lso.tasks.base import ScoredData, Task
+from tfvae.lso.evaluation_worker import Result, Score, evaluate_one
+from tfvae.lso.tasks.base import LeftOut, ScoredData, Task
 from tfvae.lso.tasks.molecule_properties import broken_rule, penalised_log_p
 from tfvae.lso.tasks.molecule_reports import can_draw, drawn, summary
 
@@ -22,6 +23,8 @@ _INVALID_SCORE = -4.0
 
 Objective = Callable[[str], float | Score]
 """From canonical SMILES to a score."""
+
+_logger = logging.getLogger(__name__)
 
 
 @typed_gin.register
@@ -82,7 +85,7 @@ def molecules(
 
     Returns:
       The task. The file is read at once; scores are computed at first use and
-      cached.
+      cached. Molecules without one, as the objective fails, are left out.
 
     Raises:
       FileNotFoundError: If there is no such file.
@@ -152,21 +155,34 @@ def _draw_data(
     if num_data is not None:
         chosen = np.random.default_rng(seed).permutation(len(smiles))
         smiles = [smiles[i] for i in np.sort(chosen[:num_data])]
-    if source.scores is not None:
-        found = [Score(source.scores[one]) for one in smiles]
-    else:
-        found = [_known_score(objective, one) for one in smiles]
-    names = {name for one in found for name in one.constraints or {}}
+    scored = {one: _known_result(source, objective, one) for one in smiles}
+    failed = [one for one in smiles if scored[one].score is None]
+    left_out = [LeftOut(*one) for one in source.refusals]
+    left_out += [
+        LeftOut(source.lines[one], one, f"no score: {scored[one].failure}")
+        for one in failed
+    ]
+    if failed:
+        first = f"{failed[0]}: {scored[failed[0]].failure}"
+        if len(failed) == len(smiles):
+            raise ValueError(
+                "`objective` must score at least one of the molecules, got "
+                f"{len(failed):,} without a score, the first {first}"
+            )
+        message = "Left out %d molecules without a score, the first %s."
+        _logger.warning(message, len(failed), first)
+    smiles = [one for one in smiles if scored[one].score is not None]
+    constraints = [scored[one].constraints or {} for one in smiles]
+    names = sorted({name for one in constraints for name in one})
     return ScoredData(
         points=source.code.one_hot([source.sequences[one] for one in smiles]),
-        scores=np.array([one.value for one in found]),
+        scores=np.array([scored[one].score for one in smiles], np.float64),
         inputs=smiles,
         constraints={
-            name: np.array(
-                [(one.constraints or {}).get(name, np.nan) for one in found]
-            )
-            for name in sorted(names)
+            name: np.array([one.get(name, np.nan) for one in constraints])
+            for name in names
         },
+        left_out=sorted(left_out),
     )
 
 
@@ -177,8 +193,16 @@ def _read(
     return code.read(outputs, seed if is_sampled else None)
 
 
+def _known_result(
+    source: MoleculeFile, objective: Objective, smiles: str
+) -> Result:
+    """Returns the score of a molecule, that of the file if there is one."""
+    if source.scores is not None:
+        return Result(source.scores[smiles], None, 0.0)
+    return _evaluated(objective, smiles)
+
+
 @functools.cache
-def _known_score(objective: Objective, smiles: str) -> Score:
-    """Returns the score of a molecule of the data, cached for all runs."""
-    found = objective(smiles)
-    return found if isinstance(found, Score) else Score(found)
+def _evaluated(objective: Objective, smiles: str) -> Result:
+    """Evaluates a molecule of the data, once for all runs of a process."""
+    return evaluate_one(objective, smiles)
