@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import pathlib
 import pickle
@@ -17,7 +18,7 @@ from tfvae.lso import Addition, Plan, PriorSampling, ScoredData
 from tfvae.lso.collection import Collection
 from tfvae.lso.reading import read, resolved
 from tfvae.lso.stopping import Stopping
-from tfvae.lso.tasks.base import Decodes
+from tfvae.lso.tasks.base import Decodes, Task
 from tfvae.runs import (
     evaluations,
     optimization_figures,
@@ -79,6 +80,15 @@ class RefusalsTest(absltest.TestCase):
                 "0 to none, and [0-9,]+ to inputs that the task refuses "
                 r"\([0-9,]+ x the last number must be large\)",
             )
+
+    def test_strategy_that_reads_does_so_by_the_task_of_the_run(self):
+        strategy = _Reading(task())
+        with self.opened(Plan(budget=2), strategy=strategy) as optimizer:
+            optimizer.run()
+            count = optimizer.task.decodes
+        # Its own reading, and that of the latents that it proposes.
+        self.assertGreaterEqual(count.num, 52)
+        self.assertEqual(strategy.task.decodes.num, 0)
 
     def test_resumed_run_makes_the_same_queries(self):
         whole, broken = (self.create_tempdir().full_path for _ in range(2))
@@ -203,6 +213,19 @@ class ReadOutTest(absltest.TestCase):
         # Who only tells a result decodes nothing.
         again = optimization_readout.write(folder)
         self.assertEqual(again["decodes"], result["decodes"])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reading(PriorSampling):
+    """A strategy that proposes draws of the prior which the task allows."""
+
+    task: Task
+
+    def propose(self, context, num_queries, seed):
+        latents = context.space.sample_prior(seed, 50)
+        found = read(self.task, context.space.decode(latents), seed)
+        rows = [i for i, one in enumerate(found) if one.input is not None]
+        return latents[rows[:num_queries]]
 
 
 class _Scores:
