@@ -171,9 +171,10 @@ class RefusalsTest(absltest.TestCase):
 class ReadOutTest(absltest.TestCase):
     def test_counts_are_those_of_the_whole_run(self):
         folder = pathlib.Path(self.create_tempdir().full_path)
-        self.enter_context(
-            mock.patch.object(optimization_figures, "write_run_figures")
-        )
+        for name in ("write_run_figures", "progress_svg"):
+            self.enter_context(
+                mock.patch.object(optimization_figures, name, return_value="")
+            )
         counted, made = [], task()
         read(made, tiny.data(1).points, 0)  # For something else.
         for budget, one in ((3, made), (6, task())):

@@ -54,9 +54,10 @@ class InputsTest(absltest.TestCase):
         self.folder = pathlib.Path(self.create_tempdir().full_path) / "run"
         optimizations.write(self.folder, SCORES, INPUTS)
         self.state = optimization_state.read(self.folder)
-        self.enter_context(
-            mock.patch.object(optimization_figures, "write_run_figures")
-        )
+        for name in ("write_run_figures", "progress_svg"):
+            self.enter_context(
+                mock.patch.object(optimization_figures, name, return_value="")
+            )
 
     def test_they_are_of_the_best_and_of_all_distinct_inputs(self):
         self.assertEqual(
