@@ -164,9 +164,10 @@ class Runs:
         self._path = path
         self._rows = []
         if path.exists():
-            self._rows = [
-                json.loads(one) for one in path.read_text().split("\n")[:-1]
-            ]
+            *lines, rest = path.read_text().split("\n")
+            self._rows = [json.loads(one) for one in lines]
+            if rest:  # A kill has cut the last line.
+                path.write_text("".join(f"{one}\n" for one in lines))
 
     def of(self, **asked: Any) -> list[dict[str, Any]]:
         """Returns the runs that were asked for by these values."""

@@ -209,6 +209,39 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
             found = config.value(f"SparseGaussianProcess.{setting}")
             self.assertEqual(found, value)
 
+    @parameterized.parameters(
+        ("constraint_size", ["MAX_ATOMS = 13"], [None, 1, None, None, 1]),
+        ("constraint_lead", [], [None, None, 0, 0, 2]),
+        ("objective_drug_likeness", [], [None] * 5),
+    )
+    def test_mixin_of_molecules_sets_rules_or_objective(
+        self, name, bindings, broken
+    ):
+        path = self.folder / "some.smi"
+        path.write_text(
+            "CC(=O)Oc1ccccc1C(=O)O\nCC(=O)Oc1ccccc1C(=O)OC\nCCO\nNCC\n"
+            "CC(=O)Oc1ccc([N+](=O)[O-])cc1C(=O)O\n"
+        )
+        config.load(
+            [f"{OPTIMA}/molecules.gin", f"mixins/{name}.gin"],
+            [f"SMILES = '{path}'", "molecules.num_symbols = None", *bindings],
+        )
+        task = config.evaluated("optimize.task")
+        data = task.data(0)
+        rules = {
+            "constraint_size": ["", "heavy atoms must be at most 13"],
+            "constraint_lead": [
+                "similarity to CC(=O)Oc1ccccc1C(=O)O must be at least 0.4",
+                "matches of c1ccccc1 must be at least 1",
+                "matches of [N+](=O)[O-] must be at most 0",
+            ],
+        }.get(name)
+        expected = [None if i is None else rules[i] for i in broken]
+        self.assertEqual([*data.refusals] or [None] * 5, expected)
+        if rules is None:
+            self.assertEqual(task.score_label, "QED")
+            self.assertBetween(data.scores.max(), 0.3, 1.0)
+
     def test_optimisation_runs(self):
         self._assert_optimises("runs/optimize.gin", [])
 

@@ -64,7 +64,8 @@ from tfvae.cli import main
 for argv in ({argv}):
     code = main.main(["optimize", {flag!r}, *argv])
     assert code == 0, code
-loaded = {{"tensorflow", "keras", "tensorflow_probability"}} & set(sys.modules)
+heavy = {{"tensorflow", "keras", "tensorflow_probability", "rdkit"}}
+loaded = heavy & set(sys.modules)
 assert not loaded, loaded
 """
         argv = '["--status"], ["--tell=3=1.7", "--amend=0=1", "--withdraw=2"]'

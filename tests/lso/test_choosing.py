@@ -72,7 +72,7 @@ class _Points:
 
 class ChooserTest(parameterized.TestCase):
     def test_each_that_is_rejected_counts_once(self):
-        latents = np.arange(6, dtype=np.float32)[:, None]
+        latents = np.arange(7, dtype=np.float32)[:, None]
         contents = [None, 1.0, 2.0, None, 4.0, 5.0]
         collection = types.SimpleNamespace(
             points=latents,
@@ -85,9 +85,11 @@ class ChooserTest(parameterized.TestCase):
             _Points(latents, [4.0], []),
         )
         found = [Reading(one, one, None) for one in contents]
+        found.append(Reading(None, None, "too large", True))
         self.assertEqual(chooser.choose(latents, found, 2, latents, []), [])
         self.assertEqual(
-            chooser.rejected, {"known": 1, "near": 3, "invalid": 2}
+            chooser.rejected,
+            {"known": 1, "near": 3, "invalid": 2, "refused": 1},
         )
 
     @parameterized.product(

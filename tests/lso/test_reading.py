@@ -29,8 +29,8 @@ class ReadTest(tf.test.TestCase, parameterized.TestCase):
             to_json=lambda one: np.asarray(one).tolist(),
         )
         none, pair, array = reading.read(task, MEANS, 0)
-        self.assertEqual(none, (None, None, reading.NO_INPUT))
-        self.assertEqual(pair, ((1, 2), [1, 2], None))
+        self.assertEqual(none, (None, None, reading.NO_INPUT, False))
+        self.assertEqual(pair, ((1, 2), [1, 2], None, False))
         self.assertAllEqual(array.input, np.ones(2))
         self.assertEqual(array.content, [1.0, 1.0])
 
@@ -40,7 +40,7 @@ class ReadTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllEqual(first.input, MEANS[0] + 5)
         self.assertAllEqual(third.input, MEANS[2] + 5)
         self.assertEqual(
-            second, (None, None, "reading fails: ArithmeticError: four")
+            second, (None, None, "reading fails: ArithmeticError: four", False)
         )
 
     @parameterized.parameters(
@@ -141,6 +141,12 @@ class ResolvedTest(tf.test.TestCase, parameterized.TestCase):
     def test_what_fails_is_named(self, functions, message):
         with self.assertRaisesRegex((TypeError, ValueError), message):
             reading.resolved(tiny.task(**functions), tiny.data())
+
+    def test_picture_that_can_not_be_drawn_is_a_warning(self):
+        task = tiny.task(to_picture=lambda one: 1 / 0)
+        with self.assertLogs("tfvae", "WARNING") as logged:
+            reading.resolved(task, tiny.data())
+        self.assertRegex(logged.output[0], "`to_picture` .* ZeroDivisionError")
 
     def test_data_that_decode_to_nothing_decide_nothing(self):
         task = tiny.task(read=lambda means, seed: [None] * len(means))

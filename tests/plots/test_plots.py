@@ -209,6 +209,21 @@ class SheetTest(FigureTest):
                 function(points, event_shape, self.path)
 
 
+class CaptionedPicturesTest(FigureTest):
+    @parameterized.parameters((1, 1, 1), (4, 2, 3), (9, 3, 3))
+    def test_captions_are_below_their_pictures(self, count, rows, columns):
+        pictures = [np.full((4, 6, 3), i / count) for i in range(count)]
+        names = [f"{i}" for i in range(count)]
+        figure = self.draw(
+            plots.captioned_pictures, pictures, names, title="score"
+        )
+        self.assertLen(figure.axes, rows * columns)
+        shown = [axes for axes in figure.axes if axes.axison]
+        self.assertEqual([axes.get_xlabel() for axes in shown], names)
+        for axes, one in zip(shown, pictures, strict=True):
+            self.assertAllClose(axes.get_images()[0].get_array(), one)
+
+
 class ReconstructionsTest(FigureTest):
     @parameterized.parameters(1, 5, 12, 30)
     def test_rows_alternate_between_data_and_model(self, count):

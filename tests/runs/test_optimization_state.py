@@ -18,6 +18,7 @@ from tests.runs import optimizations
 from tfvae.lso import ledger, snapshots
 from tfvae.lso.ledger import Ledger
 from tfvae.lso.records import Amendment, Measurement, Proposal, Query
+from tfvae.lso.tasks.base import LeftOut
 from tfvae.runs import (
     optimization_figures,
     optimization_page,
@@ -354,6 +355,18 @@ class TablesTest(Case):
         columns = [name for name in row if name[0] == "x" or name == "input"]
         self.assertEqual({name: row[name] for name in columns}, cells)
 
+    def test_lines_that_became_no_data_are_listed(self):
+        self.write([1.0])
+        lines = [LeftOut(3, "=1+1", "no molecule"), LeftOut(9, "CC.O", "salt")]
+        optimization_tables.write_left_out(self.folder, lines)
+        self.assertEqual(
+            self.table("left_out.csv"),
+            [
+                {"line": "3", "text": "'=1+1", "reason": "no molecule"},
+                {"line": "9", "text": "CC.O", "reason": "salt"},
+            ],
+        )
+
     def test_constraints_and_repeats_have_columns(self):
         self.write([], repeats=2)
         self.tell(
@@ -430,6 +443,22 @@ class ReadOutTest(Case):
             opened.append(Amendment(2, 0.5))
         optimization_readout.write(self.folder)
         self.assertNotEqual(path.read_bytes(), drawn)
+
+    def test_drawings_are_shown_with_texts_and_scores(self):
+        self.write([1.0, 3.0], ['C"<C', "OC"])
+        task = tiny.task(
+            from_json=str, to_picture=lambda one: np.full((9, 8, 3), 0.5)
+        )
+        optimization_readout.write(self.folder, task)
+        text = (self.folder / "report.html").read_text()
+        for alt, score in (("OC", 3), ("C&quot;&lt;C", 1)):
+            self.assertRegex(
+                text,
+                rf'<img class="drawing" src="data:image/png[^>]* width="8" '
+                rf'height="9" alt="input {alt}, score {score}"> '
+                rf"<code>{alt}</code>",
+            )
+        self.assertTrue((self.folder / "figures" / "best.png").exists())
 
     def test_picture_that_fails_is_a_warning(self):
         self.write([1.0], [[0.5]])

@@ -19,7 +19,7 @@ from absl.testing import parameterized
 from tests.lso import tiny
 from tfvae import lso
 from tfvae.lso import snapshots
-from tfvae.lso.tasks.base import Task
+from tfvae.lso.tasks.base import LeftOut, Task
 from tfvae.runs import (
     config,
     optimization_figures,
@@ -27,6 +27,7 @@ from tfvae.runs import (
     task_files,
     train,
 )
+from tfvae.runs.run_directory import RunDirectory
 
 IDLE = lso.Retraining(first_epochs=0.0, epochs=0.0)
 TASK = """
@@ -129,6 +130,21 @@ class ResultTest(Case):
         self.assertRegex(
             aside.getvalue(), r": no query has a score yet; best in the data -"
         )
+
+    def test_what_became_no_data_is_listed_once(self):
+        run = RunDirectory(self.run_dir)
+        run.path.mkdir()
+        lines = [LeftOut(i, "CC.O", "salt") for i in range(3)]
+        printed = []
+        for left_out in ([], lines, lines):
+            aside = io.StringIO()
+            with contextlib.redirect_stdout(aside):
+                optimize._note_left_out(run, left_out)
+            printed.append(aside.getvalue())
+        said = "3 lines left out of the data, listed in left_out.csv: 3 x salt"
+        self.assertEqual(printed, ["", f"{said}\n", ""])
+        text = (run.path / "left_out.csv").read_text()
+        self.assertLen(text.splitlines(), 4)
 
     def test_functions_of_the_task_are_tried_before_anything_is_trained(self):
         task = tiny.task(write=lambda inputs: np.zeros((len(inputs), 3)))

@@ -270,7 +270,7 @@ class _Optimizer:
         self.plan = types.SimpleNamespace(
             budget=9, num_rounds=1, round_size=9, round_of=lambda number: 0
         )
-        self.task = types.SimpleNamespace(name="fake", sign=1.0)
+        self.task = types.SimpleNamespace(name="fake", sign=1.0, refuse=None)
         self.collection = types.SimpleNamespace(num_kept=3)
         self.ledger = types.SimpleNamespace(header={"best_in_data": 1.0})
 

@@ -60,6 +60,7 @@ class MoleculeFile:
         for their length.
       scores: Maps canonical SMILES to the score of its first line; None where
         no column of scores was asked for.
+      lines: Maps canonical SMILES to the number of their first line.
     """
 
     sequences: Mapping[str, tuple[str, ...]]
@@ -67,6 +68,7 @@ class MoleculeFile:
     refusals: tuple[Refusal, ...] = ()
     longest: int = 0
     scores: Mapping[str, float] | None = None
+    lines: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def num_left_out(self) -> int:
@@ -239,6 +241,7 @@ def _read(
         tuple(sorted(refusals)),
         longest,
         None if score_column is None else scores,
+        {one: lines[one].line for one in sequences},
     )
     if refusals:
         _logger.warning(

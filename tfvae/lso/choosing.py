@@ -34,7 +34,8 @@ class Chooser:
 
     Attributes:
       rejected: How many latents have not been chosen since it was cleared, by
-        the reason: "known", "near" or "invalid"; each counts once.
+        the reason: "known", "near", "invalid" or "refused" (by the task, which
+        are never chosen); each counts once.
     """
 
     def __init__(
@@ -74,15 +75,18 @@ class Chooser:
         is_open = ~(distances < plan.min_distance)
         ranks = np.array(self._ranks(found, before))
         is_known = (ranks == 1) & plan.skips_known
-        is_open &= ~is_known
+        is_refused = np.array([one.is_refused for one in found], bool)
+        is_open &= ~is_known & ~is_refused
         points = None
         if plan.min_distance:
             points = self._points_of(found, is_open)
             is_open &= self._are_apart(points, before)
-        is_invalid = ranks == 2
+        is_invalid = (ranks == 2) & ~is_refused
+        counted = is_known | is_invalid | is_refused
+        self.rejected["refused"] += int(is_refused.sum())
         self.rejected["known"] += int(is_known.sum())
         self.rejected["invalid"] += int(is_invalid.sum())
-        self.rejected["near"] += int(np.sum(~is_open & ~is_known & ~is_invalid))
+        self.rejected["near"] += int(np.sum(~is_open & ~counted))
         order = np.arange(len(found))
         if plan.num_proposals > 1 or plan.skips_known:
             order = np.argsort(ranks, kind="stable")

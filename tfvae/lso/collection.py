@@ -63,6 +63,7 @@ class Collection:
       queries: int64 `[N]`, the number of the query of each point, -1 for
         those of the initial data and of additions.
       constraints: Constraint values `[N]` by name, NaN where unknown.
+      is_refused: `[N]` bool, points that the task refuses as queries.
       invalid_score: The score that an input without a score counts as, larger
         is better.
       fresh: Results that are no data points yet, by the number of the query.
@@ -93,6 +94,7 @@ class Collection:
         self.constraints = {
             name: np.array(values) for name, values in data.constraints.items()
         }
+        self.is_refused = data.is_refused
         self.invalid_score = float(self.scores.min())
         if task.invalid_score is not None:
             self.invalid_score = task.sign * task.invalid_score
@@ -148,7 +150,7 @@ class Collection:
     @property
     def is_feasible(self) -> np.ndarray:
         """Which points satisfy all constraints that are known, `[N]` bool."""
-        feasible = np.ones(len(self.scores), bool)
+        feasible = ~self.is_refused
         for values in self.constraints.values():
             feasible &= ~(values > 0.0)
         return feasible
@@ -171,6 +173,15 @@ class Collection:
         weights = np.zeros(len(scores))
         weights[self.is_kept] = weighting(scores[self.is_kept])
         return weights
+
+    def refuses(self, entry: Entry | Addition) -> bool:
+        """Whether the task refuses an input, which no query has."""
+        refuse = self._task.refuse
+        if refuse is None or not isinstance(entry, Addition):
+            return False
+        if entry.input is None:  # It has a point alone.
+            return False
+        return refuse(from_json(self._task, entry.input)) is not None
 
     # Known inputs.
 
@@ -338,6 +349,8 @@ class Collection:
         self.is_kept = np.concatenate([self.is_kept, np.ones(count, bool)])
         numbers = [getattr(one.entry, "query", -1) for one in items]
         self.queries = np.concatenate([self.queries, numbers])
+        refused = [self.refuses(one.entry) for one in items]
+        self.is_refused = np.concatenate([self.is_refused, refused])
         for name, values in self.constraints.items():
             unknown = np.full(count, np.nan)
             self.constraints[name] = np.concatenate([values, unknown])

@@ -76,6 +76,8 @@ def _checksum(collection: Collection) -> int:
     for name in sorted(collection.constraints):
         checksum = zlib.crc32(name.encode(), checksum)
         checksum = zlib.crc32(collection.constraints[name].data, checksum)
+    if collection.is_refused.any():
+        checksum = zlib.crc32(collection.is_refused.data, checksum)
     return checksum
 
 

@@ -45,6 +45,7 @@ class _Result(NamedTuple):
     latent: np.ndarray | list[float]
     score: float
     constraints: dict[str, float] | None
+    is_feasible: bool
 
 
 class _Rows:
@@ -157,7 +158,7 @@ class KnownPoints:
         after = [*self._additions(), *self._free(state)]
         latents = [one.latent for one in after]
         scores = [one.score for one in after]
-        feasible = [is_feasible(one.constraints) for one in after]
+        feasible = [one.is_feasible for one in after]
         num_latents = self._space.num_latents
         return Known(
             np.concatenate(
@@ -230,7 +231,13 @@ class KnownPoints:
         """Returns the additions that are no data yet."""
         additions = self._collection.fresh_additions
         return [
-            _Result(latent, self._task.sign * one.score, one.constraints)
+            _Result(
+                latent,
+                self._task.sign * one.score,
+                one.constraints,
+                is_feasible(one.constraints)
+                and not self._collection.refuses(one),
+            )
             for latent, one in zip(
                 self.latents_of(additions), additions, strict=True
             )
@@ -253,7 +260,10 @@ class KnownPoints:
             known = self._collection.known_result(key)
             if known is not None:
                 score = np.nan if known.score is None else known.score
-                found.append(_Result(latent, score, known.constraints))
+                feasible = is_feasible(known.constraints)
+                found.append(
+                    _Result(latent, score, known.constraints, feasible)
+                )
         return found
 
     def _constraints(

@@ -6,6 +6,7 @@ Implements lines 5 and 6 of the algorithm in `tfvae.lso.loop`.
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from tfvae.lso.collection import Collection
 from tfvae.lso.feasibility import Feasibility, fresh
 from tfvae.lso.known_points import Known, KnownPoints
 from tfvae.lso.plan import Plan, Use
-from tfvae.lso.reading import Reading, as_points, read
+from tfvae.lso.reading import Reading, as_points, read, refusals
 from tfvae.lso.records import Query, Records, Withdrawal
 from tfvae.lso.round_table import RoundTable
 from tfvae.lso.scoring import Scorer
@@ -36,6 +37,18 @@ if TYPE_CHECKING:
 # How often a strategy is asked, and then candidates are drawn, for something
 # that is new; and how many of these.
 _ATTEMPTS, _EXPLORATIONS, _NUM_CANDIDATES = 3, 2, 1000
+
+
+def _with_task(strategy: Strategy, task: Task) -> Strategy:
+    """Returns a strategy that reads by the task of the run, if by any.
+
+    gin makes a task for each parameter that refers to it; what they decode is
+    counted by one.
+    """
+    theirs = getattr(strategy, "task", None)
+    if not isinstance(theirs, Task) or not dataclasses.is_dataclass(strategy):
+        return strategy
+    return dataclasses.replace(strategy, task=task)
 
 
 class Proposer:
@@ -59,7 +72,7 @@ class Proposer:
         self._task = task
         self._space = space
         self._plan = plan
-        self._strategy = strategy
+        self._strategy = _with_task(strategy, task)
         self._surrogate = surrogate if strategy.uses_surrogate else None
         self._warping = warping
         self._collection = collection
@@ -99,8 +112,10 @@ class Proposer:
             return np.zeros(0, np.int64)
         collection, plan = self._collection, self._plan
         kept = np.flatnonzero(collection.is_kept)
+        # All that are best are feasible, where a search has to begin.
+        scores = np.where(collection.is_refused, -np.inf, collection.scores)
         chosen = select_points(
-            collection.scores[kept],
+            scores[kept],
             plan.num_best,
             plan.num_random,
             plan.seed_of(Use.POINTS, now),
@@ -138,7 +153,11 @@ class Proposer:
         plan, first, before = self._plan, numbers[0], self._state
         self._chooser.rejected.clear()
         count = min(self._strategy.num_at_a_time(len(numbers)), len(numbers))
-        is_choosy = plan.skips_known or plan.min_distance > 0.0
+        is_choosy = (
+            plan.skips_known
+            or plan.min_distance > 0.0
+            or self._task.refuse is not None
+        )
         state, chosen = before, list[Choice]()
         for attempt in range(_ATTEMPTS if is_choosy else 1):
             context, state = self._fitted(first, attempt, state, chosen)
@@ -186,6 +205,11 @@ class Proposer:
             f"tried, {found['known']:,} decode to known inputs and "
             f"{found['invalid']:,} to none"
         )
+        if found["refused"]:
+            why += (
+                f", and {found['refused']:,} to inputs that the task refuses "
+                f"({refusals(self._task.decodes.refused)})"
+            )
         if found["near"]:
             why += (
                 f", and {found['near']:,} are nearer than `min_distance` = "
@@ -195,6 +219,8 @@ class Proposer:
         return why
 
     def _read(self, latents: np.ndarray, first: int) -> list[Reading]:
+        if not len(latents):
+            return []
         seed = self._plan.seed_of(Use.READING, first)
         with self._rounds.timed("decode"):
             return read(self._task, self._space.decode(latents), seed)
@@ -207,6 +233,8 @@ class Proposer:
         count: int,
         before: Sequence[Choice],
     ) -> list[Choice]:
+        if not len(latents):
+            return []
         known = context.latents
         if not self._strategy.uses_data:  # The context has none then.
             results = self._points.known(self._state).latents

@@ -7,8 +7,10 @@ error that names the function; functions get inputs of their own to modify.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +19,8 @@ import numpy as np
 from tfvae.lso.evaluation_worker import one_line
 from tfvae.lso.records import Addition
 from tfvae.lso.tasks.base import Input, ScoredData, Task
+
+_logger = logging.getLogger(__name__)
 
 NO_INPUT = "the latents decode to no valid input"
 """The failure of a query whose latents decode to no input."""
@@ -31,10 +35,14 @@ class Reading(NamedTuple):
     """The input in JSON form."""
     failure: str | None
     """Why there is no input, in one line."""
+    is_refused: bool = False
+    """Whether the task has refused it as a query, which is the failure."""
 
 
 def read(task: Task, means: np.ndarray, seed: int) -> list[Reading]:
     """Decodes decoder means to inputs by the `read` of a task.
+
+    What the task refuses is no input. All is counted in `task.decodes`.
 
     Args:
       task: The task. If its `read` raises for a batch, rows are read one by
@@ -49,6 +57,18 @@ def read(task: Task, means: np.ndarray, seed: int) -> list[Reading]:
       TypeError: If `read` returns no sequence, or `to_json` no JSON value.
       ValueError: If `read` returns too many or too few inputs.
     """
+    readings = _read(task, means, seed)
+    count = task.decodes
+    count.num += len(readings)
+    for one in readings:
+        if one.is_refused:
+            count.refused[one.failure or ""] += 1
+        elif one.input is None:
+            count.num_invalid += 1
+    return readings
+
+
+def _read(task: Task, means: np.ndarray, seed: int) -> list[Reading]:
     try:
         found = task.read(means, seed)
         inputs = list(found) if isinstance(found, Iterable) else None
@@ -78,6 +98,13 @@ def _read_one(task: Task, means: np.ndarray, seed: int) -> Reading:
 def _reading(task: Task, one_input: Any) -> Reading:
     if one_input is None:
         return Reading(None, None, NO_INPUT)
+    if task.refuse is not None:
+        try:
+            reason = task.refuse(one_input)
+        except Exception as error:
+            reason = f"refusing fails: {one_line(error)}"
+        if reason is not None:
+            return Reading(None, None, reason, True)
     return Reading(one_input, as_json(task, one_input), None)
 
 
@@ -125,7 +152,10 @@ def _to_json(value: Any) -> Any:
 
 
 def as_picture(task: Task, one_input: Any) -> np.ndarray:
-    """Returns an input as a picture `[height, width]`, 0 black and 1 white.
+    """Returns an input as a picture, 0 black and 1 white.
+
+    Returns:
+      `[height, width]`, or `[height, width, 3]` of a drawing.
 
     Raises:
       ValueError: If `to_picture` of the task, which must have one, returns
@@ -133,10 +163,12 @@ def as_picture(task: Task, one_input: Any) -> np.ndarray:
     """
     assert task.to_picture is not None
     picture = np.asarray(task.to_picture(one_input))
-    if picture.dtype.kind not in "biuf" or picture.ndim != 2:
+    has_shape = picture.ndim == 2 or picture.shape[2:] == (3,)
+    if picture.dtype.kind not in "biuf" or not has_shape:
         raise ValueError(
             f"`to_picture` of task {task.name} must return an array [height, "
-            f"width] of numbers, got {picture.dtype} {picture.shape!r}"
+            "width, 3] or [height, width] of numbers, got "
+            f"{picture.dtype} {picture.shape!r}"
         )
     if picture.size and not 0.0 <= picture.min() <= picture.max() <= 1.0:
         raise ValueError(
@@ -199,8 +231,26 @@ def resolved(task: Task, data: ScoredData) -> Task:
         )
     as_points(task, [one_input], data.points.shape[1])
     if task.to_picture is not None:
-        _tried(task, "to_picture", lambda: as_picture(task, one_input))
+        _try_picture(task, one_input)
+    if data.is_refused.all():
+        reasons = collections.Counter(map(str, data.refusals))
+        raise ValueError(
+            f"`refuse` of task {task.name} must allow at least one of its "
+            f"data, from which the search begins, got {len(data.points):,} "
+            f"that are all refused ({refusals(reasons)})"
+        )
     return task
+
+
+def refusals(reasons: Mapping[str, int], most: int = 5) -> str:
+    """Returns counts of reasons in one line, the most frequent ones first."""
+    ranked = sorted(reasons.items(), key=lambda item: -item[1])
+    shown = [
+        f"{count:,} x {' '.join(why.split())}" for why, count in ranked[:most]
+    ]
+    if len(ranked) > most:
+        shown.append(f"{len(ranked) - most} more reasons")
+    return "; ".join(shown)
 
 
 def _first_input(task: Task, data: ScoredData) -> Input | None:
@@ -229,6 +279,18 @@ def _tried(task: Task, name: str, call: Callable[[], Any]) -> Any:
             f"`{name}` of task {task.name} fails for the first of its data: "
             f"{one_line(error)}"
         ) from error
+
+
+def _try_picture(task: Task, one_input: Input) -> None:
+    """Warns if there is no picture; raises an error if it is a wrong one."""
+    assert task.to_picture is not None
+    try:
+        task.to_picture(one_input)
+    except Exception as error:
+        message = "`to_picture` of task %s fails for the first of its data: %s"
+        _logger.warning(message, task.name, one_line(error))
+    else:
+        _tried(task, "to_picture", lambda: as_picture(task, one_input))
 
 
 def _back(one_input: Input | None) -> Callable[[Any], Input]:

@@ -6,6 +6,7 @@ They are used by oracle strategies and figures, and are not recorded.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from tfvae.lso import evaluation
 from tfvae.lso.collection import Collection
 from tfvae.lso.reading import Reading, read
 from tfvae.lso.records import is_feasible
-from tfvae.lso.tasks.base import Task
+from tfvae.lso.tasks.base import Decodes, Task
 
 if TYPE_CHECKING:
     from tfvae.lso.latent_space import LatentSpace
@@ -24,14 +25,15 @@ if TYPE_CHECKING:
 class Scorer:
     """Decodes and evaluates latents.
 
-    Failures, and what violates constraints, score as invalid decodes.
+    Failures, and what violates constraints, score as invalid decodes. None of
+    them are candidates, so that the task does not count them.
     """
 
     def __init__(
         self, task: Task, space: LatentSpace, collection: Collection
     ) -> None:
         """Stores the parts of a run."""
-        self._task = task
+        self._task = dataclasses.replace(task, decodes=Decodes())
         self._space = space
         self._collection = collection
 

@@ -119,6 +119,8 @@ def _save_manifold(
     found, inputs = score(means, 0)
     if any(one is None for one in inputs):
         return  # A plane with invalid decodes is no picture.
+    if as_picture(task, inputs[0]).ndim != 2:
+        return  # So many drawings are no plane.
     pictures = np.stack([as_picture(task, one) for one in inputs])
     _save(
         path,

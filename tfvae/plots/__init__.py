@@ -33,6 +33,7 @@ from tfvae.plots.restoration import (
     restoration_panel,
 )
 from tfvae.plots.sheets import (
+    captioned_pictures,
     feature_sheet,
     image_grid,
     reconstructions,
@@ -48,6 +49,7 @@ __all__ = [
     "Weighted",
     "as_rgb",
     "busiest_region",
+    "captioned_pictures",
     "comparison",
     "curves",
     "curves_svg",

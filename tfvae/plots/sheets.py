@@ -206,6 +206,44 @@ def sheet_of_pictures(
     save(figure, path)
 
 
+def captioned_pictures(
+    pictures: Sequence[np.ndarray],
+    captions: Sequence[str],
+    path: PathLike,
+    *,
+    per_row: int = 3,
+    title: str | None = None,
+) -> None:
+    """Plots pictures in rows, each with a caption below it.
+
+    Args:
+      pictures: `[height, width, 1 or 3]` on 0..1 each, at least one.
+      captions: As many texts.
+      path: File to write.
+      per_row: Pictures in a row.
+      title: Title of the figure, or None.
+    """
+    columns = min(per_row, len(pictures))
+    rows = math.ceil(len(pictures) / columns)
+    ratio = max(one.shape[0] / one.shape[1] for one in pictures)
+    width = 9.0 / per_row
+    figure, grid = figure_and_axes(
+        width * columns + 0.2,
+        (width * ratio + 0.35) * rows + (0.4 if title else 0.1),
+        rows,
+        columns,
+    )
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, one, caption in zip(grid.flat, pictures, captions, strict=False):
+        axes.set_axis_on()
+        show(axes, as_rgb(np.asarray(one), (0.0, 1.0)))
+        axes.set_xlabel(caption)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left")
+    save(figure, path)
+
+
 def _sheet(
     points: np.ndarray,
     event_shape: Sequence[int],

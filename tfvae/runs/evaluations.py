@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import signal
 import sys
@@ -14,8 +15,9 @@ from typing import Any
 
 from tfvae.lso import evaluation
 from tfvae.lso.loop import LatentSpaceOptimizer
+from tfvae.lso.reading import refusals
 from tfvae.lso.stopping import Stopping
-from tfvae.runs import optimization_state
+from tfvae.runs import optimization_inputs, optimization_state
 from tfvae.runs.errors import StoppedError
 from tfvae.runs.optimization_readout import ReadOut
 from tfvae.runs.optimization_status import duration, number
@@ -139,6 +141,16 @@ def _announce(optimizer: LatentSpaceOptimizer) -> None:
         f"{plan.round_size} a round",
         flush=True,
     )
+    if task.refuse is None:
+        return
+    found = collections.Counter(filter(None, task.data(plan.seed).refusals))
+    if found:
+        print(
+            f"{found.total():,} of the data would be refused as queries "
+            f"({refusals(found)}): the model and the surrogate know them, the "
+            "best is one of the others",
+            flush=True,
+        )
 
 
 class _Progress:
@@ -180,7 +192,26 @@ def _print_result(result: dict[str, Any], folder: str) -> None:
         f"score, {result['num_distinct']} distinct inputs, "
         f"{result['num_near_repeats']} near-repeats): "
         f"{top + by if top else 'no query has a score yet'}; best in the data "
-        f"{number(result['best_in_data'])}\n"
+        f"{number(result['best_in_data'])}"
+    )
+    for name, figures in result.get("inputs", {}).items():
+        if said := optimization_inputs.in_words(figures):
+            print(f"{name} {figures['num']} distinct inputs: {said}")
+    decodes = result.get("decodes")
+    if decodes is not None:
+        print(_decoded(decodes))
+    print(
         f"ledger, tables, figures and report.html are in {folder}",
         flush=True,
     )
+
+
+def _decoded(decodes: dict[str, Any]) -> str:
+    """Says what the candidates of a run have been decoded to."""
+    said = (
+        f"{decodes['num']:,} candidates decoded, "
+        f"{100.0 * decodes['validity']:.1f} % to an input"
+    )
+    if decodes["refused"]:
+        said += f"; refused before a query: {refusals(decodes['refused'])}"
+    return said

@@ -25,6 +25,7 @@ Points = Callable[[str, int], Sequence[tuple[float, float, float]]]
 
 FIGURES = "figures"
 _START = "best of the data"
+_NUM_DRAWINGS = 9
 _FRAME = 3  # Grey border around images in pixels, visible on white paper.
 
 
@@ -379,11 +380,27 @@ def draw_best(
 def draw_best_inputs(state: State, path: pathlib.Path) -> bool:
     """Draws the best inputs of a run that have scores, if they have images.
 
+    Pictures are a row, drawings a table with a score below each.
+
     Returns:
       Whether a figure was drawn.
     """
     ranked = [(one.value, one.entry.input) for one in state.ranked[:NUM_BEST]]
     known = optimization_results.pictures(state.path)
+    drawings = [
+        (score, picture)
+        for score, one in ranked[:_NUM_DRAWINGS]
+        if (picture := known.get(optimization_results.key(one))) is not None
+        and picture.ndim == 3
+    ]
+    if drawings:
+        plots.captioned_pictures(
+            [np.asarray(picture, np.float64) for _, picture in drawings],
+            [f"{score:.5g}" for score, _ in drawings],
+            path,
+            title=_labelled(state.score_label, state.maximise),
+        )
+        return True
     return _draw_strips(_strip(state.path.name, ranked, known), path, None)
 
 

@@ -24,7 +24,14 @@ from tfvae.runs import (
     optimization_status,
     pages,
 )
-from tfvae.runs.optimization_state import NUM_BEST, Ranked, State, key
+from tfvae.runs.optimization_state import (
+    NUM_BEST,
+    RESULT,
+    Ranked,
+    State,
+    key,
+    read_json,
+)
 from tfvae.runs.optimization_status import (
     input_text,
     number,
@@ -35,6 +42,7 @@ from tfvae.runs.pages import NAME, Panel
 
 _LONGEST_INPUT = 200
 _LONGEST_SETTING = 400
+_LONGEST_ALT = 80
 _MOST_PENDING = 50
 
 
@@ -108,10 +116,13 @@ def _tiles(state: State) -> Iterable[str]:
 def _panels(state: State) -> list[Panel]:
     """Returns the panels in their order; those without content are left out."""
     pictures = optimization_results.pictures(state.path)
+    result = read_json(state.path / RESULT)
     panels = [
         _best_one(state, pictures),
         _progress(state),
         _best(state, pictures),
+        _sets(result),
+        _candidates(result),
         _pending(state, pictures),
         _failures(state),
         _constraints(state),
@@ -126,17 +137,36 @@ def _panels(state: State) -> list[Panel]:
 Pictures = Mapping[Hashable, np.ndarray]
 
 
-def _shown(one: Any, pictures: Pictures, count: int = _LONGEST_INPUT) -> str:
-    """Returns an input as its picture, or else as text."""
-    text = escape(shortened(input_text(one), count))
+def _shown(
+    one: Any,
+    pictures: Pictures,
+    count: int = _LONGEST_INPUT,
+    score: str = "",
+) -> str:
+    """Returns an input as its picture, or else as text; a drawing has both.
+
+    Args:
+      one: The input, in its JSON form.
+      pictures: Pictures by the keys of inputs.
+      count: Most characters of the text.
+      score: What the input scores, for those who see no pictures.
+    """
+    line = input_text(one)
+    text = f"<code>{escape(shortened(line, count))}</code>"
     picture = pictures.get(key(one))
     if picture is None:
-        return f"<code>{text}</code>"
-    shown = embedding.embedded(np.asarray(picture, np.float64)[..., None])
-    return (
-        f'<img data-small src="{shown.uri}" width="{shown.width}" '
-        f'height="{shown.height}" alt="input {text[:80]}">'
+        return text
+    is_drawing = picture.ndim == 3
+    values = np.asarray(picture, np.float64)
+    shown = embedding.embedded(values if is_drawing else values[..., None])
+    alt = shortened(line, _LONGEST_INPUT if is_drawing else _LONGEST_ALT)
+    alt = f"input {alt}{', ' * bool(score)}{score}"
+    kind = 'class="drawing"' if is_drawing else "data-small"
+    image = (
+        f'<img {kind} src="{shown.uri}" width="{shown.width}" '
+        f'height="{shown.height}" alt="{escape(alt)}">'
     )
+    return f"{image} {text}" if is_drawing else image
 
 
 def _best_one(state: State, pictures: Pictures) -> Panel | None:
@@ -144,19 +174,24 @@ def _best_one(state: State, pictures: Pictures) -> Panel | None:
     if not ranked:
         return None
     best = ranked[0]
+    shown = _shown(best.entry.input, pictures, 2000, _scored(state, best))
     body = (
-        f'<div class="input">{_shown(best.entry.input, pictures, 2000)}</div>\n'
+        f'<div class="input">{shown}</div>\n'
         f'<p class="note">{escape(_described(state, best))}</p>'
     )
     return Panel("best-one", "Best input", body, is_wide=True)
+
+
+def _scored(state: State, one: Ranked) -> str:
+    return f"{_text(state.score_label)} {number(one.value)}"
 
 
 def _described(state: State, best: Ranked) -> str:
     """Says what is known of the best input."""
     entry = best.entry
     said = [
-        f"{_text(state.score_label)} {number(best.value)}, query "
-        f"{entry.query} of round {entry.round + 1}."
+        f"{_scored(state, best)}, query {entry.query} of round "
+        f"{entry.round + 1}."
     ]
     if state.is_noisy:
         std = "" if best.std is None else f" +- {best.std:.2g}"
@@ -208,11 +243,46 @@ def _best(state: State, pictures: Pictures) -> Panel | None:
         if state.is_noisy:
             row += [_number(one.std), _number(one.num_scores)]
         row.append(_number(one.entry.query))
-        rows.append([*row, _Cell(_shown(one.entry.input, pictures))])
+        shown = _shown(one.entry.input, pictures, score=_scored(state, one))
+        rows.append([*row, _Cell(shown)])
     title = f"The {len(ranked)} best inputs"
     if state.is_noisy:
         title += f", by {state.ranked_by}"
     return Panel("best", title, _table(head, rows, title), is_wide=True)
+
+
+def _sets(result: Mapping[str, Any]) -> Panel | None:
+    """Returns figures of the sets of inputs that were found."""
+    found = result.get("inputs") or {}
+    names = [*dict.fromkeys(name for one in found.values() for name in one)]
+    if not set(names) - {"num"}:
+        return None
+    rows = [
+        [
+            _Cell(escape(_text("inputs" if name == "num" else name))),
+            *(_number(one.get(name), 3) for one in found.values()),
+        ]
+        for name in names
+    ]
+    title = "How new and different the inputs are"
+    body = _table(["", *map(_text, found)], rows, title)
+    return Panel("sets", title, body)
+
+
+def _candidates(result: Mapping[str, Any]) -> Panel | None:
+    """Returns what candidates have been decoded to, and what was refused."""
+    found = result.get("decodes")
+    if not found:
+        return None
+    rows = [
+        ("decoded", pages.number(found["num"])),
+        ("decode to an input", f"{100.0 * found['validity']:.1f} %"),
+    ]
+    rows += [
+        (f"refused: {_text(why)}", pages.number(count))
+        for why, count in found["refused"].items()
+    ]
+    return Panel("candidates", "Candidates", pages.table(rows))
 
 
 def _pending(state: State, pictures: Pictures) -> Panel | None:

@@ -7,6 +7,7 @@ time. It needs no TensorFlow, and the task for new pictures only.
 
 from __future__ import annotations
 
+import collections
 import json
 import logging
 import os
@@ -17,9 +18,10 @@ from typing import Any
 
 from tfvae import files
 from tfvae.lso.evaluation_worker import one_line
-from tfvae.lso.tasks.base import Task
+from tfvae.lso.tasks.base import Decodes, Task
 from tfvae.runs import (
     optimization_figures,
+    optimization_inputs,
     optimization_page,
     optimization_results,
     optimization_state,
@@ -34,17 +36,32 @@ _logger = logging.getLogger(__name__)
 
 
 def write(
-    run_dir: str | os.PathLike[str], task: Task | None = None
+    run_dir: str | os.PathLike[str],
+    task: Task | None = None,
+    decodes: Decodes | None = None,
 ) -> dict[str, Any]:
     """Writes the read-out of a run so far, and returns its summary.
 
     Args:
       run_dir: Folder of the optimisation, which has a ledger.
       task: Makes pictures of inputs; None to show those that there are.
+      decodes: Counts of the whole run; None for those of the last read-out.
     """
     # The page has a command, which is to work in any folder.
     state = optimization_state.read(pathlib.Path(run_dir).absolute())
     result = optimization_state.summary(state)
+    if decodes is None:
+        decodes = _decodes_of(state.path)
+    inputs = _inputs(state, task)
+    if inputs:
+        result["inputs"] = inputs
+    if decodes.num:
+        result["decodes"] = {
+            "num": decodes.num,
+            "num_invalid": decodes.num_invalid,
+            "validity": decodes.validity,
+            "refused": dict(decodes.refused.most_common()),
+        }
     text = json.dumps(result, indent=2, default=float) + "\n"
     with files.replacing(state.path / RESULT, is_synced=True) as file:
         file.write(text)
@@ -55,6 +72,35 @@ def write(
         optimization_figures.write_run_figures(state.path)
     optimization_page.write(state)
     return result
+
+
+def _inputs(
+    state: optimization_state.State, task: Task | None
+) -> dict[str, Any]:
+    """Returns figures of what was found; without a task, if they are of now."""
+    if task is not None:
+        return optimization_inputs.described(state, task)
+    before = optimization_state.read_json(state.path / RESULT)
+    is_of_now = before.get("best") == json.loads(
+        json.dumps(optimization_state.summary(state)["best"], default=float)
+    )
+    is_of_now &= before.get("num_queries") == len(state.entries)
+    return before.get("inputs", {}) if is_of_now else {}
+
+
+def _decodes_of(path: pathlib.Path) -> Decodes:
+    """Returns the counts of the last read-out, zeros if there are none."""
+    found = optimization_state.read_json(path / RESULT).get("decodes") or {}
+    try:
+        return Decodes(
+            int(found.get("num", 0)),
+            int(found.get("num_invalid", 0)),
+            collections.Counter(
+                {str(why): int(n) for why, n in found["refused"].items()}
+            ),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return Decodes()
 
 
 def _update_pictures(state: optimization_state.State, task: Task) -> None:
@@ -93,13 +139,18 @@ class ReadOut:
         self._clock = clock
         self._took = 0.0
         self._written = -float("inf")
+        # Of earlier processes, as far as they were written; and what the task
+        # has counted before, for another run.
+        self._decodes_before = _decodes_of(run_dir)
+        self._counted_before = task.decodes.copy()
 
     def write(self) -> dict[str, Any]:
         """Writes the read-out and returns its summary."""
         started = self._clock()
         if self._predicted is not None:
             optimization_state.write_predicted(self.run_dir, self._predicted())
-        result = write(self.run_dir, self._task)
+        new = self._task.decodes.since(self._counted_before)
+        result = write(self.run_dir, self._task, self._decodes_before.plus(new))
         self._written = self._clock()
         self._took = self._written - started
         return result

@@ -88,7 +88,7 @@ class Run(NamedTuple):
         return ranked[:count]
 
     def pictures(self) -> dict[Hashable, np.ndarray]:
-        """Returns images `[height, width]` of the best inputs, by key."""
+        """Returns pictures of the best inputs, see `Task`, by key."""
         return pictures(self.path)
 
     def arrays(self, name: str) -> dict[str, np.ndarray] | None:
@@ -198,7 +198,7 @@ def _write_pictures(state: State, task: Task, inputs: list[Any]) -> None:
 
 
 def pictures(path: pathlib.Path) -> dict[Hashable, np.ndarray]:
-    """Returns images `[height, width]` of inputs, by key."""
+    """Returns pictures of inputs, as `as_picture` returns them, by key."""
     found = snapshots.read_arrays(path / PICTURES, "keys", "pictures")
     if found is None:
         return {}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of an optimisation: evaluations.csv and best.csv.
+"""Tables of an optimisation: evaluations.csv, best.csv and left_out.csv.
 
-Both are UTF-8 with a head. A text that starts with one of = + - @ ', a tab or a
+All are UTF-8 with a head. A text that starts with one of = + - @ ', a tab or a
 carriage return has one more ' before it, so that no spreadsheet takes it for a
 formula; `unescaped` removes it:
 
@@ -24,9 +24,11 @@ from typing import Any
 from tfvae import files
 from tfvae.lso.records import Entry
 from tfvae.lso.tables import CONSTRAINT
+from tfvae.lso.tasks.base import LeftOut
 from tfvae.runs.optimization_state import Ranked, State
 
 EVALUATIONS, BEST = "evaluations.csv", "best.csv"
+LEFT_OUT = "left_out.csv"
 _LONGEST_VECTOR = 64
 _ESCAPED = ("=", "+", "-", "@", "'", "\t", "\r")
 
@@ -41,6 +43,24 @@ def write(state: State) -> None:
     columns += form.columns
     best = [_best(rank, one, form) for rank, one in enumerate(state.ranked, 1)]
     _write(state.path / BEST, columns, best)
+
+
+def write_left_out(path: pathlib.Path, left_out: Sequence[LeftOut]) -> None:
+    """Writes what was read and became no data into a run folder.
+
+    Args:
+      path: The folder.
+      left_out: The lines.
+    """
+    rows = [
+        {
+            "line": one.line,
+            "text": escaped(one.text),
+            "reason": escaped(one.reason),
+        }
+        for one in left_out
+    ]
+    _write(path / LEFT_OUT, ["line", "text", "reason"], rows)
 
 
 def evaluation_columns(state: State) -> list[str]:

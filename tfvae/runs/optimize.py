@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import inspect
 import json
@@ -24,14 +25,14 @@ from tfvae.lso import evaluation
 from tfvae.lso.ledger import LEDGER, read_ledger
 from tfvae.lso.loop import LatentSpaceOptimizer
 from tfvae.lso.plan import Plan
-from tfvae.lso.reading import resolved
+from tfvae.lso.reading import refusals, resolved
 from tfvae.lso.records import Addition
 from tfvae.lso.retraining import Retraining
 from tfvae.lso.snapshots import WEIGHTS, read_arrays, save_weights
 from tfvae.lso.stopping import Stopping
 from tfvae.lso.strategies import Strategy
 from tfvae.lso.surrogates import Surrogate
-from tfvae.lso.tasks.base import Task
+from tfvae.lso.tasks.base import LeftOut, Task
 from tfvae.lso.warping import Warping
 from tfvae.lso.weighting import Unweighted, Weighting
 from tfvae.optimizers import FusedAdam
@@ -41,6 +42,7 @@ from tfvae.runs import (
     evaluations,
     identity,
     optimization_results,
+    optimization_tables,
     summaries,
     task_files,
 )
@@ -268,7 +270,8 @@ def optimize(
       run_dir: Folder of the run: ledger.jsonl (all evaluations), rounds.csv,
         rounds/ (models of the last rounds), model/ (training run of the initial
         model), and the read-out: evaluations.csv, best.csv, result.json,
-        report.html and figures/.
+        report.html and figures/; left_out.csv, if some of what was read became
+        no data.
       requests: What is wanted; None to evaluate the objective here until the
         budget is spent.
       task: The task to optimise.
@@ -341,6 +344,7 @@ def optimize(
             _warn_of_idle_workers(evaluator, strategy, plan)
         # Before anything is trained. The optimizer tries them again.
         whole = resolved(task, task.data(seed))
+        _note_left_out(run, task.data(seed).left_out)
         added = _added(run, whole, seed, requests.added)
         with opened(
             run, task, plan, warm_start, parts, len(added)
@@ -351,6 +355,20 @@ def optimize(
             unused = config.unused("optimize", is_whole=is_whole)
             summaries.print_unused(unused)
     return result
+
+
+def _note_left_out(run: RunDirectory, left_out: Sequence[LeftOut]) -> None:
+    """Writes and counts what became no data, unless that is done already."""
+    path = run.path / optimization_tables.LEFT_OUT
+    if not left_out or path.exists():
+        return
+    optimization_tables.write_left_out(run.path, left_out)
+    reasons = collections.Counter(one.reason for one in left_out)
+    print(
+        f"{len(left_out):,} lines left out of the data, listed in "
+        f"{path.name}: {refusals(reasons)}",
+        flush=True,
+    )
 
 
 def _done(

@@ -1,122 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of the task of molecules against published scores."""
+"""Tests of the task of molecules: data, codes, rules."""
 
 from __future__ import annotations
 
-import importlib
+import itertools
 import pathlib
-import pickle
 import sys
 from unittest import mock
 
 import numpy as np
-import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
-from tfvae.data import molecules as data_molecules
-from tfvae.data.selfies import canonical_smiles
-from tfvae.lso.tasks import molecules
+from tfvae.lso.evaluation_worker import Score
+from tfvae.lso.reading import as_picture, read, resolved
+from tfvae.lso.tasks import molecule_properties, molecules
+from tfvae.lso.tasks.molecule_properties import Bounded, heavy_atoms
 
-# From the published results: queries of the baselines and their scores.
-PUBLISHED = {
-    "O=CCl": -1.75782,
-    "C=C(C(=C)N(C=C(C)c1cccc(Br)c1)Cc1ccccc1)c1cccc(Cl)c1": 4.52254,
-    "ClCC(Nc1cc(Cl)ccc1Cl)c1ccc(Br)cc1": 3.35286,
-    "COc1cc(-n2cccn2)ccc1Nc1ccc(-c2cc(Cl)ccc2Cl)c(Cl)c1": 4.4617,
-    "Clc1ccc(Nc2cc(Cl)cc(Nc3ccc(Cl)cc3)c2)cc1": 5.08366,
-    "O=C(Nc1cccc2ccccc12)c1ccc(Cl)cc1": 3.73012,
-    "Clc1ccc(C(Cl)(Cl)Nc2ccc(CNc3ccccc3Cl)cc2)cc1": 4.46866,
-    "O=C(Cc1ccc(Sc2ccccc2)cc1)Oc1ccc(-c2nc3ccccc3s2)cc1": 4.59864,
-    "Cc1ccc(Cl)c2c(OCc3ccccc3-c3nc4ccccc4s3)cccc12": 4.78185,
-    "Cc1ccc(S(=O)(=O)CNC(=O)c2ccncc2)cc1": 0.85927,
-}
 LINES = ["OCC", "c1ccccc1", "CC(C)C", "CCN", "CCCCO", "C1CCCCC1"]
-
-
-class PenalisedLogPTest(parameterized.TestCase):
-    @parameterized.parameters(*PUBLISHED.items())
-    def test_score_is_the_published_one(self, smiles, expected):
-        score = molecules.penalised_log_p(smiles)
-        self.assertAlmostEqual(score, expected, delta=1e-4)
-
-    @parameterized.parameters((6, 0), (7, 1), (12, 6))
-    def test_atoms_of_a_ring_beyond_six_cost_alike(self, size, excess):
-        ring = "C1" + "C" * (size - 2) + "C1"
-        # The same with a scorer of rings that sees none.
-        with mock.patch.object(molecules, "_longest_cycle", return_value=0):
-            without = molecules.penalised_log_p(ring)
-        score = molecules.penalised_log_p(ring)
-        self.assertAlmostEqual(without - score, excess / 0.28746695, places=6)
-
-    @parameterized.parameters(
-        ("CCCC", 0), ("C1CC1", 3), ("c1ccc2ccccc2c1", 6), ("C1CCC1C2CCCC2", 5)
-    )
-    def test_longest_ring_is_that_of_a_cycle_basis(self, smiles, expected):
-        molecule = molecules.parse_smiles(smiles)
-        self.assertEqual(molecules._longest_cycle(molecule), expected)
-
-    @parameterized.parameters("", "C1CC", "no molecule", "CC.O")
-    def test_no_molecule_is_an_error(self, smiles):
-        with self.assertRaisesRegex(ValueError, "must be one molecule"):
-            molecules.penalised_log_p(smiles)
-
-    def test_pickle_finds_it(self):
-        again = pickle.loads(pickle.dumps(molecules.penalised_log_p))
-        self.assertIs(again, molecules.penalised_log_p)
-
-
-class AgainstRdkitTest(parameterized.TestCase):
-    """The terms of the score by RDKit's own functions, one by one."""
-
-    def _differences(self, smiles):
-        """Returns those of whole scores, and of scores without rings."""
-        log_p = importlib.import_module("rdkit.Chem.Crippen").MolLogP
-        chem = importlib.import_module("rdkit.Chem")
-        config = importlib.import_module("rdkit.RDConfig")
-        folder = str(pathlib.Path(config.RDContribDir, "SA_Score"))
-        with mock.patch.object(sys, "path", [folder, *sys.path]):
-            difficulty = importlib.import_module("sascorer").calculateScore
-        whole, without = [], []
-        for one in smiles:
-            molecule = chem.MolFromSmiles(one)
-            rings = molecule.GetRingInfo().AtomRings()
-            smallest = max([6, *map(len, rings)])
-            largest = max(6, molecules._longest_cycle(molecule))
-            expected = (
-                (log_p(molecule) - 2.45777691) / 1.43341767
-                - (difficulty(molecule) - 3.05352042) / 0.83460587
-                - (smallest - 6 - 0.04861121) / 0.28746695
-            )
-            difference = molecules.penalised_log_p(one) - expected
-            whole.append(difference)
-            without.append(difference + (largest - smallest) / 0.28746695)
-        return np.abs(whole), np.abs(without)
-
-    def test_score_of_twenty_molecules(self):
-        with data_molecules._shipped_path().open() as file:
-            lines = [next(file).split(",")[0].strip('"') for _ in range(400)]
-        found = [canonical_smiles(one) for one in lines[::20]]
-        whole, _ = self._differences(found)
-        self.assertLen(whole, 20)
-        self.assertLess(whole.max(), 1e-9)
-
-    @pytest.mark.slow  # Some seconds, and the whole file is read.
-    def test_score_of_a_thousand_molecules(self):
-        found = list(data_molecules.molecule_file().sequences)[::9][:1000]
-        whole, without = self._differences(found)
-        print(
-            f"largest difference {whole.max():.3g}, of {np.sum(whole > 1e-9)} "
-            f"bridged systems alone; of all other terms {without.max():.3g}"
-        )
-        self.assertLess(without.max(), 1e-9)
-        # RDKit has smallest rings, a cycle basis may have larger ones.
-        self.assertLess(np.mean(whole > 1e-9), 0.02)
-
-    def test_drug_likeness_is_that_of_a_drug(self):
-        # Bickerton et al. give 0.55 to 0.56 for aspirin.
-        score = molecules.drug_likeness("CC(=O)Oc1ccccc1C(=O)O")
-        self.assertAlmostEqual(score, 0.55, delta=0.01)
 
 
 class MoleculesTest(tf.test.TestCase, parameterized.TestCase):
@@ -131,7 +32,7 @@ class MoleculesTest(tf.test.TestCase, parameterized.TestCase):
             data.inputs,
             ["CCO", "c1ccccc1", "CC(C)C", "CCN", "CCCCO", "C1CCCCC1"],
         )
-        expected = [molecules.penalised_log_p(one) for one in LINES]
+        expected = [molecule_properties.penalised_log_p(one) for one in LINES]
         self.assertAllClose(data.scores, expected, rtol=0, atol=1e-12)
 
     def test_points_are_read_and_written_again(self):
@@ -158,6 +59,35 @@ class MoleculesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(data.inputs, ["CCO", "CCN", "CCC"])
         self.assertAllEqual(data.scores, [3.0, 3.0, 3.0])
 
+    def test_what_became_no_data_has_its_line_and_reason(self):
+        def objective(smiles):
+            if "N" in smiles:
+                raise ArithmeticError("no force field")
+            return float(len(smiles))
+
+        self.path.write_text("CCO\nnothing\nCCN\nCC.O\nCCC\n")
+        task = molecules.molecules(self.path, objective=objective)
+        with self.assertLogs("tfvae", "WARNING") as logged:
+            data = task.data(0)
+        self.assertEqual(data.inputs, ["CCO", "CCC"])
+        self.assertAllEqual(data.scores, [3.0, 3.0])
+        self.assertEqual(
+            data.left_out,
+            [
+                (2, "nothing", "no molecule"),
+                (3, "CCN", "no score: ArithmeticError: no force field"),
+                (4, "CC.O", "several components, such as a salt"),
+            ],
+        )
+        self.assertIn("Left out 1 molecules without a score", logged.output[0])
+
+    def test_objective_that_scores_none_is_an_error(self):
+        task = molecules.molecules(self.path, objective=lambda one: 1 / 0)
+        with self.assertRaisesRegex(
+            ValueError, "got 6 without a score, the first CCO: ZeroDivision"
+        ):
+            task.data(0)
+
     def test_merged_symbols_change_no_input(self):
         task = molecules.molecules(self.path, num_symbols=10)
         data = task.data(0)
@@ -169,7 +99,7 @@ class MoleculesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertTrue(task.maximise)
         self.assertFalse(task.keep_duplicates)
         self.assertEqual(task.invalid_score, -4.0)
-        self.assertIs(task.objective, molecules.penalised_log_p)
+        self.assertIs(task.objective, molecule_properties.penalised_log_p)
 
     def test_seed_draws_the_data_but_not_the_symbols(self):
         task = molecules.molecules(self.path, num_data=3)
@@ -189,10 +119,98 @@ class MoleculesTest(tf.test.TestCase, parameterized.TestCase):
         likeliest = molecules.molecules(self.path)
         self.assertEqual(likeliest.read(outputs, 1), [None] * len(LINES))
 
+    def test_constraints_of_scores_are_those_of_the_data(self):
+        def objective(smiles):
+            if smiles == "CCN":
+                return float(len(smiles))
+            return Score(len(smiles), {"rings": smiles.count("1") - 1.0})
+
+        data = molecules.molecules(self.path, objective=objective).data(0)
+        self.assertAllEqual(data.scores, [3, 8, 6, 3, 5, 8])
+        self.assertAllEqual(
+            data.constraints["rings"], [-1, 1, -1, np.nan, -1, 1]
+        )
+
+    def test_molecules_that_break_a_rule_are_data_but_no_inputs(self):
+        task = molecules.molecules(
+            self.path, constraints=[Bounded(heavy_atoms, at_most=4)]
+        )
+        data = task.data(0)
+        rule = "heavy atoms must be at most 4"
+        self.assertEqual(data.inputs[1], "c1ccccc1")
+        self.assertLen(data.scores, 6)
+        self.assertEqual(data.refusals, [None, rule, None, None, rule, rule])
+        found = read(task, data.points, 0)
+        self.assertEqual(
+            [one.input for one in found],
+            ["CCO", None, "CC(C)C", "CCN", None, None],
+        )
+        self.assertEqual(
+            [one.is_refused for one in found], data.is_refused.tolist()
+        )
+        self.assertEqual(task.decodes.refused, {rule: 3})
+        self.assertEqual((task.decodes.num, task.decodes.num_invalid), (6, 0))
+
+    def test_rules_that_no_molecule_keeps_are_an_error(self):
+        task = molecules.molecules(
+            self.path,
+            constraints=[
+                Bounded(heavy_atoms, at_most=4),
+                Bounded(heavy_atoms, at_least=5),
+            ],
+        )
+        with self.assertRaisesRegex(
+            ValueError,
+            "at least one of its data, .* got 6 that are all refused "
+            r"\(3 x heavy atoms must be at least 5; 3 x heavy atoms must be at",
+        ):
+            resolved(task, task.data(0))
+
+    @parameterized.parameters(
+        (Bounded(heavy_atoms, at_most=4),), ([Bounded],), ("CCO",), ([4],)
+    )
+    def test_what_is_no_list_of_rules_is_an_error(self, constraints):
+        with self.assertRaisesRegex(TypeError, "`constraints` must be a list"):
+            molecules.molecules(self.path, constraints=constraints)
+
     @parameterized.parameters(0, 7)
     def test_more_molecules_than_there_are_is_an_error(self, num_data):
         with self.assertRaisesRegex(ValueError, "`num_data` .* 1 to 6"):
             molecules.molecules(self.path, num_data=num_data)
+
+    def test_formulas_are_drawn_on_white(self):
+        task = molecules.molecules(self.path)
+        picture = as_picture(task, "CCO")
+        self.assertEqual(picture.shape, (260, 360, 3))
+        self.assertEqual(picture[[0, 0, -1, -1], [0, -1, 0, -1]].min(), 1.0)
+        # Oxygen is red, the bonds between carbons are black.
+        is_red = (picture[..., 0] > 0.9) & (picture[..., 1] < 0.1)
+        is_black = picture.max(-1) < 0.1
+        self.assertBetween(is_red.sum(), 50, 5000)
+        self.assertBetween(is_black.sum(), 50, 5000)
+
+    def test_sets_have_a_diversity_and_scaffolds(self):
+        summarize = molecules.molecules(self.path).summarize
+        similarity = molecule_properties.Similarity
+        # Toluene and phenol share benzene, ethanol has no scaffold.
+        inputs = ["Cc1ccccc1", "Oc1ccccc1", "CCO", "C1CCCCC1"]
+        pairs = list(itertools.combinations(inputs, 2))
+        close = [similarity(one)(other) for one, other in pairs]
+        self.assertLen(pairs, 6)
+        found = summarize(inputs)
+        self.assertAlmostEqual(
+            found["internal diversity"], 1.0 - np.mean(close)
+        )
+        self.assertEqual(found["scaffolds"], 2)
+        self.assertEqual(summarize(["CCO"]), {"scaffolds": 0})
+
+    def test_missing_library_of_drawings_is_a_warning(self):
+        without = {"rdkit.Chem.Draw.rdMolDraw2D": None}
+        with mock.patch.dict(sys.modules, without):
+            with self.assertLogs("tfvae", "WARNING") as logged:
+                task = molecules.molecules(self.path)
+        self.assertIsNone(task.to_picture)
+        self.assertIn("no pictures of molecules", logged.output[0])
 
     def test_missing_library_is_said_with_what_installs_it(self):
         with mock.patch.dict(sys.modules, {"rdkit.Chem": None}):

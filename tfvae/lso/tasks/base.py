@@ -3,19 +3,31 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfvae.lso.evaluation_worker import Score
+from tfvae.lso.evaluation_worker import Score, one_line
 
-_OPTIONAL = ("to_json", "from_json", "to_picture")
+_OPTIONAL = ("to_json", "from_json", "to_picture", "refuse", "summarize")
 
 Input = Any
 """Input of an objective, such as an image or a text; never None."""
+
+
+class LeftOut(NamedTuple):
+    """A line of a file that became no data, and why."""
+
+    line: int
+    """Its number, from 1."""
+    text: str
+    """What was to be an input."""
+    reason: str
+    """In a few words, which other lines may share."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +42,10 @@ class ScoredData:
       inputs: The N objective inputs that the points encode, or None.
       constraints: Values of constraints, `[N]` float64 each, by name, NaN where
         unknown. A constraint holds where its value is at most 0.
+      refusals: Why each of the inputs could be no query, None where it could;
+        empty for none that could not. A task with a `refuse` sets them.
+      left_out: What was read beside the data and could not be used, for
+        left_out.csv of a run.
     """
 
     points: np.ndarray
@@ -38,6 +54,8 @@ class ScoredData:
     constraints: Mapping[str, np.ndarray] = dataclasses.field(
         default_factory=dict
     )
+    refusals: Sequence[str | None] = ()
+    left_out: Sequence[LeftOut] = ()
 
     def __post_init__(self) -> None:
         """Checks the shapes and values."""
@@ -74,6 +92,11 @@ class ScoredData:
                 f"`inputs` must have the length {len(points)} of `points`, "
                 f"got {len(self.inputs)}"
             )
+        if len(self.refusals) not in (0, len(points)):
+            raise ValueError(
+                f"`refusals` must be empty or have the length {len(points)} "
+                f"of `points`, got {len(self.refusals)}"
+            )
         constraints = {
             name: _real(f"constraints[{name!r}]", values, np.float64)
             for name, values in self.constraints.items()
@@ -88,6 +111,13 @@ class ScoredData:
         object.__setattr__(self, "points", points)
         object.__setattr__(self, "scores", scores)
         object.__setattr__(self, "constraints", constraints)
+
+    @property
+    def is_refused(self) -> np.ndarray:
+        """Which of the points could be no query, `[N]` bool."""
+        if not self.refusals:
+            return np.zeros(len(self.points), bool)
+        return np.array([one is not None for one in self.refusals])
 
 
 def _real(name: str, values: Any, dtype: type[np.number]) -> np.ndarray:
@@ -110,17 +140,77 @@ def _rows(outputs: np.ndarray, seed: int) -> list[np.ndarray]:
 class _Once:
     """Data of a task that are made once for each seed, and never pickled."""
 
-    def __init__(self, data: Callable[[int], ScoredData]) -> None:
-        self._data = data
+    def __init__(
+        self,
+        data: Callable[[int], ScoredData],
+        refuse: Callable[[Input], str | None] | None,
+    ) -> None:
+        self.made_by = data
+        self.refuse = refuse
         self._made: dict[int, ScoredData] = {}
 
     def __call__(self, seed: int) -> ScoredData:
         if seed not in self._made:
-            self._made[seed] = self._data(seed)
+            self._made[seed] = self._with_refusals(self.made_by(seed))
         return self._made[seed]
 
+    def _with_refusals(self, data: ScoredData) -> ScoredData:
+        if self.refuse is None or getattr(data, "inputs", None) is None:
+            return data
+        found: list[str | None] = []
+        for one in data.inputs or ():
+            try:
+                found.append(self.refuse(one))
+            except Exception as error:
+                raise ValueError(
+                    f"`refuse` fails for datum {len(found)}: {one_line(error)}"
+                ) from error
+        return dataclasses.replace(data, refusals=found)
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_Once, (self._data,))
+        return (_Once, (self.made_by, self.refuse))
+
+
+@dataclasses.dataclass
+class Decodes:
+    """What latents have been decoded to in this process, by candidates.
+
+    Attributes:
+      num: Number of decodes.
+      num_invalid: Those without an input.
+      refused: Those whose input the task refuses, by the reason.
+    """
+
+    num: int = 0
+    num_invalid: int = 0
+    refused: collections.Counter[str] = dataclasses.field(
+        default_factory=collections.Counter
+    )
+
+    @property
+    def validity(self) -> float:
+        """The share of decodes that are inputs, refused ones included."""
+        return 1.0 - self.num_invalid / max(self.num, 1)
+
+    def copy(self) -> Decodes:
+        """Returns the counts of now."""
+        return Decodes(self.num, self.num_invalid, self.refused.copy())
+
+    def plus(self, other: Decodes) -> Decodes:
+        """Returns the sums."""
+        return Decodes(
+            self.num + other.num,
+            self.num_invalid + other.num_invalid,
+            self.refused + other.refused,
+        )
+
+    def since(self, before: Decodes) -> Decodes:
+        """Returns what has been counted since a copy was made."""
+        return Decodes(
+            self.num - before.num,
+            self.num_invalid - before.num_invalid,
+            self.refused - before.refused,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,11 +245,21 @@ class Task:
       from_json: Back. None to make arrays like those that `read` returns, or
         to take what JSON has.
       score_label: What a score is, with its unit, for the axes of figures.
-      to_picture: From an input to a picture `[height, width]`, 0 black and 1
-        white, all of one shape; None where inputs are no pictures.
+      to_picture: From an input to a picture, 0 black and 1 white, all of one
+        shape: `[height, width]` of an input that is a picture, or `[height,
+        width, 3]`, a drawing in colour, which is shown beside the text of the
+        input; None for no pictures.
       is_noisy: Whether evaluations of one input have different scores. The best
         input is then the one with the best mean of the surrogate, not the one
         with the luckiest score.
+      refuse: From an input to why it may be no query, in a few words that other
+        inputs share, or None where it may: for rules that are known and cheap,
+        where `Score` has constraints that only an evaluation reveals. Refused
+        inputs cost nothing. Data that are refused stay data: the model and the
+        surrogate know them, but none of them is the best.
+      summarize: From distinct inputs, at least one, to figures of the set by
+        name, such as its diversity, for the results; None for none.
+      decodes: Counts of what has been decoded, shared by copies of the task.
     """
 
     name: str
@@ -176,6 +276,11 @@ class Task:
     score_label: str = "score"
     to_picture: Callable[[Input], np.ndarray] | None = None
     is_noisy: bool = False
+    refuse: Callable[[Input], str | None] | None = None
+    summarize: Callable[[Sequence[Input]], Mapping[str, float]] | None = None
+    decodes: Decodes = dataclasses.field(
+        default_factory=Decodes, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         """Validates what can be checked before anything is run."""
@@ -187,6 +292,8 @@ class Task:
             "to_json",
             "from_json",
             "to_picture",
+            "refuse",
+            "summarize",
         ):
             value = getattr(self, field)
             if value is None and field in _OPTIONAL:
@@ -200,8 +307,10 @@ class Task:
                 f"`invalid_score` must be finite, got {self.invalid_score!r}"
             )
         # Training and optimisation use the same data, which may be expensive.
-        if not isinstance(self.data, _Once):
-            object.__setattr__(self, "data", _Once(self.data))
+        made_by = getattr(self.data, "made_by", self.data)
+        refuse = getattr(self.data, "refuse", None)
+        if not isinstance(self.data, _Once) or refuse is not self.refuse:
+            object.__setattr__(self, "data", _Once(made_by, self.refuse))
 
     @property
     def sign(self) -> float:

@@ -4,110 +4,35 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
+import logging
 import os
-import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
 from tfvae import typed_gin
 from tfvae.data.molecules import MoleculeFile, molecule_file
-from tfvae.data.selfies import SelfiesCode, import_chemistry, parse_smiles
-from tfvae.lso.tasks.base import ScoredData, Task
+from tfvae.data.selfies import SelfiesCode
+from tfvae.lso.evaluation_worker import Result, Score, evaluate_one
+from tfvae.lso.tasks.base import LeftOut, ScoredData, Task
+from tfvae.lso.tasks.molecule_properties import broken_rule, penalised_log_p
+from tfvae.lso.tasks.molecule_reports import can_draw, drawn, summary
 
-# Mean and standard deviation over the molecules of ZINC-250k.
-_LOG_P = (2.45777691, 1.43341767)
-_DIFFICULTY = (3.05352042, 0.83460587)
-_EXCESS = (0.04861121, 0.28746695)
-# Rings of up to this many atoms are not penalised.
-_LARGEST_FREE_RING = 6
 # Score of invalid decodes in the published runs.
 _INVALID_SCORE = -4.0
 
+Objective = Callable[[str], float | Score]
+"""From canonical SMILES to a score."""
 
-@typed_gin.register
-def penalised_log_p(smiles: str) -> float:
-    """Returns the penalised logP of a molecule; larger is better.
-
-    It is the octanol-water partition coefficient logP (Wildman and Crippen,
-    1999), minus the synthetic accessibility score (Ertl and Schuffenhauer,
-    2009), minus the number of atoms by which the largest ring of a cycle basis
-    exceeds six; each term is standardised by its mean and standard deviation
-    over ZINC-250k. It is unbounded: long chains of rings reach any value.
-
-    Reference: Jin et al., 2018, "Junction tree variational autoencoder",
-    section 3.2. In bridged ring systems, which have more than one cycle basis,
-    the last term is that of the basis networkx finds.
-
-    Args:
-      smiles: The molecule, without stereochemistry if it is to be compared
-        with published values.
-
-    Raises:
-      ImportError: If RDKit is missing.
-      ValueError: If `smiles` is not a single molecule.
-    """
-    molecule = parse_smiles(smiles)
-    log_p = import_chemistry("rdkit.Chem.Crippen").MolLogP(molecule)
-    difficulty = _difficulty_scorer().calculateScore(molecule)
-    excess = max(0, _longest_cycle(molecule) - _LARGEST_FREE_RING)
-    return (
-        (log_p - _LOG_P[0]) / _LOG_P[1]
-        - (difficulty - _DIFFICULTY[0]) / _DIFFICULTY[1]
-        - (excess - _EXCESS[0]) / _EXCESS[1]
-    )
-
-
-def _longest_cycle(molecule: Any) -> int:
-    """Returns the length of the longest ring of a cycle basis, or 0."""
-    networkx = import_chemistry("networkx")
-    adjacency = import_chemistry("rdkit.Chem").GetAdjacencyMatrix(molecule)
-    graph = networkx.Graph(adjacency)
-    return max(map(len, networkx.cycle_basis(graph)), default=0)
-
-
-@functools.cache
-def _difficulty_scorer() -> Any:
-    """Loads RDKit's synthetic accessibility scorer, a contributed module."""
-    config = import_chemistry("rdkit.RDConfig")
-    path = pathlib.Path(config.RDContribDir, "SA_Score", "sascorer.py")
-    if not path.exists():
-        raise FileNotFoundError(
-            f"RDKit's scorer of synthetic accessibility must be at {path}; "
-            "the packages of some distributions leave it out, that of PyPI "
-            "does not: pip install 'tfvae[molecules]'"
-        )
-    spec = importlib.util.spec_from_file_location("tfvae_sascorer", path)
-    assert spec is not None and spec.loader is not None
-    scorer = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(scorer)
-    return scorer
-
-
-@typed_gin.register
-def drug_likeness(smiles: str) -> float:
-    """Returns the quantitative estimate of drug-likeness (QED), in [0, 1].
-
-    Reference: Bickerton et al., 2012, "Quantifying the chemical beauty of
-    drugs".
-
-    Args:
-      smiles: The molecule.
-
-    Raises:
-      ImportError: If RDKit is missing.
-      ValueError: If `smiles` is not a single molecule.
-    """
-    return import_chemistry("rdkit.Chem.QED").qed(parse_smiles(smiles))
+_logger = logging.getLogger(__name__)
 
 
 @typed_gin.register
 def molecules(
     path: str | os.PathLike[str] | None = None,
     *,
-    objective: Callable[[str], float] = penalised_log_p,
+    objective: Objective = penalised_log_p,
+    constraints: Sequence[Callable[[str], float]] = (),
     num_steps: int | None = None,
     num_symbols: int | None = None,
     num_data: int | None = None,
@@ -133,7 +58,13 @@ def molecules(
       path: The file of initial molecules, see `molecule_file`; None for the
         9,997 bundled with RDKit.
       objective: From canonical SMILES to a score, larger is better, such as
-        `penalised_log_p`, `drug_likeness` or a function of your own.
+        `penalised_log_p`, `drug_likeness` or a function of your own. A
+        constraint that only an evaluation reveals belongs to its `Score`.
+      constraints: Rules that are known for every molecule, such as `Bounded`,
+        or functions of your own from canonical SMILES to a number that must be
+        at most 0. No molecule that breaks one is a query. Initial molecules
+        that do are data of the model and the surrogate, and are scored, but
+        none of them is the best; at least one must break none.
       num_steps: T, the largest number of tokens in a molecule; None for that
         of the longest one in the file.
       num_symbols: K, the number of tokens that the model is made for; pairs of
@@ -154,14 +85,16 @@ def molecules(
 
     Returns:
       The task. The file is read at once; scores are computed at first use and
-      cached.
+      cached. Molecules without one, as the objective fails, are left out.
 
     Raises:
       FileNotFoundError: If there is no such file.
       ImportError: If RDKit or the package `selfies` is missing.
+      TypeError: If a constraint is no function.
       ValueError: If the file cannot be used, or has fewer molecules than
         `num_data`.
     """
+    constraints = _checked(constraints)
     source = molecule_file(
         path,
         num_steps=num_steps,
@@ -188,12 +121,32 @@ def molecules(
         to_json=str,
         from_json=str,
         score_label=score_label,
+        to_picture=drawn if can_draw() else None,
+        summarize=summary,
+        refuse=functools.partial(broken_rule, constraints)
+        if constraints
+        else None,
     )
+
+
+def _checked(
+    constraints: Sequence[Callable[[str], float]],
+) -> tuple[Callable[[str], float], ...]:
+    """Returns the constraints if they are functions."""
+    is_list = isinstance(constraints, list | tuple)
+    for one in constraints if is_list else [None]:
+        if not callable(one) or isinstance(one, type):
+            raise TypeError(
+                "`constraints` must be a list of functions of SMILES, such as "
+                "[Bounded(heavy_atoms, at_most=38)] or, in gin, [@Bounded()], "
+                f"got {constraints!r}"
+            )
+    return tuple(constraints)
 
 
 def _draw_data(
     source: MoleculeFile,
-    objective: Callable[[str], float],
+    objective: Objective,
     num_data: int | None,
     seed: int,
 ) -> ScoredData:
@@ -202,13 +155,34 @@ def _draw_data(
     if num_data is not None:
         chosen = np.random.default_rng(seed).permutation(len(smiles))
         smiles = [smiles[i] for i in np.sort(chosen[:num_data])]
-    scores = source.scores
-    if scores is None:
-        scores = {one: _known_score(objective, one) for one in smiles}
+    scored = {one: _known_result(source, objective, one) for one in smiles}
+    failed = [one for one in smiles if scored[one].score is None]
+    left_out = [LeftOut(*one) for one in source.refusals]
+    left_out += [
+        LeftOut(source.lines[one], one, f"no score: {scored[one].failure}")
+        for one in failed
+    ]
+    if failed:
+        first = f"{failed[0]}: {scored[failed[0]].failure}"
+        if len(failed) == len(smiles):
+            raise ValueError(
+                "`objective` must score at least one of the molecules, got "
+                f"{len(failed):,} without a score, the first {first}"
+            )
+        message = "Left out %d molecules without a score, the first %s."
+        _logger.warning(message, len(failed), first)
+    smiles = [one for one in smiles if scored[one].score is not None]
+    constraints = [scored[one].constraints or {} for one in smiles]
+    names = sorted({name for one in constraints for name in one})
     return ScoredData(
         points=source.code.one_hot([source.sequences[one] for one in smiles]),
-        scores=np.array([scores[one] for one in smiles]),
+        scores=np.array([scored[one].score for one in smiles], np.float64),
         inputs=smiles,
+        constraints={
+            name: np.array([one.get(name, np.nan) for one in constraints])
+            for name in names
+        },
+        left_out=sorted(left_out),
     )
 
 
@@ -219,7 +193,16 @@ def _read(
     return code.read(outputs, seed if is_sampled else None)
 
 
+def _known_result(
+    source: MoleculeFile, objective: Objective, smiles: str
+) -> Result:
+    """Returns the score of a molecule, that of the file if there is one."""
+    if source.scores is not None:
+        return Result(source.scores[smiles], None, 0.0)
+    return _evaluated(objective, smiles)
+
+
 @functools.cache
-def _known_score(objective: Callable[[str], float], smiles: str) -> float:
-    """Returns the score of a molecule of the data, cached for all runs."""
-    return objective(smiles)
+def _evaluated(objective: Objective, smiles: str) -> Result:
+    """Evaluates a molecule of the data, once for all runs of a process."""
+    return evaluate_one(objective, smiles)
