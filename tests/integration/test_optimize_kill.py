@@ -52,6 +52,8 @@ class _Run:
                 "--gin_param=SparseGaussianProcess.num_inducing=30",
                 "--gin_param=NUM_LATENTS=3",
                 "--gin_param=fit.epochs=5",
+                # So short a training decodes all latents to much the same.
+                "--gin_param=optimize.min_distance=0.001",
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
