@@ -6,7 +6,6 @@ Implements lines 5 and 6 of the algorithm in `tfvae.lso.loop`.
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -39,18 +38,6 @@ if TYPE_CHECKING:
 _ATTEMPTS, _EXPLORATIONS, _NUM_CANDIDATES = 3, 2, 1000
 
 
-def _with_task(strategy: Strategy, task: Task) -> Strategy:
-    """Returns a strategy that reads by the task of the run, if by any.
-
-    gin makes a task for each parameter that refers to it; what they decode is
-    counted by one.
-    """
-    theirs = getattr(strategy, "task", None)
-    if not isinstance(theirs, Task) or not dataclasses.is_dataclass(strategy):
-        return strategy
-    return dataclasses.replace(strategy, task=task)
-
-
 class Proposer:
     """A strategy, its surrogate, and what they know in the current round."""
 
@@ -72,7 +59,7 @@ class Proposer:
         self._task = task
         self._space = space
         self._plan = plan
-        self._strategy = _with_task(strategy, task)
+        self._strategy = strategy
         self._surrogate = surrogate if strategy.uses_surrogate else None
         self._warping = warping
         self._collection = collection
