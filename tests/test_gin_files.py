@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
+from tests import grids
 from tfvae import lso
 from tfvae.data import images
 from tfvae.runs import config, optimize
@@ -418,6 +419,7 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(
         *(name for name in RUNS if name not in (*ROWS, *SLOW_TO_TRAIN))
     )
+    @grids.by_default(0, 2, 3, 5)
     def test_run_trains(self, name):
         self._assert_trains(name)
 

@@ -88,7 +88,7 @@ def _fitted(kind):
 
 class TrainingTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.product(kind=["VAE", "TVAE"], name=list(DATA))
-    @grids.by_default(0, 8, 15)
+    @grids.by_default(8, 15)
     def test_training_on_data_of_any_units_raises_a_finite_bound(
         self, kind, name
     ):
@@ -168,7 +168,7 @@ class FarPointsTest(tf.test.TestCase, parameterized.TestCase):
         return np.clip(far, -3.4e38, 3.4e38).astype(np.float32)
 
     @parameterized.product(kind=["VAE", "TVAE"], likelihood=list(LIKELIHOODS))
-    @grids.by_default(1, 2)
+    @grids.by_default(2)
     def test_bounds_fall_with_distance_and_stay_finite(self, kind, likelihood):
         x = _unit().astype(np.float32)
         model, _ = _trained(kind, x, likelihood=likelihood)
@@ -188,6 +188,7 @@ class FarPointsTest(tf.test.TestCase, parameterized.TestCase):
         self.assertTrue(np.isfinite(logs["bound"]))
 
     @parameterized.parameters("VAE", "TVAE")
+    @grids.by_default(0)
     def test_far_point_leaves_the_others_of_its_batch_as_they_are(self, kind):
         model = _fitted(kind)
         x = _unit().astype(np.float32)[:3]
@@ -198,7 +199,7 @@ class FarPointsTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllClose(alone, beside[:3], rtol=1e-4, atol=1e-3)
 
     @parameterized.parameters("VAE", "TVAE")
-    @grids.by_default(1)
+    @grids.by_default(0)
     def test_served_bounds_are_finite(self, kind):
         model = _fitted(kind)
         folder = self.create_tempdir().full_path
