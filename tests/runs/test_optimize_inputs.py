@@ -274,6 +274,13 @@ class OwnTaskTest(Case, parameterized.TestCase):
             optimize.scored_data(task, 7)
         self.assertRegex(str(caught.exception), r"my_task.py .*task.data\(7\)")
 
+    def test_models_are_trained_on_floats_where_points_are_bytes(self):
+        points = np.array([[0, 255], [7, 1]], np.uint8)
+        task = Task("bytes", lambda seed: lso.ScoredData(points, [1, 2]), sum)
+        train = optimize.scored_data(task).train
+        self.assertEqual(train.dtype, np.float32)
+        self.assertAllEqual(train, points)
+
     def test_module_beside_the_file_is_found_from_any_folder(self):
         beside = self.folder / "beside"
         beside.mkdir()

@@ -255,7 +255,7 @@ def refusals(reasons: Mapping[str, int], most: int = 5) -> str:
 
 def _first_input(task: Task, data: ScoredData) -> Input | None:
     """Returns the input of the first datum, None where it decodes to none."""
-    means = np.nan_to_num(data.points[:1])
+    means = np.nan_to_num(data.points[:1].astype(np.float32))
     found = _tried(task, "read", lambda: task.read(means, 0))
     if not isinstance(found, Iterable) or isinstance(found, str | Mapping):
         raise TypeError(

@@ -111,7 +111,11 @@ def scored_data(
     weights = None
     if weighting is not None:
         weights = weighting(task.sign * data.scores)
-    return Observations(name=task.name, train=data.points, weights=weights)
+    return Observations(
+        name=task.name,
+        train=data.points.astype(np.float32, copy=False),
+        weights=weights,
+    )
 
 
 @typed_gin.register
