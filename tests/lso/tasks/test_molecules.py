@@ -197,11 +197,13 @@ class MoleculesTest(tf.test.TestCase, parameterized.TestCase):
         pairs = list(itertools.combinations(inputs, 2))
         close = [similarity(one)(other) for one, other in pairs]
         self.assertLen(pairs, 6)
-        found = summarize(inputs)
-        self.assertAlmostEqual(
-            found["internal diversity"], 1.0 - np.mean(close)
-        )
-        self.assertEqual(found["scaffolds"], 2)
+        for rows in (512, 3):
+            with mock.patch.object(molecule_properties, "_ROWS", rows):
+                found = summarize(inputs)
+            self.assertAlmostEqual(
+                found["internal diversity"], 1.0 - np.mean(close)
+            )
+            self.assertEqual(found["scaffolds"], 2)
         self.assertEqual(summarize(["CCO"]), {"scaffolds": 0})
 
     def test_missing_library_of_drawings_is_a_warning(self):
