@@ -500,7 +500,7 @@ def _added(
     ]
     if known is None:
         return found
-    new = added_measurements.new(found, known)
+    new = added_measurements.new(found, known, task)
     if len(new) < len(found):
         _say(f"{len(found) - len(new)} measurements were in the run already")
     return new
