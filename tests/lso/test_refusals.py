@@ -150,6 +150,11 @@ class RefusalsTest(absltest.TestCase):
                 optimizer.add([Addition(1.0, [7, 0, 0, 0], source="b.csv")])
             self.assertEmpty(optimizer.ledger.records.additions)
 
+    def test_data_without_inputs_cannot_be_asked_about(self):
+        made = task(data=tiny.data)
+        with self.assertRaisesRegex(ValueError, "`inputs` must .* got None"):
+            resolved(made, made.data(0))
+
     def test_another_rule_is_another_run_if_it_refuses_other_data(self):
         folder = self.create_tempdir().full_path
         with self.opened(Plan(budget=2), folder) as optimizer:

@@ -225,6 +225,11 @@ def resolved(task: Task, data: ScoredData) -> Task:
             f"`data` of task {task.name} must return ScoredData, got "
             f"{type(data).__name__}"
         )
+    if task.refuse is not None and data.inputs is None:
+        raise ValueError(
+            f"`inputs` must be given with the data of task {task.name}, so "
+            "that its `refuse` can be asked about them, got None"
+        )
     one_input = _first_input(task, data)
     task = dataclasses.replace(
         task,
