@@ -362,15 +362,14 @@ def optimize(
 
 
 def _note_left_out(run: RunDirectory, left_out: Sequence[LeftOut]) -> None:
-    """Writes and counts what became no data, unless that is done already."""
-    path = run.path / optimization_tables.LEFT_OUT
-    if not left_out or path.exists():
+    """Writes what became no data, and counts it unless that was done."""
+    is_new = optimization_tables.write_left_out(run.path, left_out)
+    if not is_new or not left_out:
         return
-    optimization_tables.write_left_out(run.path, left_out)
     reasons = collections.Counter(one.reason for one in left_out)
     print(
         f"{len(left_out):,} lines left out of the data, listed in "
-        f"{path.name}: {refusals(reasons)}",
+        f"{optimization_tables.LEFT_OUT}: {refusals(reasons)}",
         flush=True,
     )
 
