@@ -222,7 +222,7 @@ def mean_similarity(molecules: Sequence[str]) -> float:
         either = counts[rows, None] + counts[: i + _ROWS] - common
         # Each with those before it.
         total += np.tril(common / either, i - 1).sum(dtype=np.float64)
-    return total / (len(bits) * (len(bits) - 1) / 2)
+    return float(total) / (len(bits) * (len(bits) - 1) / 2)
 
 
 # About 300 bytes each.
