@@ -118,6 +118,36 @@ class PartsTest(Case, parameterized.TestCase):
             self.optimize(strategy=lso.ThompsonSampling())
         self.assertFalse(self.run_dir.exists())
 
+    @parameterized.parameters(
+        (lso.PriorSampling(), None, "`strategy` must use a surrogate"),
+        (
+            lso.ThompsonSampling(),
+            lso.EnsembleRegressor(),
+            "`surrogate` must have gradients",
+        ),
+    )
+    def test_what_has_no_loss_to_train_jointly_is_refused_at_once(
+        self, strategy, surrogate, message
+    ):
+        with self.assertRaisesRegex(ValueError, message):
+            self.optimize(
+                strategy=strategy,
+                surrogate=surrogate,
+                retraining=lso.Retraining(surrogate_weight=1.0),
+            )
+        self.assertFalse(self.run_dir.exists())
+
+    def test_model_without_encoder_is_refused_before_it_is_trained(self):
+        begun = types.SimpleNamespace(model=tiny.binary_model())
+        retraining = lso.Retraining(surrogate_weight=1.0)
+        with (
+            mock.patch.object(optimize, "experiment", return_value=begun),
+            mock.patch.object(optimize, "train") as trained,
+            self.assertRaisesRegex(TypeError, "`model` must be a VAE"),
+        ):
+            optimize._trained(RunDirectory(self.run_dir), None, retraining)
+        trained.assert_not_called()
+
 
 class ResultTest(Case):
     def test_result_without_a_score_shows_none(self):

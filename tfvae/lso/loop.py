@@ -244,17 +244,15 @@ class LatentSpaceOptimizer:
           RuntimeError: If another process has opened the run.
         """
         # These import TensorFlow.
+        from tfvae.lso import joint_training
         from tfvae.lso.latent_space import latent_space
         from tfvae.lso.retraining import ModelRetrainer, Retraining
         from tfvae.lso.weighting import Unweighted
 
         space = latent_space(model)
         retraining = retraining or Retraining()
-        if retraining.surrogate_weight and not strategy.uses_surrogate:
-            raise ValueError(
-                "`strategy` must use a surrogate where `surrogate_weight` is "
-                f"positive, got {type(strategy).__name__}"
-            )
+        if retraining.surrogate_weight:
+            joint_training.check_strategy(strategy, surrogate)
         retrainer = ModelRetrainer(
             model,
             retraining,
