@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 import sys
 from unittest import mock
 
@@ -145,6 +146,13 @@ class SelfiesCodeTest(tf.test.TestCase, parameterized.TestCase):
         code = SelfiesCode(symbols, 12, merges)
         self.assertLen(merges, 20)
         self.assertEqual(code.read(code.write(found)), found)
+
+    def test_code_that_was_used_is_pickled(self):
+        code = SelfiesCode(SYMBOLS, 4)
+        points = code.write(["CO"])
+        again = pickle.loads(pickle.dumps(code))
+        self.assertEqual(again, code)
+        self.assertEqual(again.read(points), ["CO"])
 
     def test_json_holds_a_code(self):
         code = SelfiesCode(

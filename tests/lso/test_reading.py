@@ -148,6 +148,17 @@ class ResolvedTest(tf.test.TestCase, parameterized.TestCase):
             reading.resolved(task, tiny.data())
         self.assertRegex(logged.output[0], "`to_picture` .* ZeroDivisionError")
 
+    def test_read_is_tried_with_floats_where_points_are_bytes(self):
+        data, seen = ScoredData(np.array([[1, 2]], np.uint8), [1.0]), []
+
+        def read(means, seed):
+            seen.append(-means)
+            return [*means]
+
+        task = reading.resolved(tiny.task(read=read), data)
+        np.testing.assert_array_equal(seen, [[[-1.0, -2.0]]])
+        self.assertEqual(task.from_json([0.5]).dtype, np.float32)
+
     def test_data_that_decode_to_nothing_decide_nothing(self):
         task = tiny.task(read=lambda means, seed: [None] * len(means))
         reading.resolved(task, tiny.data())

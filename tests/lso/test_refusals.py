@@ -140,6 +140,21 @@ class RefusalsTest(absltest.TestCase):
             collection.is_feasible[rows], [False, True]
         )
 
+    def test_additions_that_a_rule_fails_for_are_an_error(self):
+        def fails_for_seven(one):
+            return 1 // 0 if one[0] == 7.0 else None
+
+        made = task(refuse=fails_for_seven)
+        with self.opened(Plan(budget=1), task=made) as optimizer:
+            with self.assertRaisesRegex(ValueError, "`refuse` .* b.csv: Zero"):
+                optimizer.add([Addition(1.0, [7, 0, 0, 0], source="b.csv")])
+            self.assertEmpty(optimizer.ledger.records.additions)
+
+    def test_data_without_inputs_cannot_be_asked_about(self):
+        made = task(data=tiny.data)
+        with self.assertRaisesRegex(ValueError, "`inputs` must .* got None"):
+            resolved(made, made.data(0))
+
     def test_another_rule_is_another_run_if_it_refuses_other_data(self):
         folder = self.create_tempdir().full_path
         with self.opened(Plan(budget=2), folder) as optimizer:

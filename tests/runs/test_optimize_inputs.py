@@ -118,6 +118,36 @@ class PartsTest(Case, parameterized.TestCase):
             self.optimize(strategy=lso.ThompsonSampling())
         self.assertFalse(self.run_dir.exists())
 
+    @parameterized.parameters(
+        (lso.PriorSampling(), None, "`strategy` must use a surrogate"),
+        (
+            lso.ThompsonSampling(),
+            lso.EnsembleRegressor(),
+            "`surrogate` must have gradients",
+        ),
+    )
+    def test_what_has_no_loss_to_train_jointly_is_refused_at_once(
+        self, strategy, surrogate, message
+    ):
+        with self.assertRaisesRegex(ValueError, message):
+            self.optimize(
+                strategy=strategy,
+                surrogate=surrogate,
+                retraining=lso.Retraining(surrogate_weight=1.0),
+            )
+        self.assertFalse(self.run_dir.exists())
+
+    def test_model_without_encoder_is_refused_before_it_is_trained(self):
+        begun = types.SimpleNamespace(model=tiny.binary_model())
+        retraining = lso.Retraining(surrogate_weight=1.0)
+        with (
+            mock.patch.object(optimize, "experiment", return_value=begun),
+            mock.patch.object(optimize, "train") as trained,
+            self.assertRaisesRegex(TypeError, "`model` must be a VAE"),
+        ):
+            optimize._trained(RunDirectory(self.run_dir), None, retraining)
+        trained.assert_not_called()
+
 
 class ResultTest(Case):
     def test_result_without_a_score_shows_none(self):
@@ -136,15 +166,18 @@ class ResultTest(Case):
         run.path.mkdir()
         lines = [LeftOut(i, "CC.O", "salt") for i in range(3)]
         printed = []
-        for left_out in ([], lines, lines):
+        for left_out in ([], lines, lines, lines[1:], []):
             aside = io.StringIO()
             with contextlib.redirect_stdout(aside):
                 optimize._note_left_out(run, left_out)
             printed.append(aside.getvalue())
-        said = "3 lines left out of the data, listed in left_out.csv: 3 x salt"
-        self.assertEqual(printed, ["", f"{said}\n", ""])
-        text = (run.path / "left_out.csv").read_text()
-        self.assertLen(text.splitlines(), 4)
+        said = [
+            f"{n} lines left out of the data, listed in left_out.csv: {n} x "
+            "salt\n"
+            for n in (3, 2)
+        ]
+        self.assertEqual(printed, ["", said[0], "", said[1], ""])
+        self.assertFalse((run.path / "left_out.csv").exists())
 
     def test_functions_of_the_task_are_tried_before_anything_is_trained(self):
         task = tiny.task(write=lambda inputs: np.zeros((len(inputs), 3)))
@@ -273,6 +306,13 @@ class OwnTaskTest(Case, parameterized.TestCase):
         with self.assertRaisesRegex(error, message) as caught:
             optimize.scored_data(task, 7)
         self.assertRegex(str(caught.exception), r"my_task.py .*task.data\(7\)")
+
+    def test_models_are_trained_on_floats_where_points_are_bytes(self):
+        points = np.array([[0, 255], [7, 1]], np.uint8)
+        task = Task("bytes", lambda seed: lso.ScoredData(points, [1, 2]), sum)
+        train = optimize.scored_data(task).train
+        self.assertEqual(train.dtype, np.float32)
+        self.assertAllEqual(train, points)
 
     def test_module_beside_the_file_is_found_from_any_folder(self):
         beside = self.folder / "beside"

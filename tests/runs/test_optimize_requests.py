@@ -200,7 +200,8 @@ class AddedTest(inputs.Case, parameterized.TestCase):
             f"{head}2,2,2,2,2,-1\n5,1,1,1,1,\n2,2,2,2,2,-2\n1,1,1,1,1,\n"
             f"2,2,2,2,2,-1\n"
         )
-        new = added_measurements.new(grown, known)
+        task = lso.reading.resolved(tiny.task(), tiny.data(0))
+        new = added_measurements.new(grown, known, task)
         self.assertEqual(
             [one.source for one in new],
             [f"line {i} of measured.csv" for i in (3, 4, 6)],
@@ -208,9 +209,15 @@ class AddedTest(inputs.Case, parameterized.TestCase):
         vector = [[0.0] * 4]
         for score, count in ((1, 0), (2, 0), (3, 0), (4, 1)):
             again = self.read(f"{head}{score},9,9,9,9,\n", vector)
-            self.assertLen(added_measurements.new(again, known), count)
+            found = added_measurements.new(again, known, task)
+            self.assertLen(found, count)
         integers = self.read('score,input\n2,"[9, 9, 9, 9]"\n', vector)
-        self.assertEqual(added_measurements.new(integers, known), [])
+        self.assertEqual(added_measurements.new(integers, known, task), [])
+        # As a ledger has it whose inputs were not in the task's own form.
+        raw = integers[0]._replace(input=[0.1, 9, 9, 9])
+        known = Contents({}, [], [], [raw])
+        again = self.read('score,input\n2,"[0.1, 9, 9, 9]"\n', vector)
+        self.assertEqual(added_measurements.new(again, known, task), [])
 
     def test_measurements_are_added_once_and_nothing_is_evaluated(self):
         path = self.write("score,x0,x1,x2,x3\n9.5,1,1,1,1\n", "a.csv")

@@ -226,6 +226,9 @@ class SelfiesCode:
         """Returns the tokens of a sequence of symbols, also of unknown ones."""
         return self._cached.tokens(tuple(sequence))
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k != "_cached"}
+
     @functools.cached_property
     def _cached(self) -> _Cached:
         """What is slow, remembered: a search comes to it again and again."""

@@ -44,6 +44,7 @@ from tfvae.ops import random
 from tfvae.vae import VAE
 
 if TYPE_CHECKING:
+    from tfvae.lso.strategies import Strategy
     from tfvae.lso.surrogates import Surrogate
     from tfvae.lso.warping import Warping
 
@@ -82,6 +83,47 @@ def _expected_squares(
     return tf.square(tf.cast(scores, mean.dtype) - mean) + tf.square(std)
 
 
+def check_model(model: Any) -> None:
+    """Raises an error if a model can not be trained jointly.
+
+    Raises:
+      TypeError: If it is no VAE.
+      ValueError: If its latents are binary, or its encoder is frozen.
+    """
+    if not isinstance(model, VAE):
+        raise TypeError(
+            "`model` must be a VAE where `surrogate_weight` is positive, "
+            "as the surrogate's loss trains its encoder, got a "
+            f"{type(model).__name__}"
+        )
+    if model.has_binary_latents or not model.encoder.trainable_variables:
+        found = "a frozen encoder"
+        if model.has_binary_latents:
+            found = "binary latents"
+        raise ValueError(
+            "`model` must have continuous latents and an encoder that is "
+            f"trained where `surrogate_weight` is positive, got {found}"
+        )
+
+
+def check_strategy(strategy: Strategy, surrogate: Surrogate | None) -> None:
+    """Raises a ValueError if a strategy's surrogate can not be trained."""
+    if not strategy.uses_surrogate:
+        raise ValueError(
+            "`strategy` must use a surrogate where `surrogate_weight` is "
+            f"positive, got {type(strategy).__name__}"
+        )
+    _check_surrogate(surrogate)
+
+
+def _check_surrogate(surrogate: Surrogate | None) -> None:
+    if surrogate is None or not surrogate.has_gradients:
+        raise ValueError(
+            "`surrogate` must have gradients where `surrogate_weight` is "
+            f"positive, as SparseGaussianProcess() has, got {surrogate!r}"
+        )
+
+
 class JointTraining:
     """The surrogate's part of the loss of a VAE, a `latent_loss` of `compile`.
 
@@ -109,25 +151,9 @@ class JointTraining:
           ValueError: If its latents are binary, its encoder is frozen, or the
             surrogate has no gradients.
         """
-        if not isinstance(model, VAE):
-            raise TypeError(
-                "`model` must be a VAE where `surrogate_weight` is positive, "
-                "as the surrogate's loss trains its encoder, got a "
-                f"{type(model).__name__}"
-            )
-        if model.has_binary_latents or not model.encoder.trainable_variables:
-            found = "a frozen encoder"
-            if model.has_binary_latents:
-                found = "binary latents"
-            raise ValueError(
-                "`model` must have continuous latents and an encoder that is "
-                f"trained where `surrogate_weight` is positive, got {found}"
-            )
-        if surrogate is None or not surrogate.has_gradients:
-            raise ValueError(
-                "`surrogate` must have gradients where `surrogate_weight` is "
-                f"positive, as SparseGaussianProcess() has, got {surrogate!r}"
-            )
+        check_model(model)
+        _check_surrogate(surrogate)
+        assert surrogate is not None
         self._model = model
         self._surrogate = fresh(surrogate)
         self._weight = weight

@@ -36,7 +36,7 @@ from tfvae.lso.header import check_data, header
 from tfvae.lso.ledger import LEDGER, Ledger
 from tfvae.lso.plan import Plan, Use
 from tfvae.lso.proposing import Proposer
-from tfvae.lso.reading import NO_INPUT, check_additions, resolved
+from tfvae.lso.reading import NO_INPUT, checked_additions, resolved
 from tfvae.lso.records import (
     Addition,
     Entry,
@@ -244,17 +244,15 @@ class LatentSpaceOptimizer:
           RuntimeError: If another process has opened the run.
         """
         # These import TensorFlow.
+        from tfvae.lso import joint_training
         from tfvae.lso.latent_space import latent_space
         from tfvae.lso.retraining import ModelRetrainer, Retraining
         from tfvae.lso.weighting import Unweighted
 
         space = latent_space(model)
         retraining = retraining or Retraining()
-        if retraining.surrogate_weight and not strategy.uses_surrogate:
-            raise ValueError(
-                "`strategy` must use a surrogate where `surrogate_weight` is "
-                f"positive, got {type(strategy).__name__}"
-            )
+        if retraining.surrogate_weight:
+            joint_training.check_strategy(strategy, surrogate)
         retrainer = ModelRetrainer(
             model,
             retraining,
@@ -586,8 +584,11 @@ class LatentSpaceOptimizer:
           ValueError: If it is not finite, a point has a wrong length, an input
             can not be encoded, or the model has no capacity. Nothing is added.
         """
-        checked = [telling.checked_addition(one) for one in additions]
-        check_additions(self.task, checked, self.collection.points.shape[1])
+        checked = checked_additions(
+            self.task,
+            [telling.checked_addition(one) for one in additions],
+            self.collection.points.shape[1],
+        )
         points = self.task.data(self.plan.seed).points
         num_added = len(self.ledger.records.additions) + len(checked)
         check_size(self._retrainer, points, self.plan.budget + num_added)

@@ -189,6 +189,18 @@ def from_json(task: Task, content: Any) -> Any:
     return task.from_json(json.loads(json.dumps(content)))
 
 
+def own_form(task: Task, content: Any) -> Any:
+    """Returns an input in JSON form as the task itself writes it.
+
+    It may be 1 for 1.0, or a molecule in another spelling.
+
+    Args:
+      task: As `from_json` has it.
+      content: The input in JSON form.
+    """
+    return as_json(task, from_json(task, content))
+
+
 # The functions of a task, tried before anything is paid for.
 
 
@@ -212,6 +224,11 @@ def resolved(task: Task, data: ScoredData) -> Task:
         raise TypeError(
             f"`data` of task {task.name} must return ScoredData, got "
             f"{type(data).__name__}"
+        )
+    if task.refuse is not None and data.inputs is None:
+        raise ValueError(
+            f"`inputs` must be given with the data of task {task.name}, so "
+            "that its `refuse` can be asked about them, got None"
         )
     one_input = _first_input(task, data)
     task = dataclasses.replace(
@@ -255,7 +272,7 @@ def refusals(reasons: Mapping[str, int], most: int = 5) -> str:
 
 def _first_input(task: Task, data: ScoredData) -> Input | None:
     """Returns the input of the first datum, None where it decodes to none."""
-    means = np.nan_to_num(data.points[:1])
+    means = np.nan_to_num(data.points[:1].astype(np.float32))
     found = _tried(task, "read", lambda: task.read(means, 0))
     if not isinstance(found, Iterable) or isinstance(found, str | Mapping):
         raise TypeError(
@@ -339,16 +356,24 @@ def as_points(
     return points
 
 
-def check_additions(
+def checked_additions(
     task: Task, additions: Sequence[Addition], num_observed: int
-) -> None:
-    """Raises a ValueError unless all additions can become data points.
+) -> list[Addition]:
+    """Returns additions that can become data points.
 
     Args:
       task: The task, as `resolved` returns it.
       additions: The measurements.
       num_observed: D.
+
+    Returns:
+      Them, with inputs in their own form, so that an input is the same
+      wherever it comes from.
+
+    Raises:
+      ValueError: If one of them cannot.
     """
+    checked = []
     for one in additions:
         if one.point is not None:
             if len(one.point) != num_observed:
@@ -363,15 +388,26 @@ def check_additions(
                     "`point` must be finite in float32, or NaN where it is "
                     f"missing, got {one.point} in {one.source}"
                 )
+            checked.append(one)
             continue
         try:
-            given = from_json(task, one.input)
-            as_points(task, [given], num_observed)
+            content = own_form(task, one.input)
+            as_points(task, [from_json(task, content)], num_observed)
         except Exception as error:
             raise ValueError(
                 f"`input` must be one that the task can encode, got "
                 f"{one.source}: {one_line(error)}"
             ) from error
+        if task.refuse is not None:
+            try:
+                task.refuse(from_json(task, content))
+            except Exception as error:
+                raise ValueError(
+                    f"`refuse` of task {task.name} fails for {one.source}: "
+                    f"{one_line(error)}"
+                ) from error
+        checked.append(one._replace(input=content))
+    return checked
 
 
 def _short(content: Any) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from tfvae.lso import telling
 from tfvae.lso.ledger import Contents
-from tfvae.lso.reading import as_json, check_additions
+from tfvae.lso.reading import as_json, checked_additions, own_form
 from tfvae.lso.records import Addition, input_text
 from tfvae.lso.tables import (
     column_of,
@@ -69,11 +69,12 @@ def read(
             "`--add` must be a file with scores, got none in "
             f"{pathlib.Path(path).name}"
         )
-    check_additions(task, found, num_observed)
-    return found
+    return checked_additions(task, found, num_observed)
 
 
-def new(additions: Sequence[Addition], known: Contents) -> list[Addition]:
+def new(
+    additions: Sequence[Addition], known: Contents, task: Task
+) -> list[Addition]:
     """Returns those measurements that a run does not have yet.
 
     A file may grow and be added again, and a row may be there twice because it
@@ -81,18 +82,25 @@ def new(additions: Sequence[Addition], known: Contents) -> list[Addition]:
     files than in the run.
 
     Args:
-      additions: The measurements.
+      additions: The measurements, as `read` returns them.
       known: What is in the ledger of the run: additions, and results of
         queries.
+      task: See `read`.
     """
-    had = collections.Counter(map(_content, known.additions))
+
+    def content(one: Addition) -> str:
+        if one.input is not None:
+            one = one._replace(input=own_form(task, one.input))
+        return _content(one)
+
+    had = collections.Counter(map(content, known.additions))
     for entry in known.entries:
         scores = {*entry.scores}
         if entry.score is not None:  # The tables of a run have the mean.
             scores.add(entry.score)
         for score in scores:
             one = Addition(score, entry.input, None, entry.constraints)
-            had[_content(one)] += 1
+            had[content(one)] += 1
     found = []
     for one in additions:
         key = _content(one)

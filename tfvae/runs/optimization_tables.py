@@ -45,13 +45,21 @@ def write(state: State) -> None:
     _write(state.path / BEST, columns, best)
 
 
-def write_left_out(path: pathlib.Path, left_out: Sequence[LeftOut]) -> None:
+def write_left_out(path: pathlib.Path, left_out: Sequence[LeftOut]) -> bool:
     """Writes what was read and became no data into a run folder.
 
     Args:
       path: The folder.
-      left_out: The lines.
+      left_out: The lines; without any there is no file.
+
+    Returns:
+      Whether they are others than before.
     """
+    file = path / LEFT_OUT
+    before = file.read_bytes() if file.exists() else b""
+    if not left_out:
+        file.unlink(missing_ok=True)
+        return bool(before)
     rows = [
         {
             "line": one.line,
@@ -60,7 +68,8 @@ def write_left_out(path: pathlib.Path, left_out: Sequence[LeftOut]) -> None:
         }
         for one in left_out
     ]
-    _write(path / LEFT_OUT, ["line", "text", "reason"], rows)
+    _write(file, ["line", "text", "reason"], rows)
+    return file.read_bytes() != before
 
 
 def evaluation_columns(state: State) -> list[str]:

@@ -21,7 +21,7 @@ import tfvae.checkpoints
 import tfvae.lso.ray_pool  # noqa: F401 (registers with gin)
 from tfvae import typed_gin
 from tfvae.data import Observations
-from tfvae.lso import evaluation
+from tfvae.lso import evaluation, joint_training
 from tfvae.lso.ledger import LEDGER, read_ledger
 from tfvae.lso.loop import LatentSpaceOptimizer
 from tfvae.lso.plan import Plan
@@ -111,7 +111,11 @@ def scored_data(
     weights = None
     if weighting is not None:
         weights = weighting(task.sign * data.scores)
-    return Observations(name=task.name, train=data.points, weights=weights)
+    return Observations(
+        name=task.name,
+        train=data.points.astype(np.float32, copy=False),
+        weights=weights,
+    )
 
 
 @typed_gin.register
@@ -358,15 +362,14 @@ def optimize(
 
 
 def _note_left_out(run: RunDirectory, left_out: Sequence[LeftOut]) -> None:
-    """Writes and counts what became no data, unless that is done already."""
-    path = run.path / optimization_tables.LEFT_OUT
-    if not left_out or path.exists():
+    """Writes what became no data, and counts it unless that was done."""
+    is_new = optimization_tables.write_left_out(run.path, left_out)
+    if not is_new or not left_out:
         return
-    optimization_tables.write_left_out(run.path, left_out)
     reasons = collections.Counter(one.reason for one in left_out)
     print(
         f"{len(left_out):,} lines left out of the data, listed in "
-        f"{path.name}: {refusals(reasons)}",
+        f"{optimization_tables.LEFT_OUT}: {refusals(reasons)}",
         flush=True,
     )
 
@@ -439,6 +442,9 @@ def _check_parts(parts: dict[str, Any]) -> None:
             f"`optimize.surrogate` must be given for {type(strategy).__name__},"
             " such as @SparseGaussianProcess(), got None"
         )
+    retraining = parts["retraining"]
+    if retraining is not None and retraining.surrogate_weight:
+        joint_training.check_strategy(strategy, parts["surrogate"])
 
 
 def _warn_of_idle_workers(
@@ -496,7 +502,7 @@ def _added(
     ]
     if known is None:
         return found
-    new = added_measurements.new(found, known)
+    new = added_measurements.new(found, known, task)
     if len(new) < len(found):
         _say(f"{len(found) - len(new)} measurements were in the run already")
     return new
@@ -557,9 +563,9 @@ def opened(
     else:
         # So that the folder is enough to go on, once its model is trained.
         run.write_config()
-    started = _trained(run, warm_start)
-    model = started.model
     retraining = parts["retraining"] or Retraining()
+    started = _trained(run, warm_start, retraining)
+    model = started.model
     if model.capacity is not None:
         points = task.data(plan.seed).points
         if not np.array_equal(started.observations.train, points):
@@ -607,11 +613,15 @@ def _check_config(run: RunDirectory) -> None:
 
 
 def _trained(
-    run: RunDirectory, warm_start: str | os.PathLike[str] | None
+    run: RunDirectory,
+    warm_start: str | os.PathLike[str] | None,
+    retraining: Retraining,
 ) -> Experiment:
     """Returns the initial model, trained first if necessary, and its data."""
     folder = RunDirectory(warm_start or run.path / MODEL)
     parts = experiment()
+    if retraining.surrogate_weight:
+        joint_training.check_model(parts.model)
     if warm_start is None and folder.read_summary() is None:
         print(f"training the model first, in {folder.path}", flush=True)
         train(folder.path, parts)

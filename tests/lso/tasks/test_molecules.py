@@ -13,7 +13,13 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tfvae.lso.evaluation_worker import Score
-from tfvae.lso.reading import as_picture, read, resolved
+from tfvae.lso.reading import (
+    as_picture,
+    checked_additions,
+    read,
+    resolved,
+)
+from tfvae.lso.records import Addition
 from tfvae.lso.tasks import molecule_properties, molecules
 from tfvae.lso.tasks.molecule_properties import Bounded, heavy_atoms
 
@@ -44,6 +50,13 @@ class MoleculesTest(tf.test.TestCase, parameterized.TestCase):
             [task.from_json(task.to_json(one)) for one in data.inputs],
             data.inputs,
         )
+
+    def test_additions_are_the_same_molecules_however_they_are_spelt(self):
+        task = molecules.molecules(self.path)
+        given = [Addition(1.0, one) for one in ("OCC", "C1=CC=CC=C1")]
+        num_observed = task.data(0).points.shape[1]
+        found = checked_additions(task, given, num_observed)
+        self.assertEqual([one.input for one in found], ["CCO", "c1ccccc1"])
 
     def test_scores_are_those_of_the_file_or_of_ones_own_function(self):
         path = self.path.with_name("a.csv")
@@ -197,11 +210,13 @@ class MoleculesTest(tf.test.TestCase, parameterized.TestCase):
         pairs = list(itertools.combinations(inputs, 2))
         close = [similarity(one)(other) for one, other in pairs]
         self.assertLen(pairs, 6)
-        found = summarize(inputs)
-        self.assertAlmostEqual(
-            found["internal diversity"], 1.0 - np.mean(close)
-        )
-        self.assertEqual(found["scaffolds"], 2)
+        for rows in (512, 3):
+            with mock.patch.object(molecule_properties, "_ROWS", rows):
+                found = summarize(inputs)
+            self.assertAlmostEqual(
+                found["internal diversity"], 1.0 - np.mean(close)
+            )
+            self.assertEqual(found["scaffolds"], 2)
         self.assertEqual(summarize(["CCO"]), {"scaffolds": 0})
 
     def test_missing_library_of_drawings_is_a_warning(self):

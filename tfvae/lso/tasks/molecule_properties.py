@@ -14,6 +14,8 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from tfvae import typed_gin
 from tfvae.data.selfies import MoleculeError, import_chemistry, parse_smiles
 
@@ -23,6 +25,8 @@ _DIFFICULTY = (3.05352042, 0.83460587)
 _EXCESS = (0.04861121, 0.28746695)
 # Rings of up to this many atoms are not penalised.
 _LARGEST_FREE_RING = 6
+# Molecules that are compared with others at a time.
+_ROWS = 512
 
 
 @typed_gin.register
@@ -157,7 +161,8 @@ class Similarity:
         return f"similarity to {self.lead}"
 
     def __call__(self, smiles: str) -> float:
-        return similarities(smiles, [self.lead])[0]
+        similarity = import_chemistry("rdkit.DataStructs").TanimotoSimilarity
+        return similarity(_fingerprint(smiles), _fingerprint(self.lead))
 
 
 @typed_gin.register
@@ -198,29 +203,40 @@ def _pattern(smarts: str) -> Any:
     return pattern
 
 
-def similarities(smiles: str, others: Sequence[str]) -> list[float]:
-    """Returns the Tanimoto similarities of a molecule to others.
+def mean_similarity(molecules: Sequence[str]) -> float:
+    """Returns the mean Tanimoto similarity over all pairs of molecules.
 
     Args:
-      smiles: The molecule.
-      others: The n others.
-
-    Returns:
-      n numbers in [0, 1], see `Similarity`.
+      molecules: Their SMILES, at least two.
 
     Raises:
       ImportError: If RDKit is missing.
       ValueError: If one of them is not a single molecule.
     """
-    return import_chemistry("rdkit.DataStructs").BulkTanimotoSimilarity(
-        _fingerprint(smiles), [_fingerprint(one) for one in others]
-    )
+    bits = np.stack([_bits(one) for one in molecules]).astype(np.float32)
+    counts, total = bits.sum(-1), 0.0
+    # Some rows at a time, as thousands of molecules have millions of pairs.
+    for i in range(0, len(bits), _ROWS):
+        rows = slice(i, i + _ROWS)
+        common = bits[rows] @ bits[: i + _ROWS].T
+        either = counts[rows, None] + counts[: i + _ROWS] - common
+        # Each with those before it.
+        total += np.tril(common / either, i - 1).sum(dtype=np.float64)
+    return float(total) / (len(bits) * (len(bits) - 1) / 2)
 
 
 # About 300 bytes each.
 @functools.lru_cache(maxsize=2**14)
 def _fingerprint(smiles: str) -> Any:
     return _fingerprints().GetFingerprint(_parsed(smiles))
+
+
+def _bits(smiles: str) -> np.ndarray:
+    """Returns a fingerprint as an array, uint8 `[2048]`."""
+    values = np.zeros(0, np.uint8)
+    data_structs = import_chemistry("rdkit.DataStructs")
+    data_structs.ConvertToNumpyArray(_fingerprint(smiles), values)
+    return values
 
 
 @functools.cache

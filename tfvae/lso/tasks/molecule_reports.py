@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 
 from tfvae.data.selfies import import_chemistry, parse_smiles
-from tfvae.lso.tasks.molecule_properties import similarities
+from tfvae.lso.tasks.molecule_properties import mean_similarity
 
 _MODULE = "rdkit.Chem.Draw.rdMolDraw2D"
 _WIDTH, _HEIGHT = 360, 260
@@ -71,12 +71,7 @@ def summary(molecules: Sequence[str]) -> dict[str, float]:
     """
     found: dict[str, float] = {}
     if len(molecules) > 1:
-        close = [
-            one
-            for i, smiles in enumerate(molecules)
-            for one in similarities(smiles, molecules[:i])
-        ]
-        found["internal diversity"] = 1.0 - float(np.mean(close))
+        found["internal diversity"] = 1.0 - mean_similarity(molecules)
     scaffolds = {_scaffold(one) for one in molecules} - {""}
     found["scaffolds"] = len(scaffolds)
     return found

@@ -12,7 +12,7 @@ import numpy as np
 
 from tfvae import typed_gin
 from tfvae.data.molecules import MoleculeFile, molecule_file
-from tfvae.data.selfies import SelfiesCode
+from tfvae.data.selfies import SelfiesCode, canonical_smiles
 from tfvae.lso.evaluation_worker import Result, Score, evaluate_one
 from tfvae.lso.tasks.base import LeftOut, ScoredData, Task
 from tfvae.lso.tasks.molecule_properties import broken_rule, penalised_log_p
@@ -119,7 +119,10 @@ def molecules(
         invalid_score=invalid_score,
         keep_duplicates=False,
         to_json=str,
-        from_json=str,
+        # What others add may be spelt in another way.
+        from_json=functools.partial(
+            canonical_smiles, keeps_stereo=source.code.keeps_stereo
+        ),
         score_label=score_label,
         to_picture=drawn if can_draw() else None,
         summarize=summary,
