@@ -50,8 +50,10 @@ def read(means: np.ndarray, seed: int) -> list[np.ndarray]:
 
 
 def data(seed: int) -> ScoredData:
-    """Returns 50 weak controllers and their errors."""
-    points = np.random.default_rng(seed).uniform(0.0, 1.0, (50, 3))
+    """Returns 50 controllers, most of them weak, and their errors."""
+    rng = np.random.default_rng(seed)
+    strength = rng.uniform(0.1, 1.0, (50, 1)) ** 2
+    points = strength * [4.0, 2.0, 3.0] * rng.uniform(0.6, 1.0, (50, 3))
     return ScoredData(points, np.array([control_error(one) for one in points]))
 
 

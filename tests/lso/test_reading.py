@@ -159,6 +159,13 @@ class ResolvedTest(tf.test.TestCase, parameterized.TestCase):
         np.testing.assert_array_equal(seen, [[[-1.0, -2.0]]])
         self.assertEqual(task.from_json([0.5]).dtype, np.float32)
 
+    def test_whole_numbers_of_the_data_do_not_round_queries(self):
+        points = np.array([[1, 2, 3, 4]], np.uint8)
+        task = reading.resolved(
+            tiny.task(), ScoredData(points, [1.0], list(points))
+        )
+        self.assertAllEqual(reading.from_json(task, [0.5]), [0.5])
+
     def test_data_that_decode_to_nothing_decide_nothing(self):
         task = tiny.task(read=lambda means, seed: [None] * len(means))
         reading.resolved(task, tiny.data())

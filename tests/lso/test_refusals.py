@@ -128,6 +128,16 @@ class RefusalsTest(absltest.TestCase):
         refused = np.array([one[0] >= 0.0 for one in data().points])
         self.assertFalse(refused[rows[:10]].any())
 
+    def test_rule_is_asked_once_about_an_addition(self):
+        asked = mock.Mock(side_effect=refuse)
+        made = task(refuse=asked)
+        collection = Collection(resolved(made, data()), made.data(0))
+        asked.reset_mock()
+        for value in (1, 2, 1):
+            one = Addition(9.0, input=[value, 0, 0, 0])
+            self.assertTrue(collection.refuses(one))
+        self.assertEqual(asked.call_count, 2)
+
     def test_additions_that_are_refused_are_never_feasible(self):
         with self.opened(Plan(budget=4, queries_per_round=2)) as optimizer:
             optimizer.ask(1)

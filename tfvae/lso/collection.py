@@ -115,6 +115,8 @@ class Collection:
         self.num_repeats = 0
         self.fresh_additions: list[Addition] = []
         self._num_added = 0
+        # Which inputs of additions the task refuses, by their key.
+        self._refused: dict[str, bool] = {}
         self._rows: dict[Hashable, int] = {}
         # Rows of results that have been withdrawn.
         self._left: dict[Hashable, int] = {}
@@ -164,7 +166,8 @@ class Collection:
     def weights(self, weighting: Weighting) -> np.ndarray:
         """Returns the weights of all rows, `[N]`, sum 1.
 
-        Points that violate a constraint count as no better than the median.
+        Points that violate a constraint, or that the task refuses, count as no
+        better than the median.
         """
         scores, feasible = self.scores, self.is_feasible
         if not feasible.all():
@@ -181,7 +184,11 @@ class Collection:
             return False
         if entry.input is None:  # It has a point alone.
             return False
-        return refuse(from_json(self._task, entry.input)) is not None
+        key = self.key(entry.input)
+        if key not in self._refused:  # Each proposal asks again.
+            one_input = from_json(self._task, entry.input)
+            self._refused[key] = refuse(one_input) is not None
+        return self._refused[key]
 
     # Known inputs.
 

@@ -230,11 +230,14 @@ def resolved(task: Task, data: ScoredData) -> Task:
             f"`inputs` must be given with the data of task {task.name}, so "
             "that its `refuse` can be asked about them, got None"
         )
-    one_input = _first_input(task, data)
+    one_input, decoded = _first_inputs(task, data)
+    example = one_input
+    if _kind(one_input) in "iu" and _kind(decoded) == "f":
+        example = decoded  # Numbers of queries are not to be rounded down.
     task = dataclasses.replace(
         task,
         to_json=task.to_json or _to_json,
-        from_json=task.from_json or _back(one_input),
+        from_json=task.from_json or _back(example),
     )
     if one_input is None:
         return task
@@ -270,8 +273,18 @@ def refusals(reasons: Mapping[str, int], most: int = 5) -> str:
     return "; ".join(shown)
 
 
-def _first_input(task: Task, data: ScoredData) -> Input | None:
-    """Returns the input of the first datum, None where it decodes to none."""
+def _kind(one_input: Input | None) -> str:
+    """Returns the kind of the dtype of an array, "-" for other inputs."""
+    return one_input.dtype.kind if isinstance(one_input, np.ndarray) else "-"
+
+
+def _first_inputs(
+    task: Task, data: ScoredData
+) -> tuple[Input | None, Input | None]:
+    """Returns the first datum's input, and what its point is decoded to.
+
+    They are None where there is none.
+    """
     means = np.nan_to_num(data.points[:1].astype(np.float32))
     found = _tried(task, "read", lambda: task.read(means, 0))
     if not isinstance(found, Iterable) or isinstance(found, str | Mapping):
@@ -285,7 +298,8 @@ def _first_input(task: Task, data: ScoredData) -> Input | None:
             f"`read` of task {task.name} must return an input or None for "
             f"each of 1 rows, got {len(inputs)}"
         )
-    return inputs[0] if data.inputs is None else data.inputs[0]
+    first = inputs[0] if data.inputs is None else data.inputs[0]
+    return first, inputs[0]
 
 
 def _tried(task: Task, name: str, call: Callable[[], Any]) -> Any:
