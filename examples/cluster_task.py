@@ -3,7 +3,7 @@ r"""Optimises an objective whose evaluations take long, on many processors.
 
   tfvae optimize --task=examples/cluster_task.py --run_dir=runs/cluster \
       --budget=16 --evaluator=ray --workers=2 --timeout=60 \
-      --gin_param=ExpectedImprovement.batch_size=8 --gin_param=fit.epochs=1000
+      --gin_param=ExpectedImprovement.batch_size=8
 
 Eight queries at a time are evaluated by two processes of Ray, on this machine
 or, with the environment variable RAY_ADDRESS, on a cluster. Without Ray,
