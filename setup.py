@@ -96,6 +96,8 @@ setuptools.setup(
         "exr": [*_EXR],
         # Molecules as SELFIES, and their scores.
         "molecules": [*_MOLECULES],
+        # Training on several processes, with the system's MPI or `mpich`.
+        "mpi": ["mpi4py>=4.1,<5"],
         # Evaluations on a cluster.
         "ray": ["ray>=2.60,<3"],
         # A client that talks to TensorFlow Serving by gRPC.

@@ -12,7 +12,9 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
+from tests import rank_threads
 from tfvae import checkpoints
+from tfvae.ranks import ONE_PROCESS
 
 
 def _new_model(units=2):
@@ -233,6 +235,115 @@ class CheckpointsTest(tf.test.TestCase, parameterized.TestCase):
     def test_keep_must_be_positive(self):
         with self.assertRaisesRegex(ValueError, "`keep` must be at least 1"):
             checkpoints.save(self.directory, _new_model(), 1, keep=0)
+
+
+class _Stored(keras.Model):
+    """Has a weight that all ranks share, and one with a row a data point."""
+
+    ranks = ONE_PROCESS
+
+    def __init__(self, rows: np.ndarray):
+        super().__init__()
+        self.probs = self.add_weight((4,), name="probs")
+        self.packed = self.add_weight((len(rows), 2, 1), name="packed")
+        self.packed.assign(
+            np.broadcast_to(rows[:, None, None], [len(rows), 2, 1])
+        )
+        self.built = True
+
+    def row_variables(self):
+        return [self.packed]
+
+
+class RanksTest(tf.test.TestCase, parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.directory = pathlib.Path(self.create_tempdir())
+
+    def _save(self, size: int, epoch: int = 1, value: int = 0) -> None:
+        """Saves 11 rows of some ranks, or of one process."""
+
+        def save(ranks):
+            model = _Stored(value + np.arange(11)[ranks.rows(11)])
+            model.ranks = ranks
+            model.probs.assign([0.1 * epoch] * 4)
+            checkpoints.save(
+                self.directory, model, epoch, {"rank": ranks.rank}, keep=2
+            )
+
+        if size == 1:
+            return save(ONE_PROCESS)
+        rank_threads.run(size, save)
+
+    def _restored(self, size: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Returns the numbers of rows and pi of each rank."""
+
+        def restore(ranks):
+            model = _Stored(50 + np.arange(11)[ranks.rows(11)])
+            model.ranks = ranks
+            found = checkpoints.restore_latest(self.directory, model)
+            self.assertEqual(found.extra, {"rank": 0})
+            return model.packed.numpy()[:, 0, 0], model.probs.numpy()
+
+        if size == 1:
+            return [restore(ONE_PROCESS)]
+        return rank_threads.run(size, restore)
+
+    @parameterized.parameters((2, 2), (3, 2), (2, 1), (1, 2))
+    def test_rows_are_dealt_to_another_number_of_ranks(self, saved, restored):
+        self._save(saved, epoch=3)
+        found = self._restored(restored)
+        for rank, (rows, probs) in enumerate(found):
+            self.assertAllEqual(rows, np.arange(11)[rank::restored])
+            self.assertAllClose(probs, [0.3] * 4)
+
+    def test_keeps_the_newest_only_of_any_number_of_ranks(self):
+        for epoch, size in ((1, 3), (2, 2), (3, 2)):
+            self._save(size, epoch)
+        self.assertCountEqual(
+            os.listdir(self.directory),
+            [
+                f"{name}.npz"
+                for epoch in (2, 3)
+                for name in (
+                    f"checkpoint-00000{epoch}",
+                    f"rows-00000{epoch}-0-of-2",
+                    f"rows-00000{epoch}-1-of-2",
+                )
+            ],
+        )
+
+    @parameterized.parameters(
+        "rows-000002-1-of-2.npz", "rows-000002-0-of-2.npz"
+    )
+    def test_ranks_agree_on_what_is_undamaged_for_all(self, name):
+        self._save(2, 1, value=0)
+        self._save(2, 2, value=20)
+        _truncate(self.directory / name)
+        with self.assertLogs("tfvae.checkpoints", "WARNING") as logs:
+            found = self._restored(2)
+        self.assertLen(logs.output, 1)
+        for rank, (rows, probs) in enumerate(found):
+            self.assertAllEqual(rows, np.arange(11)[rank::2])
+            self.assertAllClose(probs, [0.1] * 4)
+
+    def test_rows_without_a_checkpoint_do_not_count(self):
+        self._save(2, 1)
+        self._save(2, 2, value=20)
+        (self.directory / "checkpoint-000002.npz").unlink()
+        self.assertAllEqual(self._restored(2)[1][0], np.arange(11)[1::2])
+
+    def test_own_parts_of_the_data_need_the_same_number_of_ranks(self):
+        def save(ranks):
+            model = _Stored(np.zeros((9, 2)[ranks.rank]))
+            model.ranks = ranks
+            checkpoints.save(self.directory, model, 1)
+
+        rank_threads.run(2, save)
+        with self.assertRaisesRegex(
+            ValueError, r"by the 2 ranks .* \[9, 2\] .* \[6, 5\], got 1"
+        ):
+            self._restored(1)
 
 
 if __name__ == "__main__":

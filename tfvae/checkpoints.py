@@ -6,6 +6,11 @@ its optimizer (weights, states of the data points, step counters, random number
 counters) and a JSON member that describes them. It is written under a temporary
 name, flushed to the disk and then renamed, so that a file of the final name is
 complete; later damage is detected by the checksums of the archive.
+
+A checkpoint of a model that several ranks train (`tfvae.ranks`) is one such
+file, without the variables that have a row for each data point, and one file
+for each rank with its rows, `rows-<epoch>-<rank>-of-<ranks>.npz`. The former is
+written once all of the latter are complete. Any number of ranks can restore it.
 """
 
 from __future__ import annotations
@@ -26,11 +31,15 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae import files
+from tfvae import ranks as ranks_lib
 from tfvae.resources import check_disk_space
 
 _FORMAT = 1
 _MEMBER = "checkpoint.json"
-_PREFIX = "checkpoint-"
+_PREFIX, _ROWS_PREFIX = "checkpoint-", "rows-"
+# Keys of what only checkpoints of several ranks describe: the arrays that a
+# file holds, and how many data points each rank had.
+_HELD, _ROWS_OF_RANKS = "arrays", "rows_of_ranks"
 # Group of the arrays of a model that are on disk, and how they are copied.
 _DISK, _COPIED_BYTES = "disk", 2**24
 
@@ -62,6 +71,9 @@ def save(
 ) -> Checkpoint:
     """Writes a checkpoint and deletes all but the last `keep` ones.
 
+    Of a model that several ranks train, all have to call it; what is not of
+    their rows is that of rank 0.
+
     Args:
       directory: Folder of the checkpoints; created if it does not exist.
       model: A built model. Its optimizer, if any, is saved with it.
@@ -80,26 +92,105 @@ def save(
         raise ValueError(f"`keep` must be at least 1, got {keep!r}")
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    extra = {} if extra is None else extra
+    ranks = _ranks(model)
+    if ranks.size > 1:
+        return _save_of_ranks(directory, model, epoch, extra, keep, ranks)
     values = [variable.numpy() for variable in _variables(model)]
     values += _disk_arrays(model).values()
     arrays = {f"{index:04d}": array for index, array in enumerate(values)}
+    _check_room(directory, arrays)
+    path = directory / f"{_PREFIX}{epoch:06d}.npz"
+    _write_archive(path, arrays, _content(model, epoch, extra))
+    for old in _files(directory)[:-keep]:
+        old.unlink()
+    return Checkpoint(path, int(epoch), extra)
+
+
+def _save_of_ranks(
+    directory: pathlib.Path,
+    model: keras.Model,
+    epoch: int,
+    extra: dict[str, Any],
+    keep: int,
+    ranks: ranks_lib.Ranks,
+) -> Checkpoint:
+    """As `save`, on each of several ranks."""
+    shared: dict[str, np.ndarray] = {}
+    own: dict[str, np.ndarray] = {}
+    row_variables = _row_variable_ids(model)
+    for index, variable in enumerate(_variables(model)):
+        group = own if id(variable) in row_variables else shared
+        group[f"{index:04d}"] = variable.numpy()
+    content = _content(model, epoch, extra)
+    path = directory / f"{_PREFIX}{epoch:06d}.npz"
+    if ranks.rank:
+        shared = {}
+    _check_room(directory, {**shared, **own})
+    _write_archive(
+        _rows_file(path, ranks.rank, ranks.size), own, {_HELD: [*own]}
+    )
+    # Once all have written theirs.
+    content[_ROWS_OF_RANKS] = ranks.gather(_num_rows(model))
+    if ranks.rank == 0:
+        _write_archive(path, shared, {**content, _HELD: [*shared]})
+        for old in _files(directory)[:-keep]:
+            old.unlink()
+        kept = {_epoch_text(one) for one in _files(directory)}
+        for old in directory.glob(f"{_ROWS_PREFIX}*"):
+            if _epoch_text(old) not in kept or old.suffix == ".partial":
+                old.unlink()
+    ranks.barrier()
+    return Checkpoint(path, int(epoch), extra)
+
+
+def _content(
+    model: keras.Model, epoch: int, extra: dict[str, Any]
+) -> dict[str, Any]:
+    """Returns what describes a checkpoint, for its JSON member."""
+    return {
+        "format": _FORMAT,
+        "epoch": int(epoch),
+        "extra": extra,
+        "variables": _descriptions(model),
+        "versions": {"keras": keras.__version__, "tensorflow": tf.__version__},
+    }
+
+
+def _check_room(directory: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    """Raises an OSError if arrays do not fit on the disk."""
     check_disk_space(
         directory,
         sum(array.nbytes for array in arrays.values()),
         f"writing to {directory}",
     )
-    content: dict[str, Any] = {
-        "format": _FORMAT,
-        "epoch": int(epoch),
-        "extra": {} if extra is None else extra,
-        "variables": _descriptions(model),
-        "versions": {"keras": keras.__version__, "tensorflow": tf.__version__},
-    }
-    path = directory / f"{_PREFIX}{epoch:06d}.npz"
-    _write_archive(path, arrays, content)
-    for old in _files(directory)[:-keep]:
-        old.unlink()
-    return Checkpoint(path, int(epoch), content["extra"])
+
+
+def _ranks(model: keras.Model) -> ranks_lib.Ranks:
+    return getattr(model, "ranks", ranks_lib.ONE_PROCESS)
+
+
+def _row_variable_ids(model: keras.Model) -> set[int]:
+    """Returns the ids of the variables with a row for each data point."""
+    row_variables = getattr(model, "row_variables", list)
+    return {id(variable) for variable in row_variables()}
+
+
+def _num_rows(model: keras.Model) -> int:
+    """Returns the data points of this process; 0 if it stores none."""
+    row_variables = getattr(model, "row_variables", list)
+    return max((one.shape[0] for one in row_variables()), default=0)
+
+
+def _rows_file(path: pathlib.Path, rank: int, size: int) -> pathlib.Path:
+    """Returns the file of a rank's rows that belongs to a checkpoint."""
+    name = f"{_ROWS_PREFIX}{_epoch_text(path)}-{rank}-of-{size}.npz"
+    return path.with_name(name)
+
+
+def _epoch_text(path: pathlib.Path) -> str:
+    """Returns the epoch in the name of a file, with its leading zeros."""
+    return path.name.split("-")[1].split(".")[0]
 
 
 def restore_latest(
@@ -113,6 +204,10 @@ def restore_latest(
     A damaged checkpoint is reported in the log, and the one before it is used.
     All values are read and checked before the first one is assigned, so the
     model is never left partly restored.
+
+    Of a model that several ranks train, all have to call it. They agree on the
+    newest checkpoint that is undamaged for all, and each takes its rows, which
+    are those of `Ranks.rows`.
 
     Args:
       directory: Folder that `save` wrote to; it need not exist.
@@ -130,11 +225,16 @@ def restore_latest(
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None and not optimizer.built:
         optimizer.build(model.trainable_variables)
-    for path in reversed(_files(pathlib.Path(directory))):
-        try:
-            content, arrays = _read_archive(path)
-        except DamagedCheckpointError as err:
-            _logger.warning("Skipping the damaged checkpoint %s: %s", path, err)
+    ranks = _ranks(model)
+    paths = ranks.broadcast(_files(pathlib.Path(directory)))
+    for path in reversed(paths):
+        content, arrays, damage = _read_undamaged(path, ranks)
+        found = next(filter(None, ranks.gather(damage)), None)
+        if found is not None:
+            if ranks.rank == 0:
+                _logger.warning(
+                    "Skipping the damaged checkpoint %s: %s", path, found
+                )
             continue
         saved = content["variables"]
         if optimizer is None:
@@ -144,8 +244,12 @@ def restore_latest(
         pairs = zip(saved, current, strict=False)
         grown = [_grown(*pair, grows) for pair in pairs]
         _check_fit(path, [*grown, *saved[len(current) :]], current)
+        row_variables = _row_variable_ids(model)
         # The optimizer's arrays come last; without one they are ignored.
-        for variable, array in zip(_variables(model), arrays, strict=False):
+        for index, variable in enumerate(_variables(model)):
+            array = arrays[f"{index:04d}"]
+            if _ROWS_OF_RANKS not in content and id(variable) in row_variables:
+                array = array[ranks.rows(len(array))]
             if len(variable.shape) and len(array) < variable.shape[0]:
                 array = np.concatenate([array, variable[len(array) :]])
             variable.assign(array)
@@ -192,6 +296,9 @@ def _descriptions(model: keras.Model) -> list[dict[str, Any]]:
         "model": _model_variables(model),
         "optimizer": _optimizer_variables(model),
     }
+    # Rows are those of all ranks.
+    rows = sum(_ranks(model).gather(_num_rows(model)))
+    row_variables = _row_variable_ids(model)
     on_disk = [
         {
             "group": _DISK,
@@ -207,7 +314,11 @@ def _descriptions(model: keras.Model) -> list[dict[str, Any]]:
             # Only its end, `kernel` or `velocity`: what comes before depends
             # on the layers that the process has made so far.
             "name": re.split(r"[/_]", variable.path)[-1],
-            "shape": list(variable.shape),
+            "shape": (
+                [rows, *variable.shape[1:]]
+                if id(variable) in row_variables
+                else list(variable.shape)
+            ),
             "dtype": str(variable.dtype),
         }
         for group, variables in groups.items()
@@ -224,8 +335,9 @@ def _write_archive(
     path: pathlib.Path, arrays: dict[str, np.ndarray], content: dict[str, Any]
 ) -> None:
     """Writes an archive atomically."""
-    for leftover in path.parent.glob(f"{_PREFIX}*.partial"):
-        leftover.unlink()
+    if path.name.startswith(_PREFIX):  # Others may be writing their rows.
+        for leftover in path.parent.glob(f"{_PREFIX}*.partial"):
+            leftover.unlink()
     with files.replacing(path, "wb", is_synced=True) as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             archive.writestr(_MEMBER, json.dumps(content))
@@ -235,9 +347,68 @@ def _write_archive(
     files.sync_folder(path.parent)
 
 
+def _read_undamaged(
+    path: pathlib.Path, ranks: ranks_lib.Ranks
+) -> tuple[dict[str, Any], dict[str, np.ndarray], str]:
+    """Reads a checkpoint: all of it, or of rows those of a rank.
+
+    Returns:
+      The JSON member, the arrays by their names, and what is damaged, an empty
+      text if nothing is.
+    """
+    try:
+        content, arrays = _read_archive(path)
+        if _ROWS_OF_RANKS in content:
+            arrays.update(_read_rows(path, content[_ROWS_OF_RANKS], ranks))
+    except DamagedCheckpointError as err:
+        return {}, {}, str(err) or "unknown damage"
+    return content, arrays, ""
+
+
+def _read_rows(
+    path: pathlib.Path, rows_of_ranks: list[int], ranks: ranks_lib.Ranks
+) -> dict[str, np.ndarray]:
+    """Reads the rows of a rank from the files of the ranks that saved them.
+
+    Args:
+      path: The checkpoint.
+      rows_of_ranks: The number of rows of each rank that saved.
+      ranks: The ranks that restore.
+
+    Returns:
+      Arrays `[n, ...]` by name.
+
+    Raises:
+      DamagedCheckpointError: If a file that is needed is damaged.
+      ValueError: If the rows have to be dealt to another number of ranks, but
+        were not those of `Ranks.rows`.
+    """
+    size = len(rows_of_ranks)
+    if size == ranks.size:
+        return _read_archive(_rows_file(path, ranks.rank, size))[1]
+    num_data = sum(rows_of_ranks)
+    dealt = [len(range(rank, num_data, size)) for rank in range(size)]
+    if rows_of_ranks != dealt:
+        raise ValueError(
+            f"checkpoint {path} must be restored by the {size} ranks that "
+            f"saved it, as they had {rows_of_ranks} data points instead of "
+            f"{dealt}, got {ranks.size}"
+        )
+    mine = np.arange(num_data)[ranks.rows(num_data)]
+    found: dict[str, np.ndarray] = {}
+    for rank in range(size):
+        _, arrays = _read_archive(_rows_file(path, rank, size))
+        is_from_rank = mine % size == rank
+        for name, array in arrays.items():
+            shape = (len(mine), *array.shape[1:])
+            target = found.setdefault(name, np.empty(shape, array.dtype))
+            target[is_from_rank] = array[mine[is_from_rank] // size]
+    return found
+
+
 def _read_archive(
     path: pathlib.Path,
-) -> tuple[dict[str, Any], list[np.ndarray]]:
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Reads a complete archive and verifies every checksum.
 
     Arrays of what is on disk are not read; they are the last ones.
@@ -248,16 +419,18 @@ def _read_archive(
             if broken is not None:
                 raise DamagedCheckpointError(f"wrong checksum of {broken}")
             content = json.loads(archive.read(_MEMBER))
-            arrays = []
-            in_memory = [
-                index
-                for index, one in enumerate(content["variables"])
-                if one["group"] != _DISK
-            ]
-            for index in in_memory:
-                with archive.open(f"{index:04d}.npy") as file:
-                    arrays.append(
-                        np.lib.format.read_array(file, allow_pickle=False)
+            arrays = {}
+            names = content.get(_HELD)
+            if names is None:
+                names = [
+                    f"{index:04d}"
+                    for index, one in enumerate(content["variables"])
+                    if one["group"] != _DISK
+                ]
+            for name in names:
+                with archive.open(f"{name}.npy") as file:
+                    arrays[name] = np.lib.format.read_array(
+                        file, allow_pickle=False
                     )
     except (
         EOFError,

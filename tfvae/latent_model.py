@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae import inputs, resources
+from tfvae import ranks as ranks_lib
 from tfvae.data import WeightedBatches, indexed_batches
 from tfvae.likelihoods import Likelihood
 from tfvae.ops import random
@@ -57,6 +58,7 @@ class LatentModel(keras.Model):
       num_observed: D.
       needs_index: Whether training batches carry the row number of each data
         point, `(x, index)`.
+      ranks: The processes that train the model together, see `set_ranks`.
     """
 
     likelihood: Likelihood
@@ -65,6 +67,7 @@ class LatentModel(keras.Model):
     num_latents: int
     num_observed: int
     needs_index: bool = False
+    ranks: ranks_lib.Ranks = ranks_lib.ONE_PROCESS
 
     def _count_and_monitor(self, names: Iterable[str]) -> None:
         """Creates the step counter, and mean metrics of the given names."""
@@ -122,6 +125,18 @@ class LatentModel(keras.Model):
         return {
             name: self._means[name].result() for name in names or self._means
         }
+
+    def _get_metrics_result_or_logs(self, logs: Any) -> Any:
+        """Returns the means over an epoch, or an evaluation, of all ranks."""
+        if self.ranks.size == 1:
+            return super()._get_metrics_result_or_logs(logs)
+        means = [self._means[name] for name in logs]
+        totals, counts = self.ranks.all_sum(
+            tf.stack([one.total.value for one in means]),
+            tf.stack([one.count.value for one in means]),
+        )
+        values = tf.math.divide_no_nan(totals, counts)
+        return dict(zip(logs, tf.unstack(values), strict=True))
 
     # Keras's methods. Those of arrays are checked before any work; batches of
     # datasets are checked in the graph.
@@ -191,6 +206,8 @@ class LatentModel(keras.Model):
         y = self._checked_arrays(x, y, sample_weight, is_training=True)
         if validation_data is not None:
             validation_data = self._checked_validation(validation_data)
+        if self.ranks.size > 1:
+            self._check_steps(x, batch_size, kwargs.get("steps_per_epoch"))
         return super().fit(
             x,
             y,
@@ -205,6 +222,22 @@ class LatentModel(keras.Model):
             sample_weight,
             **kwargs,
         )
+
+    def _check_steps(
+        self, x: Any, batch_size: int | None, steps: int | None
+    ) -> None:
+        """Raises a ValueError unless all ranks make the same steps."""
+        if steps is None and isinstance(x, tf.data.Dataset):
+            steps = int(x.cardinality())
+        elif steps is None and inputs.is_array(self._points_of(x)):
+            steps = math.ceil(len(self._points_of(x)) / (batch_size or 32))
+        of_ranks = self.ranks.gather(steps)
+        if len(set(of_ranks)) > 1:
+            raise ValueError(
+                "`x` must have the same number of batches on each rank, as in "
+                "fit(model.batches(x, batch_size), steps_per_epoch=...), got "
+                f"{of_ranks!r}"
+            )
 
     def evaluate(
         self,
@@ -344,6 +377,26 @@ class LatentModel(keras.Model):
 
     # Training.
 
+    def set_ranks(self, ranks: ranks_lib.Ranks) -> None:
+        """Makes this model the one of several processes that train together.
+
+        Args:
+          ranks: The processes.
+
+        Raises:
+          TypeError: If the model can only be trained by one process.
+        """
+        if ranks.size > 1:
+            raise TypeError(
+                "`model` must be a TVAE to be trained on several ranks, got a "
+                f"{type(self).__name__}; it can be trained in a scope of "
+                "tf.distribute instead"
+            )
+
+    def row_variables(self) -> list[keras.Variable]:
+        """Returns the weights with one row for each data point."""
+        return []
+
     @property
     def capacity(self) -> int | None:
         """The maximum number of training points; None for any number."""
@@ -412,7 +465,9 @@ class LatentModel(keras.Model):
 
         Args:
           x: `[N, D]`, NaN where missing.
-          batch_size: B; the last batch of an epoch may be smaller.
+          batch_size: B; the last batch of an epoch may be smaller. On several
+            ranks, each of which passes its own data, it is that of all
+            together, and each has its part of every batch.
           seed: Seed of the order.
           start_epoch: The first epoch.
           weights: `[N]`, relative frequencies by which data points are drawn,
@@ -421,13 +476,20 @@ class LatentModel(keras.Model):
             they do not fit into memory; None to raise a ValueError in this
             case.
         """
+        if self.ranks.size > 1 and weights is not None:
+            raise ValueError(
+                "`weights` must be None on several ranks, got an array"
+            )
         if weights is not None:
             return WeightedBatches(
                 x, weights, batch_size, seed, with_index=self.needs_index
             ).dataset(
                 start_epoch * math.ceil(len(x) / batch_size), infinite=True
             )
-        batches = indexed_batches(x, batch_size, seed, start_epoch)
+        num_data = sum(self.ranks.gather(len(x)))
+        # Orders of seeds of 32 bits differ on all ranks.
+        seed += self.ranks.rank << 32
+        batches = indexed_batches(x, batch_size, seed, start_epoch, num_data)
         if self.needs_index:
             return batches
         return batches.map(lambda data, index: data)

@@ -36,6 +36,19 @@ class IndexedBatchesTest(tf.test.TestCase, parameterized.TestCase):
             sizes = [len(rows) for _, rows in part]
             self.assertEqual(sizes[:-1], [batch_size] * (steps - 1))
 
+    def test_parts_of_the_data_have_shares_of_the_same_batches(self):
+        sizes = {}
+        for num_data in (5, 1, 4):
+            batches = indexed_batches(_points(num_data), 4, 0, 0, 10)
+            index = [one for _, one in _take(batches, 2 * 3)]
+            for epoch in (index[:3], index[3:]):
+                rows = np.sort(np.concatenate(epoch))
+                self.assertAllEqual(rows, np.arange(num_data))
+            sizes[num_data] = [len(one) for one in index]
+        self.assertEqual(
+            sizes, {5: [2, 2, 1] * 2, 1: [0, 0, 1] * 2, 4: [1, 2, 1] * 2}
+        )
+
     def test_types_and_cardinality_are_known_to_keras(self):
         dataset = indexed_batches(_points(5), 2)
         values, index = dataset.element_spec

@@ -27,6 +27,16 @@ class OfColumnsTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllEqual(found.low, np.nanmin(exact, 0))
         self.assertAllEqual(found.high, np.nanmax(exact, 0))
 
+    def test_parts_of_the_rows_merge_to_the_whole(self):
+        x = np.random.default_rng(0).normal(3.0, 2.0, (11, 4)) * 1e12
+        x = x.astype(np.float32)
+        x[[0, 3, 10], [1, 1, 2]] = x[:3, 3] = np.nan
+        parts = [moments.of_columns(part) for part in (x[:3], x[3:4], x[4:])]
+        for found, expected in zip(
+            moments.merged(parts), moments.of_columns(x), strict=True
+        ):
+            self.assertAllClose(found, expected, rtol=1e-12)
+
 
 if __name__ == "__main__":
     tf.test.main()

@@ -96,7 +96,10 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
         with tfvae.runs.config.explaining_imports():
             return command_main(values)
 
-    return _guarded(main, values) or 0
+    code = _guarded(main, values) or 0
+    if code and hasattr(command, "failed"):
+        command.failed(code)
+    return code
 
 
 def common_flags() -> flags.FlagValues:

@@ -5,7 +5,8 @@ A subcommand is a module with a docstring (the text of its `--help`) and a
 function `main` that takes the flags. Optional functions are `define`, which
 defines further flags, `rewritten`, which changes arguments before they are
 parsed, `check`, which validates the flags, and `first`, which does what does
-not need TensorFlow and returns an exit code, or what to call instead of `main`.
+not need TensorFlow and returns an exit code, or what to call instead of `main`,
+and `failed`, which is called with the exit code of a `main` that failed.
 Before the last, TensorFlow is not imported. Optional `GROUPS` are flags by the
 titles under which `--help` shows them.
 """

@@ -17,6 +17,7 @@ def indexed_batches(
     batch_size: int,
     seed: int = 0,
     start_epoch: int = 0,
+    num_data_of_all: int | None = None,
 ) -> tf.data.Dataset:
     """Endless batches of data points together with their row numbers.
 
@@ -32,6 +33,9 @@ def indexed_batches(
         the remainder. An epoch has ceil(N / B) batches.
       seed: Seed of the order.
       start_epoch: Epoch to begin with.
+      num_data_of_all: The number of all data points, of which `points` are a
+        part. An epoch then has the batches of all, and each of them the same
+        share of `points`, up to one; it may be empty. None for len(points).
 
     Returns:
       An infinite dataset of `(points [b, D] float32, index [b] int32)`.
@@ -46,7 +50,9 @@ def indexed_batches(
     def gather(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.cast(rows(index), tf.float32), index
 
-    return shuffled_batches(len(points), batch_size, seed, start_epoch, gather)
+    return shuffled_batches(
+        len(points), batch_size, seed, start_epoch, gather, num_data_of_all
+    )
 
 
 def batches_with(
@@ -139,14 +145,16 @@ def shuffled_batches(
     seed: int,
     start_epoch: int,
     gather: Callable[[tf.Tensor], tuple[tf.Tensor | None, ...]],
+    num_data_of_all: int | None = None,
 ) -> tf.data.Dataset:
     """Returns the endless dataset of `gather(index)`, index `[b]` a batch."""
+    whole = num_data_of_all or num_data
     if batch_size < 1 or start_epoch < 0:
         raise ValueError(
             "`batch_size` must be at least 1 and `start_epoch` at least 0, "
             f"got {batch_size!r} and {start_epoch!r}"
         )
-    steps = math.ceil(num_data / batch_size)
+    steps = math.ceil(whole / batch_size)
 
     def batches_of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         # Sorting random 32-bit keys permutes uniformly up to ties, which are
@@ -164,7 +172,11 @@ def shuffled_batches(
 
         def batch(step: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
             start = step * batch_size
-            return gather(order[start : start + batch_size])
+            stop = start + batch_size
+            if whole != num_data:  # The same share of each batch.
+                start = start * num_data // whole
+                stop = tf.minimum(stop, whole) * num_data // whole
+            return gather(order[start:stop])
 
         return tf.data.Dataset.range(steps).map(batch)
 

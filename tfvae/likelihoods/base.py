@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfvae import ranks as ranks_lib
 from tfvae.ops import moments
 from tfvae.ops.rows import LazyRows
 
@@ -37,9 +38,12 @@ class Likelihood(keras.layers.Layer):
 
     Attributes:
       support: Smallest and largest value that an entry of x may have.
+      ranks: The processes that train the model. `accumulate` and `adapt` sum
+        over them what they sum over data points.
     """
 
     support: tuple[float, float] = (-math.inf, math.inf)
+    ranks: ranks_lib.Ranks = ranks_lib.ONE_PROCESS
 
     def __init__(self, **kwargs: Any):
         """Creates the likelihood.
@@ -87,6 +91,10 @@ class Likelihood(keras.layers.Layer):
 
     def adapt(self, x: np.ndarray) -> None:
         """Initialises data-dependent parameters from `[N, D]`, NaN missing."""
+
+    def _moments(self, x: np.ndarray) -> moments.Moments:
+        """Returns the moments of each column of all ranks' data."""
+        return moments.merged(self.ranks.gather(moments.of_columns(x)))
 
     def check_units(self, x: np.ndarray) -> None:
         """Raises ValueError if `x`, NaN where missing, is too far from `adapt`.
@@ -191,7 +199,7 @@ class StandardizedLikelihood(Likelihood):
         return {**super().get_config(), "standardize": self.standardize}
 
     def adapt(self, x: np.ndarray) -> None:
-        self._adapt_to(moments.of_columns(x))
+        self._adapt_to(self._moments(x))
 
     def _adapt_to(self, columns: moments.Moments) -> None:
         """Initialises data-dependent parameters from the moments of data."""

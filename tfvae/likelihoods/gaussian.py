@@ -151,8 +151,12 @@ class GaussianLikelihood(StandardizedLikelihood):
     ) -> None:
         error = self._relative_error(x, observed, outputs)
         expected_error = tf.cast(tf.reduce_sum(weights * error), tf.float64)
-        self._error_sum.assign_add(self._squared_scale() * expected_error)
-        self._entry_sum.assign_add(tf.cast(tf.reduce_sum(observed), tf.float64))
+        error_sum, entry_sum = self.ranks.all_sum(
+            self._squared_scale() * expected_error,
+            tf.cast(tf.reduce_sum(observed), tf.float64),
+        )
+        self._error_sum.assign_add(error_sum)
+        self._entry_sum.assign_add(entry_sum)
 
     def maximise(self, pass_done: tf.Tensor, kept: float = 0.0) -> None:
         if self.is_fixed:

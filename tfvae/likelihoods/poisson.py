@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfvae import typed_gin
 from tfvae.likelihoods.base import MAX_DISTANCE, Likelihood
-from tfvae.ops import densities, moments, random
+from tfvae.ops import densities, random
 
 # Smallest argument of the softplus: a rate of exp(-1000) scales is as good as
 # none, and its logarithm is no obstacle to float32.
@@ -58,7 +58,7 @@ class PoissonLikelihood(Likelihood):
         self.built = True
 
     def adapt(self, x: np.ndarray) -> None:
-        found = moments.of_columns(x).pooled()
+        found = self._moments(x).pooled()
         # Nothing but zeros: the rate at which half a count is expected.
         mean = float(found.mean) or 0.5 / max(float(found.size), 1.0)
         # Counts of one rate have its square root as standard deviation.

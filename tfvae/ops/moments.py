@@ -77,6 +77,27 @@ def of_columns(x: np.ndarray | LazyRows) -> Moments:
     )
 
 
+def merged(parts: list[Moments]) -> Moments:
+    """Returns the moments of columns whose rows are in several parts.
+
+    Args:
+      parts: Moments of D columns each.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    size, mean, variance, low, high = (
+        np.stack(values) for values in zip(*parts, strict=True)
+    )
+    count = size.sum(0)
+    share = size / np.maximum(count, 1.0)
+    whole = (share * mean).sum(0)
+    spread = (share * (variance + np.square(mean - whole))).sum(0)
+    # They leave out NaN.
+    return Moments(
+        count, whole, spread, np.fmin.reduce(low), np.fmax.reduce(high)
+    )
+
+
 def scale_of(found: Moments, of_constants: float) -> float:
     """Returns the standard deviation, or a positive number for constant data.
 

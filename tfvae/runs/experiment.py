@@ -20,6 +20,7 @@ import tqdm
 import tfvae.callbacks
 import tfvae.checkpoints
 import tfvae.schedules
+from tfvae import ranks as ranks_lib
 from tfvae import typed_gin
 from tfvae.data import Observations
 from tfvae.joint_restoration import JointRestoration
@@ -45,6 +46,7 @@ class Experiment(NamedTuple):
 
     model: LatentModel
     observations: Observations
+    """The data of all ranks of the model."""
     restoration: Restoration | JointRestoration | None
     """The restoration of the images whose patches are the data, or None."""
     seed: int
@@ -67,6 +69,7 @@ class Experiment(NamedTuple):
 )
 def experiment(
     prepare: Callable[[Any], None] | None = None,
+    ranks: ranks_lib.Ranks = ranks_lib.ONE_PROCESS,
     *,
     data: Observations | Restoration | JointRestoration = gin.REQUIRED,
     model: Callable[..., LatentModel] = TVAE,
@@ -80,6 +83,8 @@ def experiment(
     Args:
       prepare: Called with the restoration, if `data` is one, before its
         patches are cut and the model is made, which may take long.
+      ranks: The processes that train the model; each reads all data, and
+        trains on its rows of them.
       data: Data points, or the restoration of images that provides them.
       model: Called with the decoder, the likelihood, the number of data
         points and the seed.
@@ -125,7 +130,9 @@ def experiment(
     built = model(
         decoder(noise.num_outputs(observations.num_observed)),
         likelihood=noise,
-        num_data=observations.num_data,
+        num_data=len(
+            range(observations.num_data)[ranks.rows(observations.num_data)]
+        ),
         seed=seed,
     )
     if restoration is not None and built.capacity is None:
@@ -134,6 +141,7 @@ def experiment(
             f"{type(built).__name__}."
         )
     built.adapt(observations.train)
+    built.set_ranks(ranks)
     if observations.test is not None:
         try:
             noise.validate(observations.test)
@@ -334,7 +342,7 @@ def fit(
         less than a few milliseconds.
 
     Returns:
-      The metrics of each epoch.
+      The metrics of each epoch; of ranks but the first, of those before.
 
     Raises:
       TypeError: If `optimizer` is not a function that returns an optimizer.
@@ -357,6 +365,16 @@ def fit(
     checksum = _checksum(parts.observations.train)
     start, rows = _resume(run, parts, epochs, checksum)
     _check_room(run, parts.model, keep_checkpoints + 1)
+    if parts.model.ranks.rank:
+        _follow(
+            run,
+            parts,
+            start,
+            epochs,
+            batch_size,
+            (checkpoint_every, keep_checkpoints),
+        )
+        return rows
     run.write_config()
     table = tfvae.callbacks.MetricsTable(run.metrics, rows)
     observe = tfvae.callbacks.Observe(observer, observe_every)
@@ -372,6 +390,36 @@ def fit(
             _train(run, parts, start, epochs, batch_size, callbacks)
         run.features.unlink(missing_ok=True)
     return table.rows
+
+
+def _follow(
+    run: RunDirectory,
+    parts: Experiment,
+    start: int,
+    epochs: int,
+    batch_size: int,
+    checkpoints: tuple[int, int],
+) -> None:
+    """Trains as a rank that writes only its part of the checkpoints.
+
+    Args:
+      run: Folder of the run.
+      parts: The model and its data.
+      start: Epochs already trained.
+      epochs: Total number of epochs.
+      batch_size: B.
+      checkpoints: Epochs between two, and how many are kept.
+    """
+    every, keep = checkpoints
+    saver = tfvae.checkpoints.SaveCheckpoints(run.checkpoints, every, keep=keep)
+    callbacks = [
+        tfvae.callbacks.StopWhenDiverged(),
+        *parts.model.training_callbacks(),
+        saver,
+    ]
+    if start < epochs:
+        with run.our_errors():
+            _train(run, parts, start, epochs, batch_size, callbacks)
 
 
 def _checksum(points: np.ndarray | LazyRows) -> int:
@@ -404,6 +452,8 @@ def _compile(
     num_data = parts.observations.num_data
     gradient_steps = parts.model.gradient_steps(num_data, batch_size)
     steps = math.ceil(num_data / batch_size)
+    if parts.model.ranks.size > 1:
+        steps_per_execution = 1  # So that ranks sum in the same order.
     parts.model.compile(
         optimizer=_made_optimizer(optimizer, gradient_steps),
         steps_per_execution=_largest_divisor(steps, steps_per_execution),
@@ -562,7 +612,7 @@ def _train(
     """Trains the compiled model from epoch `start` to `epochs`."""
     data = parts.observations
     batches = parts.model.batches(
-        data.train,
+        data.train[parts.model.ranks.rows(data.num_data)],
         batch_size,
         parts.seed,
         start,

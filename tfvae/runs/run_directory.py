@@ -20,6 +20,7 @@ import tfvae.checkpoints
 from tfvae import files
 from tfvae.callbacks import DivergedError
 from tfvae.lso.ledger import LEDGER
+from tfvae.ranks import ONE_PROCESS, Ranks
 from tfvae.runs import config, identity, locks
 from tfvae.runs.errors import UnexpectedError
 
@@ -113,8 +114,11 @@ class RunDirectory:
             )
 
     @contextlib.contextmanager
-    def locked_for_training(self) -> Iterator[bool]:
+    def locked_for_training(self, ranks: Ranks = ONE_PROCESS) -> Iterator[bool]:
         """Locks the folder, to start or resume the run that gin configures.
+
+        Args:
+          ranks: The processes of the run, the first of which locks it.
 
         Yields:
           Whether the run is already finished.
@@ -124,9 +128,12 @@ class RunDirectory:
           ValueError: If it has a run of another kind or configuration.
           OSError: If the folder can not be created.
         """
+        if ranks.rank:
+            yield ranks.broadcast(None)
+            return
         with self.locked(Kind.TRAINING):
             self.check_config()
-            yield self.is_finished()
+            yield ranks.broadcast(self.is_finished())
 
     @contextlib.contextmanager
     def our_errors(self) -> Iterator[None]:
@@ -160,7 +167,7 @@ class RunDirectory:
     @property
     def has_checkpoints(self) -> bool:
         """Whether there is a checkpoint to resume from."""
-        return any(self.checkpoints.glob("*.npz"))
+        return any(self.checkpoints.glob("checkpoint-*.npz"))
 
     def check_config(self) -> None:
         """Compares gin's configuration with that of the run in the folder.

@@ -11,6 +11,7 @@ import scipy.optimize
 
 from tfvae import typed_gin
 from tfvae.callbacks import Observation
+from tfvae.ranks import ONE_PROCESS, Ranks
 from tfvae.runs import config, summaries
 from tfvae.runs.experiment import Experiment, experiment, fit
 from tfvae.runs.run_directory import RunDirectory
@@ -25,6 +26,7 @@ _FEATURE_TOLERANCE = 0.25
 def train(
     run_dir: str | os.PathLike[str],
     parts: Experiment | None = None,
+    ranks: Ranks = ONE_PROCESS,
     *,
     num_test_points: int = 256,
     export: bool = True,
@@ -37,6 +39,8 @@ def train(
     Args:
       run_dir: Folder of the run, see `RunDirectory`.
       parts: The model and its data; None for the configured `experiment`.
+      ranks: The processes that train the model together, each of which calls
+        this function. The first one does all but training.
       num_test_points: Number of held-out points for the bound in the column
         "test_bound" of the metrics ("validation_bound" if the data have
         validation points). Inference is slow; `tfvae evaluate` uses more
@@ -44,7 +48,7 @@ def train(
       export: Whether to write a SavedModel at the end.
 
     Returns:
-      The summary of the run.
+      The summary of the run; empty on all ranks but the first.
 
     Raises:
       ValueError: If a value of the configuration is out of range, or
@@ -55,16 +59,18 @@ def train(
     if is_own:
         config.check("train")
     run = RunDirectory(run_dir)
-    with run.locked_for_training() as is_finished:
+    with run.locked_for_training(ranks) as is_finished:
         if is_finished:
-            return summaries.report_finished(run)
-        parts = experiment() if parts is None else parts
+            return {} if ranks.rank else summaries.report_finished(run)
+        parts = experiment(ranks=ranks) if parts is None else parts
         if parts.restoration is not None:
             raise ValueError(
                 "`experiment.data` must be data points, got an image to "
                 "restore; use `tfvae denoise` for it."
             )
         rows = fit(run, parts, _Observer(run, parts, num_test_points))
+        if ranks.rank:
+            return {}
         summaries.announce_end(export)
         with run.our_errors():
             final = _final_figures(parts)

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tfvae.ranks import Ranks
+
 
 class Draws(NamedTuple):
     """The distinct data points of a batch, and their weights.
@@ -28,10 +30,16 @@ class Draws(NamedTuple):
     counts: tf.Tensor
     position: tf.Tensor
 
-    def step_weights(self) -> tf.Tensor:
-        """Returns `[U]` weights: a mean over points is then one over draws."""
-        num_distinct = tf.cast(tf.size(self.index), tf.float32)
-        num_draws = tf.cast(tf.size(self.position), tf.float32)
+    def step_weights(self, ranks: Ranks) -> tf.Tensor:
+        """Returns `[U]` weights: a mean over points is then one over draws.
+
+        Args:
+          ranks: The processes, each with its part of the batch.
+        """
+        num_distinct, num_draws = ranks.all_sum(
+            tf.cast(tf.size(self.index), tf.float32),
+            tf.cast(tf.size(self.position), tf.float32),
+        )
         return self.weights * (num_distinct / num_draws)
 
 

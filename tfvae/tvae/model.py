@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae import inputs, likelihoods, typed_gin
+from tfvae import ranks as ranks_lib
 from tfvae.latent_model import Figure, LatentModel
 from tfvae.ops import bits, densities, random, truncated
 from tfvae.ops.rows import LazyRows
@@ -82,6 +83,7 @@ class TVAE(LatentModel):
       best_parameters: Best parameters found by exploration, None without it.
       likelihood: The likelihood p(x | s).
       decoder: The decoder network.
+      num_data_of_all: N of all ranks, see `set_ranks`.
     """
 
     needs_index = True
@@ -168,12 +170,13 @@ class TVAE(LatentModel):
         self.exploration = exploration
         self.seed = seed
         self.states_in_memory = states_in_memory
+        self.num_data_of_all = num_data
 
         self.prior = prior.BernoulliPrior(num_latents, name="prior")
         self.states = None
         if num_data and not self.is_exhaustive:
             self.states = self._new_store()
-            self.states.initialize(random.make_seed(seed, _INITIAL))
+            self.states.initialize(self._seed_of_rank(_INITIAL))
         self._count_and_monitor(
             (
                 "loss",
@@ -185,6 +188,41 @@ class TVAE(LatentModel):
             )
         )
         self.build((None, None))
+
+    def set_ranks(self, ranks: ranks_lib.Ranks) -> None:
+        """Makes this model the one of several processes that train together.
+
+        Each process creates the model for the data points that it owns, as
+        many as its `num_data`, and has their states. Weights and noise are set
+        to those of rank 0, and the states are drawn anew. With shared
+        candidates, the data points of one rank's part of a batch share their
+        states. `batch_size` of `batches`, and `m_batch_size`, count the points
+        of all ranks.
+
+        Args:
+          ranks: The processes.
+
+        Raises:
+          ValueError: If the model has something that works in one process
+            only: `exploration`, states on disk, batch normalization.
+        """
+        if ranks.size > 1:
+            checks.check_can_share(self)
+        self.ranks = self.likelihood.ranks = self.prior.ranks = ranks
+        self.num_data_of_all = sum(ranks.gather(self.num_data))
+        self.train_function = None  # To be traced again.
+        if ranks.size == 1:
+            return
+        for variable in self._weights_but_states():
+            variable.assign(ranks.broadcast(variable.numpy()))
+        if self.states is not None:
+            self.states.initialize(self._seed_of_rank(_INITIAL))
+
+    def _seed_of_rank(self, *path: int | tf.Tensor) -> tf.Tensor:
+        """Derives a `[2]` int32 seed that is this rank's own."""
+        if self.ranks.size > 1:
+            path = (*path, self.ranks.rank)
+        return random.make_seed(self.seed, *path)
 
     def _new_store(self) -> states_lib.StateStore | states_lib.DiskStateStore:
         """Returns a store for the states, in memory or on disk."""
@@ -321,13 +359,17 @@ class TVAE(LatentModel):
         )
         for source, target in zip(sources, targets, strict=True):
             target.assign(source)
+        if self.ranks.size > 1:
+            other.set_ranks(self.ranks)
         if self.states is not None and other.states is not None:
             other.states.copy_rows(self.states)
         return other
 
+    def row_variables(self) -> list[keras.Variable]:
+        return [] if self.states is None else list(self.states.weights)
+
     def _weights_but_states(self) -> list[keras.Variable]:
-        stored = [] if self.states is None else self.states.weights
-        ids = {id(variable) for variable in stored}
+        ids = {id(variable) for variable in self.row_variables()}
         return [one for one in self.weights if id(one) not in ids]
 
     def gradient_steps(self, num_data: int, batch_size: int) -> int:
@@ -343,6 +385,11 @@ class TVAE(LatentModel):
         """Checks that an `Explore` callback is attached if one is needed."""
         if self.best_parameters is not None:
             self.best_parameters.check_watched()
+        if self.ranks.size > 1 and self.steps_per_execution > 1:
+            raise ValueError(
+                "`steps_per_execution` must be 1 on several ranks, which have "
+                f"to sum in the same order, got {self.steps_per_execution}"
+            )
         return super().make_train_function(force)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
@@ -359,7 +406,8 @@ class TVAE(LatentModel):
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
             raise RuntimeError(
                 "TVAE must be trained in one replica: its states belong to "
-                "data points and are not synchronised between replicas"
+                "data points and are not synchronised between replicas; train "
+                "on several processes by mpiexec instead, see `set_ranks`"
             )
         drawn = self._unpack_training_data(data)
         x, observed = densities.split_missing(drawn.x)
@@ -449,19 +497,31 @@ class TVAE(LatentModel):
         self, x: tf.Tensor, observed: tf.Tensor, index: tf.Tensor
     ) -> truncated.StateSet:
         store = self._states_or_raise()
-        candidates = (
-            self._joint.shared(x, observed)
-            if self.evolution.shared
-            else evolution_lib.OwnCandidates(self._joint.own(x, observed))
-        )
-        evolved, replaced = evolution_lib.e_step(
-            random.make_seed(self.seed, _TRAINING, self._iteration.value),
-            store.gather(index).packed,
-            candidates,
-            self.evolution,
-            self.prior.expected_ones(),
-            self.num_latents,
-        )
+        old = store.gather(index)
+
+        def evolve() -> tuple[truncated.StateSet, tf.Tensor]:
+            candidates = (
+                self._joint.shared(x, observed)
+                if self.evolution.shared
+                else evolution_lib.OwnCandidates(self._joint.own(x, observed))
+            )
+            return evolution_lib.e_step(
+                self._seed_of_rank(_TRAINING, self._iteration.value),
+                old.packed,
+                candidates,
+                self.evolution,
+                self.prior.expected_ones(),
+                self.num_latents,
+            )
+
+        if self.ranks.size > 1:  # This one's part of the batch may be empty.
+            evolved, replaced = tf.cond(
+                tf.size(index) > 0,
+                evolve,
+                lambda: (old, tf.zeros_like(index, tf.float32)),
+            )
+        else:
+            evolved, replaced = evolve()
         store.scatter(index, evolved)
         self._monitor(replaced=replaced)
         return evolved

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ranks are what MPI starts, share what they sum, and end together."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import psutil
+import pytest
+from absl.testing import absltest
+
+from tfvae import ranks as ranks_lib
+
+_ROOT = pathlib.Path(__file__).parents[1]
+# That of the interpreter's environment comes before that of the system.
+_MPIEXEC = pathlib.Path(sys.executable).with_name("mpiexec")
+_NEEDS_MPI = pytest.mark.skipif(
+    importlib.util.find_spec("mpi4py") is None or not _MPIEXEC.exists(),
+    reason="needs mpi4py and mpich: pip install 'tfvae[mpi]' mpich",
+)
+
+
+def _start(size: int, *arguments: str) -> subprocess.Popen:
+    """Starts Python on some ranks."""
+    return subprocess.Popen(
+        [str(_MPIEXEC), "-n", str(size), sys.executable, *arguments],
+        cwd=_ROOT,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(_ROOT),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _run(size: int, *arguments: str) -> tuple[int, str, str]:
+    process = _start(size, *arguments)
+    out, err = process.communicate(timeout=400)
+    return process.returncode, out, err
+
+
+_COLLECTIVES = """
+import sys
+import numpy as np
+from tfvae import ranks
+
+job = ranks.of_job()
+job.barrier()
+print("gathered", job.gather(job.rank), job.broadcast(job.rank))
+print("summed", *job._all_sum(np.arange(3.0) + job.rank))
+rows = job.gather(list(range(7))[job.rows(7)])
+print("rows", rows)
+print("without", "tensorflow" not in sys.modules)
+"""
+
+_FAILS = """
+import time
+from tfvae import ranks
+
+job = ranks.of_job()
+if job.rank == 1:
+    ranks.end_job(3)
+time.sleep(300)
+"""
+
+
+class RanksTest(absltest.TestCase):
+    def test_without_a_launcher_there_is_one_process(self):
+        alone = ranks_lib.of_job({"PATH": "/bin"})
+        self.assertIs(alone, ranks_lib.ONE_PROCESS)
+        self.assertEqual(list(range(5))[alone.rows(5)], [0, 1, 2, 3, 4])
+        self.assertEqual(alone.gather("a"), ["a"])
+        self.assertEqual(alone.all_sum(1, 2), (1, 2))
+
+    @_NEEDS_MPI
+    def test_two_ranks_exchange_what_they_have(self):
+        code, out, err = _run(2, "-c", _COLLECTIVES)
+        self.assertEqual(code, 0, err)
+        expected = [
+            "gathered [0, 1] 0",
+            "summed 1.0 3.0 5.0",
+            "rows [[0, 2, 4, 6], [1, 3, 5]]",
+            "without True",
+        ]
+        self.assertEqual(sorted(out.splitlines()), sorted(2 * expected))
+
+    @_NEEDS_MPI
+    def test_a_rank_that_fails_ends_the_job_and_says_which(self):
+        begin = time.monotonic()
+        code, _, err = _run(2, "-c", _FAILS)
+        self.assertEqual(code, 3)
+        self.assertIn("rank 1 of 2 has failed and ends the job", err)
+        self.assertLess(time.monotonic() - begin, 60.0)
+
+
+def _train(run_dir: pathlib.Path, epochs: int) -> list[str]:
+    return [
+        "tools/train.py",
+        "--gin_file=gin/papers/ecml2022_tvae/bars.gin",
+        f"--gin_param=fit.epochs={epochs}",
+        "--gin_param=TVAE.m_batch_size=8",
+        "--gin_param=train.export=False",
+        f"--run_dir={run_dir}",
+    ]
+
+
+def _figures(run_dir: pathlib.Path) -> list[dict[str, str]]:
+    """Returns the rows of metrics.csv, without times."""
+    with open(run_dir / "metrics.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        del row["seconds"]
+    return rows
+
+
+@pytest.mark.slow
+@_NEEDS_MPI
+class TrainTest(absltest.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = pathlib.Path(
+            self.enter_context(tempfile.TemporaryDirectory())
+        )
+
+    def _finish(self, size: int, run_dir: pathlib.Path, epochs: int) -> str:
+        code, out, err = _run(size, *_train(run_dir, epochs))
+        self.assertEqual(code, 0, err)
+        return out
+
+    def test_killed_job_ends_and_resumes_to_the_same_figures(self):
+        unbroken, broken = self.folder / "unbroken", self.folder / "broken"
+        out = self._finish(2, unbroken, 6)
+        self.assertEqual(out.count("done: "), 1)  # Of one rank.
+        process = _start(2, *_train(broken, 6))
+        while not list(broken.glob("checkpoints/checkpoint-*2.npz")):
+            self.assertIsNone(process.poll())
+            time.sleep(0.1)
+        of_job = psutil.Process(process.pid).children(recursive=True)
+        ranks = [one for one in of_job if "tools/train.py" in one.cmdline()]
+        ranks = [one for one in ranks if one.name().startswith("python")]
+        ranks[-1].send_signal(signal.SIGKILL)
+        begin = time.monotonic()
+        out, _ = process.communicate(timeout=60)
+        self.assertLess(time.monotonic() - begin, 30.0)
+        self.assertNotEqual(process.returncode, 0)
+        killed = ranks[-1].pid
+        self.assertIn(f"rank 1 is process {killed} ", out)
+        self.assertRegex(out, f"TERMINATION(.*\n)+.*PID {killed} RUNNING")
+        self.assertFalse((broken / "summary.json").exists())
+        out = self._finish(2, broken, 6)
+        self.assertIn("resuming after epoch", out)
+        self.assertEqual(_figures(broken), _figures(unbroken))
+
+    def test_other_numbers_of_ranks_resume(self):
+        run_dir = self.folder / "run"
+        bounds = []
+        for epochs, size in enumerate((2, 3, 1, 2), 2):
+            self._finish(size, run_dir, epochs)
+            summary = json.loads((run_dir / "summary.json").read_text())
+            bounds.append(summary["bound"])
+        self.assertLen(_figures(run_dir), 5)
+        self.assertEqual(bounds, sorted(bounds))
+        files = [path.name for path in (run_dir / "checkpoints").iterdir()]
+        self.assertCountEqual(
+            [name for name in files if "000005" in name],
+            [
+                "checkpoint-000005.npz",
+                "rows-000005-0-of-2.npz",
+                "rows-000005-1-of-2.npz",
+            ],
+        )
+
+    def test_mistake_is_said_once(self):
+        code, _, err = _run(
+            2, *_train(self.folder / "run", 2), "--gin_param=fit.epochs=0"
+        )
+        self.assertEqual(code, 2)
+        self.assertEqual(err.count("error: `fit.epochs` must be"), 1)
+
+
+if __name__ == "__main__":
+    absltest.main()

@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several ranks train a TVAE as one process does."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl.testing import absltest, parameterized
+
+from tests import rank_threads
+from tests.tvae import tiny
+from tfvae import tvae
+from tfvae.ops import random
+from tfvae.ranks import MPIRanks
+from tfvae.tvae import evolution as evolution_lib
+from tfvae.tvae.model import _TRAINING
+
+
+class _OneProcess(tvae.TVAE):
+    """All data in one process, with the E-steps that the ranks make.
+
+    The reference implementation: each rank's part of a batch evolves by the
+    seed of the rank; all else is what one process does.
+    """
+
+    parts: list[np.ndarray]  # Positions in the batch, by rank.
+
+    def _e_step(
+        self, x: tf.Tensor, observed: tf.Tensor, index: tf.Tensor
+    ) -> Any:
+        order = np.argsort(np.concatenate(self.parts))
+        found = []
+        for rank, part in enumerate(self.parts):
+            if not len(part):
+                continue
+            rows = tf.gather(x, part), tf.gather(observed, part)
+            candidates = (
+                self._joint.shared(*rows)
+                if self.evolution.shared
+                else evolution_lib.OwnCandidates(self._joint.own(*rows))
+            )
+            evolved, _ = evolution_lib.e_step(
+                random.make_seed(
+                    self.seed, _TRAINING, self._iteration.value, rank
+                ),
+                self.states.gather(tf.gather(index, part)).packed,
+                candidates,
+                self.evolution,
+                self.prior.expected_ones(),
+                self.num_latents,
+            )
+            found.append(evolved)
+        evolved = tf.nest.map_structure(
+            lambda *one: tf.gather(tf.concat(one, 0), order), *found
+        )
+        self.states.scatter(index, evolved)
+        return evolved
+
+
+class _Trained(NamedTuple):
+    first: np.ndarray
+    states: np.ndarray
+    parameters: list[np.ndarray]
+    logs: dict[str, float]
+
+
+class _Case(NamedTuple):
+    """How some ranks train.
+
+    Attributes:
+      settings: Of the model.
+      rows: The rows of the data that each rank has.
+      batches: For each step and rank, the indices of its data points.
+    """
+
+    settings: dict[str, Any]
+    rows: tuple[range, ...]
+    batches: tuple[tuple[list[int], ...], ...]
+
+
+_OWN = tvae.Evolution(num_parents=3, num_generations=1, shared=False)
+_SHARED = tvae.Evolution(num_parents=3, num_generations=1)
+# Batches of unequal parts, one of them empty, one with a point drawn twice.
+_UNEVEN = _Case(
+    {"evolution": _OWN},
+    (range(0, 8), range(8, 11)),
+    (([0, 5, 2], [2]), ([1, 3, 4, 6], []), ([7, 7, 0], [0, 1]), ([5], [2, 0])),
+)
+_CASES = {
+    "gaussian": _UNEVEN,
+    "bernoulli": _UNEVEN,
+    "shared": _UNEVEN._replace(settings={"evolution": _SHARED}),
+    "m_batches": _Case(
+        {"evolution": _SHARED, "m_batch_size": 4, "num_m_states": 5},
+        (range(0, 11, 2), range(1, 11, 2)),
+        (([0, 1, 2, 3, 4], [4, 3, 2, 1, 0]), ([5, 1], [2, 3]), ([0, 5], [])),
+    ),
+}
+
+
+def _make(kind: type, name: str, settings: dict, num_data: int) -> Any:
+    likelihood = name if name in tiny.LIKELIHOODS else "gaussian"
+    made = tiny.make(likelihood, num_data=num_data, **settings)
+    model = kind.from_config(made.get_config())
+    for one, other in zip(
+        model._weights_but_states(), made._weights_but_states(), strict=True
+    ):
+        one.assign(other)
+    model.compile(keras.optimizers.SGD(0.05), run_eagerly=True)
+    return model
+
+
+def _weights(rows: np.ndarray) -> np.ndarray:
+    return 0.5 + rows.astype(np.float32) / 11
+
+
+def _step(model: Any, rows: np.ndarray, index: np.ndarray) -> None:
+    x = tiny.data()[rows]
+    model.train_step((x, index.astype(np.int32), _weights(rows)))
+
+
+def _trained(model: Any, first: np.ndarray) -> _Trained:
+    logs = model._get_metrics_result_or_logs(model._results())
+    return _Trained(
+        first,
+        model.states.packed.numpy(),
+        [one.numpy() for one in model._weights_but_states()],
+        {name: float(value) for name, value in logs.items()},
+    )
+
+
+def _by_ranks(name: str) -> list[_Trained]:
+    case = _CASES[name]
+
+    def train(ranks: MPIRanks) -> _Trained:
+        rows = np.array(case.rows[ranks.rank])
+        model = _make(tvae.TVAE, name, case.settings, len(rows))
+        model.set_ranks(ranks)
+        first = model.states.packed.numpy()
+        for batch in case.batches:
+            index = np.array(batch[ranks.rank], int)
+            _step(model, rows[index], index)
+        return _trained(model, first)
+
+    return rank_threads.run(len(case.rows), train)
+
+
+def _by_one(name: str, of_ranks: list[_Trained]) -> _Trained:
+    """Trains from the ranks' first states, in the order of their steps."""
+    case = _CASES[name]
+    model = _make(_OneProcess, name, case.settings, 11)
+    every = np.concatenate(case.rows)
+    order = np.argsort(every)
+    firsts = [one.first for one in of_ranks]
+    model.states.packed.assign(np.concatenate(firsts)[order])
+    size = case.settings.get("m_batch_size", 1000) // len(case.rows)
+    for batch in case.batches:
+        parts = [
+            np.array(rows)[np.array(part, int)]
+            for rows, part in zip(case.rows, batch, strict=True)
+        ]
+        steps = range(0, max(map(len, parts)), size)
+        rows = np.concatenate(
+            [part[i : i + size] for i in steps for part in parts]
+        )
+        distinct = list(dict.fromkeys(rows.tolist()))
+        model.parts = [
+            np.array([distinct.index(row) for row in dict.fromkeys(part)], int)
+            for part in parts
+        ]
+        _step(model, rows, rows)
+    return _trained(model, np.concatenate(firsts)[order])
+
+
+@functools.cache
+def _models() -> list[tvae.TVAE]:
+    """Models of two ranks, which tests share."""
+    return [tiny.make(), tiny.make()]
+
+
+class RanksTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters("gaussian", "bernoulli", "shared")
+    @pytest.mark.slow  # Has a faster twin.
+    def test_ranks_train_as_one_process_does(self, name):
+        self._assert_trains_as_one_process(name)
+
+    def test_ranks_make_the_m_steps_of_one_process(self):
+        self._assert_trains_as_one_process("m_batches")
+
+    def _assert_trains_as_one_process(self, name):
+        ranks = _by_ranks(name)
+        one = _by_one(name, ranks)
+        order = np.argsort(np.concatenate(_CASES[name].rows))
+        states = np.concatenate([rank.states for rank in ranks])[order]
+        self.assertAllEqual(states, one.states)
+        self.assertNotAllEqual(states, one.first)
+        for rank in ranks:
+            for found, expected in zip(
+                rank.parameters, one.parameters, strict=True
+            ):
+                self.assertAllClose(found, expected, rtol=1e-5, atol=1e-6)
+            for log in ("bound", "loss", "active", "effective_states"):
+                self.assertAllClose(rank.logs[log], one.logs[log], rtol=1e-5)
+        # Not only about: the same on all ranks.
+        for found, expected in zip(
+            ranks[0].parameters, ranks[1].parameters, strict=True
+        ):
+            self.assertAllEqual(found, expected)
+
+    def test_ranks_start_from_rank_0_with_states_of_their_own(self):
+        def start(ranks: MPIRanks) -> tuple[np.ndarray, np.ndarray]:
+            model = _models()[ranks.rank]
+            model.prior_probs.assign(model.prior_probs / (ranks.rank + 1))
+            model.set_ranks(ranks)
+            return model.prior_probs.numpy(), model.states.packed.numpy()
+
+        first, second = rank_threads.run(2, start)
+        self.assertAllEqual(first[0], second[0])
+        self.assertNotAllEqual(first[1], second[1])
+
+    @parameterized.parameters("gaussian", "diagonal", "poisson")
+    def test_adapt_sees_the_data_of_all_ranks(self, name):
+        def adapted(ranks: MPIRanks) -> list[np.ndarray]:
+            likelihood = tiny.LIKELIHOODS[name]()
+            likelihood.ranks = ranks
+            likelihood.adapt(tiny.data()[ranks.rows(11)])
+            return [one.numpy() for one in likelihood.variables]
+
+        alone = tiny.LIKELIHOODS[name]()
+        alone.adapt(tiny.data())
+        for found in rank_threads.run(3, adapted):
+            self.assertAllClose(found, alone.variables, rtol=1e-6)
+
+    def test_unequal_numbers_of_steps_are_refused(self):
+        def fit(ranks: MPIRanks) -> None:
+            model = _models()[ranks.rank]
+            model.set_ranks(ranks)
+            model.compile("sgd")
+            x = tiny.data()[: 4 + ranks.rank]
+            model.fit(x, np.arange(len(x)), batch_size=4)
+
+        with self.assertRaisesRegex(ValueError, r"`x` must .* got \[1, 2\]"):
+            rank_threads.run(2, fit)
+
+    def test_what_works_in_one_process_only_is_refused(self):
+        decoder = keras.Sequential(
+            [
+                keras.Input((4,)),
+                keras.layers.Dense(3),
+                keras.layers.BatchNormalization(name="norm"),
+            ]
+        )
+
+        model = tiny.make(
+            decoder=decoder, num_data=1, exploration=tvae.Exploration()
+        )
+        with self.assertRaisesRegex(
+            ValueError, "`exploration` must be None .*`decoder` .* 'norm'"
+        ):
+            rank_threads.run(2, model.set_ranks)
+
+
+if __name__ == "__main__":
+    absltest.main()
