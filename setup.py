@@ -112,6 +112,9 @@ setuptools.setup(
             *_STUDIES,
             # Draws the arguments of property tests.
             "hypothesis>=6.140,<7",
+            # Several processes, with an MPI of their own.
+            "mpi4py>=4.1,<5",
+            "mpich>=5,<6",
             "mypy>=2.4,<2.5",
             "pytest>=9.0,<10",
             "pytest-xdist>=3.8,<4",
