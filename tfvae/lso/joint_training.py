@@ -41,7 +41,6 @@ from tfvae.lso.collapsed_bound import MIN_NOISE
 from tfvae.lso.feasibility import fresh
 from tfvae.lso.surrogates import LARGEST_SCORE
 from tfvae.ops import random
-from tfvae.vae import VAE
 
 if TYPE_CHECKING:
     from tfvae.lso.strategies import Strategy
@@ -90,13 +89,14 @@ def check_model(model: Any) -> None:
       TypeError: If it is no VAE.
       ValueError: If its latents are binary, or its encoder is frozen.
     """
-    if not isinstance(model, VAE):
+    encoder = getattr(model, "encoder", None)
+    if encoder is None:
         raise TypeError(
             "`model` must be a VAE where `surrogate_weight` is positive, "
             "as the surrogate's loss trains its encoder, got a "
             f"{type(model).__name__}"
         )
-    if model.has_binary_latents or not model.encoder.trainable_variables:
+    if model.has_binary_latents or not encoder.trainable_variables:
         found = "a frozen encoder"
         if model.has_binary_latents:
             found = "binary latents"
