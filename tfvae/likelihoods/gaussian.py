@@ -135,9 +135,7 @@ class GaussianLikelihood(StandardizedLikelihood):
         return self._from_outputs(outputs)
 
     def sample(self, seed: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-        mean = self.mean(outputs)
-        noise = random.normal(seed, tf.shape(mean))
-        return mean + self._noise_std() * noise
+        return _drawn(seed, self.mean(outputs), self._noise_std())
 
     def _noise_std(self) -> tf.Tensor:
         return tf.cast(tf.sqrt(self.variance.value), tf.float32)
@@ -248,6 +246,16 @@ class DiagonalGaussianLikelihood(StandardizedLikelihood):
         return self._from_outputs(self._means(outputs))
 
     def sample(self, seed: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-        mean = self.mean(outputs)
         noise_std = self.scale.value * tf.exp(0.5 * self._log_variance(outputs))
-        return mean + noise_std * random.normal(seed, tf.shape(mean))
+        return _drawn(seed, self.mean(outputs), noise_std)
+
+
+def _drawn(seed: tf.Tensor, mean: tf.Tensor, std: tf.Tensor) -> tf.Tensor:
+    """Returns draws about means `[...]`, finite where these and the noise are.
+
+    Noise that float32 does not hold is the largest number, as infinite noise
+    about an infinite mean may be NaN.
+    """
+    largest = mean.dtype.max
+    noise = tf.minimum(std, largest) * random.normal(seed, tf.shape(mean))
+    return mean + tf.clip_by_value(noise, -largest, largest)
