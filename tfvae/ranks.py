@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 # What the launchers of MPI set: MPICH's and Intel's, PMIx (also SLURM's), Open
 # MPI's.
 _LAUNCHED = ("PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE")
+_SECONDS_TO_READ = 0.5
 
 
 class Ranks(Protocol):
@@ -203,6 +205,8 @@ def end_job(code: int) -> None:
             file=sys.stderr,
             flush=True,
         )
+        # What the launcher has not read until then is lost.
+        time.sleep(_SECONDS_TO_READ)
         MPI.COMM_WORLD.Abort(code)
 
 
