@@ -96,6 +96,7 @@ class RegistrationTest(tf.test.TestCase, parameterized.TestCase):
             registered = keras.saving.get_registered_name(found)
             self.assertEqual(registered, f"tfvae>{name}")
 
+    @pytest.mark.slow
     def test_model_loads_elsewhere_where_stand_ins_are_as_good(self):
         self._assert_loads(_STAND_INS, "vae")
 

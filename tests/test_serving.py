@@ -726,6 +726,7 @@ class ElsewhereTest(tf.test.TestCase):
         self.folder = pathlib.Path(self.create_tempdir().full_path)
         self.model, self.exported, _ = _exported("gaussian")
 
+    @pytest.mark.slow
     def test_runs_in_python_without_the_library(self):
         script, x, found = (
             self.folder / name for name in ("run.py", "x.npy", "found.npz")

@@ -114,7 +114,7 @@ class SignaturesTest(tf.test.TestCase, parameterized.TestCase):
     """What an export returns is what the model in memory does."""
 
     @every_variant
-    @grids.by_default(3, 8)
+    @grids.by_default(8)
     def test_bound_and_reconstruction_equal_those_of_the_model(
         self, variant, batch_size
     ):

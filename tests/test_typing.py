@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
 from absl.testing import absltest
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -30,6 +31,7 @@ _MISTAKES = [
 
 
 class TypingTest(absltest.TestCase):
+    @pytest.mark.slow
     def test_mypy_finds_the_mistakes_of_a_program(self):
         if importlib.util.find_spec("mypy") is None:
             self.skipTest("mypy is not installed.")

@@ -199,7 +199,7 @@ class FarPointsTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllClose(alone, beside[:3], rtol=1e-4, atol=1e-3)
 
     @parameterized.parameters("VAE", "TVAE")
-    @grids.by_default(0)
+    @grids.by_default()
     def test_served_bounds_are_finite(self, kind):
         model = _fitted(kind)
         folder = self.create_tempdir().full_path

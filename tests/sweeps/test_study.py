@@ -468,6 +468,7 @@ class WorkerTest(tf.test.TestCase):
         result = folders.read_json(self.folder / folders.RESULT)
         self.assertEqual(result["test_loss"], 1.0)
 
+    @pytest.mark.slow
     def test_process_goes_away_with_the_one_that_started_it(self):
         # `time.sleep` stands for a training that takes an hour.
         (self.folder / "slow_cell.py").write_text(

@@ -95,7 +95,7 @@ class CellTest(tf.test.TestCase, parameterized.TestCase):
         )
 
     @parameterized.parameters("TVAE", "relaxed")
-    @grids.by_default(0)
+    @grids.by_default(1)
     def test_binary_latents_have_exact_log_likelihoods(self, model):
         _load(
             _BINARY,
