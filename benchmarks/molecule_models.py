@@ -28,6 +28,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.molecules import check_files
 from benchmarks.tables import print_table
 from tfvae.data.molecules import molecule_file
 from tfvae.data.selfies import (
@@ -113,13 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args(argv)
-    for name in ("smiles", "unseen"):
-        path = getattr(given, name)
-        if path is not None and not path.is_file():
-            parser.error(
-                f"`--{name}` must be a file of molecules, got {str(path)!r}, "
-                "which does not exist"
-            )
+    check_files(parser, given)
     head = ["run", "T", "unseen", "exact", "same", "decoded"]
     print_table(
         [*head, "prior", "encoded", "s of training"],

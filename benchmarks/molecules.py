@@ -378,6 +378,20 @@ def check(path: pathlib.Path | None, count: int) -> None:
     )
 
 
+def check_files(
+    parser: argparse.ArgumentParser, given: argparse.Namespace
+) -> None:
+    """Ends the program unless the files of molecules exist."""
+    for name in ("smiles", "unseen"):
+        path = getattr(given, name)
+        if path is not None and not path.is_file():
+            parser.error(
+                f"`--{name}` must be a file of molecules, one SMILES a line or "
+                f"with a column `smiles`, got {str(path)!r}, which does not "
+                "exist"
+            )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(
@@ -403,14 +417,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--objectives", nargs="+", choices=[*OBJECTIVES], default=[*OBJECTIVES]
     )
     given = parser.parse_args(argv)
-    for name in ("smiles", "unseen"):
-        path = getattr(given, name)
-        if path is not None and not path.is_file():
-            parser.error(
-                f"`--{name}` must be a file of molecules, one SMILES a line or "
-                f"with a column `smiles`, got {str(path)!r}, which does not "
-                "exist"
-            )
+    check_files(parser, given)
     if given.check is not None:
         check(given.smiles, given.check)
         return
