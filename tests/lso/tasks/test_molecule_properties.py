@@ -191,6 +191,7 @@ class BoundsTest(parameterized.TestCase):
         (lambda: properties.Matches(""), "`smarts` must be a substructure"),
         (lambda: properties.Bounded(len), "`at_least` or `at_most` must be"),
         (lambda: properties.Bounded(len, np.nan), "must be a finite number"),
+        (lambda: properties.Bounded(len, "0.4"), "finite number, got '0.4'"),
         (lambda: properties.Bounded(len, 2, 1), "no more than .* 2 and 1"),
     )
     def test_wrong_values_are_refused_at_once(self, make, message):

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import importlib.util
 import math
+import numbers
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -279,7 +280,7 @@ class Bounded:
             )
         low, high = self.at_least, self.at_most
         known = [one for one in (low, high) if one is not None]
-        if not known or not all(map(math.isfinite, known)):
+        if not known or not all(map(_is_finite, known)):
             raise ValueError(
                 "`at_least` or `at_most` must be a finite number, got "
                 f"{low!r} and {high!r}"
@@ -315,6 +316,10 @@ class Bounded:
         if self.at_most is not None:
             excesses.append(value - self.at_most)
         return max(excesses)
+
+
+def _is_finite(bound: Any) -> bool:
+    return isinstance(bound, numbers.Real) and math.isfinite(bound)
 
 
 def broken_rule(
