@@ -259,6 +259,16 @@ class ConvolutionalProcessTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllInRange(std, 0.0, 1e14)
         self.assertAllInRange(surrogate.sample(latents, 2, 0), -1e15, 1e15)
 
+    def test_largest_scores_are_bounded(self):
+        latents, scores = _data(15)
+        found = []
+        for largest in (1e30, 1e200):  # The square of which overflows.
+            scores[3] = largest
+            surrogate = _small()
+            surrogate.fit(latents, scores, 0, False)
+            found.append(surrogate.predict(latents)[0])
+        self.assertAllEqual(*found)
+
     def test_says_what_is_wrong(self):
         with self.assertRaisesRegex(ValueError, "`widths` must .* 5.*got .6,"):
             _small(widths=(6,))

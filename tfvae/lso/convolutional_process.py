@@ -28,6 +28,7 @@ import tensorflow as tf
 
 from tfvae import typed_gin
 from tfvae.lso.gaussian_fit import held_variables
+from tfvae.lso.surrogates import checked
 
 # Smallest variance of the noise, in units of the variance of the scores.
 _MIN_NOISE = 1e-4
@@ -107,7 +108,13 @@ class ConvolutionalProcess:
     def fit(
         self, latents: np.ndarray, scores: np.ndarray, seed: int, warm: bool
     ) -> None:
-        latents, scores = self._checked(latents, scores)
+        latents, scores = checked(latents, scores)
+        if latents.shape[1] % self.num_positions:
+            raise ValueError(
+                "`latents` must have shape [points, latents], the latter a "
+                f"multiple of `num_positions`, {self.num_positions}, got "
+                f"shape {latents.shape!r}"
+            )
         if warm and self._scale is None:
             raise ValueError("`warm` must be False for the first fit, got True")
         if not warm:
@@ -128,32 +135,6 @@ class ConvolutionalProcess:
         self._held["weights"].assign(weights)
         self._held["root"].assign(root)
         self._can_predict = True
-
-    def _checked(
-        self, latents: Any, scores: Any
-    ) -> tuple[np.ndarray, np.ndarray]:
-        latents = np.asarray(latents, np.float64)
-        scores = np.asarray(scores, np.float64)
-        if (
-            latents.ndim != 2
-            or 0 in latents.shape
-            or latents.shape[1] % self.num_positions
-        ):
-            raise ValueError(
-                "`latents` must have shape [points, latents], the latter a "
-                f"multiple of `num_positions`, {self.num_positions}, got "
-                f"shape {latents.shape!r}"
-            )
-        if scores.shape != latents.shape[:1]:
-            raise ValueError(
-                f"`scores` must have shape {latents.shape[:1]!r}, one for each "
-                f"of `latents`, got shape {scores.shape!r}"
-            )
-        for name, values in (("latents", latents), ("scores", scores)):
-            if not np.all(np.isfinite(values)):
-                wrong = values[~np.isfinite(values)]
-                raise ValueError(f"`{name}` must be finite, got {wrong[0]}")
-        return latents, scores
 
     def _scale_of(self, latents: np.ndarray, scores: np.ndarray) -> _Scale:
         channels = latents.shape[1] // self.num_positions

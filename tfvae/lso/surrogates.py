@@ -202,7 +202,7 @@ class SparseGaussianProcess:
     def fit(
         self, latents: np.ndarray, scores: np.ndarray, seed: int, warm: bool
     ) -> None:
-        latents, scores = _checked(latents, scores)
+        latents, scores = checked(latents, scores)
         if warm:
             if self._last is None:
                 raise ValueError(
@@ -373,9 +373,14 @@ class SparseGaussianProcess:
         self._last = Fit.from_arrays(state) if state else None
 
 
-def _checked(
+def checked(
     latents: np.ndarray, scores: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what a surrogate is fitted to, float64, of bounded scores.
+
+    Raises:
+      ValueError: If shapes do not match, or a value is not finite.
+    """
     latents = np.asarray(latents, np.float64)
     scores = np.asarray(scores, np.float64)
     if latents.ndim != 2 or 0 in latents.shape:
@@ -435,7 +440,7 @@ class EnsembleRegressor:
     ) -> None:
         from sklearn import ensemble
 
-        latents, scores = _checked(latents, scores)
+        latents, scores = checked(latents, scores)
         if warm and self._seed is None:
             raise ValueError("`warm` must be False at first, got True")
         if not warm:
