@@ -127,6 +127,8 @@ class WindowEvolutionTest(tf.test.TestCase, parameterized.TestCase):
             _small(max_window=0)
         with self.assertRaisesRegex(ValueError, "`copied_share` must be in"):
             _small(copied_share=1.5)
+        with self.assertRaisesRegex(ValueError, "`context.reread` must be"):
+            _small().propose(_context()._replace(reread=None), 1, 0)
         strategy = WindowEvolution(5)
         with self.assertRaisesRegex(ValueError, "`num_positions`, 5, got 16"):
             strategy.propose(_context(), 1, 0)

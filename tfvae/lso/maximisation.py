@@ -22,6 +22,7 @@ from tfvae.lso.search import Box
 from tfvae.lso.strategies import (
     Context,
     LogFeasibility,
+    check_positive,
     check_quantile,
     fitted,
     incumbent_of,
@@ -221,11 +222,7 @@ class AcquisitionStrategy:
     def __post_init__(self) -> None:
         """Checks the settings."""
         check_quantile(self.incumbent_quantile)
-        for name in ("num_starts", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"`{name}` must be positive, got {getattr(self, name)!r}"
-                )
+        check_positive(self, "num_starts", "batch_size")
         if self.num_screened and self.num_screened < self.num_starts:
             raise ValueError(
                 "`num_screened` must be 0 or at least num_starts = "

@@ -378,6 +378,14 @@ def incumbent_of(context: Context, quantile: float | None) -> float | None:
     return float(np.quantile(merits[feasible], level))
 
 
+def check_positive(strategy: Strategy, *names: str) -> None:
+    """Raises ValueError unless the settings of these names are positive."""
+    for name in names:
+        value = getattr(strategy, name)
+        if value < 1:
+            raise ValueError(f"`{name}` must be positive, got {value!r}")
+
+
 def check_quantile(quantile: float | None) -> None:
     """Raises ValueError unless `quantile` is None or in [0, 1]."""
     if quantile is not None and not 0.0 <= quantile <= 1.0:

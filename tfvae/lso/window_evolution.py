@@ -17,6 +17,7 @@ from tfvae.lso.maximisation import (
 from tfvae.lso.search import distinct_rows
 from tfvae.lso.strategies import (
     Context,
+    check_positive,
     check_quantile,
     fitted,
     incumbent_of,
@@ -98,7 +99,8 @@ class WindowEvolution:
     def __post_init__(self) -> None:
         """Checks the settings."""
         check_quantile(self.incumbent_quantile)
-        for name in (
+        check_positive(
+            self,
             "num_positions",
             "batch_size",
             "num_parents",
@@ -106,11 +108,7 @@ class WindowEvolution:
             "num_generations",
             "max_window",
             "max_per_lineage",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"`{name}` must be positive, got {getattr(self, name)!r}"
-                )
+        )
         if not 0.0 <= self.copied_share <= 1.0:
             raise ValueError(
                 f"`copied_share` must be in [0, 1], got {self.copied_share!r}"
@@ -152,7 +150,8 @@ class WindowEvolution:
     ) -> _Population:
         """Returns the new latents of all generations, the best first."""
         reread = context.reread
-        assert reread is not None
+        if reread is None:
+            raise ValueError("`context.reread` must be given, got None")
         rng = np.random.default_rng(seed)
         best = best_points(context, 1.0)
         # Enough of them, as some may be the same.
