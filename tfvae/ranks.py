@@ -201,7 +201,7 @@ def end_job(code: int) -> None:
     if MPI.COMM_WORLD.size > 1:
         print(
             f"rank {MPI.COMM_WORLD.rank} of {MPI.COMM_WORLD.size} has failed "
-            "and ends the job; the same command resumes",
+            "and ends the job",
             file=sys.stderr,
             flush=True,
         )
