@@ -59,7 +59,8 @@ class ConvolutionalProcess:
     marginal likelihood of some of the points in the lengthscale and the
     variance of each width, and in the variance of the noise. A warm fit keeps
     all of these. Both then condition on all points, which takes a time linear
-    in their number. All computations are in float64.
+    in their number. Features are computed in float32, where cosines take a
+    tenth of the time, all else in float64.
 
     Attributes:
       num_positions: T. Latents are `[n, T * c]`, ordered by position, as those
@@ -163,24 +164,27 @@ class ConvolutionalProcess:
 
     def _features(self, latents: tf.Tensor) -> tf.Tensor:
         """Returns the features of all widths, `[q, F]`."""
-        held, logs = self._held, self._held["logs"]
+        held = {
+            name: tf.cast(value, tf.float32)
+            for name, value in self._held.items()
+            if name not in ("weights", "root")
+        }
+        logs = held["logs"]
         # The number of channels, also where it is not known statically.
         sizes = [-1, self.num_positions, tf.size(held["centre"])]
-        positions = tf.reshape(tf.cast(latents, tf.float64), sizes)
+        positions = tf.reshape(tf.cast(latents, tf.float32), sizes)
         positions = (positions - held["centre"]) / held["spread"]
-        return tf.concat(
-            [
-                window_features(
-                    positions,
-                    width,
-                    held[f"frequencies_{i}"] * tf.exp(-logs[2 * i]),
-                    held[f"phases_{i}"],
-                )
-                * tf.exp(0.5 * logs[2 * i + 1])
-                for i, width in enumerate(self.widths)
-            ],
-            -1,
-        )
+        features = [
+            window_features(
+                positions,
+                width,
+                held[f"frequencies_{i}"] * tf.exp(-logs[2 * i]),
+                held[f"phases_{i}"],
+            )
+            * tf.exp(0.5 * logs[2 * i + 1])
+            for i, width in enumerate(self.widths)
+        ]
+        return tf.cast(tf.concat(features, -1), tf.float64)
 
     def _tuned(self, latents: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """Maximises the marginal likelihood of some points.
