@@ -22,6 +22,7 @@ from tfvae.lso.reading import (
 from tfvae.lso.records import Addition
 from tfvae.lso.tasks import molecule_properties, molecules
 from tfvae.lso.tasks.molecule_properties import Bounded, heavy_atoms
+from tfvae.lso.tasks.molecule_reports import drawn
 
 LINES = ["OCC", "c1ccccc1", "CC(C)C", "CCN", "CCCCO", "C1CCCCC1"]
 
@@ -201,6 +202,12 @@ class MoleculesTest(tf.test.TestCase, parameterized.TestCase):
         is_black = picture.max(-1) < 0.1
         self.assertBetween(is_red.sum(), 50, 5000)
         self.assertBetween(is_black.sum(), 50, 5000)
+
+    def test_overlapping_atoms_are_not_marked_in_drawings(self):
+        smiles = "C" + "Sc1ccccc1" * 20  # Sulfur is yellow, carbon black.
+        picture = drawn(smiles)
+        is_red = (picture[..., 0] > 0.9) & (picture[..., 1] < 0.1)
+        self.assertFalse(is_red.any())
 
     def test_sets_have_a_diversity_and_scaffolds(self):
         summarize = molecules.molecules(self.path).summarize

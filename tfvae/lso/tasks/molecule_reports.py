@@ -46,7 +46,9 @@ def drawn(smiles: str) -> np.ndarray:
     """
     drawing = import_chemistry(_MODULE)
     canvas = drawing.MolDraw2DCairo(_WIDTH, _HEIGHT)
-    canvas.drawOptions().padding = _MARGIN
+    options = canvas.drawOptions()
+    options.padding = _MARGIN
+    options.flagCloseContactsDist = -1  # No marks of overlapping atoms.
     drawing.PrepareAndDrawMolecule(canvas, parse_smiles(smiles))
     canvas.FinishDrawing()
     with PIL.Image.open(io.BytesIO(canvas.GetDrawingText())) as image:
