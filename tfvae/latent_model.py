@@ -460,6 +460,7 @@ class LatentModel(keras.Model):
         *,
         weights: np.ndarray | None = None,
         path: Any = None,
+        block_rows: int | None = None,
     ) -> tf.data.Dataset:
         """Returns an infinite dataset of shuffled batches for `fit`.
 
@@ -475,6 +476,8 @@ class LatentModel(keras.Model):
           path: File for features of the data that a model computes once, if
             they do not fit into memory; None to raise a ValueError in this
             case.
+          block_rows: Consecutive data points that are visited together, as
+            suits data or states on disk, see `indexed_batches`.
         """
         if self.ranks.size > 1 and weights is not None:
             raise ValueError(
@@ -489,7 +492,9 @@ class LatentModel(keras.Model):
         num_data = sum(self.ranks.gather(len(x)))
         # Orders of seeds of 32 bits differ on all ranks.
         seed += self.ranks.rank << 32
-        batches = indexed_batches(x, batch_size, seed, start_epoch, num_data)
+        batches = indexed_batches(
+            x, batch_size, seed, start_epoch, num_data, block_rows
+        )
         if self.needs_index:
             return batches
         return batches.map(lambda data, index: data)

@@ -3,6 +3,7 @@
 from . import (
     arrays,
     batches,
+    blocks,
     byte_pairs,
     decoding,
     digits,
@@ -14,6 +15,8 @@ from . import (
     molecules,
     openexr,
     selfies,
+    shard_writing,
+    shards,
     source,
     splits,
     stack_encoding,
@@ -43,6 +46,8 @@ from .images import (
     write_values,
 )
 from .molecules import molecule_file, molecule_sequences
+from .shard_writing import write_shards
+from .shards import ShardedRows, sample_rows, shard_files
 from .source import Observations, split_test
 from .splits import resplit_images
 from .squares import square_images, squares
@@ -54,6 +59,7 @@ from .weighted import WeightedBatches, loss_weighted_batches
 __all__ = [
     "arrays",
     "batches",
+    "blocks",
     "byte_pairs",
     "decoding",
     "digits",
@@ -65,6 +71,8 @@ __all__ = [
     "molecules",
     "openexr",
     "selfies",
+    "shard_writing",
+    "shards",
     "source",
     "splits",
     "stack_encoding",
@@ -74,6 +82,7 @@ __all__ = [
     "EMBEDDED_IMAGES",
     "Image",
     "Observations",
+    "ShardedRows",
     "Stack",
     "ValueRange",
     "WeightedBatches",
@@ -98,6 +107,8 @@ __all__ = [
     "read_mask",
     "resize_image",
     "resplit_images",
+    "sample_rows",
+    "shard_files",
     "sklearn_digits",
     "split_test",
     "square_images",
@@ -105,6 +116,7 @@ __all__ = [
     "tfds_images",
     "value_range_of",
     "write_image",
+    "write_shards",
     "write_stack",
     "write_values",
 ]
