@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from tfvae import data
+from tfvae import data, likelihoods
 from tfvae.data import shard_writing, shards
 from tfvae.data.shard_writing import Arrays
 
@@ -103,6 +103,17 @@ class ShardedRowsTest(_Folder):
         self.assertEqual(found.test.shape, (128, 4))
         self.assertEqual(found.event_shape, (4,))
         self.assertEqual(found.value_range, found.train.limits)
+
+    @parameterized.parameters(
+        (likelihoods.BernoulliLikelihood(), [[0.0], [2.0]], "must be in .0, 1"),
+        (likelihoods.SequenceLikelihood(1, 2), [[0.5, 0.4]], "one-hot or prob"),
+    )
+    def test_values_outside_of_the_support_are_refused(
+        self, likelihood, points, message
+    ):
+        self._write(np.array(points))
+        with self.assertRaisesRegex(ValueError, message):
+            likelihood.validate(data.ShardedRows(self.folder))
 
     def test_sample_is_of_distinct_rows_or_all(self):
         self._write(np.arange(1000.0)[:, None], rows_per_shard=300)

@@ -192,6 +192,8 @@ class _Progress:
             found.write(folder)  # What comes after is ours.
             return found
         content = json.loads(path.read_text(encoding="utf-8"))
+        if content["asked"] != asked and not content["shards"]:
+            return cls(asked)  # Nothing has been written.
         if content["asked"] != asked:
             different = [
                 f"`{name}` {value!r} instead of {content['asked'][name]!r}"

@@ -79,7 +79,7 @@ class Likelihood(keras.layers.Layer):
         low, high = self.support
         if isinstance(x, LazyRows):
             if x.limits is not None:
-                self.validate(np.array(x.limits))
+                Likelihood.validate(self, np.array(x.limits))
             elif math.isfinite(low) or math.isfinite(high):
                 for _, part in x.parts():
                     self.validate(part)
