@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from tfvae import inputs, resources
 from tfvae import ranks as ranks_lib
-from tfvae.data import WeightedBatches, indexed_batches
+from tfvae.data import WeightedBatches, WeightedRows, indexed_batches
 from tfvae.likelihoods import Likelihood
 from tfvae.ops import random
 from tfvae.ops.rows import LazyRows
@@ -484,11 +484,11 @@ class LatentModel(keras.Model):
                 "`weights` must be None on several ranks, got an array"
             )
         if weights is not None:
-            return WeightedBatches(
-                x, weights, batch_size, seed, with_index=self.needs_index
-            ).dataset(
-                start_epoch * math.ceil(len(x) / batch_size), infinite=True
-            )
+            start = start_epoch * math.ceil(len(x) / batch_size)
+            settings = (x, weights, batch_size, seed, self.needs_index)
+            if isinstance(x, LazyRows):
+                return WeightedRows(*settings).dataset(start)
+            return WeightedBatches(*settings).dataset(start, infinite=True)
         num_data = sum(self.ranks.gather(len(x)))
         # Orders of seeds of 32 bits differ on all ranks.
         seed += self.ranks.rank << 32

@@ -24,6 +24,7 @@ from . import (
     stacks,
     tfds,
     weighted,
+    weighted_rows,
 )
 from .arrays import array_file, idx_images
 from .batches import batches_with, indexed_batches
@@ -56,6 +57,7 @@ from .stack_encoding import write_stack
 from .stacks import Stack, open_stack
 from .tfds import tfds_images
 from .weighted import WeightedBatches, loss_weighted_batches
+from .weighted_rows import WeightedRows
 
 __all__ = [
     "arrays",
@@ -81,6 +83,7 @@ __all__ = [
     "stacks",
     "tfds",
     "weighted",
+    "weighted_rows",
     "EMBEDDED_IMAGES",
     "Image",
     "Observations",
@@ -88,6 +91,7 @@ __all__ = [
     "Stack",
     "ValueRange",
     "WeightedBatches",
+    "WeightedRows",
     "add_noise",
     "array_file",
     "bar_features",

@@ -339,6 +339,7 @@ def shard_files(
     *,
     test_path: str | None = None,
     num_test: int = 10_000,
+    weights_path: str | None = None,
     value_range: tuple[float, float] | None = None,
     scale: float = 1.0,
     verify: bool = False,
@@ -350,6 +351,8 @@ def shard_files(
       test_path: Folder of shards with held-out points, or None.
       num_test: The maximum number of held-out points, which are held in
         memory; of more, a random sample.
+      weights_path: `.npy` file of weights `[N]`, by which data points are drawn
+        with replacement; None to visit each once an epoch.
       value_range: See `Observations`; the smallest and largest value that
         occurs if None.
       scale: Factor from the stored values to the model's.
@@ -376,6 +379,14 @@ def shard_files(
         test = sample_rows(held_out, num_test)
     if verify:
         train.verify()
+    weights = None
+    if weights_path is not None:
+        if not os.path.isfile(weights_path):
+            raise FileNotFoundError(
+                "`weights_path` must be a .npy file of a weight for each data "
+                f"point, got {weights_path!r}"
+            )
+        weights = np.load(weights_path, mmap_mode="r", allow_pickle=False)
     low, high = train.limits or (0.0, 1.0)
     if low == high:
         low, high = 0.0, 1.0
@@ -385,4 +396,5 @@ def shard_files(
         test=test,
         event_shape=train.manifest.event_shape,
         value_range=(low, high) if value_range is None else value_range,
+        weights=weights,
     )
