@@ -19,7 +19,7 @@ from tfvae.ops.rows import LazyRows
 
 # Bytes of the data points of a window, as float32. Three windows exist at a
 # time: one that is trained on, one that is ready, one that is being read.
-_WINDOW_BYTES = 2**25
+_WINDOW_BYTES, _WINDOWS = 2**25, 3
 # The random streams of an epoch.
 _BLOCKS, _WITHIN = range(2)
 
@@ -74,6 +74,16 @@ class BlockOrder:
         """
         seed = (*self.seed, _WITHIN, number)
         return np.random.default_rng(seed).permutation(count)
+
+
+def window_memory(num_columns: int, batch_size: int) -> int:
+    """Returns the bytes of the data points that `block_batches` holds.
+
+    Args:
+      num_columns: D.
+      batch_size: B.
+    """
+    return _WINDOWS * max(_WINDOW_BYTES, 4 * num_columns * batch_size)
 
 
 def block_batches(

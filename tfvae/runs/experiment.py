@@ -23,6 +23,7 @@ import tfvae.schedules
 from tfvae import ranks as ranks_lib
 from tfvae import typed_gin
 from tfvae.data import Observations, ShardedRows, sample_rows
+from tfvae.data.blocks import window_memory
 from tfvae.joint_restoration import JointRestoration
 from tfvae.latent_model import LatentModel
 from tfvae.likelihoods import GaussianLikelihood, Likelihood
@@ -33,7 +34,7 @@ from tfvae.resources import check_disk_space, peak_memory
 from tfvae.restoration import Restoration
 from tfvae.runs import config, estimates, identity
 from tfvae.runs.run_directory import RunDirectory
-from tfvae.tvae import TVAE
+from tfvae.tvae import TVAE, costs
 from tfvae.vae import VAE, Elbo, Encoder, learnable
 from tfvae.vae.objectives import Objective
 
@@ -402,6 +403,10 @@ def fit(
     saver = _saver(run, table, checksum, checkpoint_every, keep_checkpoints)
     if start < epochs:
         _announce(parts, start, epochs, steps)
+        if parts.restoration is None and isinstance(parts.model, TVAE):
+            _announce_costs(
+                parts, parts.model, batch_size, keep_checkpoints + 1
+            )
         with run.our_errors():
             callbacks = _callbacks(run, parts, observe, table, saver)
             if parts.restoration is not None:
@@ -670,3 +675,26 @@ def _announce(parts: Experiment, start: int, epochs: int, steps: int) -> None:
         f"{action}, {epochs} epochs of {steps:,} steps",
         flush=True,
     )
+
+
+def _announce_costs(
+    parts: Experiment, model: TVAE, batch_size: int, num_checkpoints: int
+) -> None:
+    """Prints what training takes, by formulas, see `tfvae.tvae.costs`."""
+    train: Any = parts.observations.train
+    data_bytes = 0 if isinstance(train, LazyRows) else train.nbytes
+    if getattr(train, "block_rows", None) is not None:
+        data_bytes = window_memory(train.shape[1], batch_size)
+    own_batch = max(1, batch_size // model.ranks.size)
+    work = costs.work_of(model, own_batch)
+    line = estimates.training_line(
+        data_bytes,
+        costs.room_for_states(model),
+        tfvae.checkpoints.checkpoint_bytes(model),
+        num_checkpoints,
+        model.num_data,
+        None
+        if work is None
+        else costs.expected_speed(work, own_batch, costs.matrix_rate()),
+    )
+    print(line, flush=True)
