@@ -146,6 +146,12 @@ class BlockBatchesTest(tf.test.TestCase, parameterized.TestCase):
         ):
             block_batches(_points(3), block_rows, batch, 0, epoch)
 
+    def test_more_rows_than_numbers_are_refused(self):
+        with self.assertRaisesRegex(
+            ValueError, "`points` must have at most 2,"
+        ):
+            block_batches(np.broadcast_to(np.float32(0), (2**31, 1)), 1, 1)
+
 
 if __name__ == "__main__":
     tf.test.main()

@@ -20,6 +20,7 @@ from tfvae.ops.rows import LazyRows
 # Bytes of the data points of a window, as float32. Three windows exist at a
 # time: one that is trained on, one that is ready, one that is being read.
 _WINDOW_BYTES, _WINDOWS = 2**25, 3
+_MAX_ROWS = 2**31 - 1  # Row numbers are int32.
 # The random streams of an epoch.
 _BLOCKS, _WITHIN = range(2)
 
@@ -124,6 +125,11 @@ def block_batches(
             f"and {start_epoch!r}"
         )
     num_rows, num_columns = points.shape
+    if num_rows > _MAX_ROWS:
+        raise ValueError(
+            f"`points` must have at most {_MAX_ROWS:,} rows, got {num_rows:,}; "
+            "train on several processes, each of which has a part of them"
+        )
     whole = num_data_of_all or num_rows
     steps = math.ceil(whole / batch_size)
     # Ends of the batches, as places of the order: the same share of each.

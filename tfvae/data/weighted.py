@@ -23,7 +23,7 @@ from tfvae.ops import random
 _CHUNK_BATCHES = 64
 _CHUNK_BYTES = 2**22
 _PHILOX = 1
-_MAX_DATA = 2**31 - 1  # Indices are int32.
+MAX_DATA = 2**31 - 1  # Indices are int32.
 
 
 class WeightedBatches:
@@ -425,9 +425,9 @@ def _check_targets(
 
 
 def _checked_table(weights: np.ndarray, num_data: int) -> AliasTable:
-    if num_data > _MAX_DATA:
+    if num_data > MAX_DATA:
         raise ValueError(
-            f"`points` must have at most {_MAX_DATA} rows, got {num_data}"
+            f"`points` must have at most {MAX_DATA} rows, got {num_data}"
         )
     return alias_table(check_weights(weights, num_data))
 

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae.data.source import check_weights
-from tfvae.data.weighted import alias_table, packed_table, uniforms
+from tfvae.data.weighted import MAX_DATA, alias_table, packed_table, uniforms
 from tfvae.ops import random
 from tfvae.ops.rows import LazyRows
 
@@ -120,6 +120,10 @@ class WeightedRows:
         Raises:
           ValueError: If an argument is out of range.
         """
+        if len(points) > MAX_DATA:
+            raise ValueError(
+                f"`points` must have at most {MAX_DATA} rows, got {len(points)}"
+            )
         if batch_size != int(batch_size) or batch_size < 1:
             raise ValueError(
                 "`batch_size` must be an integer of at least 1, got "

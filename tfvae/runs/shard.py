@@ -66,10 +66,6 @@ def shard(
       OSError: If the shards do not fit on the disk.
     """
     config.check("shard")
-    if missing not in ("allow", "refuse"):
-        raise ValueError(
-            f"`shard.missing` must be 'allow' or 'refuse', got {missing!r}"
-        )
     paths = matching_files([inputs] if isinstance(inputs, str) else inputs)
     of_images = {
         "patch": patch,
