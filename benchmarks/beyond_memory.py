@@ -25,8 +25,8 @@ The expected speed is that of `tfvae.tvae.costs`, which `tfvae train` prints.
 Points are counted after the first steps, which compile. The peak is that of the
 process until then (which includes pages of a mapped file of states that the
 system may take back), so that cases are best run one at a time; "own" is what
-the process has allocated itself. Files go to a folder of their own in --folder
-and are removed at the end.
+it holds then without pages of files (on Linux). Files go to a folder of their
+own in --folder and are removed at the end, but not after a kill.
 """
 
 from __future__ import annotations
@@ -180,8 +180,9 @@ def read_rate(rows: LazyRows, batch_size: int, num_points: int) -> float:
 
 def memory() -> list[str]:
     """Returns the peak and what the process has allocated itself, MB."""
-    own = psutil.Process().memory_full_info()
-    return [f"{peak_memory() / 1e6:,.0f}", f"{own.uss / 1e6:,.0f}"]
+    now = psutil.Process().memory_info()
+    own = now.rss - getattr(now, "shared", 0)  # Of files: on Linux only.
+    return [f"{peak_memory() / 1e6:,.0f}", f"{own / 1e6:,.0f}"]
 
 
 def measure_states(
