@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import io
+import json
 import os
 import pathlib
 import shutil
@@ -13,6 +15,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tests import rank_threads
+from tests.tvae import tiny
 from tfvae import checkpoints
 from tfvae.ranks import ONE_PROCESS
 
@@ -53,6 +56,24 @@ def _rewrite_without(path, member):
         for name, data in members.items():
             if name != member:
                 archive.writestr(name, data)
+
+
+def _rewrite_with_log_joints(path, log_joints):
+    """Makes a checkpoint of states what it was when they had log-joints."""
+    with zipfile.ZipFile(path) as archive:
+        members = {n: archive.read(n) for n in archive.namelist()}
+    content = json.loads(members["checkpoint.json"])
+    for number, one in enumerate(content["variables"]):
+        if one["name"] == "visited":
+            one["name"] = "joints"
+            one["shape"], one["dtype"] = list(log_joints.shape), "float32"
+            file = io.BytesIO()
+            np.save(file, log_joints)
+            members[f"{number:04d}.npy"] = file.getvalue()
+    members["checkpoint.json"] = json.dumps(content)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
 
 
 def _truncate(path):
@@ -195,6 +216,25 @@ class CheckpointsTest(tf.test.TestCase, parameterized.TestCase):
             checkpoints.restore_latest(self.directory, other)
         for one, two in zip(before, _values(other), strict=True):
             self.assertAllEqual(one, two)
+
+    @parameterized.parameters(None, 0)
+    def test_checkpoints_with_log_joints_are_restored(self, in_memory):
+        model = tiny.make(states_in_memory=in_memory)
+        index = tf.constant([1, 4])
+        model.states.scatter(index, model.states.gather(index + 1))
+        visited = np.zeros(tiny.NUM_DATA, bool)
+        visited[[1, 5]] = True
+        log_joints = np.full((tiny.NUM_DATA, tiny.NUM_STATES), -np.inf)
+        log_joints[visited] = np.arange(tiny.NUM_STATES)
+        packed = model.states.gather(tf.range(tiny.NUM_DATA)).packed.numpy()
+        saved = checkpoints.save(self.directory, model, 3)
+        _rewrite_with_log_joints(saved.path, np.float32(log_joints))
+        fresh = tiny.make(states_in_memory=in_memory, seed=5)
+        found = checkpoints.restore_latest(self.directory, fresh)
+        self.assertEqual(found.epoch, 3)
+        states = fresh.states.gather(tf.range(tiny.NUM_DATA))
+        self.assertAllEqual(states.packed, packed)
+        self.assertAllEqual(states.visited, visited)
 
     def test_full_disk_is_reported_before_writing(self):
         model = _trained_model(steps=1)

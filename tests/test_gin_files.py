@@ -14,7 +14,7 @@ from absl.testing import parameterized
 
 from tests import grids
 from tfvae import lso
-from tfvae.data import images
+from tfvae.data import images, shard_writing, write_shards
 from tfvae.runs import config, optimize
 from tfvae.runs.denoise import denoise
 from tfvae.runs.experiment import experiment
@@ -96,6 +96,7 @@ REQUIRED = [
     "IMAGES = ['camera']",
     "IMAGE_SHAPE = (28, 28, 1)",
     "DATA = 'a'",
+    "FOLDER = 'a'",
 ]
 # Rows of a table, which differ in numbers: one of them stands for all.
 ROWS = [
@@ -120,6 +121,7 @@ SLOW_TO_TRAIN = [
     "runs/image_files.gin",
     "runs/inpaint.gin",
     "runs/natural_patches.gin",
+    "runs/shards.gin",
 ]
 OWN_TASK = """
 import numpy as np
@@ -410,6 +412,10 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
         np.save(path, rng.uniform(0, 1, (10, width)).astype(np.float32))
         if "@array_file()" in text:
             return [f"DATA = '{path}'"]
+        if "@shard_files()" in text:
+            source = shard_writing.Arrays([np.load(path)])
+            write_shards(self.folder / "shards", source)
+            return [f"FOLDER = '{self.folder}/shards'"]
         # A TensorFlow Datasets name: as nothing of it may be there, an array.
         return [
             "experiment.data = @array_file()",

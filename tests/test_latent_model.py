@@ -239,7 +239,7 @@ class TVAETest(tf.test.TestCase):
         model.compile("sgd")
         model.fit(x, np.arange(len(x)), epochs=2, verbose=0)
         grown = model.with_capacity(30)
-        for name in ("packed", "log_joints"):
+        for name in ("packed", "visited"):
             old, new = getattr(model.states, name), getattr(grown.states, name)
             self.assertAllEqual(new[: tiny.NUM_DATA], old)
         self.assertAllEqual(grown.prior_probs, model.prior_probs)

@@ -50,8 +50,9 @@ class Holder(keras.Model):
         if isinstance(layer, StateStore):
             index = tf.cast(x[:, 0], tf.int32)
             packed = tf.cast(tf.gather(layer.packed.value, index), tf.float32)
-            log_joints = tf.gather(layer.log_joints.value, index)
-            return tf.concat([packed[..., 0], log_joints], -1)
+            visited = tf.gather(layer.visited.value, index)
+            visited = tf.cast(visited, tf.float32)[:, None]
+            return tf.concat([packed[..., 0], visited], -1)
         return layer.log_prob(x)
 
     def get_config(self):

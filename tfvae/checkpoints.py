@@ -40,6 +40,9 @@ _PREFIX, _ROWS_PREFIX = "checkpoint-", "rows-"
 # Keys of what only checkpoints of several ranks describe: the arrays that a
 # file holds, and how many data points each rank had.
 _HELD, _ROWS_OF_RANKS = "arrays", "rows_of_ranks"
+# What versions up to 0.2 stored with states, and what is left of it: whether
+# there had been a visit, before which it was -inf.
+_LOG_JOINTS, _VISITED = "joints", "visited"
 # Group of the arrays of a model that are on disk, and how they are copied.
 _DISK, _COPIED_BYTES = "disk", 2**24
 
@@ -236,7 +239,11 @@ def restore_latest(
                     "Skipping the damaged checkpoint %s: %s", path, found
                 )
             continue
-        saved = content["variables"]
+        saved = [_of_visits(one) for one in content["variables"]]
+        for index, one in enumerate(content["variables"]):
+            if saved[index] != one and one["group"] != _DISK:
+                name = f"{index:04d}"
+                arrays[name] = _visited(arrays[name])
         if optimizer is None:
             saved = [one for one in saved if one["group"] != "optimizer"]
         current = _descriptions(model)
@@ -257,6 +264,19 @@ def restore_latest(
             _copy_from_archive(path, len(arrays), on_disk)
         return Checkpoint(path, content["epoch"], content["extra"])
     return None
+
+
+def _of_visits(saved: dict[str, Any]) -> dict[str, Any]:
+    """Returns the description of visits in the place of stored log-joints."""
+    if saved["name"] != _LOG_JOINTS:
+        return saved
+    shape = saved["shape"][:1]
+    return {**saved, "name": _VISITED, "shape": shape, "dtype": "bool"}
+
+
+def _visited(log_joints: np.ndarray) -> np.ndarray:
+    """Returns the visits, bool `[N]`, that log-joints `[N, S]` tell of."""
+    return log_joints[:, 0] > -np.inf
 
 
 def checkpoint_bytes(model: keras.Model) -> int:
@@ -461,7 +481,18 @@ def _copy_from_archive(
         for index, target in enumerate(targets, first):
             with archive.open(f"{index:04d}.npy") as file:
                 np.lib.format.read_magic(file)
-                np.lib.format.read_array_header_1_0(file)
+                shape, _, _ = np.lib.format.read_array_header_1_0(file)
+                if target.dtype == bool and len(shape) == 2:
+                    row_bytes = 4 * shape[1]
+                    rows = max(1, _COPIED_BYTES // row_bytes)
+                    for start in range(0, len(target), rows):
+                        stop = min(start + rows, len(target))
+                        part = file.read((stop - start) * row_bytes)
+                        joints = np.frombuffer(part, np.float32)
+                        target[start:stop] = _visited(
+                            joints.reshape(-1, shape[1])
+                        )
+                    continue
                 flat = target.reshape(-1).view(np.uint8)
                 for start in range(0, flat.size, _COPIED_BYTES):
                     part = file.read(min(_COPIED_BYTES, flat.size - start))

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from tfvae import inputs, resources
 from tfvae import ranks as ranks_lib
-from tfvae.data import WeightedBatches, indexed_batches
+from tfvae.data import WeightedBatches, WeightedRows, indexed_batches
 from tfvae.likelihoods import Likelihood
 from tfvae.ops import random
 from tfvae.ops.rows import LazyRows
@@ -460,6 +460,7 @@ class LatentModel(keras.Model):
         *,
         weights: np.ndarray | None = None,
         path: Any = None,
+        block_rows: int | None = None,
     ) -> tf.data.Dataset:
         """Returns an infinite dataset of shuffled batches for `fit`.
 
@@ -475,21 +476,25 @@ class LatentModel(keras.Model):
           path: File for features of the data that a model computes once, if
             they do not fit into memory; None to raise a ValueError in this
             case.
+          block_rows: Consecutive data points that are visited together, as
+            suits data or states on disk, see `indexed_batches`.
         """
         if self.ranks.size > 1 and weights is not None:
             raise ValueError(
                 "`weights` must be None on several ranks, got an array"
             )
         if weights is not None:
-            return WeightedBatches(
-                x, weights, batch_size, seed, with_index=self.needs_index
-            ).dataset(
-                start_epoch * math.ceil(len(x) / batch_size), infinite=True
-            )
+            start = start_epoch * math.ceil(len(x) / batch_size)
+            settings = (x, weights, batch_size, seed, self.needs_index)
+            if isinstance(x, LazyRows):
+                return WeightedRows(*settings).dataset(start)
+            return WeightedBatches(*settings).dataset(start, infinite=True)
         num_data = sum(self.ranks.gather(len(x)))
         # Orders of seeds of 32 bits differ on all ranks.
         seed += self.ranks.rank << 32
-        batches = indexed_batches(x, batch_size, seed, start_epoch, num_data)
+        batches = indexed_batches(
+            x, batch_size, seed, start_epoch, num_data, block_rows
+        )
         if self.needs_index:
             return batches
         return batches.map(lambda data, index: data)

@@ -7,7 +7,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from tfvae.ops import moments
-from tfvae.ops.rows import JoinedRows, LazyRows, PartOfRows
+from tfvae.ops.rows import JoinedRows, LazyRows, PartOfRows, part_of
 
 _TABLE = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
 _TABLE[2, 1] = np.nan
@@ -48,6 +48,25 @@ class LazyRowsTest(parameterized.TestCase):
         self.assertEqual(found.shape, (4, 3))
         np.testing.assert_array_equal(np.asarray(found), _TABLE[2:6])
         np.testing.assert_array_equal(found[[3, 0]], _TABLE[[5, 2]])
+
+    @parameterized.parameters(
+        slice(0, 7, 3), slice(1, None, 2), slice(2, 6), slice(5, 5)
+    )
+    def test_part_of_a_lazy_table_is_lazy(self, rows):
+        table = _Rows(_TABLE)
+        table.block_rows, table.limits = 5, (-1.0, 2.0)
+        found = part_of(table, rows)
+        self.assertIsInstance(found, LazyRows)
+        self.assertEqual(found.shape, _TABLE[rows].shape)
+        np.testing.assert_array_equal(np.asarray(found), _TABLE[rows])
+        self.assertEqual(found.block_rows, 5 // (rows.step or 1))
+        self.assertEqual(found.limits, (-1.0, 2.0))
+
+    def test_all_rows_are_the_table_itself_and_arrays_stay_arrays(self):
+        table = _Rows(_TABLE)
+        self.assertIs(part_of(table, slice(0, 7, 1)), table)
+        found = part_of(_TABLE, slice(1, 7, 2))
+        np.testing.assert_array_equal(found, _TABLE[1::2])
 
     def test_array_and_parts_have_all_rows(self):
         rows = _Rows(_TABLE)

@@ -117,8 +117,8 @@ class PlainTVAE(tvae.TVAE):
         self.states.packed.value.scatter_update(
             tf.IndexedSlices(bits.pack(states), index)
         )
-        self.states.log_joints.value.scatter_update(
-            tf.IndexedSlices(log_joints, index)
+        self.states.visited.value.scatter_update(
+            tf.IndexedSlices(tf.ones_like(index, tf.bool), index)
         )
         is_new = ~tf.reduce_any(_equal_pairs(states, old), -1)
         self._monitor(replaced=tf.reduce_mean(tf.cast(is_new, tf.float32), -1))

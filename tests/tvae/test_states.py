@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -24,12 +26,12 @@ def _new_states(num_data, num_states, num_bits, seed):
 
 
 class StateStoreTest(tf.test.TestCase, parameterized.TestCase):
-    def test_weights_are_packed_bytes_and_log_joints(self):
+    def test_weights_are_packed_bytes_and_visits(self):
         store = tvae.StateStore(5, 4, 11)
         self.assertEqual(store.packed.shape, (5, 4, 2))
         self.assertEqual(store.packed.dtype, "uint8")
-        self.assertEqual(store.log_joints.shape, (5, 4))
-        self.assertAllEqual(store.log_joints, np.full((5, 4), -np.inf))
+        self.assertEqual(store.visited.dtype, "bool")
+        self.assertAllEqual(store.visited, [False] * 5)
         self.assertEmpty(store.trainable_variables)
         self.assertLen(store.variables, 2)
 
@@ -74,11 +76,11 @@ class StateStoreTest(tf.test.TestCase, parameterized.TestCase):
             update = tf.function(update, jit_compile=jit)
         found = update()
         self.assertAllEqual(found.packed, new.packed[::-1])
-        self.assertAllEqual(found.log_joints, new.log_joints[::-1])
+        self.assertAllEqual(found.visited, [True] * 3)
         others = [1, 3, 5]
         self.assertAllEqual(store.packed.numpy()[others], before[others])
         self.assertAllEqual(
-            store.log_joints.numpy()[others], np.full((3, 4), -np.inf)
+            store.visited, [True, False, True, False, True, False]
         )
 
     def test_every_argument_survives_a_round_trip(self):
@@ -91,9 +93,21 @@ class StateStoreTest(tf.test.TestCase, parameterized.TestCase):
             (6, 4, 11, "given"),
         )
         store.initialize(random.make_seed(0))
+        store.scatter(tf.constant([2]), _new_states(1, 4, 11, seed=5))
         copy.set_weights(store.get_weights())
         self.assertAllEqual(copy.packed, store.packed)
+        self.assertAllEqual(copy.visited, store.visited)
         self.assertFalse(copy.trainable)
+
+    def test_files_with_log_joints_are_loaded(self):
+        store = tvae.StateStore(3, 4, 11)
+        new = _new_states(3, 4, 11, seed=5)
+        log_joints = np.full((3, 4), -np.inf, np.float32)
+        log_joints[1] = new.log_joints[1]
+        saved = {"0": new.packed.numpy(), "1": log_joints}
+        store.load_own_variables(saved)
+        self.assertAllEqual(store.packed, new.packed)
+        self.assertAllEqual(store.visited, [False, True, False])
 
 
 class DiskStateStoreTest(tf.test.TestCase):
@@ -121,21 +135,34 @@ class DiskStateStoreTest(tf.test.TestCase):
     def test_rows_are_copied_from_memory_and_back(self):
         first, second = tvae.StateStore(6, 4, 11), tvae.DiskStateStore(4, 4, 11)
         first.initialize(random.make_seed(0))
+        first.scatter(tf.constant([1, 5]), _new_states(2, 4, 11, seed=5))
         second.copy_rows(first)
         self.assertAllEqual(second.packed, first.packed[:4])
+        self.assertAllEqual(second.visited, [False, True, False, False])
         third = tvae.StateStore(6, 4, 11)
         third.copy_rows(second)
         self.assertAllEqual(third.packed[:4], first.packed[:4])
         self.assertAllEqual(third.packed[4:], np.zeros((2, 4, 2)))
+        self.assertAllEqual(third.visited, [False, True] + 4 * [False])
 
     def test_more_states_than_the_disk_holds_are_refused(self):
         with self.assertRaisesRegex(OSError, "64 states of 1,000,000,000,000"):
             tvae.DiskStateStore(10**12, 64, 64)
 
+    def test_file_is_where_it_is_asked_for(self):
+        folder = self.create_tempdir().full_path
+        with mock.patch("tempfile.TemporaryFile") as opened:
+            opened.side_effect = InterruptedError
+            with self.assertRaises(InterruptedError):
+                tiny.make(states_in_memory=0, states_folder=folder)
+            opened.assert_called_once_with(dir=folder)
+        with self.assertRaisesRegex(FileNotFoundError, "`states_folder` must"):
+            tiny.make(states_in_memory=0, states_folder=f"{folder}/none")
+
     def test_model_holds_on_disk_what_is_over_its_limit(self):
-        # 11 points, 6 states of one byte and a log-joint.
-        self.assertEqual(states_lib.state_bytes(11, 6, 4), 330)
-        for limit, is_on_disk in ((329, True), (330, False), (None, False)):
+        # 11 points, 6 states of one byte, and whether there was a visit.
+        self.assertEqual(states_lib.state_bytes(11, 6, 4), 77)
+        for limit, is_on_disk in ((76, True), (77, False), (None, False)):
             model = tiny.make(states_in_memory=limit)
             self.assertEqual(
                 isinstance(model.states, tvae.DiskStateStore), is_on_disk

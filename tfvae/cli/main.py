@@ -28,6 +28,10 @@ COMMANDS = {
     "denoise": ("tfvae.cli.denoise", "denoise or in-paint pictures"),
     "evaluate": ("tfvae.cli.evaluate", "evaluate a run on held-out data"),
     "export": ("tfvae.cli.export", "export a run for TensorFlow Serving"),
+    "shard": (
+        "tfvae.cli.shard",
+        "write data points as shards, to train beyond the memory",
+    ),
     "optimize": (
         "tfvae.cli.optimize",
         "optimise a black-box objective in a latent space",

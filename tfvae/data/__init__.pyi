@@ -3,6 +3,7 @@
 from . import (
     arrays,
     batches,
+    blocks,
     byte_pairs,
     decoding,
     digits,
@@ -14,12 +15,16 @@ from . import (
     molecules,
     openexr,
     selfies,
+    shard_inputs,
+    shard_writing,
+    shards,
     source,
     splits,
     stack_encoding,
     stacks,
     tfds,
     weighted,
+    weighted_rows,
 )
 from .arrays import array_file, idx_images
 from .batches import batches_with, indexed_batches
@@ -43,6 +48,8 @@ from .images import (
     write_values,
 )
 from .molecules import molecule_file, molecule_sequences
+from .shard_writing import write_shards
+from .shards import ShardedRows, sample_rows, shard_files
 from .source import Observations, split_test
 from .splits import resplit_images
 from .squares import square_images, squares
@@ -50,10 +57,12 @@ from .stack_encoding import write_stack
 from .stacks import Stack, open_stack
 from .tfds import tfds_images
 from .weighted import WeightedBatches, loss_weighted_batches
+from .weighted_rows import WeightedRows
 
 __all__ = [
     "arrays",
     "batches",
+    "blocks",
     "byte_pairs",
     "decoding",
     "digits",
@@ -65,18 +74,24 @@ __all__ = [
     "molecules",
     "openexr",
     "selfies",
+    "shard_inputs",
+    "shard_writing",
+    "shards",
     "source",
     "splits",
     "stack_encoding",
     "stacks",
     "tfds",
     "weighted",
+    "weighted_rows",
     "EMBEDDED_IMAGES",
     "Image",
     "Observations",
+    "ShardedRows",
     "Stack",
     "ValueRange",
     "WeightedBatches",
+    "WeightedRows",
     "add_noise",
     "array_file",
     "bar_features",
@@ -98,6 +113,8 @@ __all__ = [
     "read_mask",
     "resize_image",
     "resplit_images",
+    "sample_rows",
+    "shard_files",
     "sklearn_digits",
     "split_test",
     "square_images",
@@ -105,6 +122,7 @@ __all__ = [
     "tfds_images",
     "value_range_of",
     "write_image",
+    "write_shards",
     "write_stack",
     "write_values",
 ]

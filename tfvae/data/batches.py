@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from tfvae.data.blocks import block_batches
 from tfvae.ops.rows import LazyRows
 
 
@@ -18,6 +19,7 @@ def indexed_batches(
     seed: int = 0,
     start_epoch: int = 0,
     num_data_of_all: int | None = None,
+    block_rows: int | None = None,
 ) -> tf.data.Dataset:
     """Endless batches of data points together with their row numbers.
 
@@ -36,6 +38,9 @@ def indexed_batches(
       num_data_of_all: The number of all data points, of which `points` are a
         part. An epoch then has the batches of all, and each of them the same
         share of `points`, up to one; it may be empty. None for len(points).
+      block_rows: Consecutive rows that are visited together, see
+        `tfvae.data.blocks`; None for those of `points`, where rows are read
+        from files, and an order without blocks otherwise.
 
     Returns:
       An infinite dataset of `(points [b, D] float32, index [b] int32)`.
@@ -43,6 +48,12 @@ def indexed_batches(
     Raises:
       ValueError: If an argument is out of range.
     """
+    if block_rows is None:
+        block_rows = getattr(points, "block_rows", None)
+    if block_rows is not None:
+        return block_batches(
+            points, block_rows, batch_size, seed, start_epoch, num_data_of_all
+        )
     rows = _row_reader(
         points if isinstance(points, LazyRows) else point_table(points)
     )

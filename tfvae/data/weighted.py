@@ -23,7 +23,7 @@ from tfvae.ops import random
 _CHUNK_BATCHES = 64
 _CHUNK_BYTES = 2**22
 _PHILOX = 1
-_MAX_DATA = 2**31 - 1  # Indices are int32.
+MAX_DATA = 2**31 - 1  # Indices are int32.
 
 
 class WeightedBatches:
@@ -91,7 +91,7 @@ class WeightedBatches:
         # Plain variables, as a distribution strategy would make copies.
         with tf.init_scope(), tf.device("CPU:0"):
             self._points = _variable(point_table(points))
-            self._table = _variable(_packed(table))
+            self._table = _variable(packed_table(table))
             self._targets = None if targets is None else _variable(targets)
             self._start_step = tf.Variable(0, dtype=tf.int64, trainable=False)
             self._num_settings = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -140,7 +140,7 @@ class WeightedBatches:
                 f"before, and else be None, got {targets!r}"
             )
         if points is None:
-            table = _packed(_checked_table(weights, self.num_data))
+            table = packed_table(_checked_table(weights, self.num_data))
             self._table.assign(table)
             return
         values = point_table(points)
@@ -156,7 +156,7 @@ class WeightedBatches:
                 f"shape {points.shape!r}"
             )
         _check_targets(targets, len(points), self.with_index)
-        table = _packed(_checked_table(weights, len(points)))
+        table = packed_table(_checked_table(weights, len(points)))
         # In an order in which no missing row can be drawn in between.
         if is_smaller := len(points) < self.num_data:
             self._table.assign(table)
@@ -290,14 +290,14 @@ class WeightedBatches:
         Returns:
           int32 `[num_batches, B]`.
         """
-        uniforms = _uniforms(
+        numbers = uniforms(
             random.make_seed(self.seed, shard_number),
             step,
             num_batches,
             self.batch_size,
         )
         num_data = tf.shape(self._table, out_type=tf.int64)[0]
-        places = tf.reshape(uniforms, [-1]) * tf.cast(num_data, tf.float64)
+        places = tf.reshape(numbers, [-1]) * tf.cast(num_data, tf.float64)
         column = tf.cast(places, tf.int32)
         height = tf.cast(places - tf.cast(column, tf.float64), tf.float32)
         accept, alias = tf.unstack(tf.gather(self._table, column), axis=1)
@@ -352,7 +352,7 @@ def alias_table(weights: np.ndarray) -> AliasTable:
     return AliasTable(accept, alias)
 
 
-def _packed(table: AliasTable) -> np.ndarray:
+def packed_table(table: AliasTable) -> np.ndarray:
     """Returns both parts interleaved, int32 `[N, 2]`.
 
     Where the table exceeds the processor's cache, this halves the time.
@@ -425,9 +425,9 @@ def _check_targets(
 
 
 def _checked_table(weights: np.ndarray, num_data: int) -> AliasTable:
-    if num_data > _MAX_DATA:
+    if num_data > MAX_DATA:
         raise ValueError(
-            f"`points` must have at most {_MAX_DATA} rows, got {num_data}"
+            f"`points` must have at most {MAX_DATA} rows, got {num_data}"
         )
     return alias_table(check_weights(weights, num_data))
 
@@ -443,7 +443,7 @@ def _variable(values: np.ndarray | tf.Tensor) -> tf.Variable:
     return tf.Variable(values, trainable=False, shape=[None, *values.shape[1:]])
 
 
-def _uniforms(
+def uniforms(
     seed: tf.Tensor, step: tf.Tensor, num_batches: int, batch_size: int
 ) -> tf.Tensor:
     """Draws uniforms on [0, 1), float64 `[num_batches, batch_size]`.

@@ -74,11 +74,13 @@ class Likelihood(keras.layers.Layer):
         """Returns D for a decoder with `num_outputs` outputs."""
         return num_outputs
 
-    def validate(self, x: np.ndarray) -> None:
+    def validate(self, x: np.ndarray | LazyRows) -> None:
         """Raises ValueError if `x`, NaN where missing, leaves the support."""
         low, high = self.support
         if isinstance(x, LazyRows):
-            if math.isfinite(low) or math.isfinite(high):
+            if x.limits is not None:
+                Likelihood.validate(self, np.array(x.limits))
+            elif math.isfinite(low) or math.isfinite(high):
                 for _, part in x.parts():
                     self.validate(part)
             return

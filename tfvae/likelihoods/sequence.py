@@ -13,6 +13,7 @@ import tensorflow as tf
 from tfvae import typed_gin
 from tfvae.likelihoods.base import Likelihood
 from tfvae.ops import random
+from tfvae.ops.rows import LazyRows
 
 # Allowed deviation from 1 of the sum of a step's float32 probabilities.
 _ROUNDING = 1e-4
@@ -99,7 +100,7 @@ class SequenceLikelihood(Likelihood):
             )
         return num_outputs
 
-    def validate(self, x: np.ndarray) -> None:
+    def validate(self, x: np.ndarray | LazyRows) -> None:
         """Raises ValueError unless the entries of each step sum to 1.
 
         In a step with missing entries, the observed ones sum to at most 1.

@@ -149,7 +149,8 @@ class ImagePatches(LazyRows):
         """Sets what is cut; nothing is copied.
 
         Args:
-          image: `[height, width, channels]` float32; NaN entries are kept.
+          image: `[height, width, channels]`; NaN entries are kept, and so is
+            the dtype.
           patch: Height and width of a patch in pixels.
           stride: Distance of neighbouring patches in pixels.
           is_kept: bool `[N]`, which of the patches in the order of

@@ -26,10 +26,15 @@ class LazyRows(abc.ABC):
       shape: N and D.
       dtype: float32.
       ndim: 2.
+      block_rows: Consecutive rows that are best read together, as from a file;
+        None where the order makes no difference.
+      limits: Smallest and largest observed value, None where unknown.
     """
 
     dtype = np.dtype(np.float32)
     ndim = 2
+    block_rows: int | None = None
+    limits: tuple[float, float] | None = None
 
     def __init__(self, num_rows: int, num_columns: int) -> None:
         """Sets the shape."""
@@ -89,16 +94,21 @@ class LazyRows(abc.ABC):
 
 
 class PartOfRows(LazyRows):
-    """Consecutive rows of another table."""
+    """Some rows of another table, all of the same distance."""
 
     def __init__(self, table: LazyRows, rows: slice) -> None:
-        """Sets the table, and its rows as a slice with both ends."""
+        """Sets the table, and its rows as a slice of positive step."""
         self._table = table
-        self._start = rows.start
-        super().__init__(rows.stop - rows.start, table.shape[1])
+        self._rows = range(*rows.indices(len(table)))
+        self.limits = table.limits
+        if table.block_rows is not None:
+            self.block_rows = max(1, table.block_rows // self._rows.step)
+        super().__init__(len(self._rows), table.shape[1])
 
     def take(self, index: np.ndarray) -> np.ndarray:
-        return self._table.take(index + self._start)
+        # Not of the index's type, which may be too narrow.
+        index = np.asarray(index, np.int64)
+        return self._table.take(self._rows.start + self._rows.step * index)
 
 
 class JoinedRows(LazyRows):
@@ -118,3 +128,17 @@ class JoinedRows(LazyRows):
             start = self._ends[number] - len(self._tables[number])
             rows[place] = self._tables[number].take(index[place] - start)
         return rows
+
+
+def part_of(table: np.ndarray | LazyRows, rows: slice) -> Any:
+    """Returns rows of a table, an array or `LazyRows` as the table is.
+
+    Args:
+      table: `[N, D]`.
+      rows: Which, a slice of positive step.
+    """
+    if not isinstance(table, LazyRows):
+        return table[rows]
+    if range(*rows.indices(len(table))) == range(len(table)):
+        return table
+    return PartOfRows(table, rows)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Estimates of the time and memory of a restoration, as printed lines."""
+"""Estimates of the time and memory of a run, as printed lines."""
 
 from __future__ import annotations
 
 from tfvae.joint_restoration import JointRestoration
 from tfvae.restoration import Restoration
+from tfvae.tvae import costs
 
 # Patches whose first states take seconds to draw.
 _MANY_PATCHES = 2**17
@@ -57,6 +58,49 @@ def line(
         parts.append(f"--stride={stride}: about {duration(needed)}")
         stride *= 2
     return "; ".join(parts)
+
+
+def training_line(
+    data_bytes: float,
+    room: costs.Room,
+    checkpoint_bytes: float,
+    num_checkpoints: int,
+    num_data: int,
+    speed: float | None,
+) -> str:
+    """Says what a training run takes, before it starts.
+
+    Args:
+      data_bytes: Bytes of the data points that a process holds in memory.
+      room: Where the states of a process are.
+      checkpoint_bytes: Bytes of a checkpoint of all processes.
+      num_checkpoints: Checkpoints that are on the disk at a time, at most.
+      num_data: N of the process.
+      speed: Data points a second that are expected; None if unknown.
+
+    Returns:
+      One line, without a line break.
+    """
+    line = (
+        f"a process takes {_size(data_bytes)} of memory for data and "
+        f"{_size(room.memory)} for states, {_size(room.disk)} of disk for "
+        f"states; {num_checkpoints} checkpoints take "
+        f"{_size(num_checkpoints * checkpoint_bytes)}"
+    )
+    if speed is None:
+        return line
+    return (
+        f"{line}; roughly {float(f'{speed:.2g}'):,.0f} points/s, "
+        f"{duration(num_data / speed)} an epoch"
+    )
+
+
+def _size(num_bytes: float) -> str:
+    """Returns a rounded number of bytes, such as `33 GB`."""
+    for factor, unit in ((1e9, "GB"), (1e6, "MB")):
+        if num_bytes >= factor:
+            return f"{num_bytes / factor:.3g} {unit}"
+    return f"{num_bytes / 1e3:.3g} kB"
 
 
 def duration(seconds: float) -> str:

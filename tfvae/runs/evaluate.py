@@ -88,7 +88,7 @@ def _scores(parts: Experiment) -> dict[str, float]:
 def _evenly(points: np.ndarray, count: int | None) -> np.ndarray:
     """Returns at most `count` rows, evenly spaced."""
     if count is None or count >= len(points):
-        return points
+        return points[:]  # An array, also of data that are read when needed.
     if count < 1:
         raise ValueError(
             f"`evaluate.num_points` must be at least 1 or None, got {count!r}."

@@ -22,20 +22,24 @@ import tfvae.checkpoints
 import tfvae.schedules
 from tfvae import ranks as ranks_lib
 from tfvae import typed_gin
-from tfvae.data import Observations
+from tfvae.data import Observations, ShardedRows, sample_rows
+from tfvae.data.blocks import window_memory
 from tfvae.joint_restoration import JointRestoration
 from tfvae.latent_model import LatentModel
 from tfvae.likelihoods import GaussianLikelihood, Likelihood
-from tfvae.ops.rows import LazyRows
+from tfvae.ops.rows import LazyRows, part_of
 from tfvae.optimizers import FusedAdam
 from tfvae.priors import Prior
 from tfvae.resources import check_disk_space, peak_memory
 from tfvae.restoration import Restoration
 from tfvae.runs import config, estimates, identity
 from tfvae.runs.run_directory import RunDirectory
-from tfvae.tvae import TVAE
+from tfvae.tvae import TVAE, costs
 from tfvae.vae import VAE, Elbo, Encoder, learnable
 from tfvae.vae.objectives import Objective
+
+# Bytes of data points, of those in files, that a model is adapted to.
+_ADAPTED_BYTES = 2**28
 
 Observer = Callable[[int], tfvae.callbacks.Observation]
 """From the number of completed epochs to the observed scalars and images."""
@@ -140,7 +144,7 @@ def experiment(
             "`experiment.model` must be @TVAE to restore an image, got "
             f"{type(built).__name__}."
         )
-    built.adapt(observations.train)
+    _adapt(built, observations.train)
     built.set_ranks(ranks)
     if observations.test is not None:
         try:
@@ -221,6 +225,19 @@ def vae(
     )
 
 
+def _adapt(model: LatentModel, points: Any) -> None:
+    """Adapts a model to training data, to a sample of what is in large files.
+
+    It is the same in every process.
+    """
+    if not isinstance(points, LazyRows) or points.block_rows is None:
+        model.adapt(points)
+        return
+    model.likelihood.validate(points)
+    count = max(1, _ADAPTED_BYTES // (4 * points.shape[1]))
+    model.adapt(sample_rows(points, count))
+
+
 def _thinned(observations: Observations, max_points: int) -> Observations:
     """Returns at most `max_points` training points, evenly spaced."""
     if max_points < 1:
@@ -231,7 +248,7 @@ def _thinned(observations: Observations, max_points: int) -> Observations:
     weights = observations.weights
     return dataclasses.replace(
         observations,
-        train=observations.train[::every][:max_points],
+        train=part_of(observations.train, slice(0, every * max_points, every)),
         weights=None if weights is None else weights[::every][:max_points],
         log_likelihood=None,
     )
@@ -318,6 +335,7 @@ def fit(
     checkpoint_every: int = 1,
     keep_checkpoints: int = 2,
     steps_per_execution: int = 1,
+    block_rows: int | None = None,
 ) -> list[dict[str, float]]:
     """Trains a model, from the last checkpoint of the run if there is one.
 
@@ -340,6 +358,9 @@ def fit(
         largest number is used that divides the steps of an epoch, as a resumed
         run would differ otherwise. Larger values save time if a step takes
         less than a few milliseconds.
+      block_rows: Consecutive data points that are visited together, for states
+        on disk that exceed the memory; of shards, their own number if None, and
+        of other data none.
 
     Returns:
       The metrics of each epoch; of ranks but the first, of those before.
@@ -359,6 +380,7 @@ def fit(
         checkpoint_every=checkpoint_every,
         keep_checkpoints=keep_checkpoints,
         steps_per_execution=steps_per_execution,
+        **({} if block_rows is None else {"block_rows": block_rows}),
     )
     steps = math.ceil(parts.observations.num_data / batch_size)
     _compile(parts, optimizer, batch_size, steps_per_execution)
@@ -371,7 +393,7 @@ def fit(
             parts,
             start,
             epochs,
-            batch_size,
+            (batch_size, block_rows),
             (checkpoint_every, keep_checkpoints),
         )
         return rows
@@ -381,13 +403,19 @@ def fit(
     saver = _saver(run, table, checksum, checkpoint_every, keep_checkpoints)
     if start < epochs:
         _announce(parts, start, epochs, steps)
+        if parts.restoration is None and isinstance(parts.model, TVAE):
+            _announce_costs(
+                parts, parts.model, batch_size, keep_checkpoints + 1
+            )
         with run.our_errors():
             callbacks = _callbacks(run, parts, observe, table, saver)
             if parts.restoration is not None:
                 callbacks.append(
                     _estimate(parts.restoration, parts.model, epochs, steps)
                 )
-            _train(run, parts, start, epochs, batch_size, callbacks)
+            _train(
+                run, parts, start, epochs, (batch_size, block_rows), callbacks
+            )
         run.features.unlink(missing_ok=True)
     return table.rows
 
@@ -397,7 +425,7 @@ def _follow(
     parts: Experiment,
     start: int,
     epochs: int,
-    batch_size: int,
+    sizes: tuple[int, int | None],
     checkpoints: tuple[int, int],
 ) -> None:
     """Trains as a rank that writes only its part of the checkpoints.
@@ -407,7 +435,7 @@ def _follow(
       parts: The model and its data.
       start: Epochs already trained.
       epochs: Total number of epochs.
-      batch_size: B.
+      sizes: B, and the consecutive data points that are visited together.
       checkpoints: Epochs between two, and how many are kept.
     """
     every, keep = checkpoints
@@ -419,11 +447,16 @@ def _follow(
     ]
     if start < epochs:
         with run.our_errors():
-            _train(run, parts, start, epochs, batch_size, callbacks)
+            _train(run, parts, start, epochs, sizes, callbacks)
 
 
 def _checksum(points: np.ndarray | LazyRows) -> int:
-    """Returns the CRC-32 of data points, the same for lazy ones."""
+    """Returns the CRC-32 of data points, the same for lazy ones.
+
+    Of shards it is that of their checksums, so that no values are read.
+    """
+    if isinstance(points, ShardedRows):
+        return points.crc32
     if not isinstance(points, LazyRows):
         return zlib.crc32(points.data)
     checksum = 0
@@ -606,18 +639,20 @@ def _train(
     parts: Experiment,
     start: int,
     epochs: int,
-    batch_size: int,
+    sizes: tuple[int, int | None],
     callbacks: list[keras.callbacks.Callback],
 ) -> None:
     """Trains the compiled model from epoch `start` to `epochs`."""
     data = parts.observations
+    batch_size, block_rows = sizes
     batches = parts.model.batches(
-        data.train[parts.model.ranks.rows(data.num_data)],
+        part_of(data.train, parts.model.ranks.rows(data.num_data)),
         batch_size,
         parts.seed,
         start,
         weights=data.weights,
         path=run.features,
+        block_rows=block_rows,
     )
     parts.model.fit(
         batches,
@@ -640,3 +675,26 @@ def _announce(parts: Experiment, start: int, epochs: int, steps: int) -> None:
         f"{action}, {epochs} epochs of {steps:,} steps",
         flush=True,
     )
+
+
+def _announce_costs(
+    parts: Experiment, model: TVAE, batch_size: int, num_checkpoints: int
+) -> None:
+    """Prints what training takes, by formulas, see `tfvae.tvae.costs`."""
+    train: Any = parts.observations.train
+    data_bytes = 0 if isinstance(train, LazyRows) else train.nbytes
+    if getattr(train, "block_rows", None) is not None:
+        data_bytes = window_memory(train.shape[1], batch_size)
+    own_batch = max(1, batch_size // model.ranks.size)
+    work = costs.work_of(model, own_batch)
+    line = estimates.training_line(
+        data_bytes,
+        costs.room_for_states(model),
+        tfvae.checkpoints.checkpoint_bytes(model),
+        num_checkpoints,
+        model.num_data,
+        None
+        if work is None
+        else costs.expected_speed(work, own_batch, costs.matrix_rate()),
+    )
+    print(line, flush=True)

@@ -29,6 +29,7 @@ _WITHOUT_INFLUENCE = frozenset(
         "export.output",
         "fit.keep_checkpoints",
         "train.export",
+        "TVAE.states_folder",
         "TVAE.states_in_memory",
     }
 )

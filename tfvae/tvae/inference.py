@@ -95,7 +95,7 @@ def posterior_mode(
     states = model.states.gather(tf.convert_to_tensor(index))
     packed = states.packed[:, 0]
     latents = np.array(bits.unpack(packed, model.num_latents), np.float32)
-    unseen = np.isneginf(states.log_joints[:, 0].numpy())
+    unseen = ~states.visited.numpy()
     if unseen.any():
         latents[unseen] = in_batches(inferred, x[unseen])
     return latents

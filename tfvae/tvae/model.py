@@ -104,6 +104,7 @@ class TVAE(LatentModel):
         exploration: exploration_lib.Exploration | None = None,
         seed: int = 0,
         states_in_memory: int | None = None,
+        states_folder: str | None = None,
         **kwargs: Any,
     ):
         """Creates the model and draws the initial states.
@@ -135,7 +136,9 @@ class TVAE(LatentModel):
             initial weights.
           states_in_memory: Most bytes of states that are held in memory; more
             are held in a temporary file, see `DiskStateStore`. None for any
-            number in memory.
+            number in memory, 0 for a file in any case.
+          states_folder: Folder of that file; None for the system's of temporary
+            files, which the environment variable TMPDIR chooses.
           **kwargs: Keyword arguments of `keras.Model`.
 
         Raises:
@@ -170,6 +173,7 @@ class TVAE(LatentModel):
         self.exploration = exploration
         self.seed = seed
         self.states_in_memory = states_in_memory
+        self.states_folder = states_folder
         self.num_data_of_all = num_data
 
         self.prior = prior.BernoulliPrior(num_latents, name="prior")
@@ -235,7 +239,7 @@ class TVAE(LatentModel):
                 "`exploration` must be None with states on disk, which are "
                 f"those of more than `states_in_memory` = {most:,} bytes"
             )
-        return states_lib.DiskStateStore(*sizes)
+        return states_lib.DiskStateStore(*sizes, self.states_folder)
 
     def arrays_on_disk(self) -> dict[str, np.ndarray]:
         if isinstance(self.states, states_lib.DiskStateStore):
@@ -311,6 +315,7 @@ class TVAE(LatentModel):
             "exploration": serialize(self.exploration),
             "seed": self.seed,
             "states_in_memory": self.states_in_memory,
+            "states_folder": self.states_folder,
         }
 
     @classmethod
@@ -518,7 +523,13 @@ class TVAE(LatentModel):
             evolved, replaced = tf.cond(
                 tf.size(index) > 0,
                 evolve,
-                lambda: (old, tf.zeros_like(index, tf.float32)),
+                lambda: (
+                    # Of no data points.
+                    truncated.StateSet(
+                        old.packed, tf.zeros(tf.shape(old.packed)[:2])
+                    ),
+                    tf.zeros_like(index, tf.float32),
+                ),
             )
         else:
             evolved, replaced = evolve()

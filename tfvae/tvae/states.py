@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -15,7 +16,7 @@ import tqdm
 from tfvae import resources
 from tfvae.ops import bits, random, truncated
 
-STATE_NAMES = ("packed", "joints")
+STATE_NAMES = ("packed", "visited")
 """Name suffixes of variables with one row per data point, for checkpoints."""
 
 # Bits of initial states that are drawn at a time; bounds the memory.
@@ -24,17 +25,29 @@ _BITS_PER_DRAW = 2**24
 _ROWS_AT_ONCE = 2**14
 
 
+class Stored(NamedTuple):
+    """The states of some data points.
+
+    Attributes:
+      packed: uint8 `[B, S, W]`, the best state first.
+      visited: bool `[B]`, whether training has visited the data point.
+    """
+
+    packed: tf.Tensor
+    visited: tf.Tensor
+
+
 @keras.saving.register_keras_serializable("tfvae")
 class StateStore(keras.layers.Layer):
-    """S distinct packed states and their log-joints per data point.
+    """S distinct packed states per data point.
 
-    Its weights take N S ceil(H / 8) + 4 N S bytes and are saved with the
-    model. Rows are addressed by data index, eagerly or in graphs.
+    Its weights take N S ceil(H / 8) + N bytes and are saved with the model.
+    Rows are addressed by data index, eagerly or in graphs. Log-joints are not
+    stored: they change with the parameters, so nothing could use them.
 
     Attributes:
       packed: uint8 weight `[N, S, W]`, each data point's best state first.
-      log_joints: float32 weight `[N, S]`, descending; nats at the parameters
-        when the data point was last visited, -inf before.
+      visited: bool weight `[N]`, whether training has visited a data point.
     """
 
     def __init__(
@@ -68,14 +81,22 @@ class StateStore(keras.layers.Layer):
             trainable=False,
             name="packed",
         )
-        self.log_joints = self.add_weight(
-            shape=(num_data, num_states),
-            initializer=keras.initializers.Constant(-float("inf")),
-            dtype="float32",
+        self.visited = self.add_weight(
+            shape=(num_data,),
+            initializer="zeros",
+            dtype="bool",
             trainable=False,
-            name="log_joints",
+            name="visited",
         )
         self.built = True
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads what Keras has saved, also of versions with log-joints."""
+        self.packed.assign(store["0"])
+        visited = np.asarray(store["1"])
+        if visited.ndim == 2:  # Log-joints, -inf before the first visit.
+            visited = visited[:, 0] > -np.inf
+        self.visited.assign(visited)
 
     def initialize(self, seed: tf.Tensor) -> None:
         """Draws distinct states for every data point.
@@ -97,66 +118,86 @@ class StateStore(keras.layers.Layer):
         """
         _copy_rows(other, self)
 
-    def gather(self, index: tf.Tensor) -> truncated.StateSet:
+    def gather(self, index: tf.Tensor) -> Stored:
         """Returns the states of the data points `index`, int `[B]`."""
-        return truncated.StateSet(
+        return Stored(
             tf.gather(self.packed.value, index),
-            tf.gather(self.log_joints.value, index),
+            tf.gather(self.visited.value, index),
         )
 
-    def scatter(self, index: tf.Tensor, states: truncated.StateSet) -> None:
-        """Replaces the states of the data points `index`, int `[B]`."""
+    def scatter(
+        self, index: tf.Tensor, states: truncated.StateSet | Stored
+    ) -> None:
+        """Replaces the states of the data points `index`, int `[B]`.
+
+        They are visited then, unless `states` say otherwise.
+        """
         self.packed.value.scatter_update(tf.IndexedSlices(states.packed, index))
-        self.log_joints.value.scatter_update(
-            tf.IndexedSlices(states.log_joints, index)
+        self.visited.value.scatter_update(
+            tf.IndexedSlices(_visited(states), index)
         )
 
 
 class DiskStateStore:
     """As `StateStore`, with the states in a temporary file.
 
-    The file is in the folder of `tempfile.gettempdir()`, which the environment
-    variable TMPDIR chooses, has no name, and so goes away with the process. The
-    states are no weights: Keras's files do not have them, checkpoints do. The
-    system takes back the memory that it caches the file in when it is needed.
+    The file has no name, and so goes away with the process. The states are no
+    weights: Keras's files do not have them, checkpoints do, as a copy. The
+    system takes back the memory that it caches the file in when it is needed;
+    data points that are visited in blocks (`block_rows` of
+    `LatentModel.batches`) read each page once an epoch.
 
     Attributes:
       packed: uint8 `np.memmap` `[N, S, W]`, each data point's best state first.
-      log_joints: float32 `np.memmap` `[N, S]`, see `StateStore`.
+      visited: bool array `[N]`, in memory; see `StateStore`.
     """
 
     weights: tuple[()] = ()
 
-    def __init__(self, num_data: int, num_states: int, num_latents: int):
+    def __init__(
+        self,
+        num_data: int,
+        num_states: int,
+        num_latents: int,
+        folder: str | os.PathLike[str] | None = None,
+    ):
         """Creates the file; `initialize` draws the initial states.
 
         Args:
           num_data: N.
           num_states: S.
           num_latents: H.
+          folder: Where the file is; None for `tempfile.gettempdir()`, which
+            the environment variable TMPDIR chooses.
 
         Raises:
+          FileNotFoundError: If there is no such folder.
           OSError: If the states do not fit on the disk.
         """
         self.num_data = num_data
         self.num_states = num_states
         self.num_latents = num_latents
+        folder = tempfile.gettempdir() if folder is None else folder
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(
+                "`states_folder` must be an existing folder, got "
+                f"{os.fspath(folder)!r}"
+            )
         resources.check_disk_space(
-            tempfile.gettempdir(),
+            folder,
             state_bytes(num_data, num_states, num_latents),
             f"a temporary file for {num_states} states of {num_data:,} data "
-            f"points in {tempfile.gettempdir()}",
+            f"points in {folder}",
         )
-        shape = (num_data, num_states)
-        packed_bytes = bits.packed_size(num_latents)
-        self.packed = _temporary(np.uint8, (*shape, packed_bytes))
-        self.log_joints = _temporary(np.float32, shape)
-        self.log_joints[:] = -np.inf
+        shape = (num_data, num_states, bits.packed_size(num_latents))
+        with tempfile.TemporaryFile(dir=folder) as file:
+            self.packed = np.memmap(file, np.uint8, "w+", shape=shape)
+        self.visited = np.zeros(num_data, bool)
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays by the names of `STATE_NAMES`."""
-        return {"packed": self.packed, "joints": self.log_joints}
+        return {"packed": self.packed, "visited": self.visited}
 
     def initialize(self, seed: tf.Tensor) -> None:
         """Draws the states that a `StateStore` draws; seed `[2]` int32."""
@@ -171,36 +212,48 @@ class DiskStateStore:
         """
         _copy_rows(other, self)
 
-    def gather(self, index: tf.Tensor) -> truncated.StateSet:
+    def gather(self, index: tf.Tensor) -> Stored:
         """Returns the states of the data points `index`, int `[B]`."""
-        packed, log_joints = tf.numpy_function(
-            self._read, [index], (tf.uint8, tf.float32)
+        packed, visited = tf.numpy_function(
+            self._read, [index], (tf.uint8, tf.bool)
         )
         shape = [index.shape[0], *self.packed.shape[1:]]
-        return truncated.StateSet(
+        return Stored(
             tf.ensure_shape(packed, shape),
-            tf.ensure_shape(log_joints, shape[:2]),
+            tf.ensure_shape(visited, shape[:1]),
         )
 
-    def scatter(self, index: tf.Tensor, states: truncated.StateSet) -> None:
-        """Replaces the states of the data points `index`, int `[B]`."""
-        tf.numpy_function(self._write, [index, *states], [])
+    def scatter(
+        self, index: tf.Tensor, states: truncated.StateSet | Stored
+    ) -> None:
+        """Replaces the states of the data points `index`, int `[B]`.
+
+        They are visited then, unless `states` say otherwise.
+        """
+        tf.numpy_function(
+            self._write, [index, states.packed, _visited(states)], []
+        )
 
     def _read(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         # A disk reads ahead, so ascending order is what it does best.
         order = np.argsort(index)
         packed = np.empty((len(index), *self.packed.shape[1:]), np.uint8)
-        log_joints = np.empty((len(index), self.num_states), np.float32)
         packed[order] = self.packed[index[order]]
-        log_joints[order] = self.log_joints[index[order]]
-        return packed, log_joints
+        return packed, self.visited[index]
 
     def _write(
-        self, index: np.ndarray, packed: np.ndarray, log_joints: np.ndarray
+        self, index: np.ndarray, packed: np.ndarray, visited: np.ndarray
     ) -> None:
         order = np.argsort(index)
         self.packed[index[order]] = packed[order]
-        self.log_joints[index[order]] = log_joints[order]
+        self.visited[index] = visited
+
+
+def _visited(states: truncated.StateSet | Stored) -> tf.Tensor:
+    """Returns which data points are visited once they have these states."""
+    if isinstance(states, Stored):
+        return states.visited
+    return tf.ones(tf.shape(states.packed)[:1], tf.bool)
 
 
 def _copy_rows(
@@ -214,14 +267,8 @@ def _copy_rows(
 
 
 def state_bytes(num_data: int, num_states: int, num_latents: int) -> int:
-    """Returns the bytes of all states and log-joints."""
-    return num_data * num_states * (bits.packed_size(num_latents) + 4)
-
-
-def _temporary(dtype: Any, shape: tuple[int, ...]) -> np.memmap:
-    """Returns an array of zeros in a temporary file without a name."""
-    with tempfile.TemporaryFile() as file:
-        return np.memmap(file, dtype, "w+", shape=shape)
+    """Returns the bytes of the states of all data points."""
+    return num_data * (num_states * bits.packed_size(num_latents) + 1)
 
 
 def _first_states(

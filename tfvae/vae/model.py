@@ -361,11 +361,12 @@ class VAE(LatentModel):
         *,
         weights: np.ndarray | None = None,
         path: Any = None,
+        block_rows: int | None = None,
     ) -> tf.data.Dataset:
         """Returns an infinite dataset for `fit`, with cached frozen features.
 
-        With weights, which may draw a data point several times an epoch, they
-        are computed in each step.
+        With weights, which may draw a data point several times an epoch, and
+        of data that are read in blocks, they are computed in each step.
 
         Args:
           x: `[N, D]`, NaN where missing.
@@ -375,13 +376,21 @@ class VAE(LatentModel):
           weights: `[N]`, how often each data point is drawn; None for once an
             epoch each.
           path: File for features that are too large; see `frozen_features`.
+          block_rows: See `LatentModel.batches`.
         """
         features = None
-        if weights is None:
+        if block_rows is None:
+            block_rows = getattr(x, "block_rows", None)
+        if weights is None and block_rows is None:
             features = encoders.frozen_features(self.encoder, x, path=path)
         if features is None:
             return super().batches(
-                x, batch_size, seed, start_epoch, weights=weights
+                x,
+                batch_size,
+                seed,
+                start_epoch,
+                weights=weights,
+                block_rows=block_rows,
             )
         # Keras takes the second of two for targets.
         return batches_with(x, features, batch_size, seed, start_epoch).map(

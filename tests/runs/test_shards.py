@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of what a run does with shards instead of arrays."""
+
+from __future__ import annotations
+
+import pathlib
+from unittest import mock
+
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from tfvae import data
+from tfvae.data.shard_writing import Arrays
+from tfvae.runs import config, experiment
+from tfvae.runs.shard import shard
+
+
+class RunOnShardsTest(absltest.TestCase):
+    def setUp(self):
+        super().setUp()
+        folder = self.create_tempdir().full_path
+        self.points = np.arange(1000.0, dtype=np.float32).reshape(500, 2)
+        data.write_shards(folder, Arrays([self.points]), rows_per_shard=64)
+        self.rows = data.ShardedRows(folder)
+
+    def test_model_is_adapted_to_a_sample(self):
+        for num_bytes, expected in ((8 * 128, 128), (8 * 500, 500)):
+            model = mock.Mock()
+            with mock.patch.object(experiment, "_ADAPTED_BYTES", num_bytes):
+                experiment._adapt(model, self.rows)
+            (sample,) = model.adapt.call_args.args
+            self.assertEqual(sample.shape, (expected, 2))
+            self.assertLen(set(sample[:, 0]), expected)
+            model.likelihood.validate.assert_called_once_with(self.rows)
+        model = mock.Mock()
+        experiment._adapt(model, self.points)
+        self.assertIs(model.adapt.call_args.args[0], self.points)
+
+    def test_checksum_reads_no_values(self):
+        with mock.patch("os.pread") as read:
+            self.assertEqual(experiment._checksum(self.rows), self.rows.crc32)
+        read.assert_not_called()
+
+    def test_thinned_data_are_read_when_they_are_needed(self):
+        every = data.Observations("some", self.rows, weights=np.arange(1, 501))
+        found = experiment._thinned(every, 100)
+        self.assertNotIsInstance(found.train, np.ndarray)
+        np.testing.assert_array_equal(found.train[:], self.points[::5])
+        np.testing.assert_array_equal(found.weights, np.arange(1, 501)[::5])
+
+
+class ShardTest(parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = pathlib.Path(self.create_tempdir().full_path)
+        np.save(self.folder / "a.npy", np.ones((3, 2), np.float32))
+        (self.folder / "b.csv").write_text("1,2\n3,4\n")
+        data.write_image(self.folder / "c.png", np.zeros((6, 6)))
+
+    def _shard(self, names, settings):
+        inputs = [str(self.folder / name) for name in names]
+        given = {"inputs": inputs, **settings}
+        config.load(
+            [],
+            [f"shard.{name} = {value!r}" for name, value in given.items()],
+            function="shard",
+        )
+        return shard(self.folder / "new")
+
+    @parameterized.parameters(
+        ("a.npy", {}, (3, 2)),
+        ("b.csv", {}, (2, 2)),
+        ("c.png", {}, (1, 36)),
+        ("c.png", {"patch": 3, "stride": 3}, (4, 9)),
+        ("c.png", {"patch": (2, 3), "size": 4}, (6, 6)),
+    )
+    def test_files_become_shards(self, name, settings, shape):
+        found = self._shard([name], settings)
+        self.assertEqual((found.num_rows, found.num_columns), shape)
+        self.assertEqual(data.ShardedRows(self.folder / "new").shape, shape)
+
+    @parameterized.parameters(
+        (["a.npy", "b.csv"], {}, "`shard.inputs` must be all arrays, all"),
+        (["a.npy"], {"patch": 3}, "`shard.patch` must be None for arrays"),
+        (["b.csv"], {"key": "x"}, "`shard.key` must be None but for .npz"),
+        (["c.png"], {"stride": 3}, "`shard.patch` must be given with"),
+        (
+            ["c.png"],
+            {"missing": "no"},
+            "`shard.missing` must be of type .*'allow'",
+        ),
+    )
+    def test_settings_that_do_not_fit_are_refused(self, names, given, message):
+        with self.assertRaisesRegex(ValueError, message):
+            self._shard(names, given)
+        self.assertFalse((self.folder / "new").exists())
+
+
+if __name__ == "__main__":
+    absltest.main()
