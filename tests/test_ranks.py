@@ -61,7 +61,7 @@ job = ranks.of_job()
 job.barrier()
 lines = [
     f"{job.gather(job.rank)} {job.broadcast(job.rank)}",
-    f"summed {job._all_sum(np.arange(3.0) + job.rank)}",
+    f"summed {job._all_sum(np.arange(3.0) + job.rank, np.arange(2))}",
     f"rows {job.gather(list(range(7))[job.rows(7)])}",
     f"without TensorFlow: {'tensorflow' not in sys.modules}",
 ]
@@ -95,7 +95,7 @@ class RanksTest(absltest.TestCase):
         self.assertEqual(code, 0, err)
         expected = [
             "[0, 1] 0",
-            "summed [1. 3. 5.]",
+            "summed [array([1., 3., 5.]), array([0, 2])]",
             "rows [[0, 2, 4, 6], [1, 3, 5]]",
             "without TensorFlow: True",
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 from typing import Any, NamedTuple
+from unittest import mock
 
 import keras
 import numpy as np
@@ -211,6 +212,27 @@ class RanksTest(tf.test.TestCase, parameterized.TestCase):
             ranks[0].parameters, ranks[1].parameters, strict=True
         ):
             self.assertAllEqual(found, expected)
+
+    @parameterized.parameters((None, 1), (4, 1 + 2))
+    def test_a_gradient_step_is_one_exchange(self, m_batch_size, expected):
+        def step(ranks: MPIRanks) -> int:
+            model = _make(
+                tvae.TVAE, "gaussian", {"m_batch_size": m_batch_size}, 8
+            )
+            model.set_ranks(ranks)
+            exchanges = []
+            all_sum = ranks._all_sum
+            with mock.patch.object(
+                ranks,
+                "_all_sum",
+                lambda *flats: exchanges.append(flats) or all_sum(*flats),
+            ):
+                # 4 points and 1: as many steps as 4 need, by 2 each.
+                index = np.arange(1 + 3 * ranks.rank)
+                _step(model, index, index)
+            return len(exchanges)
+
+        self.assertEqual(rank_threads.run(2, step), [expected] * 2)
 
     def test_ranks_start_from_rank_0_with_states_of_their_own(self):
         def start(ranks: MPIRanks) -> tuple[np.ndarray, np.ndarray]:

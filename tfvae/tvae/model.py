@@ -208,7 +208,7 @@ class TVAE(LatentModel):
         """
         if ranks.size > 1:
             checks.check_can_share(self)
-        self.ranks = self.likelihood.ranks = self.prior.ranks = ranks
+        self.ranks = self.likelihood.ranks = ranks
         self.num_data_of_all = sum(ranks.gather(self.num_data))
         self.train_function = None  # To be traced again.
         if ranks.size == 1:

@@ -307,10 +307,12 @@ class VAE(LatentModel):
             # Weights of entries: those of the data points, 0 where missing.
             observed *= weight[:, None]
         self.likelihood.accumulate(
-            x[:, None],
-            observed[:, None],
-            outputs[:, None],
-            tf.ones_like(x[:, :1]),
+            *self.likelihood.statistics(
+                x[:, None],
+                observed[:, None],
+                outputs[:, None],
+                tf.ones_like(x[:, :1]),
+            )
         )
 
     def with_fitted_prior(
