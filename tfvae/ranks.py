@@ -116,6 +116,8 @@ class MPIRanks:
     def all_sum(self, *values: tf.Tensor) -> tuple[tf.Tensor, ...]:
         import tensorflow as tf
 
+        if not values:
+            return ()
         values = tuple(tf.convert_to_tensor(value) for value in values)
         places: dict[tf.DType, list[int]] = {}
         for place, value in enumerate(values):

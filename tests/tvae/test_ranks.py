@@ -282,7 +282,8 @@ class RanksTest(tf.test.TestCase, parameterized.TestCase):
             decoder=decoder, num_data=1, exploration=tvae.Exploration()
         )
         with self.assertRaisesRegex(
-            ValueError, "`exploration` must be None .*`decoder` .* 'norm'"
+            ValueError,
+            "`exploration` must be None .*must not normalize .* 'norm'",
         ):
             rank_threads.run(2, model.set_ranks)
 

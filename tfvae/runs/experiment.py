@@ -388,7 +388,6 @@ def fit(
                     _estimate(parts.restoration, parts.model, epochs, steps)
                 )
             _train(run, parts, start, epochs, batch_size, callbacks)
-        run.features.unlink(missing_ok=True)
     return table.rows
 
 
@@ -611,13 +610,17 @@ def _train(
 ) -> None:
     """Trains the compiled model from epoch `start` to `epochs`."""
     data = parts.observations
+    ranks = parts.model.ranks
+    features = run.features
+    if ranks.size > 1:
+        features = features.with_stem(f"{features.stem}-{ranks.rank}")
     batches = parts.model.batches(
-        data.train[parts.model.ranks.rows(data.num_data)],
+        data.train[ranks.rows(data.num_data)],
         batch_size,
         parts.seed,
         start,
         weights=data.weights,
-        path=run.features,
+        path=features,
     )
     parts.model.fit(
         batches,
@@ -628,6 +631,7 @@ def _train(
         verbose=0,
         callbacks=callbacks,
     )
+    features.unlink(missing_ok=True)
 
 
 def _announce(parts: Experiment, start: int, epochs: int, steps: int) -> None:

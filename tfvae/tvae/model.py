@@ -204,25 +204,25 @@ class TVAE(LatentModel):
 
         Raises:
           ValueError: If the model has something that works in one process
-            only: `exploration`, states on disk, batch normalization.
+            only: `exploration`, states on disk, batch normalization; or if
+            some ranks have no data points.
         """
-        if ranks.size > 1:
-            checks.check_can_share(self)
-        self.ranks = self.likelihood.ranks = ranks
-        self.num_data_of_all = sum(ranks.gather(self.num_data))
-        self.train_function = None  # To be traced again.
-        if ranks.size == 1:
-            return
-        for variable in self._weights_but_states():
-            variable.assign(ranks.broadcast(variable.numpy()))
-        if self.states is not None:
+        super().set_ranks(ranks)
+        of_ranks = ranks.gather(self.num_data)
+        if 0 in of_ranks and any(of_ranks):
+            raise ValueError(
+                "`num_data` must be at least 1 on each rank, got "
+                f"{of_ranks!r}; use fewer ranks"
+            )
+        self.num_data_of_all = sum(of_ranks)
+        if ranks.size > 1 and self.states is not None:
             self.states.initialize(self._seed_of_rank(_INITIAL))
 
-    def _seed_of_rank(self, *path: int | tf.Tensor) -> tf.Tensor:
-        """Derives a `[2]` int32 seed that is this rank's own."""
-        if self.ranks.size > 1:
-            path = (*path, self.ranks.rank)
-        return random.make_seed(self.seed, *path)
+    def _needs_one_process(self) -> list[str]:
+        return [
+            *checks.what_needs_one_process(self),
+            *super()._needs_one_process(),
+        ]
 
     def _new_store(self) -> states_lib.StateStore | states_lib.DiskStateStore:
         """Returns a store for the states, in memory or on disk."""
@@ -385,11 +385,6 @@ class TVAE(LatentModel):
         """Checks that an `Explore` callback is attached if one is needed."""
         if self.best_parameters is not None:
             self.best_parameters.check_watched()
-        if self.ranks.size > 1 and self.steps_per_execution > 1:
-            raise ValueError(
-                "`steps_per_execution` must be 1 on several ranks, which have "
-                f"to sum in the same order, got {self.steps_per_execution}"
-            )
         return super().make_train_function(force)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
