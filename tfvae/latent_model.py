@@ -412,7 +412,7 @@ class LatentModel(keras.Model):
         self.ranks = self.likelihood.ranks = ranks
         self.train_function = None  # To be traced again.
         own = {id(variable) for variable in self.row_variables()}
-        self._share(one for one in self.variables if id(one) not in own)
+        self.share(one for one in self.variables if id(one) not in own)
 
     def _needs_one_process(self) -> list[str]:
         """Returns what keeps several processes from training the model."""
@@ -425,8 +425,12 @@ class LatentModel(keras.Model):
             and layer.trainable
         ]
 
-    def _share(self, variables: Iterable[keras.Variable]) -> None:
-        """Sets variables to their values of rank 0."""
+    def share(self, variables: Iterable[keras.Variable]) -> None:
+        """Sets variables to their values of rank 0, on all ranks.
+
+        Args:
+          variables: Of the model.
+        """
         if self.ranks.size > 1:
             for variable in variables:
                 variable.assign(self.ranks.broadcast(variable.numpy()))
@@ -515,26 +519,61 @@ class LatentModel(keras.Model):
           seed: Seed of the order.
           start_epoch: The first epoch.
           weights: `[N]`, relative frequencies by which data points are drawn,
-            with replacement; None to draw each point once per epoch.
+            with replacement; None to draw each point once per epoch. On several
+            ranks they are relative to those of all: a batch has more points of
+            some ranks than of others, maybe none.
           path: File for features of the data that a model computes once, if
             they do not fit into memory; None to raise a ValueError in this
             case.
         """
-        if self.ranks.size > 1 and weights is not None:
-            raise ValueError(
-                "`weights` must be None on several ranks, got an array"
-            )
         if weights is not None:
+            num_data = sum(self.ranks.gather(len(x)))
+            start = start_epoch * math.ceil(num_data / batch_size)
+            if self.ranks.size > 1:
+                return self._drawn_batches(x, weights, batch_size, seed, start)
             return WeightedBatches(
                 x, weights, batch_size, seed, with_index=self.needs_index
-            ).dataset(
-                start_epoch * math.ceil(len(x) / batch_size), infinite=True
-            )
+            ).dataset(start, infinite=True)
         num_data, seed = self._order_of_ranks(len(x), seed)
         batches = indexed_batches(x, batch_size, seed, start_epoch, num_data)
         if self.needs_index:
             return batches
         return batches.map(lambda data, index: data)
+
+    def _drawn_batches(
+        self,
+        x: np.ndarray,
+        weights: np.ndarray,
+        batch_size: int,
+        seed: int,
+        start: int,
+    ) -> tf.data.Dataset:
+        """Returns this rank's part of weighted batches, see `batches`.
+
+        All ranks draw the rank of each data point of a batch, by the sum of
+        its weights and the same seed; each then draws its own points.
+        """
+        rank, size = self.ranks.rank, self.ranks.size
+        of_ranks = self.ranks.gather(float(np.sum(weights, dtype=np.float64)))
+        if not of_ranks[rank]:
+            weights = np.ones_like(weights)  # None of its points is drawn.
+        ends = np.cumsum(of_ranks)
+        ends = tf.constant(ends[:-1] / ends[-1], tf.float32)
+
+        def kept(step: tf.Tensor, drawn: Any) -> Any:
+            uniforms = random.uniform(
+                random.make_seed(seed, size, step), [batch_size]
+            )
+            ranks = tf.searchsorted(ends, uniforms, side="right")
+            return tf.nest.map_structure(
+                lambda one: tf.boolean_mask(one, tf.equal(ranks, rank)), drawn
+            )
+
+        batches = WeightedBatches(
+            x, weights, batch_size, seed, with_index=self.needs_index
+        ).dataset(start, shard=(rank, size), infinite=True)
+        steps = tf.data.Dataset.range(start, tf.int64.max)
+        return tf.data.Dataset.zip(steps, batches).map(kept)
 
     def _order_of_ranks(self, num_data: int, seed: int) -> tuple[int, int]:
         """Returns the data points of all ranks, and this one's seed."""

@@ -217,7 +217,7 @@ def mean_gradients(
     gradients: Sequence[tf.Tensor | None],
     share: tf.Tensor,
     sums: Sequence[tf.Tensor] = (),
-) -> tuple[list[tf.Tensor | None], list[tf.Tensor]]:
+) -> tuple[list[tf.Tensor | None], tuple[tf.Tensor, ...]]:
     """Returns gradients of the mean over all ranks, and further sums.
 
     They are exchanged at once.
@@ -235,7 +235,7 @@ def mean_gradients(
     means = iter([one / whole for one in totals[: len(known)]])
     return (
         [None if one is None else next(means) for one in gradients],
-        totals[len(known) :],
+        tuple(totals[len(known) :]),
     )
 
 

@@ -614,12 +614,13 @@ def _train(
     features = run.features
     if ranks.size > 1:
         features = features.with_stem(f"{features.stem}-{ranks.rank}")
+    rows = ranks.rows(data.num_data)
     batches = parts.model.batches(
-        data.train[ranks.rows(data.num_data)],
+        data.train[rows],
         batch_size,
         parts.seed,
         start,
-        weights=data.weights,
+        weights=None if data.weights is None else data.weights[rows],
         path=features,
     )
     parts.model.fit(

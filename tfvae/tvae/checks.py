@@ -128,11 +128,6 @@ def as_states(states: Any, num_latents: int) -> tf.Tensor:
 def what_needs_one_process(model: TVAE) -> list[str]:
     """Returns what keeps several processes from training a model."""
     problems = []
-    if model.exploration is not None:
-        problems.append(
-            "`exploration` must be None on several ranks, got "
-            f"{model.exploration!r}"
-        )
     if model.arrays_on_disk():
         problems.append(
             "`states_in_memory` must allow all states of a rank to be in "

@@ -130,7 +130,7 @@ def _m_step(
     of_likelihood = model.likelihood.statistics(
         x[:, None], (sum_weights[:, None] * observed)[:, None], outputs, q
     )
-    sums = [*of_prior, *of_likelihood]
+    sums = (*of_prior, *of_likelihood)
     if model.ranks.size > 1:
         gradients, sums = mean_gradients(model.ranks, gradients, share, sums)
     model.optimizer.apply(gradients, variables)

@@ -204,8 +204,8 @@ class TVAE(LatentModel):
 
         Raises:
           ValueError: If the model has something that works in one process
-            only: `exploration`, states on disk, batch normalization; or if
-            some ranks have no data points.
+            only: states on disk, batch normalization; or if some ranks have
+            no data points.
         """
         super().set_ranks(ranks)
         of_ranks = ranks.gather(self.num_data)

@@ -263,7 +263,7 @@ class VAE(LatentModel):
         super().adapt(x if y is None else y)
         self.encoder.adapt(x, self.ranks)
         self._adapt_prior_inputs(self.prior, x)
-        self._share(self.prior.weights)
+        self.share(self.prior.weights)
 
     def _adapt_prior_inputs(self, prior: Prior, x: np.ndarray) -> None:
         """Initialises what a prior has in the space of the encoder's inputs."""
