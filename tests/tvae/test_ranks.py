@@ -16,7 +16,7 @@ from absl.testing import absltest, parameterized
 from tests import rank_threads
 from tests.tvae import tiny
 from tfvae import tvae
-from tfvae.ops import random
+from tfvae.ops import bits, densities, random
 from tfvae.ranks import MPIRanks
 from tfvae.tvae import evolution as evolution_lib
 from tfvae.tvae.model import _TRAINING
@@ -261,6 +261,44 @@ class RanksTest(tf.test.TestCase, parameterized.TestCase):
             return len(exchanges)
 
         self.assertEqual(rank_threads.run(2, step), [expected] * 2)
+
+    def test_best_states_migrate_between_ranks(self):
+        evolution = tvae.Evolution(
+            num_parents=1, num_children=1, num_generations=1, num_migrants=2
+        )
+        sizes = (3, 8)
+        models = [
+            tiny.make(num_data=size, num_states=2, evolution=evolution)
+            for size in sizes
+        ]
+        # A child has one bit more or less: the second rank finds no state of
+        # more than two ones, which the prior prefers by far.
+        starts = (
+            [[1.0, 1, 1, 1], [1, 1, 1, 0]],
+            [[0.0, 0, 0, 0], [0, 0, 0, 1]],
+        )
+
+        def evolved(ranks: MPIRanks) -> np.ndarray:
+            model = models[ranks.rank]
+            model.set_ranks(ranks)
+            model.prior_probs.assign(np.full(4, 1.0 - 1e-5))
+            start = tf.constant([starts[ranks.rank]] * sizes[ranks.rank])
+            model.states.packed.assign(bits.pack(start))
+            x = tiny.data()[: sizes[ranks.rank]]
+            index = np.arange(len(x), dtype=np.int32)
+            model._e_step(*densities.split_missing(x), index)
+            best = model.states.packed.numpy()[:, 0]
+            return bits.unpack(tf.constant(best), 4).numpy()
+
+        _, found = rank_threads.run(2, evolved)
+        self.assertAllEqual(found, np.ones((8, 4)))
+
+    def test_migrants_are_few_best_states_and_zeros(self):
+        packed = np.arange(1, 13, dtype=np.uint8).reshape(3, 2, 2)
+        found = evolution_lib.best_states(tf.constant(packed), 4)
+        self.assertAllEqual(found, [[1, 2], [5, 6], [9, 10], [0, 0]])
+        found = evolution_lib.best_states(tf.constant(packed), 2)
+        self.assertAllEqual(found, [[1, 2], [5, 6]])
 
     def test_ranks_start_from_rank_0_with_states_of_their_own(self):
         def start(ranks: MPIRanks) -> tuple[np.ndarray, np.ndarray]:

@@ -493,6 +493,7 @@ class TVAE(LatentModel):
     ) -> truncated.StateSet:
         store = self._states_or_raise()
         old = store.gather(index)
+        migrants = self._migrants(old.packed)
 
         def evolve() -> tuple[truncated.StateSet, tf.Tensor]:
             candidates = (
@@ -507,6 +508,7 @@ class TVAE(LatentModel):
                 self.evolution,
                 self.prior.expected_ones(),
                 self.num_latents,
+                migrants,
             )
 
         if self.ranks.size > 1:  # This one's part of the batch may be empty.
@@ -520,6 +522,16 @@ class TVAE(LatentModel):
         store.scatter(index, evolved)
         self._monitor(replaced=replaced)
         return evolved
+
+    def _migrants(self, packed: tf.Tensor) -> tf.Tensor | None:
+        """Returns the states that the ranks offer each other, `[K, W]`."""
+        number = self.evolution.num_migrants
+        if self.ranks.size == 1 or not number:
+            return None
+        mine = evolution_lib.best_states(packed, number)
+        is_mine = tf.one_hot(self.ranks.rank, self.ranks.size, dtype=tf.uint8)
+        (every,) = self.ranks.all_sum(is_mine[:, None, None] * mine)
+        return tf.reshape(every, [-1, mine.shape[-1]])
 
     # Unseen data.
 
