@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.util
+import io
 import json
 import os
 import pathlib
@@ -13,12 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from unittest import mock
 
 import psutil
 import pytest
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 
 from tfvae import ranks as ranks_lib
+from tfvae.cli import main
 
 _ROOT = pathlib.Path(__file__).parents[1]
 # That of the interpreter's environment comes before that of the system.
@@ -81,13 +85,45 @@ time.sleep(300)
 """
 
 
-class RanksTest(absltest.TestCase):
+class RanksTest(parameterized.TestCase):
     def test_without_a_launcher_there_is_one_process(self):
         alone = ranks_lib.of_job({"PATH": "/bin"})
         self.assertIs(alone, ranks_lib.ONE_PROCESS)
         self.assertEqual(list(range(5))[alone.rows(5)], [0, 1, 2, 3, 4])
         self.assertEqual(alone.gather("a"), ["a"])
         self.assertEqual(alone.all_sum(1, 2), (1, 2))
+
+    @parameterized.parameters(
+        ({"PATH": "/bin"}, (1, 0)),
+        ({"PMI_SIZE": "4", "PMI_RANK": "3"}, (4, 3)),
+        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}, (2, 1)),
+        ({"PMIX_RANK": "5", "SLURM_STEP_NUM_TASKS": "8"}, (8, 5)),
+        ({"PMIX_RANK": "0"}, (1, 0)),
+    )
+    def test_launchers_are_recognised_without_joining(self, given, expected):
+        self.assertEqual(ranks_lib.launched(given), expected)
+
+    @parameterized.parameters(
+        ("optimize", "--evaluator=pool --workers=N"),
+        ("study", "--workers=N, or mixins/slurm.gin"),
+        ("export", "start it without mpiexec"),
+    )
+    def test_commands_of_one_process_say_what_to_use_instead(
+        self, command, instead
+    ):
+        job = {"PMI_SIZE": "4", "PMI_RANK": "0"}
+        err = io.StringIO()
+        with (
+            mock.patch.dict(os.environ, job),
+            contextlib.redirect_stderr(err),
+        ):
+            self.assertEqual(main.main([command]), 2)
+        (line,) = err.getvalue().splitlines()
+        self.assertIn(
+            f"`tfvae {command}` must be started as one process, got 4 of MPI; ",
+            line,
+        )
+        self.assertIn(instead, line)
 
     @_NEEDS_MPI
     def test_two_ranks_exchange_what_they_have(self):

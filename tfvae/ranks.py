@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 # What the launchers of MPI set: MPICH's and Intel's, PMIx (also SLURM's), Open
 # MPI's.
 _LAUNCHED = ("PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE")
+# Likewise, the number of processes of the job, and of this one.
+_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
+_RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK")
 _SECONDS_TO_READ = 0.5
 
 
@@ -259,6 +262,28 @@ def end_job(code: int) -> None:
         # What the launcher has not read until then is lost.
         time.sleep(_SECONDS_TO_READ)
         MPI.COMM_WORLD.Abort(code)
+
+
+def launched(
+    environment: Mapping[str, str] = os.environ,
+) -> tuple[int, int]:
+    """Returns the number of processes of the job, and this one's number.
+
+    Unlike `of_job` it joins nothing, and needs no mpi4py.
+
+    Args:
+      environment: The environment variables.
+
+    Returns:
+      (1, 0) without a launcher of MPI.
+    """
+    sizes = [environment[name] for name in _SIZES if name in environment]
+    ranks = [environment[name] for name in _RANKS if name in environment]
+    if "PMIX_RANK" in environment:  # SLURM's, which has no variable for both.
+        sizes.append(environment.get("SLURM_STEP_NUM_TASKS", "1"))
+    if not sizes or not ranks:
+        return 1, 0
+    return int(sizes[0]), int(ranks[0])
 
 
 def of_job(

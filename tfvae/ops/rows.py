@@ -89,16 +89,16 @@ class LazyRows(abc.ABC):
 
 
 class PartOfRows(LazyRows):
-    """Consecutive rows of another table."""
+    """Rows of another table at equal distances."""
 
     def __init__(self, table: LazyRows, rows: slice) -> None:
-        """Sets the table, and its rows as a slice with both ends."""
+        """Sets the table, and its rows as a slice."""
         self._table = table
-        self._start = rows.start
-        super().__init__(rows.stop - rows.start, table.shape[1])
+        self._rows = range(len(table))[rows]
+        super().__init__(len(self._rows), table.shape[1])
 
     def take(self, index: np.ndarray) -> np.ndarray:
-        return self._table.take(index + self._start)
+        return self._table.take(index * self._rows.step + self._rows.start)
 
 
 class JoinedRows(LazyRows):

@@ -26,7 +26,7 @@ from tfvae.data import Observations
 from tfvae.joint_restoration import JointRestoration
 from tfvae.latent_model import LatentModel
 from tfvae.likelihoods import GaussianLikelihood, Likelihood
-from tfvae.ops.rows import LazyRows
+from tfvae.ops.rows import LazyRows, PartOfRows
 from tfvae.optimizers import FusedAdam
 from tfvae.priors import Prior
 from tfvae.resources import check_disk_space, peak_memory
@@ -50,6 +50,15 @@ class Experiment(NamedTuple):
     restoration: Restoration | JointRestoration | None
     """The restoration of the images whose patches are the data, or None."""
     seed: int
+
+    def rows_of_rank(self) -> Any:
+        """Returns the data points `[n, D]` that this process trains on."""
+        points: Any = self.observations.train
+        rows = self.model.ranks.rows(len(points))
+        if self.model.ranks.size == 1:
+            return points
+        is_lazy = isinstance(points, LazyRows)
+        return PartOfRows(points, rows) if is_lazy else points[rows]
 
 
 @typed_gin.configurable
@@ -373,6 +382,11 @@ def fit(
             epochs,
             batch_size,
             (checkpoint_every, keep_checkpoints),
+            observe=(
+                tfvae.callbacks.Observe(observer, observe_every)
+                if parts.restoration is not None
+                else None
+            ),
         )
         return rows
     run.write_config()
@@ -398,6 +412,7 @@ def _follow(
     epochs: int,
     batch_size: int,
     checkpoints: tuple[int, int],
+    observe: tfvae.callbacks.Observe | None,
 ) -> None:
     """Trains as a rank that writes only its part of the checkpoints.
 
@@ -408,12 +423,14 @@ def _follow(
       epochs: Total number of epochs.
       batch_size: B.
       checkpoints: Epochs between two, and how many are kept.
+      observe: The observer of a restoration, to which all ranks contribute.
     """
     every, keep = checkpoints
     saver = tfvae.checkpoints.SaveCheckpoints(run.checkpoints, every, keep=keep)
     callbacks = [
         tfvae.callbacks.StopWhenDiverged(),
         *parts.model.training_callbacks(),
+        *([] if observe is None else [observe]),
         saver,
     ]
     if start < epochs:
@@ -616,7 +633,7 @@ def _train(
         features = features.with_stem(f"{features.stem}-{ranks.rank}")
     rows = ranks.rows(data.num_data)
     batches = parts.model.batches(
-        data.train[rows],
+        parts.rows_of_rank(),
         batch_size,
         parts.seed,
         start,

@@ -64,11 +64,13 @@ def stored_points(
 
     Args:
       parts: A TVAE and its data.
-      rows: The points, as a slice of all with both ends; None for all.
+      rows: The points, as a slice of all with both ends; None for all, on
+        several ranks those of this one.
     """
-    points: Any = parts.observations.train
     if rows is None:
-        return points, np.arange(len(points))
+        mine = parts.rows_of_rank()
+        return mine, np.arange(len(mine))
+    points: Any = parts.observations.train
     is_lazy = isinstance(points, LazyRows)
     found = PartOfRows(points, rows) if is_lazy else points[rows]
     return found, np.arange(rows.start, rows.stop)
