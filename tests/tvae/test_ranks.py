@@ -107,6 +107,15 @@ _CASES = {
         explores=True,
     ),
     "shared": _UNEVEN._replace(settings={"evolution": _SHARED}),
+    "four": _Case(
+        {"evolution": _OWN, "m_batch_size": 8},
+        (range(0, 2), range(2, 5), range(5, 8), range(8, 11)),
+        (
+            ([0, 1], [0, 1, 2], [0, 1, 2], [0, 1, 2]),
+            ([], [2], [0, 2], [1]),
+            ([1, 1], [0, 2], [1], []),
+        ),
+    ),
     "m_batches": _Case(
         {"evolution": _SHARED, "m_batch_size": 4, "num_m_states": 5},
         (range(0, 11, 2), range(1, 11, 2)),
@@ -209,7 +218,7 @@ def _models() -> list[tvae.TVAE]:
 
 class RanksTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(
-        "gaussian", "bernoulli", "diagonal", "poisson", "shared"
+        "gaussian", "bernoulli", "diagonal", "poisson", "shared", "four"
     )
     @pytest.mark.slow  # Has a faster twin.
     def test_ranks_train_as_one_process_does(self, name):
