@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pathlib
+import random
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import tempfile
 import time
 from unittest import mock
 
+import numpy as np
 import psutil
 import pytest
 from absl.testing import absltest, parameterized
@@ -157,6 +159,26 @@ def _train(run_dir: pathlib.Path, epochs: int) -> list[str]:
     ]
 
 
+def _ranks_of(process: subprocess.Popen) -> list[psutil.Process]:
+    """Returns the processes of a job that train, those that still run."""
+    try:
+        of_job = psutil.Process(process.pid).children(recursive=True)
+        return [
+            one
+            for one in of_job
+            if one.name().startswith("python")
+            and "tools/train.py" in one.cmdline()
+        ]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _states(path: pathlib.Path) -> list[np.ndarray]:
+    """Returns the arrays of a rank's rows: states and their log-joints."""
+    with np.load(path) as arrays:
+        return [arrays[name] for name in arrays.files if name[0].isdigit()]
+
+
 def _figures(run_dir: pathlib.Path) -> list[dict[str, str]]:
     """Returns the rows of metrics.csv, without times."""
     with open(run_dir / "metrics.csv", encoding="utf-8") as file:
@@ -188,9 +210,7 @@ class TrainTest(absltest.TestCase):
         while not list(broken.glob("checkpoints/checkpoint-*2.npz")):
             self.assertIsNone(process.poll())
             time.sleep(0.1)
-        of_job = psutil.Process(process.pid).children(recursive=True)
-        ranks = [one for one in of_job if "tools/train.py" in one.cmdline()]
-        ranks = [one for one in ranks if one.name().startswith("python")]
+        ranks = _ranks_of(process)
         ranks[-1].send_signal(signal.SIGKILL)
         begin = time.monotonic()
         out, _ = process.communicate(timeout=60)
@@ -222,6 +242,89 @@ class TrainTest(absltest.TestCase):
                 "rows-000005-1-of-2.npz",
             ],
         )
+
+    def test_kills_of_random_ranks_lose_nothing(self):
+        size, epochs, num_kills = 2, 20, 20
+        unbroken = self.folder / "unbroken"
+        begin = time.monotonic()
+        self._finish(size, unbroken, epochs)
+        seconds = time.monotonic() - begin
+        rng = random.Random(0)
+        num_killed = num_runs = 0
+        while num_killed < num_kills:
+            broken = self.folder / f"broken_{num_runs}"
+            num_runs += 1
+            code = None
+            while code != 0:
+                process = _start(size, *_train(broken, epochs))
+                delay = rng.uniform(0.0, seconds)
+                if num_killed < num_kills:
+                    time.sleep(delay)
+                ranks = _ranks_of(process)
+                if num_killed < num_kills and len(ranks) == size:
+                    killed = rng.randrange(size)
+                    ranks[killed].send_signal(signal.SIGKILL)
+                    num_killed += 1
+                    done = sorted(broken.glob("checkpoints/checkpoint-*.npz"))
+                    newest = done[-1].name if done else "no checkpoint"
+                    print(f"kill {num_killed}: {delay:.1f} s, {newest}")
+                _, err = process.communicate(timeout=400)
+                code = process.returncode
+            self.assertEqual(_figures(broken), _figures(unbroken), err)
+            rows = [
+                len(states)
+                for file in broken.glob(f"checkpoints/rows-0000{epochs}-*")
+                for states in _states(file)
+            ]
+            self.assertEqual(rows, [250] * size * 2)
+
+    def test_4_ranks_resume_on_2_and_back_on_4(self):
+        run_dir = self.folder / "run"
+        bounds = []
+        for epochs, size in ((3, 4), (6, 2), (9, 4)):
+            self._finish(size, run_dir, epochs)
+            rows = [
+                len(states)
+                for file in run_dir.glob(f"checkpoints/rows-00000{epochs}-*")
+                for states in _states(file)
+            ]
+            self.assertEqual(rows, [500 // size] * size * 2)
+            bounds += [float(row["bound"]) for row in _figures(run_dir)][-3:]
+        print(bounds)
+        self.assertLen(_figures(run_dir), 9)
+        # What is lost at a change of the ranks would show as a fall.
+        self.assertEqual(bounds, sorted(bounds))
+
+    def test_picture_is_restored_by_all_ranks(self):
+        image, run_dir = self.folder / "image.npy", self.folder / "run"
+        rng = np.random.default_rng(0)
+        clean = np.full((24, 24), 100.0) + 50.0 * (np.arange(24) > 11)
+        np.save(image, np.float32(clean + rng.normal(0.0, 20.0, clean.shape)))
+        arguments = (
+            "-m",
+            "tfvae.cli.main",
+            "denoise",
+            f"--image={image}",
+            f"--output={self.folder / 'restored.npy'}",
+            "--epochs=6",
+            "--gin_param=denoise.export=False",
+            "--gin_param=fit.batch_size=128",
+            "--gin_param=TVAE.m_batch_size=16",
+            "--gin_param=TVAE.num_latents=16",
+            f"--run_dir={run_dir}",
+        )
+        for said in ("done: ", "already finished: "):
+            code, out, err = _run(2, *arguments)
+            self.assertEqual(code, 0, err)
+            self.assertEqual(out.count(said), 1)
+        restored = np.load(self.folder / "restored.npy")
+        self.assertTrue(np.isfinite(restored).all())
+        errors = [
+            np.sqrt(np.mean(np.square(one - clean)))
+            for one in (restored, np.load(image))
+        ]
+        print(errors)
+        self.assertLess(errors[0], 0.7 * errors[1])
 
     def test_mistake_is_said_once(self):
         code, _, err = _run(
