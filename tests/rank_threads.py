@@ -13,6 +13,13 @@ import numpy as np
 from tfvae.ranks import MPIRanks
 
 
+class _Done:
+    """A request of MPI that is complete."""
+
+    def Wait(self) -> None:
+        pass
+
+
 class _Communicator:
     """What `MPIRanks` uses of `mpi4py.MPI.Comm`."""
 
@@ -38,8 +45,9 @@ class _Communicator:
     def bcast(self, value: Any) -> Any:
         return self.allgather(value)[0]
 
-    def Allreduce(self, value: np.ndarray, total: np.ndarray) -> None:
+    def Iallreduce(self, value: np.ndarray, total: np.ndarray) -> _Done:
         total[...] = sum(self.allgather(value.copy()))
+        return _Done()
 
 
 def run(size: int, function: Callable[[MPIRanks], Any]) -> list[Any]:

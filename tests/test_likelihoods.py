@@ -262,7 +262,9 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
         x, observed = densities.split_missing(tf.constant(_data((6, 1, 4))))
         outputs = tf.constant(_outputs(likelihood, 4, 5)[None].repeat(6, 0))
         before = likelihood.log_prob(x, observed, outputs)
-        likelihood.accumulate(x, observed, outputs, tf.fill([6, 5], 0.2))
+        likelihood.accumulate(
+            *likelihood.statistics(x, observed, outputs, tf.fill([6, 5], 0.2))
+        )
         likelihood.maximise(tf.constant(False))
         self.assertAllEqual(likelihood.log_prob(x, observed, outputs), before)
 
@@ -278,7 +280,9 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
             return float(tf.reduce_sum(weights * log_prob))
 
         before = expected_log_prob()
-        likelihood.accumulate(x, observed, outputs, weights)
+        likelihood.accumulate(
+            *likelihood.statistics(x, observed, outputs, weights)
+        )
         likelihood.maximise(tf.constant(True))
         self.assertGreaterEqual(expected_log_prob(), before)
 
@@ -438,10 +442,12 @@ class GaussianTest(tf.test.TestCase, parameterized.TestCase):
         for rows in (slice(0, 4), slice(4, 8), slice(8, 11)):
             x, observed = densities.split_missing(tf.constant(data[rows, None]))
             likelihood.accumulate(
-                x,
-                observed,
-                tf.constant(outputs[rows], tf.float32),
-                tf.constant(weights[rows], tf.float32),
+                *likelihood.statistics(
+                    x,
+                    observed,
+                    tf.constant(outputs[rows], tf.float32),
+                    tf.constant(weights[rows], tf.float32),
+                )
             )
             likelihood.maximise(tf.constant(rows.stop == 11))
 
@@ -460,14 +466,18 @@ class GaussianTest(tf.test.TestCase, parameterized.TestCase):
         likelihood = likelihoods.GaussianLikelihood()
         ones, weights = tf.ones([1, 1, 2]), tf.ones([1, 1])
         for error, expected in ((3.0, 9.0), (2.0, 4.0)):
-            likelihood.accumulate(ones * error, ones, 0.0 * ones, weights)
+            likelihood.accumulate(
+                *likelihood.statistics(ones * error, ones, 0.0 * ones, weights)
+            )
             likelihood.maximise(tf.constant(True))
             self.assertAllClose(likelihood.variance, expected)
 
     def test_variance_of_perfect_outputs_stays_positive(self):
         likelihood = likelihoods.GaussianLikelihood()
         ones = tf.ones([1, 1, 2])
-        likelihood.accumulate(ones, ones, ones, tf.ones([1, 1]))
+        likelihood.accumulate(
+            *likelihood.statistics(ones, ones, ones, tf.ones([1, 1]))
+        )
         likelihood.maximise(tf.constant(True))
         self.assertAllClose(likelihood.variance, likelihoods.MIN_VARIANCE)
 
@@ -489,7 +499,9 @@ class GaussianTest(tf.test.TestCase, parameterized.TestCase):
         # Half a unit of variance: the squared error, and D / 2 log pi.
         self.assertAllClose(found, [-4.25 - np.log(np.pi)])
         likelihood.accumulate(
-            x[:, None], ones[:, None], outputs[:, None], tf.ones([1, 1])
+            *likelihood.statistics(
+                x[:, None], ones[:, None], outputs[:, None], tf.ones([1, 1])
+            )
         )
         likelihood.maximise(tf.constant(True))
         self.assertAllEqual(likelihood.variance, 0.5)

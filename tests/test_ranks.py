@@ -3,22 +3,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.util
+import io
 import json
 import os
 import pathlib
+import random
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from unittest import mock
 
+import numpy as np
 import psutil
 import pytest
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 
 from tfvae import ranks as ranks_lib
+from tfvae.cli import main
 
 _ROOT = pathlib.Path(__file__).parents[1]
 # That of the interpreter's environment comes before that of the system.
@@ -61,7 +67,7 @@ job = ranks.of_job()
 job.barrier()
 lines = [
     f"{job.gather(job.rank)} {job.broadcast(job.rank)}",
-    f"summed {job._all_sum(np.arange(3.0) + job.rank)}",
+    f"summed {job._all_sum(np.arange(3.0) + job.rank, np.arange(2))}",
     f"rows {job.gather(list(range(7))[job.rows(7)])}",
     f"without TensorFlow: {'tensorflow' not in sys.modules}",
 ]
@@ -81,7 +87,7 @@ time.sleep(300)
 """
 
 
-class RanksTest(absltest.TestCase):
+class RanksTest(parameterized.TestCase):
     def test_without_a_launcher_there_is_one_process(self):
         alone = ranks_lib.of_job({"PATH": "/bin"})
         self.assertIs(alone, ranks_lib.ONE_PROCESS)
@@ -89,13 +95,45 @@ class RanksTest(absltest.TestCase):
         self.assertEqual(alone.gather("a"), ["a"])
         self.assertEqual(alone.all_sum(1, 2), (1, 2))
 
+    @parameterized.parameters(
+        ({"PATH": "/bin"}, (1, 0)),
+        ({"PMI_SIZE": "4", "PMI_RANK": "3"}, (4, 3)),
+        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}, (2, 1)),
+        ({"PMIX_RANK": "5", "SLURM_STEP_NUM_TASKS": "8"}, (8, 5)),
+        ({"PMIX_RANK": "0"}, (1, 0)),
+    )
+    def test_launchers_are_recognised_without_joining(self, given, expected):
+        self.assertEqual(ranks_lib.launched(given), expected)
+
+    @parameterized.parameters(
+        ("optimize", "--evaluator=pool --workers=N"),
+        ("study", "--workers=N, or mixins/slurm.gin"),
+        ("export", "start it without mpiexec"),
+    )
+    def test_commands_of_one_process_say_what_to_use_instead(
+        self, command, instead
+    ):
+        job = {"PMI_SIZE": "4", "PMI_RANK": "0"}
+        err = io.StringIO()
+        with (
+            mock.patch.dict(os.environ, job),
+            contextlib.redirect_stderr(err),
+        ):
+            self.assertEqual(main.main([command]), 2)
+        (line,) = err.getvalue().splitlines()
+        self.assertIn(
+            f"`tfvae {command}` must be started as one process, got 4 of MPI; ",
+            line,
+        )
+        self.assertIn(instead, line)
+
     @_NEEDS_MPI
     def test_two_ranks_exchange_what_they_have(self):
         code, out, err = _run(2, "-c", _COLLECTIVES)
         self.assertEqual(code, 0, err)
         expected = [
             "[0, 1] 0",
-            "summed [1. 3. 5.]",
+            "summed [array([1., 3., 5.]), array([0, 2])]",
             "rows [[0, 2, 4, 6], [1, 3, 5]]",
             "without TensorFlow: True",
         ]
@@ -119,6 +157,26 @@ def _train(run_dir: pathlib.Path, epochs: int) -> list[str]:
         "--gin_param=train.export=False",
         f"--run_dir={run_dir}",
     ]
+
+
+def _ranks_of(process: subprocess.Popen) -> list[psutil.Process]:
+    """Returns the processes of a job that train, those that still run."""
+    try:
+        of_job = psutil.Process(process.pid).children(recursive=True)
+        return [
+            one
+            for one in of_job
+            if one.name().startswith("python")
+            and "tools/train.py" in one.cmdline()
+        ]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _states(path: pathlib.Path) -> list[np.ndarray]:
+    """Returns the arrays of a rank's rows: states and their log-joints."""
+    with np.load(path) as arrays:
+        return [arrays[name] for name in arrays.files if name[0].isdigit()]
 
 
 def _figures(run_dir: pathlib.Path) -> list[dict[str, str]]:
@@ -152,9 +210,7 @@ class TrainTest(absltest.TestCase):
         while not list(broken.glob("checkpoints/checkpoint-*2.npz")):
             self.assertIsNone(process.poll())
             time.sleep(0.1)
-        of_job = psutil.Process(process.pid).children(recursive=True)
-        ranks = [one for one in of_job if "tools/train.py" in one.cmdline()]
-        ranks = [one for one in ranks if one.name().startswith("python")]
+        ranks = _ranks_of(process)
         ranks[-1].send_signal(signal.SIGKILL)
         begin = time.monotonic()
         out, _ = process.communicate(timeout=60)
@@ -186,6 +242,89 @@ class TrainTest(absltest.TestCase):
                 "rows-000005-1-of-2.npz",
             ],
         )
+
+    def test_kills_of_random_ranks_lose_nothing(self):
+        size, epochs, num_kills = 2, 20, 20
+        unbroken = self.folder / "unbroken"
+        begin = time.monotonic()
+        self._finish(size, unbroken, epochs)
+        seconds = time.monotonic() - begin
+        rng = random.Random(0)
+        num_killed = num_runs = 0
+        while num_killed < num_kills:
+            broken = self.folder / f"broken_{num_runs}"
+            num_runs += 1
+            code = None
+            while code != 0:
+                process = _start(size, *_train(broken, epochs))
+                delay = rng.uniform(0.0, seconds)
+                if num_killed < num_kills:
+                    time.sleep(delay)
+                ranks = _ranks_of(process)
+                if num_killed < num_kills and len(ranks) == size:
+                    killed = rng.randrange(size)
+                    ranks[killed].send_signal(signal.SIGKILL)
+                    num_killed += 1
+                    done = sorted(broken.glob("checkpoints/checkpoint-*.npz"))
+                    newest = done[-1].name if done else "no checkpoint"
+                    print(f"kill {num_killed}: {delay:.1f} s, {newest}")
+                _, err = process.communicate(timeout=400)
+                code = process.returncode
+            self.assertEqual(_figures(broken), _figures(unbroken), err)
+            rows = [
+                len(states)
+                for file in broken.glob(f"checkpoints/rows-0000{epochs}-*")
+                for states in _states(file)
+            ]
+            self.assertEqual(rows, [250] * size * 2)
+
+    def test_4_ranks_resume_on_2_and_back_on_4(self):
+        run_dir = self.folder / "run"
+        bounds = []
+        for epochs, size in ((3, 4), (6, 2), (9, 4)):
+            self._finish(size, run_dir, epochs)
+            rows = [
+                len(states)
+                for file in run_dir.glob(f"checkpoints/rows-00000{epochs}-*")
+                for states in _states(file)
+            ]
+            self.assertEqual(rows, [500 // size] * size * 2)
+            bounds += [float(row["bound"]) for row in _figures(run_dir)][-3:]
+        print(bounds)
+        self.assertLen(_figures(run_dir), 9)
+        # What is lost at a change of the ranks would show as a fall.
+        self.assertEqual(bounds, sorted(bounds))
+
+    def test_picture_is_restored_by_all_ranks(self):
+        image, run_dir = self.folder / "image.npy", self.folder / "run"
+        rng = np.random.default_rng(0)
+        clean = np.full((24, 24), 100.0) + 50.0 * (np.arange(24) > 11)
+        np.save(image, np.float32(clean + rng.normal(0.0, 20.0, clean.shape)))
+        arguments = (
+            "-m",
+            "tfvae.cli.main",
+            "denoise",
+            f"--image={image}",
+            f"--output={self.folder / 'restored.npy'}",
+            "--epochs=6",
+            "--gin_param=denoise.export=False",
+            "--gin_param=fit.batch_size=128",
+            "--gin_param=TVAE.m_batch_size=16",
+            "--gin_param=TVAE.num_latents=16",
+            f"--run_dir={run_dir}",
+        )
+        for said in ("done: ", "already finished: "):
+            code, out, err = _run(2, *arguments)
+            self.assertEqual(code, 0, err)
+            self.assertEqual(out.count(said), 1)
+        restored = np.load(self.folder / "restored.npy")
+        self.assertTrue(np.isfinite(restored).all())
+        errors = [
+            np.sqrt(np.mean(np.square(one - clean)))
+            for one in (restored, np.load(image))
+        ]
+        print(errors)
+        self.assertLess(errors[0], 0.7 * errors[1])
 
     def test_mistake_is_said_once(self):
         code, _, err = _run(

@@ -14,9 +14,11 @@ import skimage.metrics
 import tensorflow as tf
 from absl.testing import parameterized
 
+from tests import rank_threads
 from tfvae import restoration
 from tfvae.data import images
 from tfvae.ops import patches, rows
+from tfvae.ranks import ONE_PROCESS
 
 
 def _picture(shape=(12, 14, 1), seed=0):
@@ -108,6 +110,35 @@ class RestorationTest(tf.test.TestCase, parameterized.TestCase):
             self.assertAllEqual(total, observed)
         wide = dtype in (np.int32, float)
         self.assertDTypeEqual(residual, np.float64 if wide else np.float32)
+
+    @parameterized.product(
+        method=("mean", "gaussian", "median"), is_missing=(False, True)
+    )
+    def test_ranks_merge_their_patches_as_one_process_does(
+        self, method, is_missing
+    ):
+        image = _picture((9, 11, 1)).astype(np.float32)
+        if is_missing:
+            image[:5, 2:8] = np.nan  # No patch of 4 pixels there is informed.
+        source = restoration.Restoration(
+            image, patch=(4, 4), merge_method=method
+        )
+        rng = np.random.default_rng(0)
+        means = rng.normal(120.0, 9.0, (source.num_patches, 16))
+        variances = rng.uniform(1.0, 3.0, means.shape)
+
+        def merged(ranks):
+            mine = ranks.rows(len(means))
+            parts = [means[mine][:5], means[mine][5:]]
+            moments = [(means[mine], variances[mine])]
+            return (
+                source.merge(parts, ranks),
+                *source.merge_moments(moments, ranks),
+            )
+
+        expected = merged(ONE_PROCESS)
+        for found in rank_threads.run(3, merged):
+            self.assertAllClose(found, expected, rtol=1e-6)
 
     def test_clipping_happens_in_restore_but_not_in_merge(self):
         task = restoration.Restoration(_picture())

@@ -97,17 +97,28 @@ def save(
     directory.mkdir(parents=True, exist_ok=True)
     extra = {} if extra is None else extra
     ranks = _ranks(model)
-    if ranks.size > 1:
+    if ranks.size > 1 and _row_variable_ids(model):
         return _save_of_ranks(directory, model, epoch, extra, keep, ranks)
+    content = _content(model, epoch, extra)
+    path = directory / f"{_PREFIX}{epoch:06d}.npz"
+    if ranks.rank == 0:
+        _save_all(path, model, content, keep)
+    ranks.barrier()
+    return Checkpoint(path, int(epoch), extra)
+
+
+def _save_all(
+    path: pathlib.Path, model: keras.Model, content: dict[str, Any], keep: int
+) -> None:
+    """As `save`, of a model without rows that other ranks have."""
+    directory = path.parent
     values = [variable.numpy() for variable in _variables(model)]
     values += _disk_arrays(model).values()
     arrays = {f"{index:04d}": array for index, array in enumerate(values)}
     _check_room(directory, arrays)
-    path = directory / f"{_PREFIX}{epoch:06d}.npz"
-    _write_archive(path, arrays, _content(model, epoch, extra))
+    _write_archive(path, arrays, content)
     for old in _files(directory)[:-keep]:
         old.unlink()
-    return Checkpoint(path, int(epoch), extra)
 
 
 def _save_of_ranks(

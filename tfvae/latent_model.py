@@ -56,6 +56,7 @@ class LatentModel(keras.Model):
       prior: p(z), with `log_prob(latents)` and `sample(seed, num_samples)`.
       num_latents: M.
       num_observed: D.
+      seed: Seed of what is random in the model.
       needs_index: Whether training batches carry the row number of each data
         point, `(x, index)`.
       ranks: The processes that train the model together, see `set_ranks`.
@@ -66,6 +67,7 @@ class LatentModel(keras.Model):
     prior: keras.layers.Layer
     num_latents: int
     num_observed: int
+    seed: int
     needs_index: bool = False
     ranks: ranks_lib.Ranks = ranks_lib.ONE_PROCESS
 
@@ -130,7 +132,10 @@ class LatentModel(keras.Model):
         """Returns the means over an epoch, or an evaluation, of all ranks."""
         if self.ranks.size == 1:
             return super()._get_metrics_result_or_logs(logs)
-        means = [self._means[name] for name in logs]
+        # A rank without data has no logs.
+        logs = next(filter(None, self.ranks.gather([*logs])))
+        of_model = {one.name: one for one in self.metrics}
+        means = [of_model[name] for name in logs]
         totals, counts = self.ranks.all_sum(
             tf.stack([one.total.value for one in means]),
             tf.stack([one.count.value for one in means]),
@@ -251,7 +256,9 @@ class LatentModel(keras.Model):
         """Returns the metrics of unseen data, as `keras.Model.evaluate`.
 
         Args:
-          x: `[N, D]`, NaN where missing, or a dataset of batches.
+          x: `[N, D]`, NaN where missing, or a dataset of batches. On several
+            ranks each passes its part, which may be an array without rows, and
+            metrics are those of all parts.
           y: See the model's own documentation.
           batch_size: See Keras.
           verbose: See Keras.
@@ -263,6 +270,14 @@ class LatentModel(keras.Model):
           TypeError: If data are not numeric.
           ValueError: If an argument is not as described.
         """
+        points = self._points_of(x)
+        if self.ranks.size > 1 and inputs.is_array(points) and not len(points):
+            self.reset_metrics()
+            logs = self._get_metrics_result_or_logs({})
+            logs = {name: float(value) for name, value in logs.items()}
+            if kwargs.get("return_dict"):
+                return logs
+            return self._flatten_metrics_in_order(logs)
         y = self._checked_arrays(x, y, sample_weight)
         return super().evaluate(
             x, y, batch_size, verbose, sample_weight, **kwargs
@@ -380,18 +395,51 @@ class LatentModel(keras.Model):
     def set_ranks(self, ranks: ranks_lib.Ranks) -> None:
         """Makes this model the one of several processes that train together.
 
+        Each process passes its own part of the data to all methods. Weights
+        are set to those of rank 0; in training, gradients and sums over data
+        points are those of all ranks.
+
         Args:
           ranks: The processes.
 
         Raises:
-          TypeError: If the model can only be trained by one process.
+          ValueError: If the model has something that works in one process
+            only, such as batch normalization.
         """
-        if ranks.size > 1:
-            raise TypeError(
-                "`model` must be a TVAE to be trained on several ranks, got a "
-                f"{type(self).__name__}; it can be trained in a scope of "
-                "tf.distribute instead"
-            )
+        problems = self._needs_one_process() if ranks.size > 1 else []
+        if problems:
+            raise ValueError("; ".join(problems))
+        self.ranks = self.likelihood.ranks = ranks
+        self.train_function = None  # To be traced again.
+        own = {id(variable) for variable in self.row_variables()}
+        self.share(one for one in self.variables if id(one) not in own)
+
+    def _needs_one_process(self) -> list[str]:
+        """Returns what keeps several processes from training the model."""
+        return [
+            "`model` must not normalize by its batch on several ranks, as each "
+            "has a part of it; LayerNormalization or GroupNormalization do not,"
+            f" got the layer {layer.name!r}"
+            for layer in self._flatten_layers()
+            if isinstance(layer, keras.layers.BatchNormalization)
+            and layer.trainable
+        ]
+
+    def share(self, variables: Iterable[keras.Variable]) -> None:
+        """Sets variables to their values of rank 0, on all ranks.
+
+        Args:
+          variables: Of the model.
+        """
+        if self.ranks.size > 1:
+            for variable in variables:
+                variable.assign(self.ranks.broadcast(variable.numpy()))
+
+    def _seed_of_rank(self, *path: int | tf.Tensor) -> tf.Tensor:
+        """Derives a `[2]` int32 seed that is this rank's own."""
+        if self.ranks.size > 1:
+            path = (*path, self.ranks.rank)
+        return random.make_seed(self.seed, *path)
 
     def row_variables(self) -> list[keras.Variable]:
         """Returns the weights with one row for each data point."""
@@ -472,32 +520,77 @@ class LatentModel(keras.Model):
           seed: Seed of the order.
           start_epoch: The first epoch.
           weights: `[N]`, relative frequencies by which data points are drawn,
-            with replacement; None to draw each point once per epoch.
+            with replacement; None to draw each point once per epoch. On several
+            ranks they are relative to those of all: a batch has more points of
+            some ranks than of others, maybe none.
           path: File for features of the data that a model computes once, if
             they do not fit into memory; None to raise a ValueError in this
             case.
           block_rows: Consecutive data points that are visited together, as
             suits data or states on disk, see `indexed_batches`.
         """
-        if self.ranks.size > 1 and weights is not None:
-            raise ValueError(
-                "`weights` must be None on several ranks, got an array"
-            )
         if weights is not None:
-            start = start_epoch * math.ceil(len(x) / batch_size)
+            num_data = sum(self.ranks.gather(len(x)))
+            start = start_epoch * math.ceil(num_data / batch_size)
+            if self.ranks.size > 1:
+                return self._drawn_batches(x, weights, batch_size, seed, start)
             settings = (x, weights, batch_size, seed, self.needs_index)
             if isinstance(x, LazyRows):
                 return WeightedRows(*settings).dataset(start)
             return WeightedBatches(*settings).dataset(start, infinite=True)
-        num_data = sum(self.ranks.gather(len(x)))
-        # Orders of seeds of 32 bits differ on all ranks.
-        seed += self.ranks.rank << 32
+        num_data, seed = self._order_of_ranks(len(x), seed)
         batches = indexed_batches(
             x, batch_size, seed, start_epoch, num_data, block_rows
         )
         if self.needs_index:
             return batches
         return batches.map(lambda data, index: data)
+
+    def _drawn_batches(
+        self,
+        x: np.ndarray,
+        weights: np.ndarray,
+        batch_size: int,
+        seed: int,
+        start: int,
+    ) -> tf.data.Dataset:
+        """Returns this rank's part of weighted batches, see `batches`.
+
+        All ranks draw the rank of each data point of a batch, by the sum of
+        its weights and the same seed; each then draws its own points.
+        """
+        rank, size = self.ranks.rank, self.ranks.size
+        of_ranks = self.ranks.gather(float(np.sum(weights, dtype=np.float64)))
+        if not of_ranks[rank]:
+            weights = np.ones_like(weights)  # None of its points is drawn.
+        ends = np.cumsum(of_ranks)
+        ends = tf.constant(ends[:-1] / ends[-1], tf.float32)
+
+        def kept(step: tf.Tensor, drawn: Any) -> Any:
+            uniforms = random.uniform(
+                random.make_seed(seed, size, step), [batch_size]
+            )
+            ranks = tf.searchsorted(ends, uniforms, side="right")
+            return tf.nest.map_structure(
+                lambda one: tf.boolean_mask(one, tf.equal(ranks, rank)), drawn
+            )
+
+        if isinstance(x, LazyRows):
+            _, own_seed = self._order_of_ranks(len(x), seed)
+            batches = WeightedRows(
+                x, weights, batch_size, own_seed, self.needs_index
+            ).dataset(start)
+        else:
+            batches = WeightedBatches(
+                x, weights, batch_size, seed, with_index=self.needs_index
+            ).dataset(start, shard=(rank, size), infinite=True)
+        steps = tf.data.Dataset.range(start, tf.int64.max)
+        return tf.data.Dataset.zip(steps, batches).map(kept)
+
+    def _order_of_ranks(self, num_data: int, seed: int) -> tuple[int, int]:
+        """Returns the data points of all ranks, and this one's seed."""
+        # Orders of seeds of 32 bits differ on all ranks.
+        return sum(self.ranks.gather(num_data)), seed + (self.ranks.rank << 32)
 
     def gradient_steps(self, num_data: int, batch_size: int) -> int:
         """Returns the number of optimizer steps in an epoch of training.
@@ -545,6 +638,11 @@ class LatentModel(keras.Model):
         Keras builds it in the first step, which would then be traced twice, as
         it creates variables.
         """
+        if self.ranks.size > 1 and self.steps_per_execution > 1:
+            raise ValueError(
+                "`steps_per_execution` must be 1 on several ranks, which have "
+                f"to sum in the same order, got {self.steps_per_execution}"
+            )
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 # What the launchers of MPI set: MPICH's and Intel's, PMIx (also SLURM's), Open
 # MPI's.
 _LAUNCHED = ("PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE")
+# Likewise, the number of processes of the job, and of this one.
+_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
+_RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK")
 _SECONDS_TO_READ = 0.5
 
 
@@ -44,8 +47,9 @@ class Ranks(Protocol):
         """Returns the sums over ranks, the same on all, in graphs too.
 
         Args:
-          *values: Tensors of one dtype and of static shapes that are the same
-            on all ranks; they are sent as one message.
+          *values: Tensors of static shapes, which are the same on all ranks
+            as are the dtypes. They are exchanged at once: those of one dtype
+            as one message, and the messages of all dtypes together.
         """
 
     def gather(self, value: Any) -> list[Any]:
@@ -115,22 +119,45 @@ class MPIRanks:
     def all_sum(self, *values: tf.Tensor) -> tuple[tf.Tensor, ...]:
         import tensorflow as tf
 
-        flat = tf.concat([tf.reshape(value, [-1]) for value in values], 0)
+        if not values:
+            return ()
+        values = tuple(tf.convert_to_tensor(value) for value in values)
+        places: dict[tf.DType, list[int]] = {}
+        for place, value in enumerate(values):
+            places.setdefault(value.dtype, []).append(place)
+        flats = [
+            tf.concat([tf.reshape(values[place], [-1]) for place in group], 0)
+            for group in places.values()
+        ]
         # Stateful: in a graph, it is executed once and in order.
-        total = tf.numpy_function(
-            self._all_sum, [flat], flat.dtype, stateful=True
+        totals = tf.numpy_function(
+            self._all_sum, flats, [flat.dtype for flat in flats], stateful=True
         )
-        total = tf.ensure_shape(total, flat.shape)
-        sizes = [value.shape.num_elements() for value in values]
+        totals = tf.nest.flatten(totals)  # Of one alone it is no list.
+        sums: dict[int, tf.Tensor] = {}
+        for group, flat, total in zip(
+            places.values(), flats, totals, strict=True
+        ):
+            sizes = [values[place].shape.num_elements() for place in group]
+            parts = tf.split(tf.ensure_shape(total, flat.shape), sizes)
+            sums.update(zip(group, parts, strict=True))
         return tuple(
-            tf.reshape(part, value.shape)
-            for part, value in zip(tf.split(total, sizes), values, strict=True)
+            tf.reshape(sums[place], value.shape)
+            for place, value in enumerate(values)
         )
 
-    def _all_sum(self, flat: np.ndarray) -> np.ndarray:
-        total = np.empty_like(flat)
-        self._comm.Allreduce(np.ascontiguousarray(flat), total)
-        return total
+    def _all_sum(self, *flats: np.ndarray) -> list[np.ndarray]:
+        # Not one message of the widest dtype: float32 gradients as float64
+        # have twice the bytes, and messages in flight share the latency.
+        flats = tuple(map(np.ascontiguousarray, flats))
+        totals = [np.empty_like(flat) for flat in flats]
+        requests = [
+            self._comm.Iallreduce(flat, total)
+            for flat, total in zip(flats, totals, strict=True)
+        ]
+        for request in requests:
+            request.Wait()
+        return totals
 
     def gather(self, value: Any) -> list[Any]:
         return self._comm.allgather(value)
@@ -188,6 +215,33 @@ def _shared_memory() -> int:
 Job = OneProcess | MPIRanks
 
 
+def mean_gradients(
+    ranks: Ranks,
+    gradients: Sequence[tf.Tensor | None],
+    share: tf.Tensor,
+    sums: Sequence[tf.Tensor] = (),
+) -> tuple[list[tf.Tensor | None], tuple[tf.Tensor, ...]]:
+    """Returns gradients of the mean over all ranks, and further sums.
+
+    They are exchanged at once.
+
+    Args:
+      ranks: The processes.
+      gradients: Those of this rank's mean times `share`; None where the loss
+        does not depend on a variable.
+      share: Scalar float32, what this rank's mean counts, such as its number
+        of data points.
+      sums: What else is to be summed over the ranks.
+    """
+    known = [one for one in gradients if one is not None]
+    whole, *totals = ranks.all_sum(share, *known, *sums)
+    means = iter([one / whole for one in totals[: len(known)]])
+    return (
+        [None if one is None else next(means) for one in gradients],
+        tuple(totals[len(known) :]),
+    )
+
+
 def end_job(code: int) -> None:
     """Ends all processes of the job at once if it has several.
 
@@ -208,6 +262,28 @@ def end_job(code: int) -> None:
         # What the launcher has not read until then is lost.
         time.sleep(_SECONDS_TO_READ)
         MPI.COMM_WORLD.Abort(code)
+
+
+def launched(
+    environment: Mapping[str, str] = os.environ,
+) -> tuple[int, int]:
+    """Returns the number of processes of the job, and this one's number.
+
+    Unlike `of_job` it joins nothing, and needs no mpi4py.
+
+    Args:
+      environment: The environment variables.
+
+    Returns:
+      (1, 0) without a launcher of MPI.
+    """
+    sizes = [environment[name] for name in _SIZES if name in environment]
+    ranks = [environment[name] for name in _RANKS if name in environment]
+    if "PMIX_RANK" in environment:  # SLURM's, which has no variable for both.
+        sizes.append(environment.get("SLURM_STEP_NUM_TASKS", "1"))
+    if not sizes or not ranks:
+        return 1, 0
+    return int(sizes[0]), int(ranks[0])
 
 
 def of_job(

@@ -43,6 +43,7 @@ from tfvae.ops.patches import (
     PatchMerger,
     patch_starts,
 )
+from tfvae.ranks import ONE_PROCESS, Ranks
 from tfvae.resources import check_memory
 
 ALPHA = "alpha"
@@ -323,13 +324,17 @@ class Restoration:
             "take a larger `stride`, a `crop`, or a smaller image",
         )
 
-    def merge(self, estimates: Estimates) -> np.ndarray:
+    def merge(
+        self, estimates: Estimates, ranks: Ranks = ONE_PROCESS
+    ) -> np.ndarray:
         """Merges patch estimates into an image, without clipping.
 
         Args:
           estimates: `[N, D]` on the model's scale, one row for each data
             point of `observations`, in its order; or an iterable of
             consecutive parts of that, so that not all need to be in memory.
+          ranks: The processes, each of which passes the estimates of its rows
+            and returns the same image.
 
         Returns:
           `[height, width, channels]` float32 on the scale of 0..255.
@@ -338,17 +343,21 @@ class Restoration:
           ValueError: If the number or length of the rows is wrong, or an
             estimate is not finite.
         """
-        merger = self._merger()
+        merger = self._merger(ranks=ranks)
         if hasattr(estimates, "shape"):
             if estimates.shape != merger.shape:
                 raise _wrong_shape(merger.shape, estimates.shape)
             estimates = [cast(np.ndarray, estimates)]
         for part in estimates:
             merger.add(self._checked(part, merger))
+        if ranks.size > 1:
+            merger.add_others(ranks.gather)
         return self._from_model(merger.image())
 
     def merge_moments(
-        self, moments: Iterable[tuple[np.ndarray, np.ndarray]]
+        self,
+        moments: Iterable[tuple[np.ndarray, np.ndarray]],
+        ranks: Ranks = ONE_PROCESS,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Merges means and variances of patches.
 
@@ -360,6 +369,7 @@ class Restoration:
         Args:
           moments: Consecutive parts of the posterior means and variances of
             all patches, `[n, D]` each, on the model's scale.
+          ranks: See `merge`.
 
         Returns:
           The merged image, see `merge`, and the standard deviations, both
@@ -372,12 +382,14 @@ class Restoration:
         Raises:
           ValueError: As `merge`.
         """
-        merger = self._merger(with_variances=True)
+        merger = self._merger(with_variances=True, ranks=ranks)
         for means, variances in moments:
             merger.add(
                 self._checked(means, merger),
                 self._checked(variances, merger) / np.float32(self.scale),
             )
+        if ranks.size > 1:
+            merger.add_others(ranks.gather)
         merged = merger.image()
         within, between = merger.variances()
         std = np.sqrt(within + between)
@@ -390,13 +402,22 @@ class Restoration:
             std = np.where(is_missing, std, np.float32(share) * std)
         return self._from_model(merged), std
 
-    def _merger(self, with_variances: bool = False) -> PatchMerger:
+    def _merger(
+        self, with_variances: bool = False, ranks: Ranks = ONE_PROCESS
+    ) -> PatchMerger:
+        is_kept = self._informed_rows()
+        if ranks.size > 1:
+            if is_kept is None:
+                is_kept = np.ones(self.num_patches, bool)
+            mine = np.flatnonzero(is_kept)[ranks.rows(int(is_kept.sum()))]
+            is_kept = np.zeros_like(is_kept)
+            is_kept[mine] = True
         return PatchMerger(
             self.image.shape,
             self.patch,
             self.stride,
             self.merge_method,
-            is_kept=self._informed_rows(),
+            is_kept=is_kept,
             with_variances=with_variances,
         )
 
@@ -409,18 +430,21 @@ class Restoration:
             raise ValueError("`estimates` must be finite")
         return np.asarray(part / np.float32(self.scale), np.float32)
 
-    def restore(self, estimates: Estimates) -> np.ndarray:
+    def restore(
+        self, estimates: Estimates, ranks: Ranks = ONE_PROCESS
+    ) -> np.ndarray:
         """The restored image, clipped to `limits`.
 
         Args:
           estimates: See `merge`.
+          ranks: See `merge`.
 
         Returns:
           `[height, width, channels]` float32. Observed entries are blended
           with those of the corrupted image, see `strength`; with
           `keep_observed` they are those of the corrupted image.
         """
-        return self.finished(self.merge(estimates))
+        return self.finished(self.merge(estimates, ranks))
 
     def finished(self, image: np.ndarray) -> np.ndarray:
         """Returns a merged image as `restore` does, with what is kept."""

@@ -214,10 +214,12 @@ class LikelihoodsTest(tf.test.TestCase):
         outputs = tf.repeat(tf.constant(case.outputs)[None], num_data, 0)
         for part in data.draw(drawn.splits(num_data)):
             likelihood.accumulate(
-                x[part, None],
-                (row[:, None] * observed)[part, None],
-                outputs[part],
-                tf.constant(q[part]),
+                *likelihood.statistics(
+                    x[part, None],
+                    (row[:, None] * observed)[part, None],
+                    outputs[part],
+                    tf.constant(q[part]),
+                )
             )
         likelihood.maximise(tf.constant(True))
         if not row_weights.any():

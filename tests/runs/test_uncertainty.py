@@ -9,7 +9,9 @@ import tensorflow as tf
 
 import tfvae
 from tfvae.data import images
+from tfvae.ranks import ONE_PROCESS
 from tfvae.runs import uncertainty
+from tfvae.runs.experiment import Experiment
 from tfvae.runs.run_directory import RunDirectory
 
 
@@ -20,12 +22,10 @@ class UncertaintyTest(tf.test.TestCase):
         restoration = tfvae.Restoration(image, keep_observed=True)
         points = restoration.observations().train
         moments = np.full(points.shape, 100.0), np.full(points.shape, 0.04)
-        parts = types.SimpleNamespace(
-            observations=restoration.observations(),
-            model=types.SimpleNamespace(
-                stored_moments=lambda x, index: iter([moments])
-            ),
+        model = types.SimpleNamespace(
+            ranks=ONE_PROCESS, stored_moments=lambda x, index: iter([moments])
         )
+        parts = Experiment(model, restoration.observations(), restoration, 0)
         run = RunDirectory(self.create_tempdir().full_path)
         run.figures.mkdir()
         restored = np.full((20, 20, 1), 100.0, np.float32)

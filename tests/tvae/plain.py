@@ -198,7 +198,11 @@ class PlainTVAE(tvae.TVAE):
         self.prior.accumulate(
             tf.reduce_sum(q[..., None] * states, [0, 1]), tf.shape(x)[0]
         )
-        self.likelihood.accumulate(x[:, None], observed[:, None], outputs, q)
+        self.likelihood.accumulate(
+            *self.likelihood.statistics(
+                x[:, None], observed[:, None], outputs, q
+            )
+        )
         pass_done = self.prior.visits.value >= self.num_data
         self.likelihood.maximise(pass_done)
         self.prior.maximise(pass_done)

@@ -434,6 +434,16 @@ class EvolutionTest(tf.test.TestCase, parameterized.TestCase):
                 settings.validate(num_states, num_latents)
         self.assertEqual(evolution.default_evolution(64, 64), tvae.Evolution())
 
+    def test_migrants_that_can_not_be_are_reported(self):
+        with self.assertRaisesRegex(
+            ValueError, "`num_migrants` must be an integer .* got -1"
+        ):
+            tvae.Evolution(num_migrants=-1)
+        with self.assertRaisesRegex(
+            ValueError, "`num_migrants` must be 0 .* not `shared`, got 3"
+        ):
+            tvae.Evolution(num_migrants=3, shared=False)
+
     @parameterized.parameters("num_parents", "num_children", "num_generations")
     def test_numbers_that_are_not_positive_integers_are_reported(self, name):
         for value in (0, -2, 1.5, "3"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 from typing import Any, NamedTuple
+from unittest import mock
 
 import keras
 import numpy as np
@@ -15,7 +16,7 @@ from absl.testing import absltest, parameterized
 from tests import rank_threads
 from tests.tvae import tiny
 from tfvae import tvae
-from tfvae.ops import random
+from tfvae.ops import bits, densities, random
 from tfvae.ranks import MPIRanks
 from tfvae.tvae import evolution as evolution_lib
 from tfvae.tvae.model import _TRAINING
@@ -76,11 +77,13 @@ class _Case(NamedTuple):
       settings: Of the model.
       rows: The rows of the data that each rank has.
       batches: For each step and rank, the indices of its data points.
+      explores: Whether each step is an epoch of exploration.
     """
 
     settings: dict[str, Any]
     rows: tuple[range, ...]
     batches: tuple[tuple[list[int], ...], ...]
+    explores: bool = False
 
 
 _OWN = tvae.Evolution(num_parents=3, num_generations=1, shared=False)
@@ -94,7 +97,25 @@ _UNEVEN = _Case(
 _CASES = {
     "gaussian": _UNEVEN,
     "bernoulli": _UNEVEN,
+    "diagonal": _UNEVEN,
+    "poisson": _UNEVEN,
+    "exploration": _UNEVEN._replace(
+        settings={
+            "evolution": _OWN,
+            "exploration": tvae.Exploration(period=1, until=4),
+        },
+        explores=True,
+    ),
     "shared": _UNEVEN._replace(settings={"evolution": _SHARED}),
+    "four": _Case(
+        {"evolution": _OWN, "m_batch_size": 8},
+        (range(0, 2), range(2, 5), range(5, 8), range(8, 11)),
+        (
+            ([0, 1], [0, 1, 2], [0, 1, 2], [0, 1, 2]),
+            ([], [2], [0, 2], [1]),
+            ([1, 1], [0, 2], [1], []),
+        ),
+    ),
     "m_batches": _Case(
         {"evolution": _SHARED, "m_batch_size": 4, "num_m_states": 5},
         (range(0, 11, 2), range(1, 11, 2)),
@@ -124,6 +145,16 @@ def _step(model: Any, rows: np.ndarray, index: np.ndarray) -> None:
     model.train_step((x, index.astype(np.int32), _weights(rows)))
 
 
+def _end_epoch(model: Any, case: _Case) -> None:
+    if case.explores:
+        epoch = int(model.iteration) - 1
+        explore = tvae.Explore()
+        explore.set_model(model)
+        logs = model._get_metrics_result_or_logs(model.get_metrics_result())
+        explore.on_epoch_end(epoch, logs)
+        explore.on_epoch_begin(epoch + 1)
+
+
 def _trained(model: Any, first: np.ndarray) -> _Trained:
     logs = model._get_metrics_result_or_logs(model._results())
     return _Trained(
@@ -145,6 +176,7 @@ def _by_ranks(name: str) -> list[_Trained]:
         for batch in case.batches:
             index = np.array(batch[ranks.rank], int)
             _step(model, rows[index], index)
+            _end_epoch(model, case)
         return _trained(model, first)
 
     return rank_threads.run(len(case.rows), train)
@@ -174,20 +206,26 @@ def _by_one(name: str, of_ranks: list[_Trained]) -> _Trained:
             for part in parts
         ]
         _step(model, rows, rows)
+        _end_epoch(model, case)
     return _trained(model, np.concatenate(firsts)[order])
 
 
 @functools.cache
 def _models() -> list[tvae.TVAE]:
-    """Models of two ranks, which tests share."""
-    return [tiny.make(), tiny.make()]
+    """Models of three ranks, which tests share."""
+    return [tiny.make(), tiny.make(), tiny.make()]
 
 
 class RanksTest(tf.test.TestCase, parameterized.TestCase):
-    @parameterized.parameters("gaussian", "bernoulli", "shared")
+    @parameterized.parameters(
+        "gaussian", "bernoulli", "diagonal", "poisson", "shared", "four"
+    )
     @pytest.mark.slow  # Has a faster twin.
     def test_ranks_train_as_one_process_does(self, name):
         self._assert_trains_as_one_process(name)
+
+    def test_ranks_explore_as_one_process_does(self):
+        self._assert_trains_as_one_process("exploration")
 
     def test_ranks_make_the_m_steps_of_one_process(self):
         self._assert_trains_as_one_process("m_batches")
@@ -211,6 +249,65 @@ class RanksTest(tf.test.TestCase, parameterized.TestCase):
             ranks[0].parameters, ranks[1].parameters, strict=True
         ):
             self.assertAllEqual(found, expected)
+
+    @parameterized.parameters((None, 1), (4, 1 + 2))
+    def test_a_gradient_step_is_one_exchange(self, m_batch_size, expected):
+        def step(ranks: MPIRanks) -> int:
+            model = _make(
+                tvae.TVAE, "gaussian", {"m_batch_size": m_batch_size}, 8
+            )
+            model.set_ranks(ranks)
+            exchanges = []
+            all_sum = ranks._all_sum
+            with mock.patch.object(
+                ranks,
+                "_all_sum",
+                lambda *flats: exchanges.append(flats) or all_sum(*flats),
+            ):
+                # 4 points and 1: as many steps as 4 need, by 2 each.
+                index = np.arange(1 + 3 * ranks.rank)
+                _step(model, index, index)
+            return len(exchanges)
+
+        self.assertEqual(rank_threads.run(2, step), [expected] * 2)
+
+    def test_best_states_migrate_between_ranks(self):
+        evolution = tvae.Evolution(
+            num_parents=1, num_children=1, num_generations=1, num_migrants=2
+        )
+        sizes = (3, 8)
+        models = [
+            tiny.make(num_data=size, num_states=2, evolution=evolution)
+            for size in sizes
+        ]
+        # A child has one bit more or less: the second rank finds no state of
+        # more than two ones, which the prior prefers by far.
+        starts = (
+            [[1.0, 1, 1, 1], [1, 1, 1, 0]],
+            [[0.0, 0, 0, 0], [0, 0, 0, 1]],
+        )
+
+        def evolved(ranks: MPIRanks) -> np.ndarray:
+            model = models[ranks.rank]
+            model.set_ranks(ranks)
+            model.prior_probs.assign(np.full(4, 1.0 - 1e-5))
+            start = tf.constant([starts[ranks.rank]] * sizes[ranks.rank])
+            model.states.packed.assign(bits.pack(start))
+            x = tiny.data()[: sizes[ranks.rank]]
+            index = np.arange(len(x), dtype=np.int32)
+            model._e_step(*densities.split_missing(x), index)
+            best = model.states.packed.numpy()[:, 0]
+            return bits.unpack(tf.constant(best), 4).numpy()
+
+        _, found = rank_threads.run(2, evolved)
+        self.assertAllEqual(found, np.ones((8, 4)))
+
+    def test_migrants_are_few_best_states_and_zeros(self):
+        packed = np.arange(1, 13, dtype=np.uint8).reshape(3, 2, 2)
+        found = evolution_lib.best_states(tf.constant(packed), 4)
+        self.assertAllEqual(found, [[1, 2], [5, 6], [9, 10], [0, 0]])
+        found = evolution_lib.best_states(tf.constant(packed), 2)
+        self.assertAllEqual(found, [[1, 2], [5, 6]])
 
     def test_ranks_start_from_rank_0_with_states_of_their_own(self):
         def start(ranks: MPIRanks) -> tuple[np.ndarray, np.ndarray]:
@@ -236,6 +333,49 @@ class RanksTest(tf.test.TestCase, parameterized.TestCase):
         for found in rank_threads.run(3, adapted):
             self.assertAllClose(found, alone.variables, rtol=1e-6)
 
+    def test_weighted_draws_are_those_of_all_data(self):
+        weights = np.array([1, 2, 0, 4, 5, 0, 3, 1, 0, 2, 6], np.float32)
+        num_steps, size = 300, 8
+
+        def drawn(ranks: MPIRanks) -> Any:
+            model = _models()[ranks.rank]
+            model.set_ranks(ranks)
+            # Of the three ranks, the last has no point that is ever drawn.
+            rows = (np.array([0, 1, 3, 4]), np.array([6, 7, 9, 10]), [2, 5, 8])
+            mine = np.array(rows[ranks.rank])
+            found = []
+            for start in (0, 2):
+                batches = model.batches(
+                    tiny.data()[mine],
+                    size,
+                    start_epoch=start,
+                    weights=weights[mine],
+                ).take(num_steps)
+                found.append([mine[index] for _, index in batches])
+                for (x, index), _ in zip(batches, range(3), strict=False):
+                    self.assertAllEqual(x, tiny.data()[mine][index])
+            return found
+
+        of_ranks = rank_threads.run(3, drawn)
+        counts = np.zeros(11)
+        sizes = []
+        for parts in zip(*(found for found, _ in of_ranks), strict=True):
+            np.add.at(counts, np.concatenate(parts), 1)
+            sizes.append([len(part) for part in parts])
+        # No draw of a batch is lost, and no two ranks make the same one.
+        self.assertAllEqual(np.sum(sizes, 1), np.full(num_steps, size))
+        self.assertGreater(len({tuple(one) for one in sizes}), 5)
+        self.assertAllEqual(counts[weights == 0], [0, 0, 0])
+        expected = num_steps * size * weights / weights.sum()
+        known = expected > 0
+        # The 0.999 quantile of chi-square with 7 degrees of freedom.
+        deviations = np.square(counts - expected)[known] / expected[known]
+        self.assertLess(deviations.sum(), 24.3)
+        # The third epoch begins after two of ceil(11 / 8) batches.
+        for first, later in of_ranks:
+            for one, other in zip(first[4:9], later[:5], strict=True):
+                self.assertAllEqual(one, other)
+
     def test_unequal_numbers_of_steps_are_refused(self):
         def fit(ranks: MPIRanks) -> None:
             model = _models()[ranks.rank]
@@ -256,11 +396,10 @@ class RanksTest(tf.test.TestCase, parameterized.TestCase):
             ]
         )
 
-        model = tiny.make(
-            decoder=decoder, num_data=1, exploration=tvae.Exploration()
-        )
+        model = tiny.make(decoder=decoder, num_data=1, states_in_memory=1)
         with self.assertRaisesRegex(
-            ValueError, "`exploration` must be None .*`decoder` .* 'norm'"
+            ValueError,
+            "`states_in_memory` must allow .*must not normalize .* 'norm'",
         ):
             rank_threads.run(2, model.set_ranks)
 

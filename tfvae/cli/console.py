@@ -13,9 +13,11 @@ import logging
 import math
 import os
 import pathlib
+import platform
 import re
 import sys
 import textwrap
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +27,7 @@ from typing import Any, TextIO
 from absl import flags
 
 from tfvae import locations
+from tfvae import ranks as ranks_lib
 from tfvae.runs.errors import StoppedError, UnexpectedError
 
 # Exceptions that tfvae raises for wrong values, files or orders of calls.
@@ -41,8 +44,48 @@ _PACKAGE = pathlib.Path(__file__).parents[1]
 _OURS = (_PACKAGE, _PACKAGE.parent / "papers", _PACKAGE.parent / "benchmarks")
 
 
+_SECONDS_FOR_FIRST_RANK = 1.0
+
 Main = Callable[[flags.FlagValues], Any]
 """What a subcommand does with its flags."""
+
+
+def _refuse_ranks(command: ModuleType, size: int, rank: int) -> int:
+    """Returns the exit code of a command that is of one process, once said."""
+    if rank:
+        # Those that end first end the job.
+        time.sleep(_SECONDS_FOR_FIRST_RANK)
+        return 2
+    name = command.__name__.rpartition(".")[2]
+    instead = getattr(command, "IN_PARALLEL", "start it without mpiexec")
+    return print_error(
+        f"`tfvae {name}` must be started as one process, got {size} of MPI; "
+        f"{instead}"
+    )
+
+
+@contextlib.contextmanager
+def joined_job() -> Iterator[ranks_lib.Job]:
+    """Joins the other processes of the job, and says which ones they are.
+
+    Yields:
+      The ranks.
+    """
+    ranks = ranks_lib.of_job()
+    ranks.share_devices()
+    if ranks.size > 1:
+        # By these, `mpiexec` says which one was killed.
+        where = ranks.gather(f"process {os.getpid()} on {platform.node()}")
+        if not ranks.rank:
+            named = [f"rank {rank} is {one}" for rank, one in enumerate(where)]
+            print("; ".join(named), flush=True)
+    try:
+        yield ranks
+    except Exception:
+        if ranks.rank:
+            # What fails on all ranks is for the first one to say.
+            time.sleep(_SECONDS_FOR_FIRST_RANK)
+        raise
 
 
 def run(command: ModuleType, argv: Sequence[str]) -> int:
@@ -56,6 +99,9 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
       0 on success; 1 for an internal error, with a traceback in error.log of
       the run folder; 2 for a user error; 130 when interrupted.
     """
+    size, rank = ranks_lib.launched()
+    if size > 1 and not hasattr(command, "failed"):
+        return _refuse_ranks(command, size, rank)
     values = common_flags()
     if hasattr(command, "define"):
         command.define(values)

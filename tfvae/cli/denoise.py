@@ -31,7 +31,9 @@ whose noise is the same everywhere (--poisson_likelihood: the counts).
 Gin files that do not bind `experiment.data` are read after runs/denoise.gin,
 and override parts of it. During training, figures/restored_latest.png in the
 run folder shows the image as restored so far. Repeat the command to resume an
-interrupted run.
+interrupted run. A single picture is restored by several processes (needs
+tfvae[mpi]; see docs/scaling.md):
+  mpiexec -n 4 tfvae denoise --image=... --run_dir=...
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ from collections.abc import Iterator
 
 from absl import flags
 
+from tfvae import ranks as ranks_lib
 from tfvae.cli import console
 
 # Flag -> the parameter that it binds.
@@ -324,11 +327,15 @@ def _naming_flags(values: flags.FlagValues) -> Iterator[None]:
 
 def main(values: flags.FlagValues) -> None:
     """Runs the subcommand."""
-    with _naming_flags(values):
-        _denoise(values)
+    with console.joined_job() as ranks, _naming_flags(values):
+        _denoise(values, ranks)
 
 
-def _denoise(values: flags.FlagValues) -> None:
+# The other ranks would wait for this one for ever.
+failed = ranks_lib.end_job
+
+
+def _denoise(values: flags.FlagValues, ranks: ranks_lib.Ranks) -> None:
     from tfvae.runs import config
     from tfvae.runs.denoise import denoise
     from tfvae.runs.denoise_many import Configuration, denoise_many, has_many
@@ -348,6 +355,12 @@ def _denoise(values: flags.FlagValues) -> None:
     configuration.load(values.run_dir)
     pages = _pages(values)
     if has_many():
+        if ranks.size > 1:
+            raise ValueError(
+                "`--image` must be a single picture on several processes, got "
+                f"{config.value('corrupted_image.image')} with {ranks.size}; "
+                "start it without mpiexec"
+            )
         denoise_many(
             values.run_dir,
             configuration,
@@ -363,4 +376,4 @@ def _denoise(values: flags.FlagValues) -> None:
             f"image of several pages, got {image}"
             f"{'' if os.path.exists(str(image)) else ', which is no file'}"
         )
-    denoise(values.run_dir)
+    denoise(values.run_dir, ranks)

@@ -49,6 +49,9 @@ _PARAMETERS = {
 }
 _PATHS = {"task": "own_task.path", "warm_start": "optimize.warm_start"}
 # Of `--evaluator`: the class, and its parameters that flags set.
+IN_PARALLEL = "evaluate in parallel by --evaluator=pool --workers=N"
+"""What to use in place of several processes of MPI."""
+
 _EVALUATORS = {"pool": "ProcessPool", "ray": "RayPool", "in_process": None}
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _OF_RESULTS = ("tell", "amend", "withdraw")

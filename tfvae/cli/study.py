@@ -27,6 +27,9 @@ from absl import flags
 
 from tfvae.cli import console
 
+IN_PARALLEL = "run cells in parallel by --workers=N, or mixins/slurm.gin"
+"""What to use in place of several processes of MPI."""
+
 _PARAMETERS = ("seed", "smoke", "workers")
 
 

@@ -16,44 +16,23 @@ processes (needs tfvae[mpi]; see docs/scaling.md):
 
 from __future__ import annotations
 
-import os
-import platform
-import time
-
 from absl import flags
 
+from tfvae import ranks as ranks_lib
 from tfvae.cli import console
 
 check = console.check_gin_file
-_SECONDS_FOR_FIRST_RANK = 1.0
 
 
 def main(values: flags.FlagValues) -> None:
     """Runs the subcommand."""
-    from tfvae import ranks as ranks_lib
     from tfvae.runs import config
     from tfvae.runs.train import train
 
-    ranks = ranks_lib.of_job()
-    ranks.share_devices()
-    if ranks.size > 1:
-        # By these, `mpiexec` says which one was killed.
-        where = ranks.gather(f"process {os.getpid()} on {platform.node()}")
-        if not ranks.rank:
-            named = [f"rank {rank} is {one}" for rank, one in enumerate(where)]
-            print("; ".join(named), flush=True)
-    try:
+    with console.joined_job() as ranks:
         config.load(values.gin_file, console.bindings(values), function="train")
         train(values.run_dir, ranks=ranks)
-    except Exception:
-        if ranks.rank:
-            # What fails on all ranks is for the first one to say.
-            time.sleep(_SECONDS_FOR_FIRST_RANK)
-        raise
 
 
-def failed(code: int) -> None:
-    """Ends the other ranks, which would wait for this one for ever."""
-    from tfvae import ranks as ranks_lib
-
-    ranks_lib.end_job(code)
+# The other ranks would wait for this one for ever.
+failed = ranks_lib.end_job

@@ -72,6 +72,7 @@ def batches_with(
     batch_size: int,
     seed: int = 0,
     start_epoch: int = 0,
+    num_data_of_all: int | None = None,
 ) -> tf.data.Dataset:
     """Endless batches of data points together with what is known of each.
 
@@ -86,6 +87,7 @@ def batches_with(
         the remainder. An epoch has ceil(N / B) batches.
       seed: Seed of the order.
       start_epoch: Epoch to begin with.
+      num_data_of_all: As of `indexed_batches`.
 
     Returns:
       An infinite dataset of `(points [b, D], features [b, ...])`, both
@@ -105,7 +107,9 @@ def batches_with(
     def gather(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return gathered(table, index), tf.cast(rows(index), tf.float32)
 
-    return shuffled_batches(len(points), batch_size, seed, start_epoch, gather)
+    return shuffled_batches(
+        len(points), batch_size, seed, start_epoch, gather, num_data_of_all
+    )
 
 
 def point_table(points: np.ndarray) -> tf.Tensor:

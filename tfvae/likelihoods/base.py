@@ -38,8 +38,8 @@ class Likelihood(keras.layers.Layer):
 
     Attributes:
       support: Smallest and largest value that an entry of x may have.
-      ranks: The processes that train the model. `accumulate` and `adapt` sum
-        over them what they sum over data points.
+      ranks: The processes that train the model. `adapt` sums over them what
+        it sums over data points.
     """
 
     support: tuple[float, float] = (-math.inf, math.inf)
@@ -142,21 +142,32 @@ class Likelihood(keras.layers.Layer):
         """Draws x given s, `[..., D]`."""
         raise NotImplementedError
 
-    def accumulate(
+    def statistics(
         self,
         x: tf.Tensor,
         observed: tf.Tensor,
         outputs: tf.Tensor,
         weights: tf.Tensor,
-    ) -> None:
-        """Adds a batch to the sufficient statistics of the closed-form update.
+    ) -> tuple[tf.Tensor, ...]:
+        """Returns a batch's sufficient statistics of the closed-form update.
+
+        They are sums over data points, which a model adds up over the ranks
+        that train it.
 
         Args:
           x: `[B, 1, D]`.
           observed: `[B, 1, D]`.
           outputs: `[B, M, O]`.
           weights: `[B, M]`, posterior weights of the M states.
+
+        Returns:
+          Tensors of static shapes, the arguments of `accumulate`; none without
+          such an update.
         """
+        return ()
+
+    def accumulate(self, *statistics: tf.Tensor) -> None:
+        """Adds the `statistics` of a batch to those of the batches before."""
 
     def maximise(self, pass_done: tf.Tensor, kept: float = 0.0) -> None:
         """Updates the noise parameters in closed form where `pass_done`.

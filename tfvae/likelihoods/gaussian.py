@@ -140,19 +140,22 @@ class GaussianLikelihood(StandardizedLikelihood):
     def _noise_std(self) -> tf.Tensor:
         return tf.cast(tf.sqrt(self.variance.value), tf.float32)
 
-    def accumulate(
+    def statistics(
         self,
         x: tf.Tensor,
         observed: tf.Tensor,
         outputs: tf.Tensor,
         weights: tf.Tensor,
-    ) -> None:
+    ) -> tuple[tf.Tensor, ...]:
         error = self._relative_error(x, observed, outputs)
         expected_error = tf.cast(tf.reduce_sum(weights * error), tf.float64)
-        error_sum, entry_sum = self.ranks.all_sum(
+        return (
             self._squared_scale() * expected_error,
             tf.cast(tf.reduce_sum(observed), tf.float64),
         )
+
+    def accumulate(self, *statistics: tf.Tensor) -> None:
+        error_sum, entry_sum = statistics
         self._error_sum.assign_add(error_sum)
         self._entry_sum.assign_add(entry_sum)
 

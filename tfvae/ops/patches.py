@@ -10,6 +10,7 @@ at least one patch. Patches are ordered row by row, each flattened as
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -300,6 +301,23 @@ class PatchMerger:
             target = (slice(top, top + height), self._columns + column)
             share = self._window[:, None, column, None]
             total[target] += share * values[:, :, column].swapaxes(0, 1)
+
+    def add_others(
+        self, gather: Callable[[np.ndarray], list[np.ndarray]]
+    ) -> None:
+        """Adds what mergers of other patches of the image have added.
+
+        All of them have to call it, once their estimates are complete.
+
+        Args:
+          gather: From an array of this merger to those of all.
+        """
+        self._weight = np.sum(gather(self._weight), 0)
+        for name, total in self._sums.items():
+            self._sums[name] = np.sum(gather(total), 0)
+        if self._blocks is not None:
+            # NaN where a merger has no estimate.
+            self._blocks = np.fmax.reduce(gather(self._blocks))
 
     def image(self) -> np.ndarray:
         """Returns the merged image, `[height, width, channels]` float32.

@@ -18,6 +18,7 @@ from tfvae.data import encoding, images
 from tfvae.joint_restoration import JointRestoration
 from tfvae.ops import residuals
 from tfvae.plots import embedding
+from tfvae.ranks import ONE_PROCESS, Ranks
 from tfvae.restoration import Restoration
 from tfvae.runs import (
     config,
@@ -80,6 +81,7 @@ def schedule_bindings(
 @typed_gin.uses(experiment, fit)
 def denoise(
     run_dir: str | os.PathLike[str],
+    ranks: Ranks = ONE_PROCESS,
     *,
     output: str | None = None,
     overwrite: bool = False,
@@ -101,6 +103,8 @@ def denoise(
 
     Args:
       run_dir: Folder of the run, see `RunDirectory`.
+      ranks: The processes that train the model together, each of which calls
+        this function and restores its patches.
       output: File to write the restored image to, in addition to the run
         folder; None for none. JPEG has a quality of 95.
       overwrite: Whether `output` may be a file that is read.
@@ -115,7 +119,7 @@ def denoise(
         docs/pictures.md.
 
     Returns:
-      The summary of the run.
+      The summary of the run; empty on all ranks but the first.
 
     Raises:
       ValueError: If a value of the configuration is out of range, or
@@ -125,7 +129,7 @@ def denoise(
     """
     config.check("denoise")
     run = RunDirectory(run_dir)
-    with run.locked_for_training() as is_finished:
+    with run.locked_for_training(ranks) as is_finished:
         if output is not None:
             check_place(output, overwrite)
         if output_std is not None:
@@ -138,6 +142,8 @@ def denoise(
                     f"{output_std!r}."
                 )
         uncertainty.check_factor(std_factor)
+        if is_finished and ranks.rank:
+            return {}
         if is_finished:
             run.refuse_others(identity.TRAINING)
             _copy_restored(run, output, lossy)
@@ -146,6 +152,8 @@ def denoise(
             return summaries.report_finished(run, "--epochs")
 
         def prepare(restoration: Restoration) -> None:
+            if ranks.rank:
+                return
             print(restoration.describe(), flush=True)
             if output is not None:
                 check_kind(output, restoration, lossy)
@@ -154,7 +162,7 @@ def denoise(
             check_inputs(run, restoration)
             estimates.announce_work(restoration)
 
-        parts = experiment(prepare)
+        parts = experiment(prepare, ranks)
         if not isinstance(parts.restoration, Restoration):
             raise ValueError(
                 "`experiment.data` must be an image to restore, such as "
@@ -163,9 +171,14 @@ def denoise(
             )
         observer = _Observer(run, parts, parts.restoration)
         rows = fit(run, parts, observer)
+        if ranks.rank:
+            with run.our_errors():
+                observer.restored()
+                uncertainty.merged(parts, parts.restoration)
+            return {}
         summaries.announce_end(export)
         with run.our_errors():
-            restored = observer.restored(len(rows))
+            restored = observer.restored()
             summaries.draw(run, parts, rows)
             _draw(run, parts.restoration, restored)
             if output is not None:
@@ -223,7 +236,9 @@ class _Observer:
         self._last: tuple[int, np.ndarray] | None = None
 
     def __call__(self, epoch: int) -> Observation:
-        restored = self.restored(epoch)
+        restored = self.restored()
+        if self._parts.model.ranks.rank:
+            return Observation({}, {})
         self._run.figures.mkdir(exist_ok=True)
         is_deep = self._restoration.source.values.dtype == np.uint16
         shown = images.shown_channels(restored)
@@ -237,11 +252,14 @@ class _Observer:
             scores = self._restoration.score(restored)
         return Observation(scores, {"restored": shown / images.WHITE})
 
-    def restored(self, epoch: int) -> np.ndarray:
-        """Returns the image as restored after `epoch` epochs."""
-        if self._last is None or self._last[0] != epoch:
+    def restored(self) -> np.ndarray:
+        """Returns the image as restored now; all ranks have to call it."""
+        model = self._parts.model
+        step = int(model.iteration)
+        if self._last is None or self._last[0] != step:
             estimates = summaries.stored_estimates(self._parts)
-            self._last = epoch, self._restoration.restore(estimates)
+            restored = self._restoration.restore(estimates, model.ranks)
+            self._last = step, restored
         return self._last[1]
 
 

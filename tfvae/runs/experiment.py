@@ -55,6 +55,11 @@ class Experiment(NamedTuple):
     """The restoration of the images whose patches are the data, or None."""
     seed: int
 
+    def rows_of_rank(self) -> Any:
+        """Returns the data points `[n, D]` that this process trains on."""
+        points = self.observations.train
+        return part_of(points, self.model.ranks.rows(len(points)))
+
 
 @typed_gin.configurable
 @typed_gin.uses(
@@ -395,6 +400,11 @@ def fit(
             epochs,
             (batch_size, block_rows),
             (checkpoint_every, keep_checkpoints),
+            observe=(
+                tfvae.callbacks.Observe(observer, observe_every)
+                if parts.restoration is not None
+                else None
+            ),
         )
         return rows
     run.write_config()
@@ -416,7 +426,6 @@ def fit(
             _train(
                 run, parts, start, epochs, (batch_size, block_rows), callbacks
             )
-        run.features.unlink(missing_ok=True)
     return table.rows
 
 
@@ -427,6 +436,7 @@ def _follow(
     epochs: int,
     sizes: tuple[int, int | None],
     checkpoints: tuple[int, int],
+    observe: tfvae.callbacks.Observe | None,
 ) -> None:
     """Trains as a rank that writes only its part of the checkpoints.
 
@@ -437,12 +447,14 @@ def _follow(
       epochs: Total number of epochs.
       sizes: B, and the consecutive data points that are visited together.
       checkpoints: Epochs between two, and how many are kept.
+      observe: The observer of a restoration, to which all ranks contribute.
     """
     every, keep = checkpoints
     saver = tfvae.checkpoints.SaveCheckpoints(run.checkpoints, every, keep=keep)
     callbacks = [
         tfvae.callbacks.StopWhenDiverged(),
         *parts.model.training_callbacks(),
+        *([] if observe is None else [observe]),
         saver,
     ]
     if start < epochs:
@@ -645,13 +657,18 @@ def _train(
     """Trains the compiled model from epoch `start` to `epochs`."""
     data = parts.observations
     batch_size, block_rows = sizes
+    ranks = parts.model.ranks
+    features = run.features
+    if ranks.size > 1:
+        features = features.with_stem(f"{features.stem}-{ranks.rank}")
+    rows = ranks.rows(data.num_data)
     batches = parts.model.batches(
-        part_of(data.train, parts.model.ranks.rows(data.num_data)),
+        parts.rows_of_rank(),
         batch_size,
         parts.seed,
         start,
-        weights=data.weights,
-        path=run.features,
+        weights=None if data.weights is None else data.weights[rows],
+        path=features,
         block_rows=block_rows,
     )
     parts.model.fit(
@@ -663,6 +680,7 @@ def _train(
         verbose=0,
         callbacks=callbacks,
     )
+    features.unlink(missing_ok=True)
 
 
 def _announce(parts: Experiment, start: int, epochs: int, steps: int) -> None:

@@ -14,7 +14,7 @@ from tfvae import plots, serving
 from tfvae.data import images
 from tfvae.latent_model import LatentModel
 from tfvae.ops import bits, densities, truncated
-from tfvae.ops.rows import LazyRows, PartOfRows
+from tfvae.ops.rows import LazyRows, part_of
 from tfvae.priors import IndependentBernoulliPrior
 from tfvae.runs.experiment import Experiment
 from tfvae.runs.run_directory import RunDirectory
@@ -64,13 +64,13 @@ def stored_points(
 
     Args:
       parts: A TVAE and its data.
-      rows: The points, as a slice of all with both ends; None for all.
+      rows: The points, as a slice of all with both ends; None for all, on
+        several ranks those of this one.
     """
-    points: Any = parts.observations.train
     if rows is None:
-        return points, np.arange(len(points))
-    is_lazy = isinstance(points, LazyRows)
-    found = PartOfRows(points, rows) if is_lazy else points[rows]
+        mine = parts.rows_of_rank()
+        return mine, np.arange(len(mine))
+    found = part_of(parts.observations.train, rows)
     return found, np.arange(rows.start, rows.stop)
 
 

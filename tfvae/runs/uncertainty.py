@@ -51,10 +51,7 @@ def write(
       with a clean picture, the shares of its values within one and two
       standard deviations of the restored ones.
     """
-    points, index = summaries.stored_points(parts, rows)
-    _, std = restoration.merge_moments(
-        parts.model.stored_moments(points, index)
-    )
+    std = merged(parts, restoration, rows)
     std *= np.float32(factor)
     units = std * np.float32(restoration.value_range.width / images.WHITE)
     with files.replacing(run.path / FILE, "wb") as file:
@@ -77,6 +74,26 @@ def write(
             within = (error <= count * std)[is_restored]
             found[f"within_{count}_std"] = float(within.mean())
     return found
+
+
+def merged(
+    parts: Experiment, restoration: Restoration, rows: slice | None = None
+) -> np.ndarray:
+    """Returns the posterior's standard deviations; all ranks have to call it.
+
+    Args:
+      parts: The trained experiment.
+      restoration: Its restoration.
+      rows: See `write`.
+
+    Returns:
+      `[height, width, channels]` on the scale of 0..255.
+    """
+    points, index = summaries.stored_points(parts, rows)
+    _, std = restoration.merge_moments(
+        parts.model.stored_moments(points, index), parts.model.ranks
+    )
+    return std
 
 
 def drawn(std: np.ndarray) -> tuple[np.ndarray, float]:

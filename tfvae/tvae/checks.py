@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -126,27 +125,15 @@ def as_states(states: Any, num_latents: int) -> tf.Tensor:
     return states
 
 
-def check_can_share(model: TVAE) -> None:
-    """Raises ValueError if a model can not be trained by several processes."""
+def what_needs_one_process(model: TVAE) -> list[str]:
+    """Returns what keeps several processes from training a model."""
     problems = []
-    if model.exploration is not None:
-        problems.append(
-            "`exploration` must be None on several ranks, got "
-            f"{model.exploration!r}"
-        )
     if model.arrays_on_disk():
         problems.append(
             "`states_in_memory` must allow all states of a rank to be in "
             f"memory, got {model.states_in_memory!r}"
         )
-    for layer in model.decoder._flatten_layers():
-        if isinstance(layer, keras.layers.BatchNormalization):
-            problems.append(
-                "`decoder` must not normalize by its batch on several ranks, "
-                f"as each has a part of it, got the layer {layer.name!r}"
-            )
-    if problems:
-        raise ValueError("; ".join(problems))
+    return problems
 
 
 def check_sizes(

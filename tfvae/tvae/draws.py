@@ -30,17 +30,26 @@ class Draws(NamedTuple):
     counts: tf.Tensor
     position: tf.Tensor
 
-    def step_weights(self, ranks: Ranks) -> tf.Tensor:
-        """Returns `[U]` weights: a mean over points is then one over draws.
+    def step_weights(self, ranks: Ranks) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns weights by which a mean over points is one over draws.
 
         Args:
           ranks: The processes, each with its part of the batch.
+
+        Returns:
+          The weights, `[U]`, and the number of points of each rank, int32
+          `[R]`.
         """
-        num_distinct, num_draws = ranks.all_sum(
-            tf.cast(tf.size(self.index), tf.float32),
-            tf.cast(tf.size(self.position), tf.float32),
+        numbers, num_draws = ranks.all_sum(
+            tf.one_hot(ranks.rank, ranks.size, tf.size(self.index), 0),
+            tf.size(self.position),
         )
-        return self.weights * (num_distinct / num_draws)
+        num_distinct, num_draws = (
+            tf.cast(value, tf.float32)
+            for value in (tf.reduce_sum(numbers), num_draws)
+        )
+        ratio = tf.math.divide_no_nan(num_distinct, num_draws)
+        return self.weights * ratio, numbers
 
 
 def distinct_draws(

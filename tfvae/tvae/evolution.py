@@ -135,6 +135,9 @@ class Evolution(Settings):
       shared: Whether in training all data points of a batch share their states
         and children as candidates; unseen data points use only their own, so
         that inference does not depend on the other data of a batch.
+      num_migrants: On several ranks, the number of data points of its part of
+        a batch whose best states each rank offers to the others' data points,
+        too; only with `shared`.
     """
 
     parents: operators.ParentSelection = operators.Softmax()
@@ -143,6 +146,7 @@ class Evolution(Settings):
     num_children: int = 4
     num_generations: int = 2
     shared: bool = True
+    num_migrants: int = 0
 
     def __post_init__(self) -> None:
         for name in ("num_parents", "num_children", "num_generations"):
@@ -151,6 +155,17 @@ class Evolution(Settings):
                 raise ValueError(
                     f"`{name}` must be a positive integer, got {value!r}"
                 )
+        migrants = self.num_migrants
+        if not isinstance(migrants, int) or migrants < 0:
+            raise ValueError(
+                "`num_migrants` must be an integer of at least 0, got "
+                f"{migrants!r}"
+            )
+        if migrants and not self.shared:
+            raise ValueError(
+                "`num_migrants` must be 0 where candidates are not `shared`, "
+                f"got {migrants!r}"
+            )
         for name in ("parents", "variation"):
             value = getattr(self, name)
             if not callable(value) or isinstance(value, type):
@@ -223,6 +238,7 @@ def e_step(
     evolution: Evolution,
     expected_ones: tf.Tensor,
     num_latents: int,
+    migrants: tf.Tensor | None = None,
 ) -> tuple[truncated.StateSet, tf.Tensor]:
     """Evolves the states of a batch of data points for one E-step.
 
@@ -234,6 +250,7 @@ def e_step(
       evolution: Operators and budget.
       expected_ones: Scalar, the prior's mean number of ones.
       num_latents: H.
+      migrants: uint8 `[K, W]`, further candidates, if they are shared.
 
     Returns:
       The S best distinct states of the candidates, and the fraction of them
@@ -241,6 +258,8 @@ def e_step(
     """
     num_states = packed.shape[1]
     pool, log_joints = packed, candidates.add(packed)
+    if migrants is not None:
+        candidates.add(migrants[None])
     for generation in range(evolution.num_generations):
         chosen = evolution.parents(
             random.make_seed(seed, generation, 0),
@@ -259,6 +278,22 @@ def e_step(
     old, kept = bits.keys(packed), bits.keys(states.packed)
     is_old = tf.reduce_any(tf.equal(kept[:, :, None], old[:, None]), -1)
     return states, 1.0 - tf.reduce_mean(tf.cast(is_old, tf.float32), -1)
+
+
+def best_states(packed: tf.Tensor, number: int) -> tf.Tensor:
+    """Returns the best state of each of the first data points of a batch.
+
+    Args:
+      packed: uint8 `[B, S, W]`, the best first.
+      number: How many; zeros stand for data points that there are not.
+
+    Returns:
+      uint8 `[number, W]`.
+    """
+    best = packed[:number, 0]
+    missing = number - tf.shape(best)[0]
+    best = tf.pad(best, [[0, missing], [0, 0]])
+    return tf.ensure_shape(best, [number, packed.shape[-1]])
 
 
 def infer(

@@ -175,6 +175,8 @@ class Explore(keras.callbacks.Callback):
                 model.exploration.share,
                 random.make_seed(model.seed, _PERTURBATION, epoch),
             )
+            # Initializers of one's own may draw by no seed.
+            model.share(model.decoder.weights)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Inverts frequent latents; restores the best if a cycle ends."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 
 from tfvae.ops import bits, truncated
-from tfvae.ranks import Ranks
+from tfvae.ranks import ONE_PROCESS, mean_gradients
 from tfvae.tvae.draws import Draws
 
 if TYPE_CHECKING:
@@ -36,7 +36,11 @@ def m_steps(
     On several ranks, each passes its part of the batch, and all make the same
     number of steps; a rank that has no points left contributes nothing.
     """
-    step_weights = drawn.step_weights(model.ranks)
+    size = model.m_batch_size
+    # A single gradient step divides by the draws of all ranks itself.
+    step_weights, numbers = drawn.step_weights(
+        ONE_PROCESS if size is None else model.ranks
+    )
 
     def step(part: slice) -> None:
         _m_step(
@@ -49,49 +53,23 @@ def m_steps(
             num_draws=tf.reduce_sum(drawn.counts[part]),
         )
 
-    size = model.m_batch_size
     if size is None:
         step(slice(None))
         return
 
-    num_points = tf.shape(x)[0]
-    if model.ranks.size > 1:
-        size = math.ceil(size / model.ranks.size)
-        num_points = _most_of_a_rank(model.ranks, num_points)
+    size = math.ceil(size / model.ranks.size)
+    most = tf.reduce_max(numbers)
 
     def advance(start: tf.Tensor) -> tuple[tf.Tensor]:
         step(slice(start, start + size))
         return (start + size,)
 
     tf.while_loop(
-        lambda start: start < num_points,
+        lambda start: start < most,
         advance,
         (tf.constant(0),),
         parallel_iterations=1,
     )
-
-
-def _most_of_a_rank(ranks: Ranks, number: tf.Tensor) -> tf.Tensor:
-    """Returns the largest of the ranks' int32 scalars."""
-    (numbers,) = ranks.all_sum(tf.one_hot(ranks.rank, ranks.size, number, 0))
-    return tf.reduce_max(numbers)
-
-
-def _mean_gradients(
-    ranks: Ranks, gradients: list[tf.Tensor | None], num_points: tf.Tensor
-) -> list[tf.Tensor | None]:
-    """Returns the gradients of the mean over the data points of all ranks.
-
-    Args:
-      ranks: The processes.
-      gradients: Those of this rank's mean times its number of points; None
-        where the loss does not depend on a variable.
-      num_points: Scalar float32, the number of points of this rank.
-    """
-    known = [tf.convert_to_tensor(one) for one in gradients if one is not None]
-    *sums, count = ranks.all_sum(*known, num_points)
-    means = iter([one / count for one in sums])
-    return [None if one is None else next(means) for one in gradients]
 
 
 def _m_step(
@@ -130,16 +108,13 @@ def _m_step(
         loss = -tf.reduce_mean(step_weights * bounds)
         loss += model._penalties()
         if model.ranks.size > 1:
-            num_points = tf.cast(tf.shape(x)[0], tf.float32)
-            loss *= num_points
+            counted = tf.shape(x)[0] if model.m_batch_size else num_draws
+            share = tf.cast(counted, tf.float32)
+            loss *= share
         # Optimizers with loss scaling divide the gradients by the scale.
         loss = model.optimizer.scale_loss(loss)
     variables = model.trainable_variables
     gradients = tape.gradient(loss, variables)
-    if model.ranks.size > 1:
-        gradients = _mean_gradients(model.ranks, gradients, num_points)
-    model.optimizer.apply(gradients, variables)
-
     q = truncated.posterior_weights(log_joints)  # [U, M]
     index = tf.broadcast_to(index, tf.shape(q))
     # What all data points together give to each distinct state.
@@ -147,11 +122,20 @@ def _m_step(
         sum_weights[:, None] * q, index, tf.shape(states)[0]
     )
     ones = tf.linalg.matvec(states, totals, transpose_a=True)
-    model.prior.accumulate(ones, num_draws, tf.reduce_sum(sum_weights))
+    of_prior = [
+        tf.cast(value, tf.float64)
+        for value in (ones, num_draws, tf.reduce_sum(sum_weights))
+    ]
     # Weights of entries: those of the data points where observed.
-    model.likelihood.accumulate(
+    of_likelihood = model.likelihood.statistics(
         x[:, None], (sum_weights[:, None] * observed)[:, None], outputs, q
     )
+    sums = (*of_prior, *of_likelihood)
+    if model.ranks.size > 1:
+        gradients, sums = mean_gradients(model.ranks, gradients, share, sums)
+    model.optimizer.apply(gradients, variables)
+    model.prior.accumulate(*sums[: len(of_prior)])
+    model.likelihood.accumulate(*sums[len(of_prior) :])
     pass_done = model.prior.visits.value >= model.num_data_of_all
     model.likelihood.maximise(pass_done)
     model.prior.maximise(pass_done)

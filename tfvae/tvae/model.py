@@ -208,25 +208,25 @@ class TVAE(LatentModel):
 
         Raises:
           ValueError: If the model has something that works in one process
-            only: `exploration`, states on disk, batch normalization.
+            only: states on disk, batch normalization; or if some ranks have
+            no data points.
         """
-        if ranks.size > 1:
-            checks.check_can_share(self)
-        self.ranks = self.likelihood.ranks = self.prior.ranks = ranks
-        self.num_data_of_all = sum(ranks.gather(self.num_data))
-        self.train_function = None  # To be traced again.
-        if ranks.size == 1:
-            return
-        for variable in self._weights_but_states():
-            variable.assign(ranks.broadcast(variable.numpy()))
-        if self.states is not None:
+        super().set_ranks(ranks)
+        of_ranks = ranks.gather(self.num_data)
+        if 0 in of_ranks and any(of_ranks):
+            raise ValueError(
+                "`num_data` must be at least 1 on each rank, got "
+                f"{of_ranks!r}; use fewer ranks"
+            )
+        self.num_data_of_all = sum(of_ranks)
+        if ranks.size > 1 and self.states is not None:
             self.states.initialize(self._seed_of_rank(_INITIAL))
 
-    def _seed_of_rank(self, *path: int | tf.Tensor) -> tf.Tensor:
-        """Derives a `[2]` int32 seed that is this rank's own."""
-        if self.ranks.size > 1:
-            path = (*path, self.ranks.rank)
-        return random.make_seed(self.seed, *path)
+    def _needs_one_process(self) -> list[str]:
+        return [
+            *checks.what_needs_one_process(self),
+            *super()._needs_one_process(),
+        ]
 
     def _new_store(self) -> states_lib.StateStore | states_lib.DiskStateStore:
         """Returns a store for the states, in memory or on disk."""
@@ -390,11 +390,6 @@ class TVAE(LatentModel):
         """Checks that an `Explore` callback is attached if one is needed."""
         if self.best_parameters is not None:
             self.best_parameters.check_watched()
-        if self.ranks.size > 1 and self.steps_per_execution > 1:
-            raise ValueError(
-                "`steps_per_execution` must be 1 on several ranks, which have "
-                f"to sum in the same order, got {self.steps_per_execution}"
-            )
         return super().make_train_function(force)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
@@ -503,6 +498,7 @@ class TVAE(LatentModel):
     ) -> truncated.StateSet:
         store = self._states_or_raise()
         old = store.gather(index)
+        migrants = self._migrants(old.packed)
 
         def evolve() -> tuple[truncated.StateSet, tf.Tensor]:
             candidates = (
@@ -517,6 +513,7 @@ class TVAE(LatentModel):
                 self.evolution,
                 self.prior.expected_ones(),
                 self.num_latents,
+                migrants,
             )
 
         if self.ranks.size > 1:  # This one's part of the batch may be empty.
@@ -536,6 +533,16 @@ class TVAE(LatentModel):
         store.scatter(index, evolved)
         self._monitor(replaced=replaced)
         return evolved
+
+    def _migrants(self, packed: tf.Tensor) -> tf.Tensor | None:
+        """Returns the states that the ranks offer each other, `[K, W]`."""
+        number = self.evolution.num_migrants
+        if self.ranks.size == 1 or not number:
+            return None
+        mine = evolution_lib.best_states(packed, number)
+        is_mine = tf.one_hot(self.ranks.rank, self.ranks.size, dtype=tf.uint8)
+        (every,) = self.ranks.all_sum(is_mine[:, None, None] * mine)
+        return tf.reshape(every, [-1, mine.shape[-1]])
 
     # Unseen data.
 

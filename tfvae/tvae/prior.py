@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfvae import ranks as ranks_lib
 from tfvae.ops import densities, random
 
 # Prior probabilities stay this far from 0 and 1, so that log-odds are finite.
@@ -23,10 +22,7 @@ class BernoulliPrior(keras.layers.Layer):
       probs: float32 weight `[H]`, pi; not trained by gradient.
       visits: Scalar int64 weight, data points visited so far in this pass.
       total_weight: Scalar float64 weight, the sum of their weights.
-      ranks: The processes that train the model, over which is summed.
     """
-
-    ranks: ranks_lib.Ranks = ranks_lib.ONE_PROCESS
 
     def __init__(self, num_latents: int, **kwargs: Any):
         """Creates the prior, initially with one active latent on average.
@@ -102,14 +98,8 @@ class BernoulliPrior(keras.layers.Layer):
         """
         if total_weight is None:
             total_weight = num_data
-        ones, total_weight, num_data = self.ranks.all_sum(
-            *(
-                tf.cast(value, tf.float64)
-                for value in (ones, total_weight, num_data)
-            )
-        )
-        self._ones_sum.assign_add(ones)
-        self.total_weight.assign_add(total_weight)
+        self._ones_sum.assign_add(tf.cast(ones, tf.float64))
+        self.total_weight.assign_add(tf.cast(total_weight, tf.float64))
         self.visits.assign_add(tf.cast(num_data, tf.int64))
 
     def maximise(self, pass_done: tf.Tensor) -> None:

@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from tfvae import likelihoods, typed_gin
 from tfvae.ops import limits, moments
+from tfvae.ranks import ONE_PROCESS, Ranks
 from tfvae.resources import check_disk_space
 from tfvae.vae.posteriors import Distribution, GaussianPosterior, Posterior
 
@@ -122,7 +123,7 @@ class Encoder(keras.layers.Layer):
             name=name,
         )
 
-    def adapt(self, x: np.ndarray) -> None:
+    def adapt(self, x: np.ndarray, ranks: Ranks = ONE_PROCESS) -> None:
         """Sets offset and scale for the networks' inputs.
 
         Data are of unit scale, and left as they are, if no value is beyond
@@ -132,8 +133,9 @@ class Encoder(keras.layers.Layer):
 
         Args:
           x: `[N, D]`, NaN where missing.
+          ranks: The processes, each of which passes its part of the data.
         """
-        found = moments.of_columns(x)
+        found = moments.merged(ranks.gather(moments.of_columns(x)))
         offset, scale = found.mean, 1.0
         # NaN of columns without values.
         largest = np.nanmax(np.maximum(-found.low, found.high))

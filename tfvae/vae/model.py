@@ -16,6 +16,7 @@ from tfvae.latent_model import Figure, LatentModel, in_batches
 from tfvae.ops import densities, elbo, random
 from tfvae.ops.rows import LazyRows
 from tfvae.priors import Prior, fit_prior
+from tfvae.ranks import mean_gradients
 from tfvae.vae import encoders, objectives
 from tfvae.vae.posteriors import Distribution, RelaxedBernoulliPosterior
 
@@ -260,8 +261,9 @@ class VAE(LatentModel):
         """
         x = self._checked_rows(x)
         super().adapt(x if y is None else y)
-        self.encoder.adapt(x)
+        self.encoder.adapt(x, self.ranks)
         self._adapt_prior_inputs(self.prior, x)
+        self.share(self.prior.weights)
 
     def _adapt_prior_inputs(self, prior: Prior, x: np.ndarray) -> None:
         """Initialises what a prior has in the space of the encoder's inputs."""
@@ -281,32 +283,37 @@ class VAE(LatentModel):
         y = x if y is None else self._checked_rows(y)
         # Discards the statistics left of earlier batches.
         self.likelihood.maximise(tf.constant(True))
-        accumulate = tf.function(self._accumulate)
+        statistics = tf.function(self._statistics_of)
+        found = []
         for i in range(0, len(x), _BATCH):
-            seed = random.make_seed(self.seed, _FITTING, i)
+            seed = self._seed_of_rank(_FITTING, i)
             rows = slice(i, i + _BATCH)
-            accumulate(tf.constant(x[rows]), tf.constant(y[rows]), seed)
+            found.append(
+                statistics(tf.constant(x[rows]), tf.constant(y[rows]), seed)
+            )
+        totals = [sum(parts) for parts in zip(*found, strict=True)]
+        self.likelihood.accumulate(*self.ranks.all_sum(*totals))
         self.likelihood.maximise(tf.constant(True))
 
-    def _accumulate(
+    def _statistics_of(
         self, x: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor
-    ) -> None:
-        """Adds a batch to the sufficient statistics of the noise."""
+    ) -> tuple[tf.Tensor, ...]:
+        """Returns the sufficient statistics of the noise of a batch."""
         outputs = self.decode_outputs(self.encoder(x).sample(seed))
-        self._add_to_noise(*densities.split_missing(targets), outputs)
+        return self._statistics(*densities.split_missing(targets), outputs)
 
-    def _add_to_noise(
+    def _statistics(
         self,
         x: tf.Tensor,
         observed: tf.Tensor,
         outputs: tf.Tensor,
         weight: tf.Tensor | None = None,
-    ) -> None:
-        """Adds data points with one draw of z each."""
+    ) -> tuple[tf.Tensor, ...]:
+        """As the likelihood's, with one draw of z for each data point."""
         if weight is not None:
             # Weights of entries: those of the data points, 0 where missing.
             observed *= weight[:, None]
-        self.likelihood.accumulate(
+        return self.likelihood.statistics(
             x[:, None],
             observed[:, None],
             outputs[:, None],
@@ -331,7 +338,16 @@ class VAE(LatentModel):
 
         Returns:
           A model with the same encoder, decoder and likelihood, and the prior.
+
+        Raises:
+          ValueError: On several ranks, each of which has a part of the data.
         """
+        if self.ranks.size > 1:
+            raise ValueError(
+                "`model` must be in one process for a prior to be fitted to "
+                f"all data, got {self.ranks.size} ranks; call "
+                "set_ranks(tfvae.ranks.ONE_PROCESS) in one of them"
+            )
         fitted = VAE(
             self.encoder,
             self.decoder,
@@ -393,9 +409,10 @@ class VAE(LatentModel):
                 block_rows=block_rows,
             )
         # Keras takes the second of two for targets.
-        return batches_with(x, features, batch_size, seed, start_epoch).map(
-            lambda points, features: ((points, features),)
-        )
+        num_data, seed = self._order_of_ranks(len(x), seed)
+        return batches_with(
+            x, features, batch_size, seed, start_epoch, num_data
+        ).map(lambda points, features: ((points, features),))
 
     # Training.
 
@@ -450,7 +467,8 @@ class VAE(LatentModel):
         """
         batch = self._unpack(data)
         step = self._iteration.value
-        seed = random.make_seed(self.seed, _TRAINING, step, _replica())
+        self._check_one_replica()
+        seed = self._seed_of_rank(_TRAINING, step, _replica())
         noise = self.likelihood.monitored()
         with tf.GradientTape() as tape:
             posterior = self.encoder.posterior_of_features(
@@ -463,12 +481,23 @@ class VAE(LatentModel):
             terms = self._terms(batch, posterior, latents, outputs)
             loss = self._update_metrics(terms, batch, step, latents)
             strategy = tf.distribute.get_strategy()
-            share = (loss + self._penalties()) / strategy.num_replicas_in_sync
+            part = (loss + self._penalties()) / strategy.num_replicas_in_sync
+            if self.ranks.size > 1:
+                share = tf.cast(tf.shape(batch.x)[0], tf.float32)
+                part *= share
             # Optimizers with loss scaling divide the gradients by the scale.
-            share = self.optimizer.scale_loss(share)
+            part = self.optimizer.scale_loss(part)
         variables = self.trainable_variables
-        self.optimizer.apply(tape.gradient(share, variables), variables)
-        self._add_to_noise(batch.targets, batch.observed, outputs, batch.weight)
+        gradients = tape.gradient(part, variables)
+        statistics = self._statistics(
+            batch.targets, batch.observed, outputs, batch.weight
+        )
+        if self.ranks.size > 1:
+            gradients, statistics = mean_gradients(
+                self.ranks, gradients, share, statistics
+            )
+        self.optimizer.apply(gradients, variables)
+        self.likelihood.accumulate(*statistics)
         self.likelihood.maximise(tf.constant(True), _KEPT)
         self._iteration.assign_add(1)
         self._monitor(**noise)
@@ -476,6 +505,15 @@ class VAE(LatentModel):
         if self._latent_term is not None:
             logs[_LATENT_LOSS] = self._latent_term.mean.result()
         return logs
+
+    def _check_one_replica(self) -> None:
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if self.ranks.size > 1 and replicas > 1:
+            raise RuntimeError(
+                "`model` must be trained either by several ranks or in several "
+                f"replicas of tf.distribute, got {self.ranks.size} ranks and "
+                f"{replicas} replicas"
+            )
 
     def _unpack(self, data: Any) -> _Batch:
         """Returns the parts of what `fit` or `evaluate` passes, validated."""
@@ -607,6 +645,8 @@ class VAE(LatentModel):
         distortion, rate = self.objective(terms, self.num_latents, step)
         losses = distortion + rate
         if batch.weight is not None:
+            if self.ranks.size > 1 and latents is not None:
+                objectives.check_can_share(self.objective)
             losses = self.objective.weighted_loss(
                 distortion, rate, batch.weight
             )
@@ -651,7 +691,7 @@ class VAE(LatentModel):
         posterior = self.encoder.posterior_of_features(self._features(batch))
         # Different noise for each batch, the same for each evaluation.
         count = tf.cast(self._means["loss"].count, tf.int32)
-        seed = random.make_seed(self.seed, _EVALUATION, count, _replica())
+        seed = self._seed_of_rank(_EVALUATION, count, _replica())
         latents = posterior.sample(seed)
         outputs = self.decode_outputs(latents)
         terms = self._terms(batch, posterior, latents, outputs)

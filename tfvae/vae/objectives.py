@@ -122,6 +122,16 @@ class Elbo(Objective):
         return tf.reduce_mean(weights) * distortion + weights * rate
 
 
+def check_can_share(objective: Objective) -> None:
+    """Raises ValueError if weighted losses need the batch of all ranks."""
+    if isinstance(objective, Elbo) and not objective.weighs_distortion:
+        raise ValueError(
+            "`objective` must weigh the distortion of each data point on "
+            "several ranks, each of which has a part of the batch, got "
+            f"{objective!r}"
+        )
+
+
 @saved_settings
 class GeometricBeta(Objective):
     """The negative evidence lower bound with a beta that grows geometrically.
