@@ -17,6 +17,7 @@ from tests import rank_threads
 from tests.tvae import tiny
 from tfvae import tvae
 from tfvae.ops import bits, densities, random
+from tfvae.ops.rows import LazyRows
 from tfvae.ranks import MPIRanks
 from tfvae.tvae import evolution as evolution_lib
 from tfvae.tvae.model import _TRAINING
@@ -134,6 +135,17 @@ def _make(kind: type, name: str, settings: dict, num_data: int) -> Any:
         one.assign(other)
     model.compile(keras.optimizers.SGD(0.05), run_eagerly=True)
     return model
+
+
+class _LazyPoints(LazyRows):
+    """Data points that are read when they are asked for."""
+
+    def __init__(self, points: np.ndarray) -> None:
+        super().__init__(*points.shape)
+        self._points = points
+
+    def take(self, index: np.ndarray) -> np.ndarray:
+        return self._points[index]
 
 
 def _weights(rows: np.ndarray) -> np.ndarray:
@@ -333,7 +345,8 @@ class RanksTest(tf.test.TestCase, parameterized.TestCase):
         for found in rank_threads.run(3, adapted):
             self.assertAllClose(found, alone.variables, rtol=1e-6)
 
-    def test_weighted_draws_are_those_of_all_data(self):
+    @parameterized.parameters(np.asarray, _LazyPoints)
+    def test_weighted_draws_are_those_of_all_data(self, points_of):
         weights = np.array([1, 2, 0, 4, 5, 0, 3, 1, 0, 2, 6], np.float32)
         num_steps, size = 300, 8
 
@@ -346,7 +359,7 @@ class RanksTest(tf.test.TestCase, parameterized.TestCase):
             found = []
             for start in (0, 2):
                 batches = model.batches(
-                    tiny.data()[mine],
+                    points_of(tiny.data()[mine]),
                     size,
                     start_epoch=start,
                     weights=weights[mine],
