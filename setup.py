@@ -92,6 +92,15 @@ setuptools.setup(
         "wrapt>=2.0,<3",
     ],
     extras_require={
+        # The documentation site, and its tutorials as notebooks.
+        "docs": [
+            "ipykernel>=7,<8",
+            "jupytext>=1.19,<2",
+            "myst-nb>=1.4,<2",
+            "pydata-sphinx-theme>=0.24,<0.25",
+            "sphinx>=9,<10",
+            "sphinx-copybutton>=0.5.2,<0.6",
+        ],
         # OpenEXR pictures.
         "exr": [*_EXR],
         # Molecules as SELFIES, and their scores.
