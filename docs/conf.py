@@ -40,11 +40,14 @@ exclude_patterns = ["tutorials/*.py"]
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
 root_doc = "index"
 
-# Anchors of headings are GitHub's, so that links work in both places.
+# Formulas stand between dollars. Anchors of headings are GitHub's, so that
+# links work in both places.
+myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 # Notebooks are rendered as `make tutorials` has left them.
 nb_execution_mode = "off"
 nb_merge_streams = True
+nb_output_stderr = "remove"
 
 autodoc_class_signature = "mixed"
 autodoc_default_options = {
@@ -57,7 +60,6 @@ autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
-python_maximum_signature_line_length = 110
 python_use_unqualified_type_names = True
 add_module_names = False
 napoleon_numpy_docstring = False
@@ -66,6 +68,7 @@ napoleon_use_rtype = False
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"tfvae {version}"
+templates_path = ["_templates"]
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
@@ -130,8 +133,9 @@ def _relink_included(
 _CODE = re.compile(r"(`+)(.+?)\1", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z_][\w.]*(\(\))?")
 _SECTION = re.compile(r"(Args|Attributes|Example|Raises|Returns|Yields):\n")
-# What reStructuredText would read as markup, but for bullets.
-_MARKUP = re.compile(r"\\|\||(?<!^)\*|^\*(?! )|(?<=\w)_(?!\w)")
+# What reStructuredText would read as markup, but for bullets; "M." after the
+# name of an argument would be an item of a numbered list.
+_MARKUP = re.compile(r"\\|\||(?<!^)\*|^\*(?! )|(?<=\w)_(?!\w)|(?<=: \w)\.")
 
 
 def _escaped(text: str) -> str:
@@ -227,7 +231,8 @@ def _inline_mathml(writer: Any, node: nodes.math) -> None:
 
 def _block_mathml(writer: Any, node: nodes.math_block) -> None:
     text = latex2mathml.tex2mathml(node.astext(), as_block=True)
-    writer.body.append(f'<div class="math">{text}</div>')
+    # It can be scrolled, so the keyboard has to reach it.
+    writer.body.append(f'<div class="formula" tabindex="0">{text}</div>')
     raise nodes.SkipNode
 
 
