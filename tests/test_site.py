@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import html.parser
 import importlib.util
+import json
 import os
 import pathlib
 import re
@@ -16,12 +17,13 @@ import unittest
 import urllib.parse
 
 import pytest
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 
 import tfvae
 
 ROOT = pathlib.Path(__file__).parents[1]
 SITE = ROOT / "build" / "docs"
+TUTORIALS = ROOT / "docs" / "tutorials"
 _FETCHES = ("audio", "iframe", "img", "link", "script", "source", "video")
 
 
@@ -59,6 +61,66 @@ class ReferenceTest(absltest.TestCase):
         self.assertGreater(len(modules), 20)
         parts = {f"tfvae.ops.{name}" for name in tfvae.ops.__all__}
         self.assertEmpty((modules - {"tfvae.ops"} | parts) - _reference())
+
+
+def _cells(program):
+    """Returns the cells of a program in the percent format, as in notebooks."""
+    text = (TUTORIALS / f"{program}.py").read_text(encoding="utf-8")
+    for cell in re.split(r"^# %% *", text, flags=re.MULTILINE)[1:]:
+        kind, _, source = cell.partition("\n")
+        if kind == "[markdown]":
+            yield "markdown", re.sub("^# ?", "", source, flags=re.M).strip()
+        else:
+            yield "code", source.strip()
+
+
+class TutorialTest(parameterized.TestCase):
+    def test_all_are_in_the_navigation(self):
+        names = {path.stem for path in TUTORIALS.glob("*.py")}
+        index = (TUTORIALS / "index.md").read_text(encoding="utf-8")
+        self.assertNotEmpty(names)
+        self.assertEmpty(names - {*index.splitlines()})
+
+    @parameterized.parameters(path.stem for path in TUTORIALS.glob("*.py"))
+    def test_notebook_is_what_its_program_has_printed_and_drawn(self, name):
+        path = TUTORIALS / f"{name}.ipynb"
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        self.assertEqual(
+            [(one["cell_type"], "".join(one["source"])) for one in cells],
+            [*_cells(name)],
+            "`make tutorials` writes the notebooks anew",
+        )
+        outputs = [out for one in cells for out in one.get("outputs", ())]
+        kinds = {out["output_type"] for out in outputs}
+        self.assertContainsSubset({"display_data", "stream"}, kinds)
+        self.assertNotIn("error", kinds)
+        self.assertLess(path.stat().st_size, 600_000)
+
+    @pytest.mark.slow
+    def test_photograph_gets_better(self):
+        printed = _run("photograph")
+        noisy, restored = re.findall(r"picture: +([\d.]+) dB", printed)
+        self.assertGreater(float(restored), float(noisy) + 5.0)
+
+    @pytest.mark.slow
+    def test_text_gets_better(self):
+        printed = _run("text")
+        known = re.search(r"best so far: \w+ with ([\d.]+)", printed)[1]
+        found = re.search(r"best of the search: ([\d.]+)", printed)[1]
+        self.assertGreater(float(found), float(known))
+
+
+def _run(name):
+    """Runs a tutorial; returns what it prints."""
+    ended = subprocess.run(
+        [sys.executable, TUTORIALS / f"{name}.py"],
+        env={**os.environ, "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    if ended.returncode:
+        raise AssertionError(ended.stderr)
+    return ended.stdout
 
 
 @pytest.mark.slow
