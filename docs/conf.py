@@ -8,6 +8,7 @@ are Markdown where they have code, and plain text elsewhere.
 
 from __future__ import annotations
 
+import importlib
 import os
 import pathlib
 import re
@@ -72,6 +73,8 @@ templates_path = ["_templates"]
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
+# Summaries would have to be fetched, which browsers refuse pages from disk.
+html_show_search_summary = False
 html_show_sphinx = False
 html_math_renderer = "mathml"
 html_theme_options: dict[str, Any] = {
@@ -236,8 +239,22 @@ def _block_mathml(writer: Any, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def _import_tensorflow() -> None:
+    """Imports it without what it says of the processor, which is no warning."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        importlib.import_module("tensorflow")
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
 def setup(app: Any) -> None:
     """Connects what is above to Sphinx."""
+    _import_tensorflow()
     app.add_html_math_renderer(
         "mathml", (_inline_mathml, None), (_block_mathml, None)
     )

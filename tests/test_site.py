@@ -150,6 +150,7 @@ class SiteTest(absltest.TestCase):
 
     def test_builds_without_warnings(self):
         self.assertEqual(self.built.returncode, 0, self.built.stderr)
+        self.assertEmpty(self.built.stderr)
 
     def test_links_lead_to_pages_and_places_that_exist(self):
         checked = 0
