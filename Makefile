@@ -2,7 +2,7 @@
 # that tfvae is installed for: `make check PYTHON=.venv/bin/python`.
 PYTHON ?= python
 
-.PHONY: format lint type test slow check
+.PHONY: format lint type test slow check docs tutorials
 
 format:
 	$(PYTHON) -m ruff check --fix .
@@ -23,3 +23,11 @@ slow:
 	$(PYTHON) -m pytest -m slow
 
 check: lint type test
+
+# The documentation site, build/docs/index.html; every warning is an error.
+docs:
+	$(PYTHON) -m sphinx -q -W --keep-going -b html docs build/docs
+
+# Runs the tutorials, and writes the notebooks that the site shows.
+tutorials:
+	$(PYTHON) -m jupytext --to ipynb --execute docs/tutorials/*.py

@@ -73,6 +73,7 @@ setuptools.setup(
         "lazy-loader>=0.6,<0.7",
         "matplotlib>=3.10.8,<3.12",
         "numpy>=2.1,<2.5",
+        "packaging>=24,<27",
         "pillow>=11,<14",
         "psutil>=6,<8",
         "scikit-image>=0.25,<0.27",
@@ -92,6 +93,16 @@ setuptools.setup(
         "wrapt>=2.0,<3",
     ],
     extras_require={
+        # The documentation site, and its tutorials as notebooks.
+        "docs": [
+            "ipykernel>=7,<8",
+            "jupytext>=1.19,<2",
+            "myst-nb>=1.4,<2",
+            "nbconvert>=7.17,<8",
+            "pydata-sphinx-theme>=0.24,<0.25",
+            "sphinx>=9,<10",
+            "sphinx-copybutton>=0.5.2,<0.6",
+        ],
         # OpenEXR pictures.
         "exr": [*_EXR],
         # Molecules as SELFIES, and their scores.

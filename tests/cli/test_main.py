@@ -71,7 +71,7 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
     def test_help_names_all_subcommands(self, *argv):
         code, out, _ = _call(*argv)
         self.assertEqual(code, 0)
-        for name in (*cli.COMMANDS, "list"):
+        for name in (*cli.COMMANDS, *cli.OTHERS):
             self.assertIn(f"\n  {name} ", out)
 
     def test_version_is_that_of_the_package(self):
@@ -118,12 +118,14 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
             if path.stem == "clone":
                 continue
             (name,) = re.findall(r'clone\.run\("(\w+)"\)', path.read_text())
-            self.assertIn(name, cli.COMMANDS)
+            self.assertIn(name, {**cli.COMMANDS, **cli.OTHERS})
 
     @parameterized.parameters(
         ("--help", 0),
         ("--version", 0),
         ("list", 0),
+        ("doctor --help", 0),
+        ("doctor --nope", 2),
         ("train --help", 0),
         ("denoise --nope=1", 2),
         ("train", 2),

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from tfvae import __version__, locations
-from tfvae.cli import console, listing
+from tfvae.cli import console, doctor, listing
 
 COMMANDS = {
     "train": ("tfvae.cli.train", "train a model on data points"),
@@ -43,6 +43,12 @@ COMMANDS = {
     ),
 }
 """Module and summary of each subcommand, by its name."""
+
+OTHERS = {
+    "doctor": (doctor.main, "say what is installed, and whether it works"),
+    "list": (listing.main, "print the packaged configurations (gin files)"),
+}
+"""Function of the arguments and summary of what is about no run."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,14 +75,15 @@ def _run(argv: Sequence[str]) -> int:
     if name == "--version":
         print(f"tfvae {__version__}")
         return 0
-    if name == "list":
-        return listing.main(argv[1:])
+    if name in OTHERS:
+        return OTHERS[name][0](argv[1:])
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, [*COMMANDS, "list"], 1)
+        names = [*COMMANDS, *OTHERS]
+        near = difflib.get_close_matches(name, names, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return console.print_error(
-            f"the first argument must be one of {', '.join(COMMANDS)} or "
-            f"list, got {name!r}{hint}"
+            f"the first argument must be one of {', '.join(names)}, got "
+            f"{name!r}{hint}"
         )
     try:
         command = _command(name)
@@ -96,7 +103,7 @@ def _command(name: str) -> ModuleType:
 def _help() -> str:
     """Returns the text of `tfvae --help`."""
     summaries = {name: summary for name, (_, summary) in COMMANDS.items()}
-    summaries["list"] = "print the packaged configurations (gin files)"
+    summaries |= {name: summary for name, (_, summary) in OTHERS.items()}
     width = max(map(len, summaries))
     return "\n".join(
         [
