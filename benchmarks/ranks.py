@@ -38,13 +38,14 @@ import math
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from benchmarks.tables import print_table
+from tfvae import processes
 
 
 class Setting(NamedTuple):
@@ -164,16 +165,20 @@ def measure(
         mpiexec = pathlib.Path(sys.executable).with_name("mpiexec")
         launcher = str(mpiexec) if mpiexec.exists() else "mpiexec"
         command = [launcher, "-n", kind, *command, "--threads=1"]
-    done = subprocess.run(
-        command,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} has failed: {done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
+    with tempfile.TemporaryDirectory() as folder:
+        log = pathlib.Path(folder) / "errors.txt"
+        with processes.Process(
+            command, log=log, environment={"TF_CPP_MIN_LOG_LEVEL": "3"}
+        ) as process:
+            process.check_started()
+            process.close_input()
+            lines = [*process.lines()]
+            ended = process.end(None)
+        if ended.code:
+            raise RuntimeError(
+                f"{' '.join(command)} has failed: {log.read_text()}"
+            )
+    return json.loads(lines[-1])
 
 
 def _print(

@@ -28,6 +28,20 @@ _NUM_SAMPLES = 64
 _BATCH = 1024
 
 
+class Costs(NamedTuple):
+    """What training a model takes in one process, by formulas.
+
+    Attributes:
+      memory: Bytes of memory for what belongs to single data points.
+      disk: Bytes of disk for that.
+      points_per_second: Expected data points a second; None if unknown.
+    """
+
+    memory: int
+    disk: int
+    points_per_second: float | None
+
+
 class Figure(NamedTuple):
     """Content of a figure of a model, for `tfvae.plots.image_grid`.
 
@@ -795,6 +809,15 @@ class LatentModel(keras.Model):
 
         None for models whose latents are not binary.
         """
+        return None
+
+    def training_costs(self, batch_size: int) -> Costs | None:
+        """Returns what training takes, roughly; None if it is not known.
+
+        Args:
+          batch_size: Data points of a batch of this process.
+        """
+        del batch_size
         return None
 
     def figures(self, seed: int = 0) -> dict[str, Figure]:

@@ -48,6 +48,8 @@ _SET_CHILD_SUBREAPER = 36
 # Seconds that killed processes have to end. They need milliseconds, unless a
 # device holds them, or they belong to another user.
 _END_SECONDS = 10.0
+# How long what a child has started may take to lose it.
+_SETTLE_SECONDS = 0.1
 _POLL_SECONDS = 0.002
 
 
@@ -479,23 +481,27 @@ class Requests:
             yield
         finally:
             self._leave_if_copied()
-            end = time.monotonic() + _END_SECONDS
-            while left := [
-                pid
-                for pid, started, is_detached in self._relatives()
-                if is_detached and (pid, started) not in before
+            start = time.monotonic()
+            while new := [
+                (pid, kind)
+                for pid, started, kind in self._relatives()
+                if (pid, started) not in before and kind != "child"
             ]:
+                left = [pid for pid, kind in new if kind == "detached"]
                 for pid in left:
                     _kill(pid)
-                if time.monotonic() > end:
+                # A shell that ends makes orphans of those that it started.
+                seconds = _END_SECONDS if left else _SETTLE_SECONDS
+                if time.monotonic() > start + seconds:
                     break
                 time.sleep(_POLL_SECONDS)
 
-    def _relatives(self) -> Iterator[tuple[int, str, bool]]:
+    def _relatives(self) -> Iterator[tuple[int, str, str]]:
         """Yields the other running processes below the supervisor.
 
-        Of each its ID, the time of its start, as IDs are used again, and
-        whether it is an orphan or in another session.
+        Of each its ID, the time of its start, as IDs are used again, and what
+        it is: "detached", an orphan or in another session; a "child" of this
+        process; or a "descendant", of one that may yet leave it behind.
         """
         if os.getppid() != self._supervisor:
             return  # It has been killed.
@@ -504,8 +510,11 @@ class Requests:
             fields = _fields(pid)
             if pid == os.getpid() or not fields or fields[0] in ("Z", "X"):
                 continue
-            is_orphan = int(fields[1]) == self._supervisor
-            yield pid, fields[19], is_orphan or int(fields[3]) != session
+            parent = int(fields[1])
+            kind = "child" if parent == os.getpid() else "descendant"
+            if parent == self._supervisor or int(fields[3]) != session:
+                kind = "detached"
+            yield pid, fields[19], kind
 
     def _leave_if_copied(self) -> None:
         """Ends a copy of this process that was made by a fork."""

@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 from absl.testing import absltest, parameterized
 
+from tfvae.latent_model import Costs
 from tfvae.restoration import Restoration
 from tfvae.runs import estimates
-from tfvae.tvae import costs
 
 
 class LineTest(parameterized.TestCase):
@@ -41,15 +41,17 @@ class LineTest(parameterized.TestCase):
 
 class TrainingLineTest(parameterized.TestCase):
     def test_line_says_where_bytes_are_and_how_fast_it_is(self):
-        room = costs.Room(64_000_000, 32_768_000_000)
-        found = estimates.training_line(1e8, room, 33e9, 3, 64_000_000, 4123.0)
+        known = Costs(64_000_000, 32_768_000_000, 4123.0)
+        found = estimates.training_line(1e8, known, 33e9, 3, 64_000_000)
         self.assertEqual(
             found,
             "a process takes 100 MB of memory for data and 64 MB for states, "
             "32.8 GB of disk for states; 3 checkpoints take 99 GB; roughly "
             "4,100 points/s, 4.3 h an epoch",
         )
-        without = estimates.training_line(500, room, 1e6, 1, 1, None)
+        without = estimates.training_line(
+            500, known._replace(points_per_second=None), 1e6, 1, 1
+        )
         self.assertRegex(without, r"^a process takes 0.5 kB.* take 1 MB$")
 
 

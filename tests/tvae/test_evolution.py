@@ -402,16 +402,20 @@ class EvolutionTest(tf.test.TestCase, parameterized.TestCase):
             num_generations=3,
             shared=False,
         )
+        sharing = tvae.Evolution(num_migrants=3)
         default = tvae.Evolution()
         for field in dataclasses.fields(settings):
             name = field.name
             self.assertNotEqual(
-                getattr(settings, name), getattr(default, name), name
+                (getattr(settings, name), getattr(sharing, name)),
+                (getattr(default, name), getattr(default, name)),
+                name,
             )
-        copy = keras.saving.deserialize_keras_object(
-            keras.saving.serialize_keras_object(settings)
-        )
-        self.assertEqual(copy, settings)
+        for one in (settings, sharing):
+            copy = keras.saving.deserialize_keras_object(
+                keras.saving.serialize_keras_object(one)
+            )
+            self.assertEqual(copy, one)
 
     def test_function_survives_as_an_operator(self):
         settings = tvae.Evolution(parents=first_parents)

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from tfvae.joint_restoration import JointRestoration
+from tfvae.latent_model import Costs
 from tfvae.restoration import Restoration
-from tfvae.tvae import costs
 
 # Patches whose first states take seconds to draw.
 _MANY_PATCHES = 2**17
@@ -62,31 +62,30 @@ def line(
 
 def training_line(
     data_bytes: float,
-    room: costs.Room,
+    costs: Costs,
     checkpoint_bytes: float,
     num_checkpoints: int,
     num_data: int,
-    speed: float | None,
 ) -> str:
     """Says what a training run takes, before it starts.
 
     Args:
       data_bytes: Bytes of the data points that a process holds in memory.
-      room: Where the states of a process are.
+      costs: Those of the model.
       checkpoint_bytes: Bytes of a checkpoint of all processes.
       num_checkpoints: Checkpoints that are on the disk at a time, at most.
       num_data: N of the process.
-      speed: Data points a second that are expected; None if unknown.
 
     Returns:
       One line, without a line break.
     """
     line = (
         f"a process takes {_size(data_bytes)} of memory for data and "
-        f"{_size(room.memory)} for states, {_size(room.disk)} of disk for "
+        f"{_size(costs.memory)} for states, {_size(costs.disk)} of disk for "
         f"states; {num_checkpoints} checkpoints take "
         f"{_size(num_checkpoints * checkpoint_bytes)}"
     )
+    speed = costs.points_per_second
     if speed is None:
         return line
     return (

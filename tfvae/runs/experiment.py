@@ -34,7 +34,7 @@ from tfvae.resources import check_disk_space, peak_memory
 from tfvae.restoration import Restoration
 from tfvae.runs import config, estimates, identity
 from tfvae.runs.run_directory import RunDirectory
-from tfvae.tvae import TVAE, costs
+from tfvae.tvae import TVAE
 from tfvae.vae import VAE, Elbo, Encoder, learnable
 from tfvae.vae.objectives import Objective
 
@@ -413,10 +413,8 @@ def fit(
     saver = _saver(run, table, checksum, checkpoint_every, keep_checkpoints)
     if start < epochs:
         _announce(parts, start, epochs, steps)
-        if parts.restoration is None and isinstance(parts.model, TVAE):
-            _announce_costs(
-                parts, parts.model, batch_size, keep_checkpoints + 1
-            )
+        if parts.restoration is None:
+            _announce_costs(parts, batch_size, keep_checkpoints + 1)
         with run.our_errors():
             callbacks = _callbacks(run, parts, observe, table, saver)
             if parts.restoration is not None:
@@ -696,23 +694,22 @@ def _announce(parts: Experiment, start: int, epochs: int, steps: int) -> None:
 
 
 def _announce_costs(
-    parts: Experiment, model: TVAE, batch_size: int, num_checkpoints: int
+    parts: Experiment, batch_size: int, num_checkpoints: int
 ) -> None:
-    """Prints what training takes, by formulas, see `tfvae.tvae.costs`."""
-    train: Any = parts.observations.train
+    """Prints what training takes where the model knows it."""
+    model, train = parts.model, parts.observations.train
+    own_batch = max(1, batch_size // model.ranks.size)
+    costs = model.training_costs(own_batch)
+    if costs is None:
+        return
     data_bytes = 0 if isinstance(train, LazyRows) else train.nbytes
     if getattr(train, "block_rows", None) is not None:
         data_bytes = window_memory(train.shape[1], batch_size)
-    own_batch = max(1, batch_size // model.ranks.size)
-    work = costs.work_of(model, own_batch)
     line = estimates.training_line(
         data_bytes,
-        costs.room_for_states(model),
+        costs,
         tfvae.checkpoints.checkpoint_bytes(model),
         num_checkpoints,
-        model.num_data,
-        None
-        if work is None
-        else costs.expected_speed(work, own_batch, costs.matrix_rate()),
+        len(parts.rows_of_rank()),
     )
     print(line, flush=True)

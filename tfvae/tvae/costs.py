@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import tensorflow as tf
 
-from tfvae.tvae.model import TVAE
 from tfvae.tvae.states import DiskStateStore, state_bytes
+
+if TYPE_CHECKING:
+    from tfvae.tvae.model import TVAE
 
 # Rows and columns of the matrices by which the rate is measured, and how often.
 _SIZE, _REPEATS = 512, 5

@@ -14,10 +14,10 @@ import tensorflow as tf
 
 from tfvae import inputs, likelihoods, typed_gin
 from tfvae import ranks as ranks_lib
-from tfvae.latent_model import Figure, LatentModel
+from tfvae.latent_model import Costs, Figure, LatentModel
 from tfvae.ops import bits, densities, random, truncated
 from tfvae.ops.rows import LazyRows
-from tfvae.tvae import checks, draws, inference, joint, m_step, prior
+from tfvae.tvae import checks, costs, draws, inference, joint, m_step, prior
 from tfvae.tvae import evolution as evolution_lib
 from tfvae.tvae import exploration as exploration_lib
 from tfvae.tvae import states as states_lib
@@ -385,6 +385,14 @@ class TVAE(LatentModel):
     def training_callbacks(self) -> list[keras.callbacks.Callback]:
         """Returns `Explore`, which does nothing without `exploration`."""
         return [exploration_lib.Explore()]
+
+    def training_costs(self, batch_size: int) -> Costs:
+        room = costs.room_for_states(self)
+        work = costs.work_of(self, batch_size)
+        speed = None
+        if work is not None:
+            speed = costs.expected_speed(work, batch_size, costs.matrix_rate())
+        return Costs(room.memory, room.disk, speed)
 
     def make_train_function(self, force: bool = False) -> Any:
         """Checks that an `Explore` callback is attached if one is needed."""
