@@ -80,6 +80,13 @@ class ShardInputsTest(parameterized.TestCase):
             values, [[1, nan, 3], [4, 5, 6.5], [nan, 8, 9]]
         )
 
+    @parameterized.parameters("\ufeff", "\n", "\ufeffa,b\n", "\na,b\n")
+    def test_no_row_is_lost_to_a_byte_order_mark_or_an_empty_line(self, begin):
+        path = self.folder / "a.csv"
+        path.write_text(begin + "1,2\n3,4.5\n", encoding="utf-8")
+        values, _ = _all(TableFiles([str(path)]))
+        np.testing.assert_array_equal(values, [[1, 2], [3, 4.5]])
+
     @parameterized.parameters(
         ("a,b\n1,2\n3\n", "same number of columns in each row, got .*a.csv"),
         ("a,b\n1,x\n3,4\n", "tables of numbers .*'x'"),

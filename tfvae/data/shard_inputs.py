@@ -153,8 +153,11 @@ class TableFiles(_Files):
             with parquet.ParquetFile(path) as file:
                 yield from file.iter_batches(_ROWS)
             return
-        with path.open(encoding="utf-8", errors="replace", newline="") as file:
-            names = next(iter(text_csv.reader(file)), [])
+        # Arrow, too, ignores a byte order mark and empty lines.
+        with path.open(
+            encoding="utf-8-sig", errors="replace", newline=""
+        ) as file:
+            names = next(filter(None, text_csv.reader(file)), [])
         is_headless = all(map(_is_number, names))
         if is_headless:
             names = [f"f{column}" for column in range(len(names))]
