@@ -575,7 +575,11 @@ class LatentModel(keras.Model):
         """
         rank, size = self.ranks.rank, self.ranks.size
         of_ranks = self.ranks.gather(float(np.sum(weights, dtype=np.float64)))
-        if not of_ranks[rank]:
+        if sum(of_ranks) == 0.0:
+            raise ValueError(
+                "`weights` must have a positive sum over all ranks, got 0"
+            )
+        if not np.any(weights):
             weights = np.ones_like(weights)  # None of its points is drawn.
         ends = np.cumsum(of_ranks)
         ends = tf.constant(ends[:-1] / ends[-1], tf.float32)

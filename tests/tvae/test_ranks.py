@@ -389,6 +389,20 @@ class RanksTest(tf.test.TestCase, parameterized.TestCase):
             for one, other in zip(first[4:9], later[:5], strict=True):
                 self.assertAllEqual(one, other)
 
+    @parameterized.parameters(
+        ([[0, 0], [0, 0], [0, 0]], "`weights` must have a positive sum"),
+        ([[1, -1], [1, 2], [1, 0]], "`weights` .* negative"),
+    )
+    def test_weights_that_draw_nothing_are_refused(self, weights, message):
+        def batches(ranks: MPIRanks) -> None:
+            model = _models()[ranks.rank]
+            model.set_ranks(ranks)
+            own = np.array(weights[ranks.rank], np.float32)
+            model.batches(tiny.data()[:2], 4, weights=own)
+
+        with self.assertRaisesRegex(ValueError, message):
+            rank_threads.run(3, batches)
+
     def test_unequal_numbers_of_steps_are_refused(self):
         def fit(ranks: MPIRanks) -> None:
             model = _models()[ranks.rank]
