@@ -3,78 +3,42 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
+from tests.data import shuffled
 from tfvae.data import batches_with, indexed_batches
-
-
-def _points(num_data: int, num_observed: int = 3) -> np.ndarray:
-    generator = np.random.default_rng(0)
-    return generator.normal(size=(num_data, num_observed)).astype(np.float32)
-
-
-def _take(dataset: tf.data.Dataset, count: int) -> list:
-    return list(itertools.islice(dataset.as_numpy_iterator(), count))
 
 
 class IndexedBatchesTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters((10, 3), (10, 5), (10, 10), (10, 64), (1, 1))
     def test_each_epoch_visits_every_point_once(self, num_data, batch_size):
-        points = _points(num_data)
-        steps = -(-num_data // batch_size)
-        batches = _take(indexed_batches(points, batch_size, seed=5), 3 * steps)
-        for epoch in range(3):
-            part = batches[epoch * steps : (epoch + 1) * steps]
-            index = np.concatenate([index for _, index in part])
-            self.assertAllEqual(np.sort(index), np.arange(num_data))
-            for values, rows in part:
-                self.assertAllEqual(values, points[rows])
-            sizes = [len(rows) for _, rows in part]
-            self.assertEqual(sizes[:-1], [batch_size] * (steps - 1))
+        points = shuffled.points(num_data)
+        batches = indexed_batches(points, batch_size, seed=5)
+        shuffled.check_epochs(self, batches, points, batch_size)
 
     def test_parts_of_the_data_have_shares_of_the_same_batches(self):
-        sizes = {}
-        for num_data in (5, 1, 4):
-            batches = indexed_batches(_points(num_data), 4, 0, 0, 10)
-            index = [one for _, one in _take(batches, 2 * 3)]
-            for epoch in (index[:3], index[3:]):
-                rows = np.sort(np.concatenate(epoch))
-                self.assertAllEqual(rows, np.arange(num_data))
-            sizes[num_data] = [len(one) for one in index]
-        self.assertEqual(
-            sizes, {5: [2, 2, 1] * 2, 1: [0, 0, 1] * 2, 4: [1, 2, 1] * 2}
-        )
+        shuffled.check_parts(self, lambda x: indexed_batches(x, 4, 0, 0, 10))
 
     def test_types_and_cardinality_are_known_to_keras(self):
-        dataset = indexed_batches(_points(5), 2)
-        values, index = dataset.element_spec
-        self.assertEqual((values.dtype, index.dtype), (tf.float32, tf.int32))
-        self.assertEqual(values.shape.as_list(), [None, 3])
-        self.assertEqual(index.shape.as_list(), [None])
-        self.assertEqual(
-            dataset.cardinality().numpy(),
-            tf.data.experimental.INFINITE_CARDINALITY,
-        )
+        shuffled.check_spec(self, indexed_batches(shuffled.points(5), 2))
 
     def test_epochs_differ_and_seeds_differ(self):
-        points = _points(50)
+        points = shuffled.points(50)
 
         def order(seed, epoch):
             dataset = indexed_batches(points, 50, seed, epoch)
-            return tuple(_take(dataset, 1)[0][1])
+            return tuple(shuffled.take(dataset, 1)[0][1])
 
         orders = {order(seed, epoch) for seed in range(4) for epoch in range(4)}
         self.assertLen(orders, 16)
 
     @parameterized.parameters(1, 2, 7)
     def test_starting_later_continues_an_unbroken_run_exactly(self, epoch):
-        points = _points(11)
-        unbroken = _take(indexed_batches(points, 4, seed=2), 3 * 9)
-        resumed = _take(indexed_batches(points, 4, 2, epoch), 6)
+        points = shuffled.points(11)
+        unbroken = shuffled.take(indexed_batches(points, 4, seed=2), 3 * 9)
+        resumed = shuffled.take(indexed_batches(points, 4, 2, epoch), 6)
         for expected, batch in zip(
             unbroken[3 * epoch :], resumed, strict=False
         ):
@@ -84,14 +48,16 @@ class IndexedBatchesTest(tf.test.TestCase, parameterized.TestCase):
     def test_orders_are_uniform(self):
         # The first of 6 points over 3000 epochs: chi-square with 5 degrees
         # of freedom exceeds 20.5 with probability 0.001.
-        batches = _take(indexed_batches(_points(6), 6, seed=1), 3000)
+        batches = shuffled.take(
+            indexed_batches(shuffled.points(6), 6, seed=1), 3000
+        )
         counts = np.bincount([index[0] for _, index in batches], minlength=6)
         self.assertLess(((counts - 500) ** 2 / 500).sum(), 20.5)
 
     def test_missing_entries_are_kept(self):
-        points = _points(4)
+        points = shuffled.points(4)
         points[2, 1] = np.nan
-        values, index = _take(indexed_batches(points, 4), 1)[0]
+        values, index = shuffled.take(indexed_batches(points, 4), 1)[0]
         self.assertAllEqual(np.isnan(values), np.isnan(points[index]))
 
     @parameterized.named_parameters(
@@ -114,14 +80,14 @@ class BatchesWithTest(tf.test.TestCase, parameterized.TestCase):
 
     @parameterized.product(shape=((), (5,), (2, 3)), in_memory=(True, False))
     def test_order_is_that_of_indexed_batches(self, shape, in_memory):
-        points = _points(11)
+        points = shuffled.points(11)
         features = np.random.default_rng(1).normal(size=(11, *shape))
         features = features.astype(np.float32)
         source_of_rows = features if in_memory else self._on_disk(features)
-        batches = _take(batches_with(points, source_of_rows, 4, 7), 9)
+        batches = shuffled.take(batches_with(points, source_of_rows, 4, 7), 9)
         for (values, rows), (expected, index) in zip(
             batches,
-            _take(indexed_batches(points, 4, 7), 9),
+            shuffled.take(indexed_batches(points, 4, 7), 9),
             strict=True,
         ):
             self.assertAllEqual(values, expected)
@@ -129,11 +95,11 @@ class BatchesWithTest(tf.test.TestCase, parameterized.TestCase):
 
     @parameterized.product(epoch=(1, 5), in_memory=(True, False))
     def test_starting_later_continues_exactly(self, epoch, in_memory):
-        points = _points(10)
+        points = shuffled.points(10)
         features = np.arange(20, dtype=np.float32).reshape(10, 2)
         features = features if in_memory else self._on_disk(features)
-        unbroken = _take(batches_with(points, features, 4, 2), 3 * 7)
-        resumed = _take(batches_with(points, features, 4, 2, epoch), 6)
+        unbroken = shuffled.take(batches_with(points, features, 4, 2), 3 * 7)
+        resumed = shuffled.take(batches_with(points, features, 4, 2, epoch), 6)
         for expected, batch in zip(
             unbroken[3 * epoch :], resumed, strict=False
         ):
@@ -150,7 +116,7 @@ class BatchesWithTest(tf.test.TestCase, parameterized.TestCase):
                 return super().__getitem__(key)
 
         features = self._on_disk(np.arange(40.0)).view(Spy)
-        _take(batches_with(_points(40), features, 16), 3)
+        shuffled.take(batches_with(shuffled.points(40), features, 16), 3)
         self.assertGreaterEqual(len(read), 3)
         for rows in read:
             self.assertAllEqual(rows, np.sort(rows))
@@ -162,12 +128,12 @@ class BatchesWithTest(tf.test.TestCase, parameterized.TestCase):
     def test_types_and_shapes_are_known_to_keras(self, dtype, in_memory):
         features = np.arange(10).reshape(5, 2).astype(dtype)
         features = features if in_memory else self._on_disk(features)
-        dataset = batches_with(_points(5), features, 5)
+        dataset = batches_with(shuffled.points(5), features, 5)
         values, rows = dataset.element_spec
         self.assertEqual((values.dtype, rows.dtype), (tf.float32, tf.float32))
         self.assertEqual(values.shape.as_list(), [None, 3])
         self.assertEqual(rows.shape.as_list(), [None, 2])
-        found = _take(dataset, 1)[0][1]
+        found = shuffled.take(dataset, 1)[0][1]
         self.assertAllEqual(np.sort(found, axis=None), np.arange(10))
 
     @parameterized.named_parameters(
@@ -182,7 +148,7 @@ class BatchesWithTest(tf.test.TestCase, parameterized.TestCase):
     )
     def test_refuses(self, features, batch_size, message):
         with self.assertRaisesRegex(ValueError, message):
-            batches_with(_points(3), features, batch_size)
+            batches_with(shuffled.points(3), features, batch_size)
 
 
 if __name__ == "__main__":

@@ -10,17 +10,9 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
+from tests.data import shuffled
 from tfvae.data import indexed_batches
 from tfvae.data.blocks import BlockOrder, block_batches
-
-
-def _points(num_data: int, num_observed: int = 3) -> np.ndarray:
-    generator = np.random.default_rng(0)
-    return generator.normal(size=(num_data, num_observed)).astype(np.float32)
-
-
-def _take(dataset: tf.data.Dataset, count: int) -> list:
-    return list(itertools.islice(dataset.as_numpy_iterator(), count))
 
 
 class BlockOrderTest(tf.test.TestCase, parameterized.TestCase):
@@ -53,28 +45,17 @@ class BlockBatchesTest(tf.test.TestCase, parameterized.TestCase):
     def test_each_epoch_visits_every_point_once(
         self, num_data, batch_size, block_rows, window_bytes
     ):
-        points = _points(num_data)
-        steps = -(-num_data // batch_size)
-        batches = _take(
-            block_batches(
-                points, block_rows, batch_size, 5, window_bytes=window_bytes
-            ),
-            3 * steps,
+        points = shuffled.points(num_data)
+        batches = block_batches(
+            points, block_rows, batch_size, 5, window_bytes=window_bytes
         )
-        for epoch in range(3):
-            part = batches[epoch * steps : (epoch + 1) * steps]
-            index = np.concatenate([index for _, index in part])
-            self.assertAllEqual(np.sort(index), np.arange(num_data))
-            for values, rows in part:
-                self.assertAllEqual(values, points[rows])
-            sizes = [len(rows) for _, rows in part]
-            self.assertEqual(sizes[:-1], [batch_size] * (steps - 1))
+        shuffled.check_epochs(self, batches, points, batch_size)
 
     def test_window_has_few_blocks_and_mixes_their_rows(self):
         batches = block_batches(
-            _points(1000, 1), 10, 4, window_bytes=4 * 40
+            shuffled.points(1000, 1), 10, 4, window_bytes=4 * 40
         )  # Windows of ten batches, and so of at most five blocks.
-        index = [rows for _, rows in _take(batches, 250)]
+        index = [rows for _, rows in shuffled.take(batches, 250)]
         mixed = []
         for start in range(0, 250, 10):
             window = np.concatenate(index[start : start + 10])
@@ -84,47 +65,29 @@ class BlockBatchesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertLess(np.mean(mixed), 0.1)
 
     def test_parts_of_the_data_have_shares_of_the_same_batches(self):
-        sizes = {}
-        for num_data in (5, 1, 4):
-            batches = block_batches(
-                _points(num_data), 2, 4, 0, 0, 10, window_bytes=1
-            )
-            index = [one for _, one in _take(batches, 2 * 3)]
-            for epoch in (index[:3], index[3:]):
-                rows = np.sort(np.concatenate(epoch))
-                self.assertAllEqual(rows, np.arange(num_data))
-            sizes[num_data] = [len(one) for one in index]
-        self.assertEqual(
-            sizes, {5: [2, 2, 1] * 2, 1: [0, 0, 1] * 2, 4: [1, 2, 1] * 2}
+        shuffled.check_parts(
+            self, lambda x: block_batches(x, 2, 4, 0, 0, 10, window_bytes=1)
         )
 
     def test_types_and_cardinality_are_known_to_keras(self):
-        dataset = block_batches(_points(5), 2, 2)
-        values, index = dataset.element_spec
-        self.assertEqual((values.dtype, index.dtype), (tf.float32, tf.int32))
-        self.assertEqual(values.shape.as_list(), [None, 3])
-        self.assertEqual(index.shape.as_list(), [None])
-        self.assertEqual(
-            dataset.cardinality().numpy(),
-            tf.data.experimental.INFINITE_CARDINALITY,
-        )
+        shuffled.check_spec(self, block_batches(shuffled.points(5), 2, 2))
 
     def test_starting_later_continues_an_unbroken_run_exactly(self):
-        points = _points(11)
+        points = shuffled.points(11)
 
         def batches(epoch):
             return block_batches(points, 2, 4, 2, epoch, window_bytes=1)
 
-        unbroken = [index for _, index in _take(batches(0), 3 * 4)]
+        unbroken = [index for _, index in shuffled.take(batches(0), 3 * 4)]
         self.assertLen({tuple(np.concatenate(unbroken[i : i + 3]))
                         for i in range(0, 12, 3)}, 4)  # fmt: skip
-        resumed = [index for _, index in _take(batches(2), 6)]
+        resumed = [index for _, index in shuffled.take(batches(2), 6)]
         for one, other in zip(unbroken[6:], resumed, strict=True):
             self.assertAllEqual(one, other)
 
     def test_iterators_at_once_do_not_disturb_each_other(self):
-        dataset = block_batches(_points(40), 4, 4, window_bytes=1)
-        expected = [index for _, index in _take(dataset, 40)]
+        dataset = block_batches(shuffled.points(40), 4, 4, window_bytes=1)
+        expected = [index for _, index in shuffled.take(dataset, 40)]
         first, second = (dataset.as_numpy_iterator() for _ in range(2))
         next(second)
         for step in range(1, 39):
@@ -132,7 +95,7 @@ class BlockBatchesTest(tf.test.TestCase, parameterized.TestCase):
             self.assertAllEqual(next(first)[1], expected[step - 1])
 
     def test_rows_of_files_are_visited_in_their_blocks(self):
-        points = _points(20)
+        points = shuffled.points(20)
         with mock.patch("tfvae.data.batches.block_batches") as made:
             indexed_batches(points, 4)
             made.assert_not_called()
@@ -144,7 +107,7 @@ class BlockBatchesTest(tf.test.TestCase, parameterized.TestCase):
         with self.assertRaisesRegex(
             ValueError, "`batch_size` and `block_rows`"
         ):
-            block_batches(_points(3), block_rows, batch, 0, epoch)
+            block_batches(shuffled.points(3), block_rows, batch, 0, epoch)
 
     def test_more_rows_than_numbers_are_refused(self):
         with self.assertRaisesRegex(
