@@ -53,7 +53,7 @@ from tfvae.data.weighted_rows import TwoLevelTable
 from tfvae.latent_model import LatentModel
 from tfvae.ops.rows import LazyRows
 from tfvae.resources import check_disk_space, peak_memory
-from tfvae.tvae import costs, states
+from tfvae.tvae import states
 
 NUM_OBSERVED, NUM_LATENTS, NUM_STATES = 64, 64, 64
 # Data points that are drawn; others repeat them.
@@ -207,20 +207,18 @@ def measure_states(
         before = psutil.Process().io_counters()
         rate = trained_rate(model, rows, batch_size, num_points)
         after = psutil.Process().io_counters()
-        work = costs.work_of(model, batch_size)
-        assert work is not None
-        expected = costs.expected_speed(work, batch_size, costs.matrix_rate())
-        room = costs.room_for_states(model)
+        found = model.training_costs(batch_size)
+        assert found.points_per_second is not None
         table.append(
             [
                 "disk" if is_on_disk else "memory",
                 f"{num_data:,}",
-                f"{(room.disk or room.memory) / 1e9:.2f}",
+                f"{(found.disk or found.memory) / 1e9:.2f}",
                 f"{made:,.0f}",
                 f"{rate:,.0f}",
                 f"{(after.read_bytes - before.read_bytes) / 1e9:.2f}",
                 f"{(after.write_bytes - before.write_bytes) / 1e9:.2f}",
-                f"{expected:,.0f}",
+                f"{found.points_per_second:,.0f}",
                 *memory(),
             ]
         )
