@@ -16,10 +16,12 @@ from . import (
     gaussian_fit,
     header,
     improvement,
+    input_surrogate,
     joint_training,
     known_points,
     latent_space,
     ledger,
+    linear_regression,
     loop,
     maximisation,
     plan,
@@ -39,6 +41,7 @@ from . import (
     surrogate_state,
     surrogates,
     tables,
+    tanimoto_process,
     tasks,
     telling,
     trust_region,
@@ -57,6 +60,7 @@ from .convolutional_process import ConvolutionalProcess
 from .evaluation import InProcess, ProcessPool
 from .evaluation_worker import Score
 from .evolutionary import EvolutionaryExpectedImprovement
+from .input_surrogate import InputSurrogate
 from .ledger import Ledger, read_ledger
 from .loop import LatentSpaceOptimizer
 from .plan import Plan
@@ -72,6 +76,7 @@ from .strategies import (
 )
 from .surrogates import EnsembleRegressor, SparseGaussianProcess
 from .tables import read_table
+from .tanimoto_process import TanimotoProcess
 from .tasks.base import ScoredData, Task
 from .tasks.expressions import expressions
 from .tasks.molecules import molecules
@@ -97,10 +102,12 @@ __all__ = [
     "gaussian_fit",
     "header",
     "improvement",
+    "input_surrogate",
     "joint_training",
     "known_points",
     "latent_space",
     "ledger",
+    "linear_regression",
     "loop",
     "maximisation",
     "plan",
@@ -120,6 +127,7 @@ __all__ = [
     "surrogate_state",
     "surrogates",
     "tables",
+    "tanimoto_process",
     "tasks",
     "telling",
     "trust_region",
@@ -138,6 +146,7 @@ __all__ = [
     "EvolutionaryExpectedImprovement",
     "ExpectedImprovement",
     "InProcess",
+    "InputSurrogate",
     "LatentSpaceOptimizer",
     "MaxValueEntropySearch",
     "Ledger",
@@ -156,6 +165,7 @@ __all__ = [
     "ScoredData",
     "SparseGaussianProcess",
     "Stopping",
+    "TanimotoProcess",
     "Task",
     "ThompsonSampling",
     "TrustRegion",

@@ -27,6 +27,7 @@ import scipy.optimize
 import tensorflow as tf
 
 from tfvae import typed_gin
+from tfvae.lso import linear_regression
 from tfvae.lso.gaussian_fit import held_variables
 from tfvae.lso.surrogates import checked
 
@@ -128,7 +129,7 @@ class ConvolutionalProcess:
         if not warm and self.num_iterations:
             self._logs = self._tuned(latents, scores)
             self._held["logs"].assign(self._logs)
-        weights, root = _posterior(
+        weights, root = linear_regression.posterior(
             self._features(tf.constant(latents)),
             tf.constant(scores),
             tf.exp(self._held["logs"][-1]),
@@ -222,7 +223,9 @@ class ConvolutionalProcess:
         with tf.GradientTape() as tape:
             tape.watch(logs)
             features = self._features(latents)
-            loss = -log_evidence(features, scores, tf.exp(logs[-1]))
+            loss = -linear_regression.log_evidence(
+                features, scores, tf.exp(logs[-1])
+            )
         return loss, tape.gradient(loss, logs)
 
     def _fitted_features(self, latents: Any) -> tf.Tensor:
@@ -320,55 +323,6 @@ def window_features(
         total = total + tf.cos(angles)
     size = tf.cast(tf.shape(frequencies)[1] * num_windows, positions.dtype)
     return tf.sqrt(2.0 / size) * total
-
-
-def log_evidence(
-    features: tf.Tensor, scores: tf.Tensor, noise: tf.Tensor
-) -> tf.Tensor:
-    """Returns log N(scores; 0, features features^T + noise I).
-
-    It is the marginal likelihood of linear regression whose weights have a
-    standard normal prior. The time grows with the third power of n.
-
-    Args:
-      features: `[n, F]`.
-      scores: `[n]`.
-      noise: Variance of the noise.
-    """
-    covariance = tf.matmul(features, features, transpose_b=True)
-    identity = tf.eye(tf.shape(features)[0], dtype=features.dtype)
-    root = tf.linalg.cholesky(covariance + noise * identity)
-    white = tf.linalg.triangular_solve(root, scores[:, None])
-    log_det = 2.0 * tf.reduce_sum(tf.math.log(tf.linalg.diag_part(root)))
-    constant = tf.cast(tf.size(scores), features.dtype) * np.log(2.0 * np.pi)
-    return -0.5 * (tf.reduce_sum(tf.square(white)) + log_det + constant)
-
-
-@tf.function(reduce_retracing=True)
-def _posterior(
-    features: tf.Tensor, scores: tf.Tensor, noise: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the posterior of the weights of linear regression.
-
-    Their prior is standard normal. With L = features^T features + noise I:
-
-        mean = L^{-1} features^T scores,    covariance = noise L^{-1}
-
-    Args:
-      features: `[n, F]`.
-      scores: `[n]`.
-      noise: Variance of the noise.
-
-    Returns:
-      The mean `[F]`, and R of R R^T = covariance, `[F, F]`.
-    """
-    moments = tf.matmul(features, features, transpose_a=True)
-    identity = tf.eye(tf.shape(features)[1], dtype=features.dtype)
-    root = tf.linalg.cholesky(moments + noise * identity)
-    projected = tf.linalg.matvec(features, scores, transpose_a=True)
-    mean = tf.linalg.cholesky_solve(root, projected[:, None])[:, 0]
-    inverse = tf.linalg.triangular_solve(root, identity)  # L = root root^T.
-    return mean, tf.sqrt(noise) * tf.transpose(inverse)
 
 
 def _spread(values: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ class Use(enum.IntEnum):
     READING = 4
     SAMPLING = 5
     CONSTRAINTS = 6
+    FEATURES = 7
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,9 +6,11 @@ Implements lines 5 and 6 of the algorithm in `tfvae.lso.loop`.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from tfvae.lso.candidates import best_points, binary_candidates, box_candidates
 from tfvae.lso.choosing import Choice, Chooser
 from tfvae.lso.collection import Collection
 from tfvae.lso.feasibility import Feasibility, fresh
+from tfvae.lso.input_surrogate import DecodedFeatures, InputSurrogate
 from tfvae.lso.known_points import Known, KnownPoints
 from tfvae.lso.plan import Plan, Use
 from tfvae.lso.reading import Reading, as_points, read, refusals
@@ -26,7 +29,7 @@ from tfvae.lso.scoring import Scorer
 from tfvae.lso.search import Box, distinct_rows
 from tfvae.lso.strategies import Context, Strategy, select_points
 from tfvae.lso.surrogate_state import STATE, Change, State
-from tfvae.lso.tasks.base import Task
+from tfvae.lso.tasks.base import Decodes, Task
 from tfvae.lso.warping import Warping
 
 if TYPE_CHECKING:
@@ -61,6 +64,19 @@ class Proposer:
         self._plan = plan
         self._strategy = strategy
         self._surrogate = surrogate if strategy.uses_surrogate else None
+        self._features: DecodedFeatures | None = None
+        if (
+            isinstance(self._surrogate, InputSurrogate)
+            and self._surrogate.features is None
+        ):
+            # No candidates, so that the task does not count what it refuses.
+            reader = dataclasses.replace(task, refuse=None, decodes=Decodes())
+            self._features = DecodedFeatures(
+                task, functools.partial(self._inputs_of, reader)
+            )
+            self._surrogate = dataclasses.replace(
+                self._surrogate, features=self._features
+            )
         self._warping = warping
         self._collection = collection
         self._records = records
@@ -116,6 +132,8 @@ class Proposer:
           now: The round; its model must have been trained.
           rows: What `rows_of` returned at its beginning.
         """
+        if self._features is not None:
+            self._features.forget()
         with self._rounds.timed("encode"):
             self._points.enter(now, rows)
         self._state = self._no_state()
@@ -315,6 +333,12 @@ class Proposer:
         points = as_points(self._task, inputs, means.shape[1])
         first = distinct_rows(points)
         return self._space.encode(points[first]), np.array(rows)[first]
+
+    def _inputs_of(self, task: Task, latents: np.ndarray) -> list[Any]:
+        """Returns what latents decode to, None where that is no input."""
+        seed = self._plan.seed_of(Use.FEATURES, 0)
+        found = read(task, self._space.decode(latents), seed)
+        return [one.input for one in found]
 
     # The surrogate.
 

@@ -13,7 +13,14 @@ import numpy as np
 
 from tfvae.lso.evaluation_worker import Score, one_line
 
-_OPTIONAL = ("to_json", "from_json", "to_picture", "refuse", "summarize")
+_OPTIONAL = (
+    "to_json",
+    "from_json",
+    "to_picture",
+    "refuse",
+    "summarize",
+    "features",
+)
 
 Input = Any
 """Input of an objective, such as an image or a text; never None."""
@@ -259,6 +266,9 @@ class Task:
         surrogate know them, but none of them is the best.
       summarize: From distinct inputs, at least one, to figures of the set by
         name, such as its diversity, for the results; None for none.
+      features: From n inputs to their features `[n, F]`, numbers that a score
+        depends on more plainly than on latents, for an `InputSurrogate`; None
+        for none.
       decodes: Counts of what has been decoded, shared by copies of the task.
     """
 
@@ -278,6 +288,7 @@ class Task:
     is_noisy: bool = False
     refuse: Callable[[Input], str | None] | None = None
     summarize: Callable[[Sequence[Input]], Mapping[str, float]] | None = None
+    features: Callable[[Sequence[Input]], np.ndarray] | None = None
     decodes: Decodes = dataclasses.field(
         default_factory=Decodes, repr=False, compare=False
     )
@@ -294,6 +305,7 @@ class Task:
             "to_picture",
             "refuse",
             "summarize",
+            "features",
         ):
             value = getattr(self, field)
             if value is None and field in _OPTIONAL:

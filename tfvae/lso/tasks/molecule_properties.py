@@ -240,6 +240,37 @@ def _bits(smiles: str) -> np.ndarray:
     return values
 
 
+def environment_counts(molecules: Sequence[str]) -> np.ndarray:
+    """Returns how often molecules have each environment of an atom.
+
+    An environment is an atom, alone or with its neighbours: those of Morgan
+    fingerprints of radius 1 (Rogers and Hahn, 2010, "Extended-connectivity
+    fingerprints").
+
+    Args:
+      molecules: Their SMILES.
+
+    Returns:
+      uint8 `[n, 1024]`, environments folded by hashing; 255 stands for more,
+      too.
+
+    Raises:
+      ImportError: If RDKit is missing.
+      ValueError: If one of them is not a single molecule.
+    """
+    counts = [
+        _environments().GetCountFingerprintAsNumPy(_parsed(one))
+        for one in molecules
+    ]
+    return np.minimum(np.stack(counts), 255).astype(np.uint8)
+
+
+@functools.cache
+def _environments() -> Any:
+    generators = import_chemistry("rdkit.Chem.rdFingerprintGenerator")
+    return generators.GetMorganGenerator(radius=1, fpSize=1024)
+
+
 @functools.cache
 def _fingerprints() -> Any:
     generators = import_chemistry("rdkit.Chem.rdFingerprintGenerator")

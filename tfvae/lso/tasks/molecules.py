@@ -15,7 +15,11 @@ from tfvae.data.molecules import MoleculeFile, molecule_file
 from tfvae.data.selfies import SelfiesCode, canonical_smiles
 from tfvae.lso.evaluation_worker import Result, Score, evaluate_one
 from tfvae.lso.tasks.base import LeftOut, ScoredData, Task
-from tfvae.lso.tasks.molecule_properties import broken_rule, penalised_log_p
+from tfvae.lso.tasks.molecule_properties import (
+    broken_rule,
+    environment_counts,
+    penalised_log_p,
+)
 from tfvae.lso.tasks.molecule_reports import can_draw, drawn, summary
 
 # Score of invalid decodes in the published runs.
@@ -126,6 +130,7 @@ def molecules(
         score_label=score_label,
         to_picture=drawn if can_draw() else None,
         summarize=summary,
+        features=environment_counts,
         refuse=functools.partial(broken_rule, constraints)
         if constraints
         else None,
