@@ -278,6 +278,12 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
         again = optimize.optimize(self.folder / "run")
         self.assertEqual(again["top"], result["top"])
 
+    def test_surrogate_of_inputs_has_one_of_counts(self):
+        config.load([OPTIMIZED[2], "mixins/surrogate_inputs.gin"])
+        found = config.evaluated("optimize.surrogate")
+        self.assertIsInstance(found.surrogate, lso.TanimotoProcess)
+        self.assertEqual(config.evaluated("optimize.strategy").max_window, 3)
+
     def test_joint_training_is_in_a_trust_region(self):
         config.load(["runs/optimize.gin", "mixins/joint_training.gin"])
         self.assertEqual(

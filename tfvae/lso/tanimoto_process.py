@@ -170,7 +170,7 @@ class TanimotoProcess:
         assert self._scale is not None
         kept = self._scale.spread > 0.0
         centred = counts[:, kept] - self._scale.centre[kept]
-        size = max(np.count_nonzero(kept), 1) ** 0.5
+        size = np.sqrt(max(int(kept.sum()), 1))
         return centred / (self._scale.spread[kept] * size)
 
     def _linear(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:

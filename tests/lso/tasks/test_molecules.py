@@ -209,6 +209,16 @@ class MoleculesTest(tf.test.TestCase, parameterized.TestCase):
         is_red = (picture[..., 0] > 0.9) & (picture[..., 1] < 0.1)
         self.assertFalse(is_red.any())
 
+    def test_features_count_the_environments_of_atoms(self):
+        features = molecules.molecules(self.path).features
+        found = features(["C" * 300, "CC", "OCC", "C(O)C"]).astype(np.int64)
+        self.assertEqual(found.shape, (4, 1024))
+        # Two atoms alone, and two with their neighbour, which are alike.
+        self.assertEqual(found[1].sum(), 4)
+        self.assertEqual(found[2].sum(), 6)
+        self.assertAllEqual(found[2], found[3])
+        self.assertEqual(found.max(), 255)  # Of some 300 in the chain.
+
     def test_sets_have_a_diversity_and_scaffolds(self):
         summarize = molecules.molecules(self.path).summarize
         similarity = molecule_properties.Similarity
