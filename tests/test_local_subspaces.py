@@ -95,7 +95,9 @@ class LocalSubspacesTest(tf.test.TestCase, parameterized.TestCase):
     )
     def test_is_what_slow_loops_find(self, shape, side, step, radius):
         image = _picture(*shape)
-        settings = LocalSubspaces((side,), step, radius, num_rounds=2)
+        settings = LocalSubspaces(
+            patches=(side,), step=step, radius=radius, num_rounds=2
+        )
         mean, variance = _denoised_slowly(image, 20.0, settings, side)
         found = settings.denoised(image, 20.0)
         self.assertAllClose(found.mean, mean, atol=2e-2)
@@ -104,7 +106,7 @@ class LocalSubspacesTest(tf.test.TestCase, parameterized.TestCase):
     def test_sizes_are_averaged_after_each_shrinking(self):
         image = _picture()
         once = {"step": 2, "radius": 3, "num_rounds": 1}
-        both = LocalSubspaces((3, 4), **once)
+        both = LocalSubspaces(patches=(3, 4), **once)
         means = [
             local_subspaces._Cover(
                 image.shape, side, both, local_subspaces._group_size(side, 0)
@@ -122,7 +124,7 @@ class LocalSubspacesTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_bands_do_not_matter(self):
         image = _picture(30, 20)
-        settings = LocalSubspaces((4,), 2, 3, num_rounds=2)
+        settings = LocalSubspaces(patches=(4,), step=2, radius=3, num_rounds=2)
         whole = settings.denoised(image, 20.0)
         rows, local_subspaces._BAND_ROWS = local_subspaces._BAND_ROWS, 3
         try:
@@ -132,9 +134,16 @@ class LocalSubspacesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllClose(parts.mean, whole.mean, atol=1e-3)
         self.assertAllClose(parts.variance, whole.variance, rtol=1e-3)
 
+    def test_every_pixel_has_an_estimate_where_patches_are_equal(self):
+        image = np.full((40, 50, 1), 7.0, np.float32)
+        image[20:] = 9.0
+        settings = LocalSubspaces(patches=(4,), radius=5, num_rounds=2)
+        found = settings.denoised(image, 0.01)
+        self.assertAllClose(found.mean, image, atol=1e-3)
+
     def test_a_run_goes_on_where_it_has_ended(self):
         image = _picture()
-        settings = LocalSubspaces((3,), 2, 4, num_rounds=3)
+        settings = LocalSubspaces(patches=(3,), step=2, radius=4, num_rounds=3)
         rounds = [*settings.rounds(image, 20.0)]
         self.assertLen(rounds, 3)
         (last,) = settings.rounds(image, 20.0, rounds[1].mean, 2)
@@ -160,7 +169,7 @@ class LocalSubspacesTest(tf.test.TestCase, parameterized.TestCase):
         noise = np.random.default_rng(0).normal(0.0, std, clean.shape)
         noisy = clean + noise.astype(np.float32)
         counts = []
-        settings = LocalSubspaces((6,), radius=10, num_rounds=2)
+        settings = LocalSubspaces(quality="fast", radius=10, num_rounds=2)
         *_, found = settings.rounds(
             noisy, std, on_step=lambda: counts.append(1)
         )
@@ -173,6 +182,7 @@ class LocalSubspacesTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_wrong_arguments_are_refused(self):
         for wrong, message in (
+            ({"quality": "good"}, "`quality` must be one of"),
             ({"step": 0}, "`step` must be positive"),
             ({"patches": ()}, "`patches` must be sides"),
             ({"patches": (1,)}, "`patches` must be sides"),
