@@ -25,6 +25,8 @@ GIN = pathlib.Path(__file__).parents[1] / "gin"
 PAPER = "papers/ecml2022_tvae"
 FILES = sorted(path.relative_to(GIN).as_posix() for path in GIN.rglob("*.gin"))
 
+# What the command line chooses; a run that needs an image.
+SUBSPACES = "runs/denoise_subspaces.gin"
 # What other files include or a user adds; they are no runs of their own.
 FRAGMENTS = [
     name
@@ -32,7 +34,7 @@ FRAGMENTS = [
     if name.startswith(("data/", "mixins/", "models/"))
     or name.split("/")[-1].startswith("base.")
     or name.split("/")[-1].startswith("base_")
-    or name in ("runs/train.gin", "runs/denoise.gin")
+    or name in ("runs/train.gin", "runs/denoise.gin", SUBSPACES)
 ]
 OPTIMA = "papers/neurips2020_weighted_retraining"
 # What tools/optimize.py takes, and what is for after such files only.
@@ -297,7 +299,7 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(*FRAGMENTS)
     def test_fragment_is_used_or_says_one_thing(self, name):
         is_included = any(name in _included(GIN / other)[1:] for other in FILES)
-        is_choice = name.startswith("mixins/")
+        is_choice = name.startswith("mixins/") or name == SUBSPACES
         self.assertTrue(is_included or is_choice)
 
     @parameterized.parameters(

@@ -74,6 +74,16 @@ class Noise(Protocol):
           ValueError: If the one that is configured would not act.
         """
 
+    def std_of_model(self, value_range: ValueRange) -> float:
+        """Returns the standard deviation of the noise of `to_model`.
+
+        Args:
+          value_range: What 0 and 255 stand for.
+
+        Raises:
+          ValueError: If it is not the same everywhere.
+        """
+
     def describe(self) -> str:
         """Says what the noise is, and how it is allowed for, in a line."""
 
@@ -117,8 +127,11 @@ class GaussianNoise:
     def likelihood(
         self, given: Likelihood, scale: float, value_range: ValueRange
     ) -> Likelihood:
-        std = self.std * WHITE / value_range.width
+        std = self.std_of_model(value_range)
         return _fixed(given, (scale * std) ** 2)
+
+    def std_of_model(self, value_range: ValueRange) -> float:
+        return self.std * WHITE / value_range.width
 
     def describe(self) -> str:
         return f"noise: Gaussian of standard deviation {self.std:g}, as given"
@@ -214,6 +227,14 @@ class PoissonGaussianNoise:
         if type(given) not in (GaussianLikelihood, PoissonLikelihood):
             raise _other_likelihood("PoissonLikelihood", given)
         return PoissonLikelihood()
+
+    def std_of_model(self, value_range: ValueRange) -> float:
+        if self.by_likelihood:
+            raise ValueError(
+                "`by_likelihood` must be False with --method=subspaces, got "
+                "True; --method=tvae has such a likelihood"
+            )
+        return 1.0
 
     def describe(self) -> str:
         noise = self._parameters()

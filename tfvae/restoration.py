@@ -390,17 +390,42 @@ class Restoration:
             )
         if ranks.size > 1:
             merger.add_others(ranks.gather)
-        merged = merger.image()
         within, between = merger.variances()
-        std = np.sqrt(within + between)
+        return self.from_moments(merger.image(), within + between)
+
+    def from_moments(
+        self, mean: np.ndarray, variance: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the image and its standard deviations.
+
+        Args:
+          mean: `[height, width, channels]`, an estimate of `values`.
+          variance: The variance of its entries.
+
+        Returns:
+          See `merge_moments`.
+        """
+        std = np.sqrt(variance)
         if self.is_transformed:
-            low, high = (self._from_model(merged + d) for d in (-std, std))
+            low, high = (self._from_model(mean + d) for d in (-std, std))
             std = np.asarray(0.5 * (high - low), np.float32)
         share = 0.0 if self._is_kept else self.strength
         if share != 1.0:
             is_missing = np.isnan(self.image)
             std = np.where(is_missing, std, np.float32(share) * std)
-        return self._from_model(merged), std
+        return self._from_model(mean), std
+
+    @property
+    def values(self) -> np.ndarray:
+        """The image as a model has it, before `scale`.
+
+        `[height, width, channels]` float32 on 0..255, or what `noise` makes of
+        that.
+        """
+        if self.noise is None:
+            return self.image
+        values = self.noise.to_model(self.image, self.value_range)
+        return values.astype(np.float32)
 
     def _merger(
         self, with_variances: bool = False, ranks: Ranks = ONE_PROCESS

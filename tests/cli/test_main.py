@@ -14,6 +14,8 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 import tfvae
+from tfvae.cli import console
+from tfvae.cli import denoise as denoise_cli
 from tfvae.cli import main as cli
 from tfvae.data import images
 
@@ -66,6 +68,46 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         for foreign in ("--logtostderr", "--tfds", "--only_check_args"):
             self.assertNotIn(foreign, out)
         self.assertLess(max(map(len, out.splitlines())), 81)
+
+    @parameterized.parameters(
+        ([], 1, "subspaces"),
+        (["--add_noise_std=25", "--noise=poisson"], 1, "subspaces"),
+        (["--quality=fast"], 1, "subspaces"),
+        (["--epochs=3"], 1, "tvae"),
+        (["--gin_param=corrupted_image.crop=(0, 0, 9, 9)"], 1, "tvae"),
+        (["--mask=alpha"], 1, "tvae"),
+        ([], 2, "tvae"),
+        (["--method=subspaces", "--gin_file=x.gin"], 1, "subspaces"),
+        (["--method=tvae"], 1, "tvae"),
+    )
+    def test_method_of_denoising_fits_the_picture_and_the_flags(
+        self, argv, num_ranks, expected
+    ):
+        values = console.common_flags()
+        denoise_cli.define(values)
+        values(["tfvae", f"--run_dir={self.folder}", *argv])
+        self.assertEqual(denoise_cli._method(values, num_ranks)[0], expected)
+        # A run goes on as it was started.
+        for text, method in (
+            ("denoise.method = @LocalSubspaces()", "subspaces"),
+            ("fit.epochs = 3", "tvae"),
+        ):
+            (self.folder / "config.gin").write_text(text)
+            is_free = "--method" not in " ".join(argv)
+            self.assertEqual(
+                denoise_cli._method(values, num_ranks)[0],
+                method if is_free else expected,
+            )
+
+    @parameterized.parameters(
+        (["--quality=fast", "--method=tvae"], "`--quality` must be given with"),
+        (["--joint", "--method=subspaces"], "`--joint` must be given with"),
+        (["--method=bm3d"], "--method=bm3d"),
+    )
+    def test_wrong_method_of_denoising_is_refused(self, argv, message):
+        code, _, err = _call("denoise", "--image=camera", "--run_dir=x", *argv)
+        self.assertEqual(code, 2)
+        self.assertIn(message, err)
 
     @parameterized.parameters([], ["--help"], ["-h"], ["help"])
     def test_help_names_all_subcommands(self, *argv):

@@ -22,15 +22,21 @@ adds noise to a clean image and measures PSNR and SSIM of the result. The last
 two restore all pages of a stack, by one model of all their patches, and all
 pictures of a folder, by a model each; what fails is reported and left out.
 
-The level of the noise is learned, unless --known_noise_std gives it. Noise of
+A complete picture is restored by local subspaces of similar patches, in a
+minute or so (--quality=fast: in seconds). A TVAE is trained on the picture's
+patches where values are missing, with gin files, or with a flag that only it
+has, such as --epochs; --method decides otherwise.
+
+The level of the noise is found, unless --known_noise_std gives it. Noise of
 counts, such as photons, grows with the signal: --noise=poisson, or
 --noise=poisson-gaussian where a camera adds read noise, estimates its gain and
 its read noise where they are not given, and denoises a transform of the image
 whose noise is the same everywhere (--poisson_likelihood: the counts).
 
-Gin files that do not bind `experiment.data` are read after runs/denoise.gin,
-and override parts of it. During training, figures/restored_latest.png in the
-run folder shows the image as restored so far. Repeat the command to resume an
+Gin files that do not bind `experiment.data` are read after runs/denoise.gin (or
+runs/denoise_subspaces.gin, with --method=subspaces), and override parts of it.
+Meanwhile figures/restored_latest.png in the run folder shows the image as
+restored so far. Repeat the command to resume an
 interrupted run. A single picture is restored by several processes (needs
 tfvae[mpi]; see docs/scaling.md):
   mpiexec -n 4 tfvae denoise --image=... --run_dir=...
@@ -43,11 +49,15 @@ import functools
 import os
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from tfvae import ranks as ranks_lib
 from tfvae.cli import console
+
+if TYPE_CHECKING:
+    from tfvae.runs.denoise_many import Configuration
 
 # Flag -> the parameter that it binds.
 _PARAMETERS = {
@@ -63,6 +73,7 @@ _PARAMETERS = {
     "missing": "corrupted_image.missing_fraction",
     "stride": "corrupted_image.stride",
     "epochs": "fit.epochs",
+    "quality": "LocalSubspaces.quality",
     "output": "denoise.output",
     "overwrite": "denoise.overwrite",
     "lossy": "denoise.lossy",
@@ -71,6 +82,20 @@ _PARAMETERS = {
     "output_std": "denoise.output_std",
     "std_factor": "denoise.std_factor",
 }
+_TVAE, _SUBSPACES = "tvae", "subspaces"
+# Flags that only a TVAE has.
+_OF_TVAE = (
+    "missing",
+    "mask",
+    "stride",
+    "patch",
+    "epochs",
+    "joint",
+    "poisson_likelihood",
+    "gin_file",
+    "gin_param",
+    "seed",
+)
 _POISSON = "poisson"
 _POISSON_GAUSSIAN = "poisson-gaussian"
 # Likewise, for noise that grows with the signal.
@@ -193,6 +218,23 @@ def define(values: flags.FlagValues) -> None:
     )
 
     flags.DEFINE_enum(
+        "method",
+        None,
+        [_SUBSPACES, _TVAE],
+        "What restores the picture: local subspaces of similar patches, or a"
+        " TVAE that is trained on them. By default the former for complete"
+        " pictures, unless a flag or a gin file is of the latter.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "quality",
+        None,
+        ["best", "fast"],
+        "Of --method=subspaces: patches of several sizes, or of one, in a fifth"
+        " of the time (best unless set).",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
         "channels",
         None,
         ["together", "alone"],
@@ -226,9 +268,42 @@ def check(values: flags.FlagValues) -> None:
             f"`--noise` must be {_POISSON_GAUSSIAN} with --read_noise_std, got "
             f"{_POISSON}"
         )
+    if values.quality is not None and values.method == _TVAE:
+        raise ValueError(
+            "`--quality` must be given with --method=subspaces only, got "
+            f"{values.quality}; more --epochs are better for --method=tvae"
+        )
+    if values.joint and values.method == _SUBSPACES:
+        raise ValueError(
+            "`--joint` must be given with --method=tvae only, one model of all "
+            "pictures"
+        )
     _value_range(values)
     _patch(values)
     _pages(values)
+
+
+def _method(values: flags.FlagValues, num_ranks: int) -> tuple[str, str]:
+    """Returns what restores the picture, and why, in a few words."""
+    from tfvae.runs import config
+    from tfvae.runs.run_directory import RunDirectory
+
+    if values.method is not None:
+        return values.method, "as --method says"
+    saved = None
+    if values.run_dir:
+        saved = RunDirectory(values.run_dir).read_config()
+    if saved is not None:
+        is_model = "denoise.method" not in config.bindings(saved)
+        return (_TVAE if is_model else _SUBSPACES), "as the run was started"
+    if values.quality is not None:
+        return _SUBSPACES, "as --quality is given"
+    given = [name for name in _OF_TVAE if values[name].value]
+    if given:
+        return _TVAE, f"as --{given[0]} is given"
+    if num_ranks > 1:
+        return _TVAE, "on several processes"
+    return _SUBSPACES, "as the picture is complete"
 
 
 def _pages(values: flags.FlagValues) -> list[int] | None:
@@ -335,12 +410,14 @@ def main(values: flags.FlagValues) -> None:
 failed = ranks_lib.end_job
 
 
-def _denoise(values: flags.FlagValues, ranks: ranks_lib.Ranks) -> None:
+def _configuration(values: flags.FlagValues, method: str) -> Configuration:
     from tfvae.runs import config
-    from tfvae.runs.denoise import denoise
-    from tfvae.runs.denoise_many import Configuration, denoise_many, has_many
+    from tfvae.runs.denoise_many import Configuration
 
-    gin_files = config.with_data(values.gin_file, "runs/denoise.gin")
+    default = "runs/denoise.gin"
+    if method == _SUBSPACES:
+        default = "runs/denoise_subspaces.gin"
+    gin_files = config.with_data(values.gin_file, default)
     bindings = _noise_bindings(values)
     bindings += console.bindings(values, _PARAMETERS | _OF_POISSON)
     if values.denoise is not None:
@@ -351,8 +428,44 @@ def _denoise(values: flags.FlagValues, ranks: ranks_lib.Ranks) -> None:
     value_range = _value_range(values)
     if value_range is not None:
         bindings.append(f"corrupted_image.value_range = {value_range!r}")
-    configuration = Configuration(gin_files, bindings, values.epochs)
+    return Configuration(gin_files, bindings, values.epochs)
+
+
+def _has_missing() -> bool:
+    """Whether values of the configured picture are missing in its file."""
+    import numpy as np
+
+    from tfvae.data.stacks import load_page
+    from tfvae.runs import config
+
+    image, *settings = (
+        config.value(f"corrupted_image.{name}")
+        for name in ("image", "page", "axes", "channels")
+    )
+    page, axes, channels = settings
+    found, _ = load_page(image, page, axes=axes, channels=channels)
+    return bool(np.isnan(found.values).any())
+
+
+def _denoise(values: flags.FlagValues, ranks: ranks_lib.Ranks) -> None:
+    from tfvae.runs import config
+    from tfvae.runs.denoise import denoise
+    from tfvae.runs.denoise_many import denoise_many, has_many
+
+    method, reason = _method(values, ranks.size)
+    if method == _SUBSPACES and ranks.size > 1:
+        raise ValueError(
+            "`--method` must be tvae on several processes, got subspaces"
+        )
+    configuration = _configuration(values, method)
     configuration.load(values.run_dir)
+    is_free = values.method is None and method == _SUBSPACES
+    if is_free and not has_many() and _has_missing():
+        method, reason = _TVAE, "as values are missing"
+        configuration = _configuration(values, method)
+        configuration.load(values.run_dir)
+    if not ranks.rank:
+        print(f"method: {method}, {reason}", flush=True)
     pages = _pages(values)
     if has_many():
         if ranks.size > 1:

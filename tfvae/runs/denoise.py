@@ -7,8 +7,8 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,18 +16,21 @@ from tfvae import files, plots, typed_gin
 from tfvae.callbacks import Observation
 from tfvae.data import encoding, images
 from tfvae.joint_restoration import JointRestoration
+from tfvae.local_subspaces import LocalSubspaces
 from tfvae.ops import residuals
 from tfvae.plots import embedding
 from tfvae.ranks import ONE_PROCESS, Ranks
 from tfvae.restoration import Restoration
 from tfvae.runs import (
     config,
+    denoise_by_subspaces,
     estimates,
     identity,
     restoration_page,
     summaries,
     uncertainty,
 )
+from tfvae.runs.denoise_by_subspaces import Restored
 from tfvae.runs.experiment import Experiment, experiment, fit
 from tfvae.runs.run_directory import RunDirectory
 
@@ -52,6 +55,8 @@ STD_FACTOR = 1.0
 """Default factor of standard deviations; benchmarks/calibration.py fits it."""
 
 _INPUTS = "inputs.json"
+OF_MODEL = ("experiment", "fit")
+"""Functions that a restoration without a model does not call."""
 HALF_CYCLE = "cyclical_adam.half_cycle_epochs"
 
 
@@ -83,6 +88,7 @@ def denoise(
     run_dir: str | os.PathLike[str],
     ranks: Ranks = ONE_PROCESS,
     *,
+    method: LocalSubspaces | None = None,
     output: str | None = None,
     overwrite: bool = False,
     lossy: bool = False,
@@ -90,27 +96,29 @@ def denoise(
     output_std: str | None = None,
     std_factor: float = STD_FACTOR,
 ) -> dict[str, Any]:
-    """Trains on the patches of an image and writes the restored image.
+    """Restores an image and writes it.
 
-    During training, figures/restored_latest.png has the image as restored so
-    far; at the end, figures/restored.png has it in its own dtype, or
-    restored.tif where PNG can not hold that, and report.html shows the run on a
-    page. figures/residual.npy has what was removed from observed values, in
-    their units, NaN where they are missing, and figures/residual.png shows it,
-    mid-grey where it is 0. Call it again with the same configuration and files
-    to resume an interrupted run; a finished run is not changed, and its image
-    is written to `output`.
+    By default a model is trained on its patches. Meanwhile
+    figures/restored_latest.png has the image as restored so far; at the end,
+    figures/restored.png has it in its own dtype, or restored.tif where PNG can
+    not hold that, and report.html shows the run on a page. figures/residual.npy
+    has what was removed from observed values, in their units, NaN where they
+    are missing, and figures/residual.png shows it, mid-grey where it is 0.
+
+    Call it again with the same configuration and files to resume an interrupted
+    run; a finished run is not changed, and its image is written to `output`.
 
     Args:
       run_dir: Folder of the run, see `RunDirectory`.
       ranks: The processes that train the model together, each of which calls
         this function and restores its patches.
+      method: What restores the image in place of a model; None for a model.
       output: File to write the restored image to, in addition to the run
         folder; None for none. JPEG has a quality of 95.
       overwrite: Whether `output` may be a file that is read.
       lossy: Whether `output` may be JPEG where observed values are to stay
         exactly as they are, which JPEG changes.
-      export: Whether to write a SavedModel at the end.
+      export: Whether to write a SavedModel of the model at the end.
       output_std: File to write the standard deviations of the restored values
         to, in addition to uncertainty.npy in the run folder: `.npy` or TIFF,
         float32, in the image's own units.
@@ -127,7 +135,7 @@ def denoise(
       OSError: If `output` can not be written.
       RuntimeError: If another process is using `run_dir`.
     """
-    config.check("denoise")
+    config.check("denoise", optional=() if method is None else OF_MODEL)
     run = RunDirectory(run_dir)
     with run.locked_for_training(ranks) as is_finished:
         if output is not None:
@@ -151,6 +159,8 @@ def denoise(
                 uncertainty.copy(run, output_std)
             return summaries.report_finished(run, "--epochs")
 
+        places = _Places(output, output_std, std_factor)
+
         def prepare(restoration: Restoration) -> None:
             if ranks.rank:
                 return
@@ -162,61 +172,111 @@ def denoise(
             check_inputs(run, restoration)
             estimates.announce_work(restoration)
 
+        if method is not None:
+            return _restored_by(run, method, prepare, places)
         parts = experiment(prepare, ranks)
         if not isinstance(parts.restoration, Restoration):
-            raise ValueError(
-                "`experiment.data` must be an image to restore, such as "
-                "@corrupted_image(), got data points; use `tfvae train` for "
-                "them."
-            )
-        observer = _Observer(run, parts, parts.restoration)
+            raise _no_image()
+        restoration = parts.restoration
+        observer = _Observer(run, parts, restoration)
         rows = fit(run, parts, observer)
         if ranks.rank:
             with run.our_errors():
                 observer.restored()
-                uncertainty.merged(parts, parts.restoration)
+                uncertainty.merged(parts, restoration)
             return {}
         summaries.announce_end(export)
         with run.our_errors():
             restored = observer.restored()
             summaries.draw(run, parts, rows)
-            _draw(run, parts.restoration, restored)
-            if output is not None:
-                picture = parts.restoration.picture(restored)
-                images.write_values(output, picture)
-                print(f"wrote {output}")
+            std = uncertainty.merged(parts, restoration)
             if export:
                 summaries.export(run, parts)
-        final: dict[str, Any] = {"data": parts.observations.name}
-        final.update(_scores(parts.restoration, restored))
-        found = noise_in_units(parts.restoration, rows[-1])
-        final.update(found)
+        found = noise_in_units(restoration, rows[-1])
         noise_std = found.get("noise_std")
-        if noise_std is not None and parts.restoration.noise is None:
-            width = parts.restoration.value_range.width
+        if noise_std is not None and restoration.noise is None:
+            width = restoration.value_range.width
             print(
                 f"noise: standard deviation {noise_std:.4g} "
                 f"({100.0 * noise_std / width:.3g} % of the range "
-                f"{parts.restoration.value_range})"
+                f"{restoration.value_range})"
             )
-        final.update(_correlation(parts.restoration, restored, noise_std))
-        with run.our_errors():
-            final.update(
-                uncertainty.write(
-                    run, parts, parts.restoration, restored, std_factor
-                )
-            )
-            if output_std is not None:
-                uncertainty.copy(run, output_std)
-        rows = shown_rows(parts.restoration, rows)
-        summary = run.write_summary(rows, final, parts.seed)
-        with run.our_errors():
-            page = restoration_page.write(
-                run, parts.restoration, restored, rows
-            )
-        print(f"wrote {page}, which a browser shows: before, after, residual")
-        summaries.report(run, summary)
-        summaries.print_unused(config.unused("denoise"))
+        rows = shown_rows(restoration, rows)
+        return _written(
+            run,
+            restoration,
+            Restored(restored, std, rows, found),
+            places,
+            parts.seed,
+        )
+
+
+def _no_image() -> ValueError:
+    return ValueError(
+        "`experiment.data` must be an image to restore, such as "
+        "@corrupted_image(), got data points; use `tfvae train` for them."
+    )
+
+
+class _Places(NamedTuple):
+    """Where a restored image is written; see `denoise`."""
+
+    output: str | None
+    output_std: str | None
+    std_factor: float
+
+
+def _restored_by(
+    run: RunDirectory,
+    method: LocalSubspaces,
+    prepare: Callable[[Restoration], None],
+    places: _Places,
+) -> dict[str, Any]:
+    """Restores an image without a model; see `denoise`."""
+    restoration = config.evaluated("experiment.data")
+    if not isinstance(restoration, Restoration):
+        raise _no_image()
+    prepare(restoration)
+    noise = denoise_by_subspaces.noise_of(restoration)
+    with run.our_errors():
+        found = denoise_by_subspaces.restore(run, restoration, method, noise)
+    return _written(run, restoration, found, places, None)
+
+
+def _written(
+    run: RunDirectory,
+    restoration: Restoration,
+    found: Restored,
+    places: _Places,
+    seed: int | None,
+) -> dict[str, Any]:
+    """Writes what has been restored, and returns the summary."""
+    restored, std, rows, noise = found
+    output, output_std, std_factor = places
+    with run.our_errors():
+        _draw(run, restoration, restored)
+        if output is not None:
+            images.write_values(output, restoration.picture(restored))
+            print(f"wrote {output}")
+    final: dict[str, Any] = {"data": restoration.name}
+    final.update(_scores(restoration, restored))
+    final.update(noise)
+    noise_std = noise.get("noise_std")
+    final.update(_correlation(restoration, restored, noise_std))
+    with run.our_errors():
+        final.update(
+            uncertainty.write(run, restoration, restored, std, std_factor)
+        )
+        if output_std is not None:
+            uncertainty.copy(run, output_std)
+    summary = run.write_summary(rows, final, seed)
+    with run.our_errors():
+        page = restoration_page.write(run, restoration, restored, rows)
+    print(f"wrote {page}, which a browser shows: before, after, residual")
+    summaries.report(run, summary)
+    # Gin does not see it used where there is no model.
+    unused = set(config.unused("denoise")) - {"experiment.data"}
+    summaries.print_unused(sorted(unused))
     return summary
 
 
@@ -533,6 +593,10 @@ def write_restored(
         **noise_in_units(restoration, metrics),
         **_correlation(restoration, restored, None),
         **uncertainty.write(
-            run, parts, restoration, restored, std_factor, rows
+            run,
+            restoration,
+            restored,
+            uncertainty.merged(parts, restoration, rows),
+            std_factor,
         ),
     }

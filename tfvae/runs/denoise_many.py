@@ -25,6 +25,7 @@ from tfvae.data import formats, images, stack_encoding, stacks
 from tfvae.runs import config, identity, summaries
 from tfvae.runs.denoise import (
     HALF_CYCLE,
+    OF_MODEL,
     OUTPUT_SUFFIXES,
     check_inputs,
     check_kind,
@@ -209,7 +210,13 @@ def denoise_many(
         and the reason are in the message.
     """
     configuration.load(run_dir)
-    config.check("denoise")
+    is_model = config.value("denoise.method") is None
+    if joint and not is_model:
+        raise ValueError(
+            "`joint` needs a model of all pictures: `denoise.method` must be "
+            "None, got local subspaces"
+        )
+    config.check("denoise", optional=() if is_model else OF_MODEL)
     given = config.value("denoise.output_std")
     if given is not None:
         raise ValueError(

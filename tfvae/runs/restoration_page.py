@@ -169,7 +169,10 @@ def _tiles(outcome: Outcome) -> Iterable[str]:
     yield pages.tile("Picture", f"{width} × {height}", kind)
     if "training_seconds" in summary:
         took = pages.duration(float(summary["training_seconds"]))
-        yield pages.tile("Training", took, f"{summary['epochs']} epochs")
+        if "rounds" in summary:
+            yield pages.tile("Time", took, f"{summary['rounds']} rounds")
+        else:
+            yield pages.tile("Training", took, f"{summary['epochs']} epochs")
 
 
 def _views(outcome: Outcome) -> dict[str, tuple[str, np.ndarray]]:
@@ -356,7 +359,7 @@ def _curve(
     rows = [
         {"epoch": row["epoch"], column: factor * float(row[column])}
         for row in outcome.rows
-        if row.get(column) not in (None, "")
+        if row.get(column) not in (None, "") and "epoch" in row
     ]
     rows = [row for row in rows if math.isfinite(row[column])]
     if len(rows) < 2:

@@ -158,7 +158,7 @@ class RunDirectory:
             ) from err
 
     def is_finished(self) -> bool:
-        """Whether the run has a summary with the configured epochs."""
+        """Whether the run has a summary, with the configured epochs if any."""
         summary = self.read_summary()
         return summary is not None and (
             summary.get("epochs") == config.value(identity.EPOCHS)
@@ -167,7 +167,11 @@ class RunDirectory:
     @property
     def has_checkpoints(self) -> bool:
         """Whether there is a checkpoint to resume from."""
-        return any(self.checkpoints.glob("checkpoint-*.npz"))
+        return any(
+            True
+            for name in ("checkpoint-*.npz", "round-*.npz")
+            for _ in self.checkpoints.glob(name)
+        )
 
     def check_config(self) -> None:
         """Compares gin's configuration with that of the run in the folder.
@@ -212,14 +216,18 @@ class RunDirectory:
         return path
 
     def write_summary(
-        self, rows: list[dict[str, float]], final: dict[str, Any], seed: int
+        self,
+        rows: list[dict[str, float]],
+        final: dict[str, Any],
+        seed: int | None,
     ) -> dict[str, Any]:
         """Writes the operative configuration and, last, the summary.
 
         Args:
-          rows: The metrics of each epoch.
-          final: Metrics in addition to those of the last epoch.
-          seed: Seed of the run.
+          rows: The metrics of each epoch, or of each round, as their first
+            column says.
+          final: Metrics in addition to those of the last one.
+          seed: Seed of the run; None for a run without.
 
         Returns:
           The summary.
@@ -228,13 +236,13 @@ class RunDirectory:
         last = {
             name: value
             for name, value in rows[-1].items()
-            if name not in ("epoch", "seconds", "learning_rate")
+            if name not in ("epoch", "round", "seconds", "learning_rate")
         }
         summary = {
-            "epochs": len(rows),
+            "rounds" if "round" in rows[-1] else "epochs": len(rows),
             **last,
             **final,
-            "seed": seed,
+            **({} if seed is None else {"seed": seed}),
             "training_seconds": sum(row["seconds"] for row in rows),
             "command": shlex.join(sys.argv),
             "versions": versions(),

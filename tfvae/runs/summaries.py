@@ -249,7 +249,10 @@ def export(run: RunDirectory, parts: Experiment) -> None:
 def report(run: RunDirectory, summary: Mapping[str, Any]) -> None:
     """Prints the metrics of a run that has just finished."""
     print_figures(summary)
-    print(f"done: {run.path} holds the figures, the metrics and the model")
+    what = "the figures, the metrics and the model"
+    if "rounds" in summary:  # There is no model.
+        what = "the figures and the metrics"
+    print(f"done: {run.path} holds {what}")
 
 
 def report_finished(
@@ -263,10 +266,11 @@ def report_finished(
     """
     summary = run.read_summary() or {}
     print_figures(summary)
-    print(
-        f"already finished: {run.path} has all {summary['epochs']} epochs; "
-        f"raise {epochs} to continue"
-    )
+    ended = f"already finished: {run.path}"
+    if "epochs" in summary:
+        ended += f" has all {summary['epochs']} epochs; raise {epochs} to "
+        ended += "continue"
+    print(ended)
     return summary
 
 

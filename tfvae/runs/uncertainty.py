@@ -29,30 +29,26 @@ _SHOWN = 0.995
 
 def write(
     run: RunDirectory,
-    parts: Experiment,
     restoration: Restoration,
     restored: np.ndarray,
+    std: np.ndarray,
     factor: float,
-    rows: slice | None = None,
 ) -> dict[str, float]:
     """Writes uncertainty.npy and figures/uncertainty.png, and prints a line.
 
     Args:
       run: Folder of the run.
-      parts: The trained experiment.
-      restoration: Its restoration.
+      restoration: The restoration.
       restored: The restored image, on 0..255.
-      factor: What the standard deviations are multiplied by.
-      rows: The data points of the picture, as a slice of all with both ends;
-        None for all.
+      std: Its standard deviations, likewise.
+      factor: What they are multiplied by.
 
     Returns:
       For the summary: the mean standard deviation in the picture's units and,
       with a clean picture, the shares of its values within one and two
       standard deviations of the restored ones.
     """
-    std = merged(parts, restoration, rows)
-    std *= np.float32(factor)
+    std = np.float32(factor) * std
     units = std * np.float32(restoration.value_range.width / images.WHITE)
     with files.replacing(run.path / FILE, "wb") as file:
         np.save(file, encoding.as_array(units))
@@ -84,7 +80,8 @@ def merged(
     Args:
       parts: The trained experiment.
       restoration: Its restoration.
-      rows: See `write`.
+      rows: The data points of the picture, as a slice of all with both ends;
+        None for all.
 
     Returns:
       `[height, width, channels]` on the scale of 0..255.
