@@ -41,6 +41,20 @@ class RunOnShardsTest(absltest.TestCase):
             self.assertEqual(experiment._checksum(self.rows), self.rows.crc32)
         read.assert_not_called()
 
+    def test_thinned_data_keep_what_belongs_to_each(self):
+        count = 10
+        every = data.Observations(
+            "all",
+            np.arange(count, dtype=np.float32)[:, None],
+            train_labels=np.arange(count),
+            weights=np.arange(1.0, count + 1),
+        )
+        found = experiment._thinned(every, 3)
+        rows = found.train[:, 0].astype(int)
+        np.testing.assert_array_equal(rows, [0, 3, 6])
+        np.testing.assert_array_equal(found.train_labels, rows)
+        np.testing.assert_array_equal(found.weights, rows + 1.0)
+
     def test_thinned_data_are_read_when_they_are_needed(self):
         every = data.Observations("some", self.rows, weights=np.arange(1, 501))
         found = experiment._thinned(every, 100)

@@ -250,11 +250,13 @@ def _thinned(observations: Observations, max_points: int) -> Observations:
             f"`experiment.max_points` must be at least 1, got {max_points!r}."
         )
     every = max(observations.num_data // max_points, 1)
-    weights = observations.weights
+    rows = slice(0, every * max_points, every)
+    labels, weights = observations.train_labels, observations.weights
     return dataclasses.replace(
         observations,
-        train=part_of(observations.train, slice(0, every * max_points, every)),
-        weights=None if weights is None else weights[::every][:max_points],
+        train=part_of(observations.train, rows),
+        train_labels=None if labels is None else labels[rows],
+        weights=None if weights is None else weights[rows],
         log_likelihood=None,
     )
 
