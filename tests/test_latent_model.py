@@ -266,7 +266,7 @@ class TVAETest(tf.test.TestCase):
 
     def test_training_explores_and_steps_by_m_step_batches(self):
         model = tiny.binary_model()
-        (callback,) = model.training_callbacks()
+        callback, _ = model.training_callbacks()
         self.assertIsInstance(callback, Explore)
         self.assertEqual(model.gradient_steps(24, 10), 3)
         model.m_batch_size = 4

@@ -41,7 +41,7 @@ def _denoised_slowly(image, noise_std, settings, side):
     window = min(2 * settings.radius + 1, rows, columns)
     mean = image.astype(np.float64)
     groups = {}
-    for number in range(settings.num_rounds):
+    for number in range(settings.count_rounds(noise_std)):
         num_similar = min(local_subspaces._group_size(side, number), window**2)
         for repeat in range(2):
             mean = mean + settings.feedback * (image - mean)

@@ -44,19 +44,21 @@ _SHRINKS = 2
 _FEWER = 10
 
 
-class _Sides(NamedTuple):
-    """Sides of patches for a level of noise."""
+class _Fitting(NamedTuple):
+    """What is good for a level of noise."""
 
     noise_std: float
-    """On 0..255, from which they are good."""
+    """On 0..255, from which it is."""
+    num_rounds: int
     best: tuple[int, ...]
+    """Sides of patches."""
     fast: tuple[int, ...]
 
 
-_SIDES = (
-    _Sides(0.0, (5, 6, 7), (6,)),
-    _Sides(20.0, (5, 6, 7, 8), (6,)),
-    _Sides(35.0, (6, 7, 8, 9), (8,)),
+_FITTING = (
+    _Fitting(0.0, 4, (5, 6, 7), (6,)),
+    _Fitting(20.0, 4, (5, 6, 7, 8), (6,)),
+    _Fitting(35.0, 6, (6, 7, 8, 9), (7,)),
 )
 Quality = Literal["best", "fast"]
 
@@ -85,7 +87,8 @@ class LocalSubspaces:
         the noise.
       step: Distance of neighbouring references.
       radius: Largest distance of the patches of a group to their reference.
-      num_rounds: Times that groups are found.
+      num_rounds: Times that groups are found; None for a number that fits the
+        noise.
       feedback: Share of what was removed that is added again before groups are
         shrunk.
       noise_factor: What the standard deviation of the noise that is left after
@@ -97,7 +100,7 @@ class LocalSubspaces:
     patches: Sequence[int] | None = None
     step: int = 4
     radius: int = 30
-    num_rounds: int = 4
+    num_rounds: int | None = None
     feedback: float = 0.1
     noise_factor: float = 0.56
     weight: float = 2.0 * math.sqrt(2.0)
@@ -110,7 +113,7 @@ class LocalSubspaces:
                 f"{self.quality!r}"
             )
         for name in ("step", "radius", "num_rounds"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(
                     f"`{name}` must be positive, got {getattr(self, name)!r}"
                 )
@@ -146,9 +149,12 @@ class LocalSubspaces:
         """
         sides = self.patches
         if sides is None:
-            fitting = [one for one in _SIDES if noise_std >= one.noise_std]
-            sides = getattr(fitting[-1], self.quality)
+            sides = getattr(_fitting(noise_std), self.quality)
         return tuple(min(side, *shape[:2]) for side in sides)
+
+    def count_rounds(self, noise_std: float) -> int:
+        """Returns the number of rounds for a level of noise, see `sides`."""
+        return self.num_rounds or _fitting(noise_std).num_rounds
 
     def rounds(
         self,
@@ -172,7 +178,7 @@ class LocalSubspaces:
         image = _checked(image, noise_std)
         sides = self.sides(noise_std, image.shape)
         mean = image if start is None else np.asarray(start, np.float32)
-        for number in range(num_done, self.num_rounds):
+        for number in range(num_done, self.count_rounds(noise_std)):
             covers = [
                 _Cover(image.shape, side, self, _group_size(side, number))
                 for side in sides
@@ -197,6 +203,10 @@ class LocalSubspaces:
         """Returns the estimate after all rounds; see `rounds`."""
         *_, last = self.rounds(image, noise_std)
         return last
+
+
+def _fitting(noise_std: float) -> _Fitting:
+    return [one for one in _FITTING if noise_std >= one.noise_std][-1]
 
 
 def _checked(image: np.ndarray, noise_std: float) -> np.ndarray:

@@ -108,6 +108,7 @@ class SavingTest(tf.test.TestCase, parameterized.TestCase):
             m_batch_size=3,
             inference_steps=13,
             inference_tolerance=0.25,
+            num_archived=12,
             seed=3,
             name="given",
         )

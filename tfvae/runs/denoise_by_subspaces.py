@@ -100,7 +100,8 @@ def restore(
     if restoration.is_transformed:  # What suits the noise is chosen on 0..255.
         scale = np.float32(images.WHITE / max(np.ptp(values), std))
     mean, variance, rows = _saved(run)
-    num_left = method.num_rounds - len(rows)
+    num_rounds = method.count_rounds(float(scale * std))
+    num_left = num_rounds - len(rows)
     started = time.monotonic()
     with tqdm.tqdm(
         total=num_left * method.num_steps(float(scale * std), values.shape),
@@ -132,7 +133,7 @@ def restore(
             _show(run, restoration, image)
             scores = f", {row['psnr']:.2f} dB" if "psnr" in row else ""
             print(
-                f"round {row['round']}/{method.num_rounds}: "
+                f"round {row['round']}/{num_rounds}: "
                 f"{row['seconds']:.1f} s{scores}",
                 flush=True,
             )

@@ -3,7 +3,7 @@
 
 from tfvae.tvae.evolution import Evolution
 from tfvae.tvae.exploration import Exploration, Explore
-from tfvae.tvae.inference import Inference
+from tfvae.tvae.inference import Inference, UpdateArchive
 from tfvae.tvae.model import TVAE
 from tfvae.tvae.operators import (
     Crossover,
@@ -32,4 +32,5 @@ __all__ = [
     "SparseFlip",
     "StateStore",
     "Uniform",
+    "UpdateArchive",
 ]

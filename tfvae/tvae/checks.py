@@ -143,6 +143,7 @@ def check_sizes(
     num_m_states: int | None,
     max_dropped_mass: float | None,
     m_batch_size: int | None,
+    num_archived: int = 0,
 ) -> None:
     """Raises a ValueError that names every invalid size."""
     problems = []
@@ -177,6 +178,16 @@ def check_sizes(
         problems.append(
             "`max_dropped_mass` must be in [0, 1) or None, got "
             f"{max_dropped_mass!r}"
+        )
+    if num_archived and not num_states <= num_archived <= most:
+        problems.append(
+            "`num_archived` must be 0, or from `num_states` to "
+            f"2**num_latents = {most}, got {num_archived!r}"
+        )
+    if num_archived and num_states == most:
+        problems.append(
+            "`num_archived` must be 0 where the states are all "
+            f"2**num_latents = {num_states}, got {num_archived!r}"
         )
     if m_batch_size is not None and m_batch_size < 1:
         problems.append(

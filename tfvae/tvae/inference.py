@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -57,12 +58,15 @@ def infer(
         states = truncated.best_distinct(every, score(every), model.num_states)
         num_steps = tf.constant(0)
     else:
-        first = truncated.initial_states(
-            random.make_seed(seed, 0),
-            batch_size,
-            model.num_states,
-            model.num_latents,
-        )
+        if model.archive is None:
+            first = truncated.initial_states(
+                random.make_seed(seed, 0),
+                batch_size,
+                model.num_states,
+                model.num_latents,
+            )
+        else:
+            first = _best_archived(model, batch, observed)
         states, num_steps = evolution.infer(
             random.make_seed(seed, 1),
             first,
@@ -79,6 +83,23 @@ def infer(
         truncated.free_energy(states.log_joints),
         num_steps,
     )
+
+
+def _best_archived(model: TVAE, x: tf.Tensor, observed: tf.Tensor) -> tf.Tensor:
+    """Returns the S best archived states of each data point, `[B, S, W]`."""
+    archive = tf.convert_to_tensor(model.archive)
+    states = bits.unpack(archive, model.num_latents)
+    log_joints = model._joint.log_prob_pairs(x, observed, states)
+    best = tf.math.top_k(log_joints, model.num_states).indices
+    return tf.gather(archive, best)
+
+
+class UpdateArchive(keras.callbacks.Callback):
+    """Updates the archive of a `TVAE`, if it has one, when training ends."""
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        if self.model.archive is not None and self.model.states is not None:
+            self.model.update_archive()
 
 
 def posterior_mode(

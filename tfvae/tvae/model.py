@@ -32,7 +32,7 @@ _NO_DATA = (
 )
 
 # The random streams of a model.
-_INITIAL, _TRAINING, _INFERENCE, _SAMPLING = range(4)
+_INITIAL, _TRAINING, _INFERENCE, _SAMPLING, _ARCHIVE = range(5)
 
 
 @typed_gin.register
@@ -77,6 +77,8 @@ class TVAE(LatentModel):
     optimization of variational autoencoders with binary latents".
 
     Attributes:
+      archive: uint8 weight `[K, W]`, the distinct states that inference starts
+        from, see `update_archive`; None without `num_archived`.
       states: `StateStore` or `DiskStateStore` of the training data, None
         without `num_data` or with S = 2**H.
       prior: The prior p(s).
@@ -101,6 +103,7 @@ class TVAE(LatentModel):
         m_batch_size: int | None = None,
         inference_steps: int = 100,
         inference_tolerance: float = 1e-3,
+        num_archived: int = 0,
         exploration: exploration_lib.Exploration | None = None,
         seed: int = 0,
         states_in_memory: int | None = None,
@@ -130,6 +133,9 @@ class TVAE(LatentModel):
           inference_steps: Largest number of E-steps for unseen data.
           inference_tolerance: Nats per data point and step; inference ends
             when the bound gains less.
+          num_archived: K, the number of states of the training data that
+            inference starts from, at least S, see `update_archive`; 0 for
+            random ones.
           exploration: Restarts that leave local optima, with the callback
             `Explore`; None for none.
           seed: Seed of everything random in the model except the decoder's
@@ -155,6 +161,7 @@ class TVAE(LatentModel):
             num_m_states,
             max_dropped_mass,
             m_batch_size,
+            num_archived,
         )
         self.is_exhaustive = num_states == 2**num_latents
         if not self.is_exhaustive:
@@ -170,6 +177,7 @@ class TVAE(LatentModel):
         self.m_batch_size = m_batch_size
         self.inference_steps = inference_steps
         self.inference_tolerance = inference_tolerance
+        self.num_archived = num_archived
         self.exploration = exploration
         self.seed = seed
         self.states_in_memory = states_in_memory
@@ -181,6 +189,19 @@ class TVAE(LatentModel):
         if num_data and not self.is_exhaustive:
             self.states = self._new_store()
             self.states.initialize(self._seed_of_rank(_INITIAL))
+        self.archive = None
+        if num_archived:
+            first = truncated.initial_states(
+                random.make_seed(seed, _ARCHIVE), 1, num_archived, num_latents
+            )
+            self.archive = self.add_weight(
+                shape=first.shape[1:],
+                initializer="zeros",
+                dtype="uint8",
+                trainable=False,
+                name="archive",
+            )
+            self.archive.assign(first[0])
         self._count_and_monitor(
             (
                 "loss",
@@ -312,6 +333,7 @@ class TVAE(LatentModel):
             "m_batch_size": self.m_batch_size,
             "inference_steps": self.inference_steps,
             "inference_tolerance": self.inference_tolerance,
+            "num_archived": self.num_archived,
             "exploration": serialize(self.exploration),
             "seed": self.seed,
             "states_in_memory": self.states_in_memory,
@@ -383,8 +405,8 @@ class TVAE(LatentModel):
         return num_whole * math.ceil(batch_size / size) + math.ceil(rest / size)
 
     def training_callbacks(self) -> list[keras.callbacks.Callback]:
-        """Returns `Explore`, which does nothing without `exploration`."""
-        return [exploration_lib.Explore()]
+        """Returns what `exploration` and `num_archived` need, if anything."""
+        return [exploration_lib.Explore(), inference.UpdateArchive()]
 
     def training_costs(self, batch_size: int) -> Costs:
         room = costs.room_for_states(self)
@@ -553,6 +575,30 @@ class TVAE(LatentModel):
         return tf.reshape(every, [-1, mine.shape[-1]])
 
     # Unseen data.
+
+    def update_archive(self) -> None:
+        """Sets the archive to the states that most training points have.
+
+        For each unseen data point the S best of these are the states that
+        inference starts from, in place of random ones. `UpdateArchive` does it
+        at the end of training. Where the training data have fewer distinct
+        states, the others stay. On several ranks the archive is that of the
+        data points of the first; all of them have to call this.
+
+        Raises:
+          RuntimeError: If there is no archive, or there are no states.
+        """
+        if self.archive is None:
+            raise RuntimeError(
+                "`num_archived` must be positive for an archive, got 0"
+            )
+        used = states_lib.most_used(self._states_or_raise(), self.num_archived)
+        used = self.ranks.broadcast(used)
+        kept = self.archive.numpy()
+        is_used = {row.tobytes() for row in used}
+        others = [row for row in kept if row.tobytes() not in is_used]
+        every = np.concatenate([used, np.reshape(others, (-1, kept.shape[1]))])
+        self.archive.assign(every[: self.num_archived].astype(np.uint8))
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Infers the posterior of a batch of unseen data; logs the bound.

@@ -266,6 +266,38 @@ def _copy_rows(
         target.scatter(index, source.gather(index))
 
 
+def most_used(store: StateStore | DiskStateStore, count: int) -> np.ndarray:
+    """Returns the states that most visited data points have, the first ones.
+
+    A state counts 1 / (1 + r) for each data point whose r-th best it is, from
+    0, which needs neither data nor log-joints.
+
+    Args:
+      store: The states of the data points.
+      count: Largest number of them.
+
+    Returns:
+      uint8 `[n, W]`, distinct, the most used first; n is `count`, or the number
+      of distinct states if that is less.
+    """
+    keys: np.ndarray = np.zeros(0, "V1")
+    uses: np.ndarray = np.zeros(0)
+    each = 1.0 / (1.0 + np.arange(store.num_states))
+    for start in range(0, store.num_data, _ROWS_AT_ONCE):
+        index = tf.range(start, min(start + _ROWS_AT_ONCE, store.num_data))
+        packed, visited = (one.numpy() for one in store.gather(index))
+        packed = packed[visited]
+        width = packed.shape[-1]
+        new = np.ascontiguousarray(packed).reshape(-1, width).view(f"V{width}")
+        found = np.concatenate([keys.astype(new.dtype), new[:, 0]])
+        weights = np.concatenate([uses, np.tile(each, len(packed))])
+        keys, place = np.unique(found, return_inverse=True)
+        uses = np.bincount(place, weights, len(keys))
+    order = np.argsort(-uses, kind="stable")[:count]
+    width = bits.packed_size(store.num_latents)
+    return keys[order].view(np.uint8).reshape(-1, width)
+
+
 def state_bytes(num_data: int, num_states: int, num_latents: int) -> int:
     """Returns the bytes of the states of all data points."""
     return num_data * (num_states * bits.packed_size(num_latents) + 1)
