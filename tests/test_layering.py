@@ -35,6 +35,7 @@ LEVELS = {
     "priors": 1,
     "schedules": 1,
     "latent_model": 2,
+    "local_subspaces": 2,
     "metrics": 2,
     "noise": 2,
     "tvae": 3,

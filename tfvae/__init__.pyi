@@ -22,6 +22,9 @@ from . import (
     likelihoods as likelihoods,
 )
 from . import (
+    local_subspaces as local_subspaces,
+)
+from . import (
     lso as lso,
 )
 from . import (
@@ -77,6 +80,7 @@ from .likelihoods import (
     GaussianLikelihood,
     PoissonLikelihood,
 )
+from .local_subspaces import LocalSubspaces
 from .networks import (
     ConvDecoder,
     FullyConnectedDecoder,
@@ -111,6 +115,7 @@ from .tvae import (
     Softmax,
     SparseFlip,
     Uniform,
+    UpdateArchive,
 )
 from .vae import (
     VAE,
@@ -148,6 +153,7 @@ __all__ = [
     "GaussianPosterior",
     "IndependentBernoulliPrior",
     "JointRestoration",
+    "LocalSubspaces",
     "Observations",
     "PoissonGaussianNoise",
     "PoissonLikelihood",
@@ -162,6 +168,7 @@ __all__ = [
     "Thesis",
     "TriangularCyclical",
     "Uniform",
+    "UpdateArchive",
     "VAE",
     "VampPrior",
     "__version__",
