@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfvae import typed_gin
 from tfvae.lso.evaluation_worker import one_line
 from tfvae.lso.feasibility import fresh
-from tfvae.lso.surrogates import Surrogate
 from tfvae.lso.tasks.base import Input, Task
+
+if TYPE_CHECKING:
+    from tfvae.lso.surrogates import Surrogate
 
 Decode = Callable[[np.ndarray], Sequence[Input | None]]
 """From latents `[n, M]` to n inputs, None where there is none."""
