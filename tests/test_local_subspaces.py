@@ -180,6 +180,41 @@ class LocalSubspacesTest(tf.test.TestCase, parameterized.TestCase):
         within = np.mean(error < 2.0 * np.sqrt(found.variance))
         self.assertBetween(within, 0.9, 1.0)
 
+    def test_fills_in_what_is_missing_and_leaves_the_rest(self):
+        image = skimage.data.camera()[100:164, 180:244, None].astype(np.float32)
+        rng = np.random.default_rng(0)
+        is_missing = rng.random(image.shape) < 0.4
+        damaged = np.where(is_missing, np.float32(np.nan), image)
+        settings = LocalSubspaces(radius=10, num_rounds=5)
+        rounds = [*settings.filling_rounds(damaged)]
+        self.assertLen(rounds, 5)
+        for one in rounds:
+            self.assertAllEqual(one[~is_missing], image[~is_missing])
+        nearest = local_subspaces._nearest_known(damaged)
+        self.assertGreater(
+            psnr(image, rounds[-1], 255.0), psnr(image, nearest, 255.0) + 4.0
+        )
+        (last,) = settings.filling_rounds(damaged, rounds[3], 4)
+        self.assertAllEqual(last, rounds[4])
+        variance = settings.filling_variance(damaged)
+        self.assertAllEqual(variance[~is_missing], 0.0 * image[~is_missing])
+        errors = np.square(rounds[-1] - image)[is_missing]
+        self.assertAllClose(
+            variance[is_missing].mean(), errors.mean(), rtol=0.35
+        )
+
+    def test_nearest_known_values_are_those_of_loops(self):
+        image = _picture(9, 8, 2)
+        rng = np.random.default_rng(0)
+        is_missing = rng.random(image.shape) < 0.5
+        damaged = np.where(is_missing, np.float32(np.nan), image)
+        found = local_subspaces._nearest_known(damaged)
+        for y, x, c in np.argwhere(is_missing):
+            known = np.argwhere(~is_missing[..., c])
+            squares = np.sum((known - [y, x]) ** 2, -1)
+            nearest = known[squares == squares.min()]
+            self.assertIn(found[y, x, c], [image[v, u, c] for v, u in nearest])
+
     def test_wrong_arguments_are_refused(self):
         for wrong, message in (
             ({"quality": "good"}, "`quality` must be one of"),
@@ -193,6 +228,13 @@ class LocalSubspacesTest(tf.test.TestCase, parameterized.TestCase):
             with self.assertRaisesRegex(ValueError, message):
                 LocalSubspaces(**wrong)
         settings = LocalSubspaces()
+        for wrong in (np.inf, np.full((17, 14, 1), np.nan)):
+            with self.assertRaisesRegex(ValueError, "observed somewhere"):
+                next(settings.filling_rounds(_picture() * 0.0 + wrong))
+        one = np.full((17, 14, 1), np.nan)
+        one[3, 3] = 7.0
+        with self.assertRaisesRegex(ValueError, "more observed values"):
+            settings.filling_variance(one)
         missing = _picture()
         missing[3, 3] = np.nan
         for image, std, message in (

@@ -18,6 +18,11 @@ application to image denoising", equations 9 to 13):
 Each pixel becomes the mean of all estimates of it, by groups of several patch
 sizes. This is repeated: a part of what was removed is added to the estimate
 again, and the noise that this has at each reference takes the place of s^2.
+
+Missing values are filled in likewise, from the values nearest to them, under s
+that falls from round to round; observed ones are set to what they are after
+each shrinking, as in plug-and-play restoration (Venkatakrishnan, Bouman and
+Wohlberg, 2013, "Plug-and-play priors for model based reconstruction").
 """
 
 from __future__ import annotations
@@ -28,6 +33,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
+import scipy.ndimage
 import tensorflow as tf
 
 from tfvae import typed_gin
@@ -40,6 +46,13 @@ _TILE = 32
 _GROUPS = 512
 # Times that the groups of a round are shrunk.
 _SHRINKS = 2
+# Rounds that fill in, and s in the first and the last of them, on 0..255.
+_NUM_FILLING, _FIRST_STD, _LAST_STD = 20, 80.0, 1.0
+# Side of patches for filling in; several sizes together are no better.
+_FILLING_SIDE = 6
+# Share of the observed values that are hidden to see how well they are filled
+# in, and the distance, in pixels, over which such errors are averaged.
+_HIDDEN_SHARE, _HIDDEN_DISTANCE = 0.05, 8.0
 # By how much the groups of later rounds are smaller.
 _FEWER = 10
 
@@ -199,6 +212,88 @@ class LocalSubspaces:
         """Returns how often `on_step` is called in a round."""
         return _SHRINKS * len(self.sides(noise_std, shape))
 
+    def filling_rounds(
+        self,
+        image: np.ndarray,
+        start: np.ndarray | None = None,
+        num_done: int = 0,
+        on_round: Callable[[], object] | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Fills in missing values; yields the whole picture after each round.
+
+        Args:
+          image: `[height, width, channels]` on 0..255, without noise; NaN where
+            missing.
+          start: What was yielded after `num_done` rounds, to resume.
+          num_done: Number of rounds that are done.
+          on_round: Called after each round.
+        """
+        image = _checked(image, 1.0, may_miss=True)
+        is_missing = np.isnan(image)
+        side = min(_FILLING_SIDE, *image.shape[:2])
+        mean = _nearest_known(image) if start is None else start
+        num_rounds = self.count_filling_rounds()
+        stds = np.geomspace(_FIRST_STD, _LAST_STD, _SHRINKS * num_rounds)
+        for number in range(num_done, num_rounds):
+            size = _group_size(side, 0)
+            cover = _Cover(image.shape, side, self, size)
+            for std in stds[_SHRINKS * number : _SHRINKS * (number + 1)]:
+                found = cover.shrunk(mean, mean, float(std), True).mean
+                mean = np.where(is_missing, found, image)
+            if on_round is not None:
+                on_round()
+            yield mean
+
+    def count_filling_rounds(self) -> int:
+        """Returns the number of rounds of `filling_rounds`."""
+        return self.num_rounds or _NUM_FILLING
+
+    def filling_variance(
+        self,
+        image: np.ndarray,
+        on_round: Callable[[], object] | None = None,
+    ) -> np.ndarray:
+        """Returns the variance of filled in values, found by hiding others.
+
+        A twentieth of the observed values, drawn at random, is filled in as
+        well, and the squared errors are averaged around each pixel. Of values
+        that are missing at random it is the mean squared error; those deep in a
+        hole have larger ones.
+
+        Args:
+          image: As that of `filling_rounds`.
+          on_round: Called after each round.
+
+        Returns:
+          float32 `[height, width, channels]`, 0 where observed.
+        """
+        image = _checked(image, 1.0, may_miss=True)
+        is_missing = np.isnan(image)
+        # A seed that is unlikely to have drawn what is missing.
+        rng = np.random.default_rng(0x5EED)
+        is_hidden = ~is_missing & (rng.random(image.shape) < _HIDDEN_SHARE)
+        if (is_missing | is_hidden).all((0, 1)).any() or not is_hidden.any():
+            raise ValueError(
+                "`image` must have more observed values in every channel, of "
+                f"which some are hidden, got {np.count_nonzero(~is_missing)}"
+            )
+        hidden = np.where(is_hidden, np.float32(np.nan), image)
+        *_, filled = self.filling_rounds(hidden, on_round=on_round)
+        errors = np.where(is_hidden, np.square(filled - image), 0.0)
+        mean = errors.sum() / np.count_nonzero(is_hidden)
+        around = [
+            scipy.ndimage.gaussian_filter(
+                one.astype(np.float32),
+                (_HIDDEN_DISTANCE, _HIDDEN_DISTANCE, 0.0),
+                mode="constant",
+            )
+            for one in (errors, is_hidden)
+        ]
+        # Where few values are hidden, the mean of all counts as some of them.
+        prior = np.float32(0.1 * _HIDDEN_SHARE)
+        local = (around[0] + prior * mean) / (around[1] + prior)
+        return np.where(is_missing, local, 0.0).astype(np.float32)
+
     def denoised(self, image: np.ndarray, noise_std: float) -> Estimate:
         """Returns the estimate after all rounds; see `rounds`."""
         *_, last = self.rounds(image, noise_std)
@@ -209,14 +304,22 @@ def _fitting(noise_std: float) -> _Fitting:
     return [one for one in _FITTING if noise_std >= one.noise_std][-1]
 
 
-def _checked(image: np.ndarray, noise_std: float) -> np.ndarray:
+def _checked(
+    image: np.ndarray, noise_std: float, may_miss: bool = False
+) -> np.ndarray:
     image = np.asarray(image, np.float32)
     if image.ndim != 3 or 0 in image.shape or min(image.shape[:2]) < 2:
         raise ValueError(
             "`image` must have shape [height, width, channels], at least 2 x 2 "
             f"pixels, got {image.shape!r}"
         )
-    if not np.isfinite(image).all():
+    if may_miss:
+        if np.isnan(image).all((0, 1)).any() or np.isinf(image).any():
+            raise ValueError(
+                "`image` must be finite or missing in every entry, and observed"
+                " somewhere in every channel"
+            )
+    elif not np.isfinite(image).all():
         raise ValueError(
             "`image` must be complete and finite, got "
             f"{np.count_nonzero(~np.isfinite(image))} other values"
@@ -226,6 +329,19 @@ def _checked(image: np.ndarray, noise_std: float) -> np.ndarray:
             f"`noise_std` must be positive and finite, got {noise_std!r}"
         )
     return image
+
+
+def _nearest_known(image: np.ndarray) -> np.ndarray:
+    """Returns an image whose missing values are those of the nearest pixels."""
+    filled = image.copy()
+    for i in range(image.shape[2]):
+        rows, columns = scipy.ndimage.distance_transform_edt(
+            np.isnan(image[..., i]),
+            return_distances=False,
+            return_indices=True,
+        )
+        filled[..., i] = image[rows, columns, i]
+    return filled
 
 
 def _group_size(side: int, number: int) -> int:

@@ -172,10 +172,37 @@ class DenoiseBySubspacesTest(tf.test.TestCase, parameterized.TestCase):
             np.load(self.folder / "run/uncertainty.npy"), 0 * values
         )
 
+    def test_missing_values_are_filled_in_and_others_stay(self):
+        given = (
+            "IMAGE = 'camera'",
+            _PICTURE[1],
+            "LocalSubspaces.num_rounds = 5",
+        )
+        missing = "corrupted_image.missing_fraction = 0.4"
+        summary = self._denoise(missing, picture=given)
+        self.assertGreater(summary["psnr"], 24.0)
+        # Of the missing values alone, whose errors others have shown.
+        self.assertBetween(summary["within_2_std"], 0.85, 0.99)
+        run = self.folder / "run"
+        found = images.read_image(run / "figures/restored.png").values
+        clean = images.embedded_image("camera")[90:122, 200:232]
+        std = np.load(run / "uncertainty.npy")
+        is_kept = found == clean
+        self.assertBetween(np.mean(std == 0.0), 0.5, 0.7)
+        self.assertTrue(is_kept[..., 0][std == 0.0].all())
+        # It goes on where it has ended.
+        (run / "summary.json").unlink()
+        self.assertEqual(
+            self._denoise(missing, picture=given)["psnr"], summary["psnr"]
+        )
+        self.assertIn("resuming after round 5", self.out)
+
     def test_what_can_not_be_restored_is_refused(self):
         values = np.full((30, 30), 100.0, np.float32)
         values[3, 4] = np.nan
-        with self.assertRaisesRegex(ValueError, "no missing.*--method=tvae"):
+        with self.assertRaisesRegex(
+            ValueError, "must be complete.*--method=tvae"
+        ):
             self._denoise(picture=self._file(values))
         with self.assertRaisesRegex(ValueError, "`--known_noise_std` gives it"):
             self._denoise(picture=self._file(np.ones((9, 9), np.float32)))

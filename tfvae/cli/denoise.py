@@ -22,10 +22,10 @@ adds noise to a clean image and measures PSNR and SSIM of the result. The last
 two restore all pages of a stack, by one model of all their patches, and all
 pictures of a folder, by a model each; what fails is reported and left out.
 
-A complete picture is restored by local subspaces of similar patches, in a
-minute or so (--quality=fast: in seconds). A TVAE is trained on the picture's
-patches where values are missing, with gin files, or with a flag that only it
-has, such as --epochs; --method decides otherwise.
+A picture is restored by local subspaces of similar patches, in a minute or so
+(--quality=fast: in seconds). A TVAE is trained on the picture's patches where
+values are missing and others are noisy, with gin files, or with a flag that
+only it has, such as --epochs; --method decides otherwise.
 
 The level of the noise is found, unless --known_noise_std gives it. Noise of
 counts, such as photons, grows with the signal: --noise=poisson, or
@@ -83,10 +83,9 @@ _PARAMETERS = {
     "std_factor": "denoise.std_factor",
 }
 _TVAE, _SUBSPACES = "tvae", "subspaces"
+_COMPLETE = "as the picture is complete"
 # Flags that only a TVAE has.
 _OF_TVAE = (
-    "missing",
-    "mask",
     "stride",
     "patch",
     "epochs",
@@ -222,8 +221,9 @@ def define(values: flags.FlagValues) -> None:
         None,
         [_SUBSPACES, _TVAE],
         "What restores the picture: local subspaces of similar patches, or a"
-        " TVAE that is trained on them. By default the former for complete"
-        " pictures, unless a flag or a gin file is of the latter.",
+        " TVAE that is trained on them. By default the former, unless values"
+        " are missing and others noisy, or a flag or a gin file is of the"
+        " latter.",
         flag_values=values,
     )
     flags.DEFINE_enum(
@@ -303,7 +303,12 @@ def _method(values: flags.FlagValues, num_ranks: int) -> tuple[str, str]:
         return _TVAE, f"as --{given[0]} is given"
     if num_ranks > 1:
         return _TVAE, "on several processes"
-    return _SUBSPACES, "as the picture is complete"
+    if values.mask is not None or values.missing:
+        is_noisy = values.denoise or values.add_noise_std
+        if is_noisy or values.known_noise_std or values.noise:
+            return _TVAE, "as values are missing and others are noisy"
+        return _SUBSPACES, "as what is not missing is to stay"
+    return _SUBSPACES, _COMPLETE
 
 
 def _pages(values: flags.FlagValues) -> list[int] | None:
@@ -459,9 +464,9 @@ def _denoise(values: flags.FlagValues, ranks: ranks_lib.Ranks) -> None:
         )
     configuration = _configuration(values, method)
     configuration.load(values.run_dir)
-    is_free = values.method is None and method == _SUBSPACES
+    is_free = values.method is None and reason == _COMPLETE
     if is_free and not has_many() and _has_missing():
-        method, reason = _TVAE, "as values are missing"
+        method, reason = _TVAE, "as values are missing and others are noisy"
         configuration = _configuration(values, method)
         configuration.load(values.run_dir)
     if not ranks.rank:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import pathlib
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ import tqdm
 
 from tfvae import files
 from tfvae.data import images
-from tfvae.local_subspaces import LocalSubspaces
+from tfvae.local_subspaces import Estimate, LocalSubspaces
 from tfvae.ops import noise_level
 from tfvae.restoration import Restoration
 from tfvae.runs.run_directory import RunDirectory
@@ -45,19 +46,22 @@ def noise_of(restoration: Restoration) -> tuple[float, dict[str, Any]]:
       restoration: The image.
 
     Returns:
-      The standard deviation of the noise of `Restoration.values`, and what it
-      is known or found to be, for the summary.
+      The standard deviation of the noise of `Restoration.values`, 0 where
+      missing values are to be filled in, and what it is known or found to be,
+      for the summary.
 
     Raises:
-      ValueError: If values are missing, the noise differs between pixels or
-        can not be estimated.
+      ValueError: If there are missing values and noise, or the noise differs
+        between pixels or can not be estimated.
     """
-    num_missing = int(np.isnan(restoration.image).sum())
-    if num_missing:
-        raise ValueError(
-            "`image` must have no missing values with --method=subspaces, got "
-            f"{num_missing:,}; --method=tvae fills them in"
-        )
+    if restoration.missing_fraction:
+        if not restoration.keep_observed or restoration.noise is not None:
+            raise ValueError(
+                "`image` must be complete, or what is observed must stay as it "
+                "is, with --method=subspaces; --method=tvae fills in and "
+                "denoises"
+            )
+        return 0.0, {}
     if restoration.noise is not None:
         described = restoration.noise.describe().removeprefix("noise: ")
         std = restoration.noise.std_of_model(restoration.value_range)
@@ -96,49 +100,94 @@ def restore(
     run.checkpoints.mkdir(exist_ok=True)
     run.figures.mkdir(exist_ok=True)
     std, noise = found
+    work = _filling if restoration.missing_fraction else _denoising
+    last: tuple[np.ndarray, np.ndarray] | None = None
+    mean, variance, rows = _saved(run)
+    if mean is not None and variance is not None:
+        last = mean, variance
+    started = time.monotonic()
+    for estimate in work(method, restoration, std, last, len(rows)):
+        last = estimate.mean, estimate.variance
+        now = time.monotonic()
+        row: dict[str, Any] = {
+            "round": len(rows) + 1,
+            "seconds": now - started,
+        }
+        started = now
+        image, _ = _finished(restoration, *last)
+        if restoration.clean is not None:
+            row |= restoration.score(image)
+        rows.append(row)
+        _save(run, *last, rows)
+        _show(run, restoration, image)
+        scores = f", {row['psnr']:.2f} dB" if "psnr" in row else ""
+        print(
+            f"round {row['round']}: {row['seconds']:.1f} s{scores}",
+            flush=True,
+        )
+    assert last is not None
+    return Restored(*_finished(restoration, *last), rows, noise)
+
+
+def _denoising(
+    method: LocalSubspaces,
+    restoration: Restoration,
+    std: float,
+    last: tuple[np.ndarray, np.ndarray] | None,
+    num_done: int,
+) -> Iterator[Estimate]:
+    """Yields estimates of a complete picture, with a progress bar."""
     values, scale = restoration.values, np.float32(1.0)
     if restoration.is_transformed:  # What suits the noise is chosen on 0..255.
         scale = np.float32(images.WHITE / max(np.ptp(values), std))
-    mean, variance, rows = _saved(run)
-    num_rounds = method.count_rounds(float(scale * std))
-    num_left = num_rounds - len(rows)
-    started = time.monotonic()
-    with tqdm.tqdm(
-        total=num_left * method.num_steps(float(scale * std), values.shape),
+    noise = float(scale * std)
+    num_left = method.count_rounds(noise) - num_done
+    with _bar(num_left * method.num_steps(noise, values.shape)) as bar:
+        for estimate in method.rounds(
+            scale * values,
+            noise,
+            None if last is None else scale * last[0],
+            num_done,
+            lambda: bar.update(),
+        ):
+            yield Estimate(estimate.mean / scale, estimate.variance / scale**2)
+
+
+def _filling(
+    method: LocalSubspaces,
+    restoration: Restoration,
+    std: float,
+    last: tuple[np.ndarray, np.ndarray] | None,
+    num_done: int,
+) -> Iterator[Estimate]:
+    """Yields estimates of a picture with missing values; see `_denoising`."""
+    del std  # There is no noise.
+    values = restoration.values
+    num_rounds = method.count_filling_rounds()
+    num_left = num_rounds - num_done + (num_rounds if last is None else 0)
+    with _bar(num_left) as bar:
+        start, variance = last or (None, None)
+        if variance is None:
+            print(
+                f"hiding some observed values for {num_rounds} rounds, to see "
+                "how well others are filled in",
+                flush=True,
+            )
+            variance = method.filling_variance(values, lambda: bar.update())
+        for mean in method.filling_rounds(
+            values, start, num_done, lambda: bar.update()
+        ):
+            yield Estimate(mean, variance)
+
+
+def _bar(total: int) -> tqdm.tqdm:
+    return tqdm.tqdm(
+        total=total,
         desc="restoring",
         disable=None,  # tqdm: disable unless on a terminal.
         leave=False,
         unit="step",
-    ) as bar:
-        for estimate in method.rounds(
-            scale * values,
-            float(scale * std),
-            None if mean is None else scale * mean,
-            len(rows),
-            lambda: bar.update(),
-        ):
-            mean = estimate.mean / scale
-            variance = estimate.variance / scale**2
-            now = time.monotonic()
-            row: dict[str, Any] = {
-                "round": len(rows) + 1,
-                "seconds": now - started,
-            }
-            started = now
-            image, _ = _finished(restoration, mean, variance)
-            if restoration.clean is not None:
-                row |= restoration.score(image)
-            rows.append(row)
-            _save(run, mean, variance, rows)
-            _show(run, restoration, image)
-            scores = f", {row['psnr']:.2f} dB" if "psnr" in row else ""
-            print(
-                f"round {row['round']}/{num_rounds}: "
-                f"{row['seconds']:.1f} s{scores}",
-                flush=True,
-            )
-    assert mean is not None and variance is not None
-    return Restored(*_finished(restoration, mean, variance), rows, noise)
+    )
 
 
 def _finished(
