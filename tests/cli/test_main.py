@@ -74,6 +74,7 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         (["--add_noise_std=25", "--noise=poisson"], 1, "subspaces"),
         (["--quality=fast"], 1, "subspaces"),
         (["--epochs=3"], 1, "tvae"),
+        (["--seed=0"], 1, "tvae"),
         (["--gin_param=corrupted_image.crop=(0, 0, 9, 9)"], 1, "tvae"),
         (["--mask=alpha"], 1, "subspaces"),
         (["--missing=0.5"], 1, "subspaces"),
@@ -105,6 +106,8 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(
         (["--quality=fast", "--method=tvae"], "`--quality` must be given with"),
         (["--joint", "--method=subspaces"], "`--joint` must be given with"),
+        (["--stride=2", "--quality=fast"], "`--stride` must be given with"),
+        (["--seed=0", "--method=subspaces"], "`--seed` must be given with"),
         (["--method=bm3d"], "--method=bm3d"),
     )
     def test_wrong_method_of_denoising_is_refused(self, argv, message):

@@ -48,7 +48,7 @@ import contextlib
 import functools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -84,17 +84,9 @@ _PARAMETERS = {
 }
 _TVAE, _SUBSPACES = "tvae", "subspaces"
 _COMPLETE = "as the picture is complete"
-# Flags that only a TVAE has.
-_OF_TVAE = (
-    "stride",
-    "patch",
-    "epochs",
-    "joint",
-    "poisson_likelihood",
-    "gin_file",
-    "gin_param",
-    "seed",
-)
+# Flags that only a TVAE has, and others that choose it unless told otherwise.
+_OF_TVAE = ("stride", "patch", "epochs", "joint", "poisson_likelihood", "seed")
+_CHOOSING_TVAE = (*_OF_TVAE, "gin_file", "gin_param")
 _POISSON = "poisson"
 _POISSON_GAUSSIAN = "poisson-gaussian"
 # Likewise, for noise that grows with the signal.
@@ -273,14 +265,18 @@ def check(values: flags.FlagValues) -> None:
             "`--quality` must be given with --method=subspaces only, got "
             f"{values.quality}; more --epochs are better for --method=tvae"
         )
-    if values.joint and values.method == _SUBSPACES:
-        raise ValueError(
-            "`--joint` must be given with --method=tvae only, one model of all "
-            "pictures"
-        )
     _value_range(values)
     _patch(values)
     _pages(values)
+
+
+def _given(values: flags.FlagValues, names: Sequence[str]) -> list[str]:
+    """Returns which of the flags are given; 0 is, and no list is not."""
+    return [
+        name
+        for name in names
+        if not (values[name].value is None or values[name].value == [])
+    ]
 
 
 def _method(values: flags.FlagValues, num_ranks: int) -> tuple[str, str]:
@@ -298,7 +294,7 @@ def _method(values: flags.FlagValues, num_ranks: int) -> tuple[str, str]:
         return (_TVAE if is_model else _SUBSPACES), "as the run was started"
     if values.quality is not None:
         return _SUBSPACES, "as --quality is given"
-    given = [name for name in _OF_TVAE if values[name].value]
+    given = _given(values, _CHOOSING_TVAE)
     if given:
         return _TVAE, f"as --{given[0]} is given"
     if num_ranks > 1:
@@ -461,6 +457,12 @@ def _denoise(values: flags.FlagValues, ranks: ranks_lib.Ranks) -> None:
     if method == _SUBSPACES and ranks.size > 1:
         raise ValueError(
             "`--method` must be tvae on several processes, got subspaces"
+        )
+    given = _given(values, _OF_TVAE)
+    if method == _SUBSPACES and given:
+        raise ValueError(
+            f"`--{given[0]}` must be given with --method=tvae only, got it with "
+            f"{_SUBSPACES}, {reason}"
         )
     configuration = _configuration(values, method)
     configuration.load(values.run_dir)

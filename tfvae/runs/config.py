@@ -462,6 +462,7 @@ def load_run(
 
     Raises:
       FileNotFoundError: If there is no run in the folder.
+      ValueError: If the function needs a model, and the run has none.
     """
     path = pathlib.Path(run_dir) / "config.gin"
     if not path.exists():
@@ -475,6 +476,12 @@ def load_run(
         from tfvae.runs import denoise, evaluate, export, optimize  # noqa: F401
 
     read(gin_files, gin_params, may_be_idle=may_be_idle, run=path)
+    if function in ("export", "evaluate") and value("denoise.method"):
+        raise ValueError(
+            "`run_dir` must be a run that has trained a model, got "
+            f"{os.fspath(run_dir)}, whose picture has been restored without "
+            "one (`tfvae denoise --method=tvae` trains one)"
+        )
     _refuse_idle(reached(function), _origins.params)
 
 
