@@ -461,7 +461,7 @@ def _denoise(values: flags.FlagValues, ranks: ranks_lib.Ranks) -> None:
     given = _given(values, _OF_TVAE)
     if method == _SUBSPACES and given:
         raise ValueError(
-            f"`--{given[0]}` must be given with --method=tvae only, got it with "
+            f"`--{given[0]}` must be given with --method=tvae only, got "
             f"{_SUBSPACES}, {reason}"
         )
     configuration = _configuration(values, method)
