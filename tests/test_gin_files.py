@@ -433,7 +433,7 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(
         *(name for name in RUNS if name not in (*ROWS, *SLOW_TO_TRAIN))
     )
-    @grids.by_default(2, 3, 5)
+    @grids.by_default(2, 5)
     def test_run_trains(self, name):
         self._assert_trains(name)
 

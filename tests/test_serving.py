@@ -187,6 +187,7 @@ class SignaturesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(found["mean"].shape, (0, D))
         self.assertEqual(loaded.sample(0, 0)["mean"].shape, (0, D))
 
+    @pytest.mark.slow  # Others show parts of it.
     @pytest.mark.slow  # Two exports.
     def test_reloaded_keras_file_exports_the_same(self):
         model, _, _ = _exported("gaussian")
@@ -242,6 +243,7 @@ class ContentTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(_shapes(signature.inputs), inputs)
         self.assertEqual(_shapes(signature.outputs), outputs)
 
+    @pytest.mark.slow  # Others show parts of it.
     @mock.patch.object(serving, "check_saved_model")
     @pytest.mark.slow  # An export.
     def test_size_does_not_depend_on_the_number_of_data_points(self, _):

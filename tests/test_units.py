@@ -7,6 +7,7 @@ import functools
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -198,6 +199,7 @@ class FarPointsTest(tf.test.TestCase, parameterized.TestCase):
         # A TVAE's search ends for all at once.
         self.assertAllClose(alone, beside[:3], rtol=1e-4, atol=1e-3)
 
+    @pytest.mark.slow  # Others show parts of it.
     @parameterized.parameters("VAE", "TVAE")
     @grids.by_default()
     def test_served_bounds_are_finite(self, kind):

@@ -6,6 +6,7 @@ import pathlib
 from unittest import mock
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tests.runs import small
@@ -26,6 +27,7 @@ class EvaluateTest(tf.test.TestCase):
         draw.start()
         self.addCleanup(draw.stop)
 
+    @pytest.mark.slow  # Others show parts of it.
     def test_figures_are_those_of_the_last_checkpoint(self):
         small.load_bars(
             "fit.epochs = 1", "bars.num_test = 8", "train.export = False"

@@ -421,6 +421,7 @@ class FitTest(tf.test.TestCase):
         ]
         self.assertAllClose(evaluated["bound"], np.concatenate(bounds).mean())
 
+    @pytest.mark.slow  # Others show parts of it.
     @pytest.mark.slow  # test_keras_methods has the callbacks.
     def test_callbacks_stop_early_and_keep_the_best(self):
         path = self.create_tempdir().full_path + "/best.keras"
