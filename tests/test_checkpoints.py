@@ -278,21 +278,34 @@ class CheckpointsTest(tf.test.TestCase, parameterized.TestCase):
 
 
 class _Stored(keras.Model):
-    """Has a weight that all ranks share, and one with a row a data point."""
+    """Has weights that all ranks share, and rows in memory or "on disk"."""
 
     ranks = ONE_PROCESS
 
-    def __init__(self, rows: np.ndarray):
+    def __init__(self, rows: np.ndarray, is_on_disk: bool = False):
         super().__init__()
         self.probs = self.add_weight((4,), name="probs")
-        self.packed = self.add_weight((len(rows), 2, 1), name="packed")
-        self.packed.assign(
-            np.broadcast_to(rows[:, None, None], [len(rows), 2, 1])
-        )
+        self._arrays = {}
+        values = np.broadcast_to(rows[:, None, None], [len(rows), 2, 1])
+        if is_on_disk:
+            self._arrays = {"packed": values.astype(np.float32)}
+        else:
+            self.packed = self.add_weight(values.shape, name="packed")
+            self.packed.assign(values)
+        self.late = self.add_weight((), name="late")
         self.built = True
 
     def row_variables(self):
-        return [self.packed]
+        return [] if self._arrays else [self.packed]
+
+    def arrays_on_disk(self):
+        return self._arrays
+
+    @property
+    def rows(self):
+        found = self._arrays.get("packed")
+        found = self.packed.numpy() if found is None else found
+        return found[:, 0, 0]
 
 
 class RanksTest(tf.test.TestCase, parameterized.TestCase):
@@ -300,13 +313,22 @@ class RanksTest(tf.test.TestCase, parameterized.TestCase):
         super().setUp()
         self.directory = pathlib.Path(self.create_tempdir())
 
-    def _save(self, size: int, epoch: int = 1, value: int = 0) -> None:
-        """Saves 11 rows of some ranks, or of one process."""
+    def _save(self, size, epoch=1, value=0, on_disk=()) -> None:
+        """Saves 11 rows of some ranks, or of one process.
+
+        Args:
+          size: The number of ranks.
+          epoch: Number of the epoch.
+          value: What is added to the number of each row.
+          on_disk: The ranks that have their rows on disk.
+        """
 
         def save(ranks):
-            model = _Stored(value + np.arange(11)[ranks.rows(11)])
+            rows = value + np.arange(11)[ranks.rows(11)]
+            model = _Stored(rows, ranks.rank in on_disk)
             model.ranks = ranks
             model.probs.assign([0.1 * epoch] * 4)
+            model.late.assign(epoch)
             checkpoints.save(
                 self.directory, model, epoch, {"rank": ranks.rank}, keep=2
             )
@@ -315,15 +337,17 @@ class RanksTest(tf.test.TestCase, parameterized.TestCase):
             return save(ONE_PROCESS)
         rank_threads.run(size, save)
 
-    def _restored(self, size: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _restored(self, size, on_disk=()) -> list[tuple]:
         """Returns the numbers of rows and pi of each rank."""
 
         def restore(ranks):
-            model = _Stored(50 + np.arange(11)[ranks.rows(11)])
+            rows = 50 + np.arange(11)[ranks.rows(11)]
+            model = _Stored(rows, ranks.rank in on_disk)
             model.ranks = ranks
             found = checkpoints.restore_latest(self.directory, model)
             self.assertEqual(found.extra, {"rank": 0})
-            return model.packed.numpy()[:, 0, 0], model.probs.numpy()
+            self.assertEqual(float(model.late), found.epoch)
+            return model.rows, model.probs.numpy()
 
         if size == 1:
             return [restore(ONE_PROCESS)]
@@ -336,6 +360,36 @@ class RanksTest(tf.test.TestCase, parameterized.TestCase):
         for rank, (rows, probs) in enumerate(found):
             self.assertAllEqual(rows, np.arange(11)[rank::restored])
             self.assertAllClose(probs, [0.3] * 4)
+
+    @parameterized.parameters(
+        (1, [0], 1, []),
+        (1, [], 1, [0]),
+        (2, [0, 1], 2, [0, 1]),
+        (2, [1], 2, [0]),
+        (2, [0], 2, [0, 1]),
+        (3, [0, 1, 2], 2, [0, 1]),
+        (2, [0, 1], 3, []),
+        (1, [0], 2, [0, 1]),
+        (2, [0], 1, [0]),
+    )
+    def test_rows_are_restored_wherever_they_are(
+        self, saved, saved_on_disk, restored, on_disk
+    ):
+        self._save(saved, epoch=3, on_disk=saved_on_disk)
+        with mock.patch.object(checkpoints, "_COPIED_BYTES", 16):
+            found = self._restored(restored, on_disk)
+        for rank, (rows, probs) in enumerate(found):
+            self.assertAllEqual(rows, np.arange(11)[rank::restored])
+            self.assertAllClose(probs, [0.3] * 4)
+
+    def test_room_for_the_files_of_all_ranks_is_checked(self):
+        usage = shutil.disk_usage(self.directory)
+        with mock.patch(
+            "shutil.disk_usage", return_value=usage._replace(free=0)
+        ):
+            with self.assertRaisesRegex(OSError, "needs 1,048,684 bytes"):
+                self._save(2, on_disk=[1])
+        self.assertEmpty(os.listdir(self.directory))
 
     def test_keeps_the_newest_only_of_any_number_of_ranks(self):
         for epoch, size in ((1, 3), (2, 2), (3, 2)):

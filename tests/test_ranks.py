@@ -148,7 +148,7 @@ class RanksTest(parameterized.TestCase):
         self.assertLess(time.monotonic() - begin, 60.0)
 
 
-def _train(run_dir: pathlib.Path, epochs: int) -> list[str]:
+def _train(run_dir: pathlib.Path, epochs: int, *more: str) -> list[str]:
     return [
         "tools/train.py",
         "--gin_file=gin/papers/ecml2022_tvae/bars.gin",
@@ -156,6 +156,7 @@ def _train(run_dir: pathlib.Path, epochs: int) -> list[str]:
         "--gin_param=TVAE.m_batch_size=8",
         "--gin_param=train.export=False",
         f"--run_dir={run_dir}",
+        *more,
     ]
 
 
@@ -197,8 +198,10 @@ class TrainTest(absltest.TestCase):
             self.enter_context(tempfile.TemporaryDirectory())
         )
 
-    def _finish(self, size: int, run_dir: pathlib.Path, epochs: int) -> str:
-        code, out, err = _run(size, *_train(run_dir, epochs))
+    def _finish(
+        self, size: int, run_dir: pathlib.Path, epochs: int, *more: str
+    ) -> str:
+        code, out, err = _run(size, *_train(run_dir, epochs, *more))
         self.assertEqual(code, 0, err)
         return out
 
@@ -242,6 +245,17 @@ class TrainTest(absltest.TestCase):
                 "rows-000005-1-of-2.npz",
             ],
         )
+
+    def test_states_on_disk_give_the_figures_of_those_in_memory(self):
+        on_disk = "--gin_param=TVAE.states_in_memory=0"
+        runs = self.folder / "memory", self.folder / "disk"
+        for epochs, size in ((3, 2), (6, 3), (9, 3)):
+            self._finish(size, runs[0], epochs)
+            # The last epochs go on in memory.
+            self._finish(size, runs[1], epochs, *([on_disk] * (epochs < 9)))
+        figures = _figures(runs[0])
+        self.assertLen(figures, 9)
+        self.assertEqual(_figures(runs[1]), figures)
 
     def test_kills_of_random_ranks_lose_nothing(self):
         size, epochs, num_kills = 2, 20, 20

@@ -3,7 +3,9 @@
 
 One checkpoint is one `.npz` file. It holds every variable of the model and of
 its optimizer (weights, states of the data points, step counters, random number
-counters) and a JSON member that describes them. It is written under a temporary
+counters) and a JSON member that describes them. What has a row for each data
+point, in memory or on disk, is read and written in parts, and is restored
+wherever the model has it. It is written under a temporary
 name, flushed to the disk and then renamed, so that a file of the final name is
 complete; later damage is detected by the checksums of the archive.
 
@@ -15,6 +17,7 @@ written once all of the latter are complete. Any number of ranks can restore it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -23,7 +26,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import keras
@@ -43,7 +46,8 @@ _HELD, _ROWS_OF_RANKS = "arrays", "rows_of_ranks"
 # What versions up to 0.2 stored with states, and what is left of it: whether
 # there had been a visit, before which it was -inf.
 _LOG_JOINTS, _VISITED = "joints", "visited"
-# Group of the arrays of a model that are on disk, and how they are copied.
+# Group of the arrays of a model that are on disk, and how many bytes of rows
+# are copied at a time.
 _DISK, _COPIED_BYTES = "disk", 2**24
 
 _logger = logging.getLogger(__name__)
@@ -97,7 +101,7 @@ def save(
     directory.mkdir(parents=True, exist_ok=True)
     extra = {} if extra is None else extra
     ranks = _ranks(model)
-    if ranks.size > 1 and _row_variable_ids(model):
+    if ranks.size > 1 and _rows(model):
         return _save_of_ranks(directory, model, epoch, extra, keep, ranks)
     content = _content(model, epoch, extra)
     path = directory / f"{_PREFIX}{epoch:06d}.npz"
@@ -114,8 +118,8 @@ def _save_all(
     directory = path.parent
     values = [variable.numpy() for variable in _variables(model)]
     values += _disk_arrays(model).values()
-    arrays = {f"{index:04d}": array for index, array in enumerate(values)}
-    _check_room(directory, arrays)
+    arrays = {_member(index): array for index, array in enumerate(values)}
+    _check_room(directory, _size(arrays))
     _write_archive(path, arrays, content)
     for old in _files(directory)[:-keep]:
         old.unlink()
@@ -130,17 +134,20 @@ def _save_of_ranks(
     ranks: ranks_lib.Ranks,
 ) -> Checkpoint:
     """As `save`, on each of several ranks."""
-    shared: dict[str, np.ndarray] = {}
-    own: dict[str, np.ndarray] = {}
-    row_variables = _row_variable_ids(model)
-    for index, variable in enumerate(_variables(model)):
-        group = own if id(variable) in row_variables else shared
-        group[f"{index:04d}"] = variable.numpy()
     content = _content(model, epoch, extra)
+    rows = _rows(model)
+    # Those of rank 0, as others may have their rows elsewhere.
+    members = ranks.broadcast(_members(content["variables"], rows))
+    own = {members[name]: np.asarray(array) for name, array in rows.items()}
+    shared: dict[str, np.ndarray] = {}
+    if ranks.rank == 0:
+        shared = {
+            _member(index): variable.numpy()
+            for index, variable in enumerate(_variables(model))
+            if _member(index) not in own
+        }
     path = directory / f"{_PREFIX}{epoch:06d}.npz"
-    if ranks.rank:
-        shared = {}
-    _check_room(directory, {**shared, **own})
+    _check_room(directory, sum(ranks.gather(_size({**shared, **own}))))
     _write_archive(
         _rows_file(path, ranks.rank, ranks.size), own, {_HELD: [*own]}
     )
@@ -171,29 +178,59 @@ def _content(
     }
 
 
-def _check_room(directory: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-    """Raises an OSError if arrays do not fit on the disk."""
-    check_disk_space(
-        directory,
-        sum(array.nbytes for array in arrays.values()),
-        f"writing to {directory}",
-    )
+def _size(arrays: Mapping[str, np.ndarray]) -> int:
+    """Returns the bytes of arrays."""
+    return sum(array.nbytes for array in arrays.values())
+
+
+def _check_room(directory: pathlib.Path, num_bytes: int) -> None:
+    """Raises an OSError if so many bytes do not fit on the disk."""
+    check_disk_space(directory, num_bytes, f"writing to {directory}")
 
 
 def _ranks(model: keras.Model) -> ranks_lib.Ranks:
     return getattr(model, "ranks", ranks_lib.ONE_PROCESS)
 
 
-def _row_variable_ids(model: keras.Model) -> set[int]:
-    """Returns the ids of the variables with a row for each data point."""
+def _rows(model: keras.Model) -> dict[str, keras.Variable | np.ndarray]:
+    """Returns what has a row for each data point, in memory or on disk."""
     row_variables = getattr(model, "row_variables", list)
-    return {id(variable) for variable in row_variables()}
+    in_memory = {_name(variable): variable for variable in row_variables()}
+    return {**in_memory, **_disk_arrays(model)}
 
 
 def _num_rows(model: keras.Model) -> int:
     """Returns the data points of this process; 0 if it stores none."""
-    row_variables = getattr(model, "row_variables", list)
-    return max((one.shape[0] for one in row_variables()), default=0)
+    return max((one.shape[0] for one in _rows(model).values()), default=0)
+
+
+def _name(variable: keras.Variable) -> str:
+    """Returns the end of a variable's path, `kernel` or `velocity`.
+
+    What comes before depends on the layers that the process has made so far.
+    """
+    return re.split(r"[/_]", variable.path)[-1]
+
+
+def _member(index: int) -> str:
+    """Returns the name in an archive of the array that is described there."""
+    return f"{index:04d}"
+
+
+def _members(
+    described: list[dict[str, Any]], names: Collection[str]
+) -> dict[str, str]:
+    """Returns the names in an archive of what has rows, by their own names.
+
+    Args:
+      described: The descriptions of all that is saved.
+      names: The names of what has rows.
+    """
+    return {
+        one["name"]: _member(index)
+        for index, one in enumerate(described)
+        if one["name"] in names and one["group"] != "optimizer"
+    }
 
 
 def _rows_file(path: pathlib.Path, rank: int, size: int) -> pathlib.Path:
@@ -216,8 +253,8 @@ def restore_latest(
     """Restores a model from the newest undamaged checkpoint.
 
     A damaged checkpoint is reported in the log, and the one before it is used.
-    All values are read and checked before the first one is assigned, so the
-    model is never left partly restored.
+    All values are verified before the first one is assigned, so the model is
+    never left partly restored.
 
     Of a model that several ranks train, all have to call it. They agree on the
     newest checkpoint that is undamaged for all, and each takes its rows, which
@@ -240,9 +277,10 @@ def restore_latest(
     if optimizer is not None and not optimizer.built:
         optimizer.build(model.trainable_variables)
     ranks = _ranks(model)
+    rows = _rows(model)
     paths = ranks.broadcast(_files(pathlib.Path(directory)))
     for path in reversed(paths):
-        content, arrays, damage = _read_undamaged(path, ranks)
+        content, arrays, damage = _read_undamaged(path, ranks, rows)
         found = next(filter(None, ranks.gather(damage)), None)
         if found is not None:
             if ranks.rank == 0:
@@ -251,30 +289,45 @@ def restore_latest(
                 )
             continue
         saved = [_of_visits(one) for one in content["variables"]]
-        for index, one in enumerate(content["variables"]):
-            if saved[index] != one and one["group"] != _DISK:
-                name = f"{index:04d}"
-                arrays[name] = _visited(arrays[name])
+        members = _members(saved, rows)
         if optimizer is None:
             saved = [one for one in saved if one["group"] != "optimizer"]
-        current = _descriptions(model)
-        on_disk = list(_disk_arrays(model).values())
+        saved = _rows_last(saved, rows)
+        current = _rows_last(_descriptions(model), rows)
         pairs = zip(saved, current, strict=False)
         grown = [_grown(*pair, grows) for pair in pairs]
         _check_fit(path, [*grown, *saved[len(current) :]], current)
-        row_variables = _row_variable_ids(model)
         # The optimizer's arrays come last; without one they are ignored.
-        for index, variable in enumerate(_variables(model)):
-            array = arrays[f"{index:04d}"]
-            if _ROWS_OF_RANKS not in content and id(variable) in row_variables:
-                array = array[ranks.rows(len(array))]
+        in_memory = {id(one) for one in rows.values()}
+        others = [v for v in _variables(model) if id(v) not in in_memory]
+        for variable, array in zip(others, arrays, strict=False):
             if len(variable.shape) and len(array) < variable.shape[0]:
                 array = np.concatenate([array, variable[len(array) :]])
             variable.assign(array)
-        if on_disk:
-            _copy_from_archive(path, len(arrays), on_disk)
+        sources = _sources(path, content, ranks)
+        for name, target in rows.items():
+            if isinstance(target, np.ndarray):
+                _copy_rows(sources, members[name], target)
+                continue
+            values = np.array(target)
+            _copy_rows(sources, members[name], values)
+            target.assign(values)
         return Checkpoint(path, content["epoch"], content["extra"])
     return None
+
+
+def _rows_last(
+    described: list[dict[str, Any]], names: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Returns descriptions in an order that is the same wherever rows are."""
+    places = list(names)
+    others: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    for one in described:
+        is_row = one["name"] in names and one["group"] != "optimizer"
+        (rows if is_row else others).append(one)
+    rows.sort(key=lambda one: places.index(one["name"]))
+    return others + [{**one, "group": "rows"} for one in rows]
 
 
 def _of_visits(saved: dict[str, Any]) -> dict[str, Any]:
@@ -328,13 +381,13 @@ def _descriptions(model: keras.Model) -> list[dict[str, Any]]:
         "optimizer": _optimizer_variables(model),
     }
     # Rows are those of all ranks.
-    rows = sum(_ranks(model).gather(_num_rows(model)))
-    row_variables = _row_variable_ids(model)
+    num_rows = sum(_ranks(model).gather(_num_rows(model)))
+    of_rows = {id(one) for one in _rows(model).values()}
     on_disk = [
         {
             "group": _DISK,
             "name": name,
-            "shape": list(array.shape),
+            "shape": [num_rows, *array.shape[1:]],
             "dtype": str(array.dtype),
         }
         for name, array in _disk_arrays(model).items()
@@ -342,12 +395,10 @@ def _descriptions(model: keras.Model) -> list[dict[str, Any]]:
     return [
         {
             "group": group,
-            # Only its end, `kernel` or `velocity`: what comes before depends
-            # on the layers that the process has made so far.
-            "name": re.split(r"[/_]", variable.path)[-1],
+            "name": _name(variable),
             "shape": (
-                [rows, *variable.shape[1:]]
-                if id(variable) in row_variables
+                [num_rows, *variable.shape[1:]]
+                if id(variable) in of_rows
                 else list(variable.shape)
             ),
             "dtype": str(variable.dtype),
@@ -378,45 +429,45 @@ def _write_archive(
     files.sync_folder(path.parent)
 
 
-def _read_undamaged(
-    path: pathlib.Path, ranks: ranks_lib.Ranks
-) -> tuple[dict[str, Any], dict[str, np.ndarray], str]:
-    """Reads a checkpoint: all of it, or of rows those of a rank.
+class _Source(NamedTuple):
+    """A file with rows of a checkpoint.
 
-    Returns:
-      The JSON member, the arrays by their names, and what is damaged, an empty
-      text if nothing is.
+    Attributes:
+      path: The file.
+      first: The data point of its first row.
+      step: Data points from one of its rows to the next.
+      own_first: The data point of this process's first row.
+      own_step: Data points from one of this process's rows to the next.
     """
-    try:
-        content, arrays = _read_archive(path)
-        if _ROWS_OF_RANKS in content:
-            arrays.update(_read_rows(path, content[_ROWS_OF_RANKS], ranks))
-    except DamagedCheckpointError as err:
-        return {}, {}, str(err) or "unknown damage"
-    return content, arrays, ""
+
+    path: pathlib.Path
+    first: int = 0
+    step: int = 1
+    own_first: int = 0
+    own_step: int = 1
 
 
-def _read_rows(
-    path: pathlib.Path, rows_of_ranks: list[int], ranks: ranks_lib.Ranks
-) -> dict[str, np.ndarray]:
-    """Reads the rows of a rank from the files of the ranks that saved them.
+def _sources(
+    path: pathlib.Path, content: dict[str, Any], ranks: ranks_lib.Ranks
+) -> list[_Source]:
+    """Returns the files that have the rows of a rank.
 
     Args:
       path: The checkpoint.
-      rows_of_ranks: The number of rows of each rank that saved.
+      content: Its JSON member.
       ranks: The ranks that restore.
 
-    Returns:
-      Arrays `[n, ...]` by name.
-
     Raises:
-      DamagedCheckpointError: If a file that is needed is damaged.
       ValueError: If the rows have to be dealt to another number of ranks, but
         were not those of `Ranks.rows`.
     """
+    own = ranks.rank, ranks.size
+    if _ROWS_OF_RANKS not in content:
+        return [_Source(path, 0, 1, *own)]
+    rows_of_ranks = content[_ROWS_OF_RANKS]
     size = len(rows_of_ranks)
     if size == ranks.size:
-        return _read_archive(_rows_file(path, ranks.rank, size))[1]
+        return [_Source(_rows_file(path, ranks.rank, size))]
     num_data = sum(rows_of_ranks)
     dealt = [len(range(rank, num_data, size)) for rank in range(size)]
     if rows_of_ranks != dealt:
@@ -425,44 +476,66 @@ def _read_rows(
             f"saved it, as they had {rows_of_ranks} data points instead of "
             f"{dealt}, got {ranks.size}"
         )
-    mine = np.arange(num_data)[ranks.rows(num_data)]
-    found: dict[str, np.ndarray] = {}
-    for rank in range(size):
-        _, arrays = _read_archive(_rows_file(path, rank, size))
-        is_from_rank = mine % size == rank
-        for name, array in arrays.items():
-            shape = (len(mine), *array.shape[1:])
-            target = found.setdefault(name, np.empty(shape, array.dtype))
-            target[is_from_rank] = array[mine[is_from_rank] // size]
-    return found
+    return [
+        _Source(_rows_file(path, rank, size), rank, size, *own)
+        for rank in range(size)
+    ]
 
 
-def _read_archive(
-    path: pathlib.Path,
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Reads a complete archive and verifies every checksum.
+def _read_undamaged(
+    path: pathlib.Path, ranks: ranks_lib.Ranks, rows: Collection[str]
+) -> tuple[dict[str, Any], list[np.ndarray], str]:
+    """Reads a checkpoint but for its rows, and verifies those of a rank.
 
-    Arrays of what is on disk are not read; they are the last ones.
+    Args:
+      path: The checkpoint.
+      ranks: The ranks that restore.
+      rows: The names of what has rows.
+
+    Returns:
+      The JSON member, the arrays, and what is damaged, an empty text if nothing
+      is.
+    """
+    try:
+        with _undamaged(path) as archive:
+            content = json.loads(archive.read(_MEMBER))
+            saved = [_of_visits(one) for one in content["variables"]]
+            of_rows = set(_members(saved, rows).values())
+            others = [
+                _member(index)
+                for index, one in enumerate(saved)
+                if one["group"] != _DISK
+            ]
+            arrays = []
+            for name in content.get(_HELD, others):
+                if name in of_rows:
+                    continue
+                with archive.open(f"{name}.npy") as file:
+                    arrays.append(
+                        np.lib.format.read_array(file, allow_pickle=False)
+                    )
+        for source in _sources(path, content, ranks):
+            with _undamaged(source.path) as archive:
+                for name in of_rows:
+                    with archive.open(f"{name}.npy") as file:
+                        _read_header(file)
+    except DamagedCheckpointError as err:
+        return {}, [], str(err) or "unknown damage"
+    return content, arrays, ""
+
+
+@contextlib.contextmanager
+def _undamaged(path: pathlib.Path) -> Iterator[zipfile.ZipFile]:
+    """Opens a complete archive and verifies every checksum.
+
+    What the block then finds to be wrong with it is damage, too.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
             if broken is not None:
                 raise DamagedCheckpointError(f"wrong checksum of {broken}")
-            content = json.loads(archive.read(_MEMBER))
-            arrays = {}
-            names = content.get(_HELD)
-            if names is None:
-                names = [
-                    f"{index:04d}"
-                    for index, one in enumerate(content["variables"])
-                    if one["group"] != _DISK
-                ]
-            for name in names:
-                with archive.open(f"{name}.npy") as file:
-                    arrays[name] = np.lib.format.read_array(
-                        file, allow_pickle=False
-                    )
+            yield archive
     except (
         EOFError,
         KeyError,
@@ -475,41 +548,41 @@ def _read_archive(
         zlib.error,
     ) as err:
         raise DamagedCheckpointError(str(err).strip("'\"")) from err
-    return content, arrays
 
 
-def _copy_from_archive(
-    path: pathlib.Path, first: int, targets: list[np.ndarray]
-) -> None:
-    """Copies arrays of a verified archive to arrays on disk, in parts.
+def _read_header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
+    """Reads the header of an array; returns its shape and dtype."""
+    np.lib.format.read_magic(file)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    return shape, dtype
+
+
+def _copy_rows(sources: list[_Source], member: str, target: np.ndarray) -> None:
+    """Copies rows from verified archives, in parts.
 
     Args:
-      path: The archive.
-      first: The index of the first of the arrays.
-      targets: Where to.
+      sources: The archives.
+      member: The name of the array in them.
+      target: `[n, ...]`, the rows of this process; of more than were saved, the
+        last are not changed.
     """
-    with zipfile.ZipFile(path) as archive:
-        for index, target in enumerate(targets, first):
-            with archive.open(f"{index:04d}.npy") as file:
-                np.lib.format.read_magic(file)
-                shape, _, _ = np.lib.format.read_array_header_1_0(file)
-                if target.dtype == bool and len(shape) == 2:
-                    row_bytes = 4 * shape[1]
-                    rows = max(1, _COPIED_BYTES // row_bytes)
-                    for start in range(0, len(target), rows):
-                        stop = min(start + rows, len(target))
-                        part = file.read((stop - start) * row_bytes)
-                        joints = np.frombuffer(part, np.float32)
-                        target[start:stop] = _visited(
-                            joints.reshape(-1, shape[1])
-                        )
-                    continue
-                flat = target.reshape(-1).view(np.uint8)
-                for start in range(0, flat.size, _COPIED_BYTES):
-                    part = file.read(min(_COPIED_BYTES, flat.size - start))
-                    flat[start : start + len(part)] = np.frombuffer(
-                        part, np.uint8
-                    )
+    for source in sources:
+        with zipfile.ZipFile(source.path) as archive:
+            with archive.open(f"{member}.npy") as file:
+                shape, dtype = _read_header(file)
+                row_bytes = dtype.itemsize * int(np.prod(shape[1:]))
+                count = max(1, _COPIED_BYTES // max(1, row_bytes))
+                for start in range(0, shape[0], count):
+                    stop = min(start + count, shape[0])
+                    content = file.read((stop - start) * row_bytes)
+                    part = np.frombuffer(content, dtype)
+                    part = part.reshape(stop - start, *shape[1:])
+                    if target.dtype == bool and part.ndim == 2:
+                        part = _visited(part)
+                    points = source.first + source.step * np.arange(start, stop)
+                    points -= source.own_first
+                    is_own = points % source.own_step == 0
+                    target[points[is_own] // source.own_step] = part[is_own]
 
 
 def _grown(

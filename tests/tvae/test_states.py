@@ -149,6 +149,14 @@ class DiskStateStoreTest(tf.test.TestCase):
         with self.assertRaisesRegex(OSError, "64 states of 1,000,000,000,000"):
             tvae.DiskStateStore(10**12, 64, 64)
 
+    def test_file_has_its_room_from_the_start(self):
+        with mock.patch(
+            "os.posix_fallocate", side_effect=OSError("full")
+        ) as one:
+            with self.assertRaisesRegex(OSError, "full"):
+                tvae.DiskStateStore(6, 4, 11)
+        self.assertEqual(one.call_args.args[1:], (0, 6 * 4 * 2))
+
     def test_file_is_where_it_is_asked_for(self):
         folder = self.create_tempdir().full_path
         with mock.patch("tempfile.TemporaryFile") as opened:

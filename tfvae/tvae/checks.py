@@ -10,7 +10,6 @@ import tensorflow as tf
 
 if TYPE_CHECKING:
     from tfvae.tvae.draws import Draws
-    from tfvae.tvae.model import TVAE
 
 
 def as_index(index: Any, num_data: int) -> tf.Tensor:
@@ -123,17 +122,6 @@ def as_states(states: Any, num_latents: int) -> tf.Tensor:
             f"{tf.reduce_min(states):g} to {tf.reduce_max(states):g}"
         )
     return states
-
-
-def what_needs_one_process(model: TVAE) -> list[str]:
-    """Returns what keeps several processes from training a model."""
-    problems = []
-    if model.arrays_on_disk():
-        problems.append(
-            "`states_in_memory` must allow all states of a rank to be in "
-            f"memory, got {model.states_in_memory!r}"
-        )
-    return problems
 
 
 def check_sizes(

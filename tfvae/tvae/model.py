@@ -229,8 +229,7 @@ class TVAE(LatentModel):
 
         Raises:
           ValueError: If the model has something that works in one process
-            only: states on disk, batch normalization; or if some ranks have
-            no data points.
+            only, batch normalization; or if some ranks have no data points.
         """
         super().set_ranks(ranks)
         of_ranks = ranks.gather(self.num_data)
@@ -242,12 +241,6 @@ class TVAE(LatentModel):
         self.num_data_of_all = sum(of_ranks)
         if ranks.size > 1 and self.states is not None:
             self.states.initialize(self._seed_of_rank(_INITIAL))
-
-    def _needs_one_process(self) -> list[str]:
-        return [
-            *checks.what_needs_one_process(self),
-            *super()._needs_one_process(),
-        ]
 
     def _new_store(self) -> states_lib.StateStore | states_lib.DiskStateStore:
         """Returns a store for the states, in memory or on disk."""

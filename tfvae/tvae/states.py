@@ -183,14 +183,19 @@ class DiskStateStore:
                 "`states_folder` must be an existing folder, got "
                 f"{os.fspath(folder)!r}"
             )
+        num_bytes = state_bytes(num_data, num_states, num_latents)
         resources.check_disk_space(
             folder,
-            state_bytes(num_data, num_states, num_latents),
+            num_bytes,
             f"a temporary file for {num_states} states of {num_data:,} data "
             f"points in {folder}",
         )
         shape = (num_data, num_states, bits.packed_size(num_latents))
         with tempfile.TemporaryFile(dir=folder) as file:
+            # Other ranks of the machine reserve theirs at the same time, and a
+            # mapped file that the disk has no room for kills the process.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, num_bytes - num_data)
             self.packed = np.memmap(file, np.uint8, "w+", shape=shape)
         self.visited = np.zeros(num_data, bool)
 
