@@ -65,7 +65,7 @@ def infer(
         )
         states, num_steps = evolution.infer(
             random.make_seed(seed, 1),
-            first,
+            truncated.StateSet(first, score(first)),
             score,
             model.evolution,
             model.prior.expected_ones(),
