@@ -98,11 +98,11 @@ class TableTestCase(tf.test.TestCase, parameterized.TestCase):
             self.num_latents,
         )
 
-    def infer(self, settings, max_steps, tolerance=0.0, seed=0):
+    def infer(self, settings, max_steps, tolerance=0.0, seed=0, log_joint=None):
         return evolution.infer(
             random.make_seed(seed),
-            self.first,
-            self.log_joint,
+            truncated.StateSet(self.first, self.log_joint(self.first)),
+            log_joint or self.log_joint,
             settings,
             tf.constant(2.0),
             self.num_latents,
@@ -378,6 +378,32 @@ class InferTest(TableTestCase):
             for row in states.packed.numpy():
                 self.assertEqual(oracles.count_distinct(row), NUM_STATES)
             before = after
+
+    def test_repeated_e_steps_evaluate_no_state_again(self):
+        settings = tvae.Evolution(tvae.Softmax(), tvae.RandFlip(), 3, 2, 2)
+        evaluated = []
+
+        def spy(packed):
+            evaluated.append(packed.shape[1])
+            return self.log_joint(packed)
+
+        found, _ = self.infer(settings, 4, tolerance=-1.0, log_joint=spy)
+        # Two generations a step, of 3 x 2 children.
+        self.assertEqual(evaluated, 4 * 2 * [6])
+        packed = self.first
+        for step in range(4):
+            seed = random.make_seed(random.make_seed(0), step)
+            states, _ = evolution.e_step(
+                seed,
+                packed,
+                self.candidates("own"),
+                settings,
+                tf.constant(2.0),
+                self.num_latents,
+            )
+            packed = states.packed
+        self.assertAllEqual(found.packed, packed)
+        self.assertAllEqual(found.log_joints, states.log_joints)
 
     def test_search_without_gain_ends_early(self):
         settings = tvae.Evolution(tvae.Softmax(), tvae.RandFlip(), 6, 4, 2)

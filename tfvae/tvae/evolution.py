@@ -60,9 +60,13 @@ class OwnCandidates:
 
     def add(self, packed: tf.Tensor) -> tf.Tensor:
         log_joints = self._log_joint(packed)
-        self._packed.append(packed)
-        self._log_joints.append(log_joints)
+        self.add_evaluated(truncated.StateSet(packed, log_joints))
         return log_joints
+
+    def add_evaluated(self, states: truncated.StateSet) -> None:
+        """Adds states `[B, K, W]` whose log-joints are known."""
+        self._packed.append(states.packed)
+        self._log_joints.append(states.log_joints)
 
     def best(self, num_states: int) -> truncated.StateSet:
         packed, log_joints = self._packed, self._log_joints
@@ -256,10 +260,35 @@ def e_step(
       The S best distinct states of the candidates, and the fraction of them
       that are new to their data point, `[B]`.
     """
-    num_states = packed.shape[1]
-    pool, log_joints = packed, candidates.add(packed)
+    evaluated = truncated.StateSet(packed, candidates.add(packed))
     if migrants is not None:
         candidates.add(migrants[None])
+    _breed(seed, evaluated, candidates, evolution, expected_ones, num_latents)
+    states = candidates.best(packed.shape[1])
+    old, kept = bits.keys(packed), bits.keys(states.packed)
+    is_old = tf.reduce_any(tf.equal(kept[:, :, None], old[:, None]), -1)
+    return states, 1.0 - tf.reduce_mean(tf.cast(is_old, tf.float32), -1)
+
+
+def _breed(
+    seed: tf.Tensor,
+    states: truncated.StateSet,
+    candidates: Candidates,
+    evolution: Evolution,
+    expected_ones: tf.Tensor,
+    num_latents: int,
+) -> None:
+    """Adds the children of all generations to the candidates of an E-step.
+
+    Args:
+      seed: `[2]` int32.
+      states: The parents of the first generation are selected among them.
+      candidates: The set to add to.
+      evolution: Operators and budget.
+      expected_ones: Scalar, the prior's mean number of ones.
+      num_latents: H.
+    """
+    pool, log_joints = states
     for generation in range(evolution.num_generations):
         chosen = evolution.parents(
             random.make_seed(seed, generation, 0),
@@ -274,10 +303,6 @@ def e_step(
             num_latents,
         )
         log_joints = candidates.add(pool)
-    states = candidates.best(num_states)
-    old, kept = bits.keys(packed), bits.keys(states.packed)
-    is_old = tf.reduce_any(tf.equal(kept[:, :, None], old[:, None]), -1)
-    return states, 1.0 - tf.reduce_mean(tf.cast(is_old, tf.float32), -1)
 
 
 def best_states(packed: tf.Tensor, number: int) -> tf.Tensor:
@@ -298,7 +323,7 @@ def best_states(packed: tf.Tensor, number: int) -> tf.Tensor:
 
 def infer(
     seed: tf.Tensor,
-    packed: tf.Tensor,
+    first: truncated.StateSet,
     log_joint: OwnLogJoint,
     evolution: Evolution,
     expected_ones: tf.Tensor,
@@ -308,9 +333,11 @@ def infer(
 ) -> tuple[truncated.StateSet, tf.Tensor]:
     """Repeats E-steps at fixed parameters until convergence.
 
+    Only children are evaluated, as log-joints do not change meanwhile.
+
     Args:
       seed: `[2]` int32.
-      packed: uint8 `[B, S, W]`, initial states.
+      first: Initial states, distinct, in any order, with their log-joints.
       log_joint: Evaluates states.
       evolution: Operators and budget of each step.
       expected_ones: Scalar, the prior's mean number of ones.
@@ -323,16 +350,20 @@ def infer(
       The evolved states, and the number of steps made.
     """
 
-    def step(count: tf.Tensor, packed: tf.Tensor) -> truncated.StateSet:
-        states, _ = e_step(
+    def step(
+        count: tf.Tensor, states: truncated.StateSet
+    ) -> truncated.StateSet:
+        candidates = OwnCandidates(log_joint)
+        candidates.add_evaluated(states)
+        _breed(
             random.make_seed(seed, count),
-            packed,
-            OwnCandidates(log_joint),
+            states,
+            candidates,
             evolution,
             expected_ones,
             num_latents,
         )
-        return states
+        return candidates.best(states.packed.shape[1])
 
     def goes_on(
         count: tf.Tensor, gain: tf.Tensor, states: truncated.StateSet
@@ -342,7 +373,7 @@ def infer(
     def advance(
         count: tf.Tensor, gain: tf.Tensor, states: truncated.StateSet
     ) -> tuple[tf.Tensor, tf.Tensor, truncated.StateSet]:
-        evolved = step(count, states.packed)
+        evolved = step(count, states)
         newest = tf.reduce_mean(
             truncated.free_energy(evolved.log_joints)
             - truncated.free_energy(states.log_joints)
@@ -353,8 +384,8 @@ def infer(
         )
         return count + 1, gain, evolved
 
-    first = step(tf.constant(0), packed)
+    evolved = step(tf.constant(0), first)
     count, _, states = tf.while_loop(
-        goes_on, advance, (tf.constant(1), tf.constant(float("inf")), first)
+        goes_on, advance, (tf.constant(1), tf.constant(float("inf")), evolved)
     )
     return states, count

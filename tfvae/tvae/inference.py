@@ -69,7 +69,7 @@ def infer(
             first = _best_archived(model, batch, observed)
         states, num_steps = evolution.infer(
             random.make_seed(seed, 1),
-            first,
+            truncated.StateSet(first, score(first)),
             score,
             model.evolution,
             model.prior.expected_ones(),
