@@ -141,6 +141,15 @@ class LocalSubspacesTest(tf.test.TestCase, parameterized.TestCase):
         found = settings.denoised(image, 0.01)
         self.assertAllClose(found.mean, image, atol=1e-3)
 
+    @parameterized.parameters((3, 12), (2, 2), (11, 2))
+    def test_tiny_pictures_are_covered(self, height, width):
+        image = _picture(height, width)
+        found = LocalSubspaces().denoised(image, 20.0)
+        self.assertTrue(np.isfinite(found.mean).all())
+        image[0, 0] = np.nan
+        *_, filled = LocalSubspaces(num_rounds=2).filling_rounds(image)
+        self.assertTrue(np.isfinite(filled).all())
+
     def test_a_run_goes_on_where_it_has_ended(self):
         image = _picture()
         settings = LocalSubspaces(patches=(3,), step=2, radius=4, num_rounds=3)

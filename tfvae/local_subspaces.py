@@ -97,7 +97,7 @@ class LocalSubspaces:
       quality: "best" to average the estimates of several sizes of patches,
         "fast" for one size, in a fifth of the time.
       patches: Sides of the square patches; None for those of `quality` that fit
-        the noise.
+        the noise, and for 6 where values are missing.
       step: Distance of neighbouring references.
       radius: Largest distance of the patches of a group to their reference.
       num_rounds: Times that groups are found; None for a number that fits the
@@ -230,16 +230,22 @@ class LocalSubspaces:
         """
         image = _checked(image, 1.0, may_miss=True)
         is_missing = np.isnan(image)
-        side = min(_FILLING_SIDE, *image.shape[:2])
+        given = self.patches or (_FILLING_SIDE,)
+        sides = [min(side, *image.shape[:2]) for side in given]
         mean = _nearest_known(image) if start is None else start
         num_rounds = self.count_filling_rounds()
         stds = np.geomspace(_FIRST_STD, _LAST_STD, _SHRINKS * num_rounds)
         for number in range(num_done, num_rounds):
-            size = _group_size(side, 0)
-            cover = _Cover(image.shape, side, self, size)
+            covers = [
+                _Cover(image.shape, side, self, _group_size(side, 0))
+                for side in sides
+            ]
             for std in stds[_SHRINKS * number : _SHRINKS * (number + 1)]:
-                found = cover.shrunk(mean, mean, float(std), True).mean
-                mean = np.where(is_missing, found, image)
+                found = [
+                    cover.shrunk(mean, mean, float(std), True)
+                    for cover in covers
+                ]
+                mean = np.where(is_missing, _averaged(found).mean, image)
             if on_round is not None:
                 on_round()
             yield mean
@@ -388,7 +394,9 @@ class _Cover:
         height, width = (size - side + 1 for size in shape[:2])
         self._window = min(2 * settings.radius + 1, height, width)
         self._num_similar = min(num_similar, self._window**2)
-        self._bands = _bands(height, width, settings.step, self._window)
+        # Patches of a tiny picture are smaller, and are to cover it.
+        step = min(settings.step, side)
+        self._bands = _bands(height, width, step, self._window)
         self._width = width
         self._places: list[np.ndarray] | None = None
 
