@@ -216,7 +216,7 @@ def _evolve(
 
     states, _ = evolutions.infer(
         seed,
-        packed,
+        truncated.StateSet(packed, log_joint(packed)),
         log_joint,
         evolution,
         expected_ones,
