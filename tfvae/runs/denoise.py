@@ -162,7 +162,7 @@ def denoise(
             check_inputs(run, restoration)
             estimates.announce_work(restoration)
 
-        parts = experiment(prepare, ranks)
+        parts = experiment(prepare, ranks, draws_states=False)
         if not isinstance(parts.restoration, Restoration):
             raise ValueError(
                 "`experiment.data` must be an image to restore, such as "

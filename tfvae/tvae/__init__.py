@@ -14,7 +14,12 @@ from tfvae.tvae.operators import (
     SparseFlip,
     Uniform,
 )
-from tfvae.tvae.states import STATE_NAMES, DiskStateStore, StateStore
+from tfvae.tvae.states import (
+    STATE_NAMES,
+    DiskStateStore,
+    StateStore,
+    undrawn_states,
+)
 
 __all__ = [
     "STATE_NAMES",
@@ -32,4 +37,5 @@ __all__ = [
     "SparseFlip",
     "StateStore",
     "Uniform",
+    "undrawn_states",
 ]
