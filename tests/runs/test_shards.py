@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from unittest import mock
 
@@ -50,6 +51,39 @@ class RunOnShardsTest(absltest.TestCase):
 
 
 class ShardTest(parameterized.TestCase):
+    def test_what_thinned_data_have_for_each_point_is_thinned(self):
+        labels = np.arange(500)
+        every = data.Observations(
+            "some",
+            self.points,
+            test=self.points[:7],
+            features=self.points[:3],
+            train_labels=labels,
+            test_labels=labels[:7],
+            validation=self.points[:9],
+            weights=labels + 1.0,
+            log_likelihood=-1.0,
+        )
+        thinned = {
+            "train": self.points,
+            "train_labels": labels,
+            "weights": labels + 1.0,
+        }
+        for max_points, kept in (
+            (100, slice(0, 500, 5)),
+            (300, slice(300)),
+            (999, slice(500)),
+        ):
+            found = experiment._thinned(every, max_points)
+            for field in dataclasses.fields(data.Observations):
+                value = getattr(found, field.name)
+                expected = getattr(every, field.name)
+                if field.name in thinned:
+                    expected = thinned[field.name][kept]
+                if field.name == "log_likelihood":  # That of all points.
+                    expected = None
+                np.testing.assert_array_equal(value, expected, field.name)
+
     def setUp(self):
         super().setUp()
         self.folder = pathlib.Path(self.create_tempdir().full_path)

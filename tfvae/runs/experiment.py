@@ -255,11 +255,16 @@ def _thinned(observations: Observations, max_points: int) -> Observations:
             f"`experiment.max_points` must be at least 1, got {max_points!r}."
         )
     every = max(observations.num_data // max_points, 1)
-    weights = observations.weights
+    kept = slice(0, every * max_points, every)
+
+    def thinned(values: np.ndarray | None) -> np.ndarray | None:
+        return None if values is None else values[kept]
+
     return dataclasses.replace(
         observations,
-        train=part_of(observations.train, slice(0, every * max_points, every)),
-        weights=None if weights is None else weights[::every][:max_points],
+        train=part_of(observations.train, kept),
+        train_labels=thinned(observations.train_labels),
+        weights=thinned(observations.weights),
         log_likelihood=None,
     )
 
@@ -551,12 +556,12 @@ def _resume(
     """
     restored = tfvae.checkpoints.restore_latest(run.checkpoints, parts.model)
     if restored is None:
+        parts.model.draw_first_states()
         return 0, []
     identity.check_data(
         run.path,
         restored.extra.get("data_crc32", checksum),
         checksum,
-        parts.model.draw_first_states()
         parts.observations.name,
     )
     if restored.epoch > epochs:
