@@ -464,6 +464,12 @@ class LatentModel(keras.Model):
         """The maximum number of training points; None for any number."""
         return None
 
+    def draw_first_states(self) -> None:
+        """Draws what the model has for each data point before training.
+
+        Models do so when they are made, except in `tvae.undrawn_states`.
+        """
+
     def arrays_on_disk(self) -> dict[str, np.ndarray]:
         """Returns what training changes beside weights, memory-mapped files.
 

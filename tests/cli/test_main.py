@@ -302,6 +302,8 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         ("shard", ["--input=/none"], "`inputs` must be files.*got '/none'"),
         ("shard", ["--input=x", "--patch=0"], "flag --patch=0"),
         ("shard", ["--input=x", "--dtype=int8"], "one of <float32|float16"),
+        ("shard", ["--input=x", "--shape=3,0"], "`--shape` must be.*'3,0'"),
+        ("shard", ["--tfds=mnist"], "`shard.tfds` must be a name and a split"),
         ("shard", [f"--input={__file__}", "--key=x"], "`shard.key` must be"),
         ("shard", ["--input=x", "--seed=1"], "experiment.seed"),
         ("benchmark", ["--mode=spede"], "value should be one of <speed"),

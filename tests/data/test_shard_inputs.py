@@ -59,7 +59,7 @@ class ShardInputsTest(parameterized.TestCase):
     @parameterized.parameters("npy", "npz", "csv", "parquet")
     def test_reading_goes_on_from_any_point(self, kind):
         source = self._files(kind)
-        with mock.patch.multiple(shard_inputs, _BYTES=48, _ROWS=4):
+        with mock.patch.multiple(shard_inputs, INPUT_BYTES=48, _ROWS=4):
             values, places = _all(source)
             np.testing.assert_array_equal(values, _POINTS)
             self.assertEqual(
@@ -73,7 +73,7 @@ class ShardInputsTest(parameterized.TestCase):
         path = self.folder / "a.csv"
         # Integers, until they are none, and a column that begins empty.
         path.write_text("1,,3\n4,5,6.5\n nan,8,9\n")
-        with mock.patch.object(shard_inputs, "_BYTES", 8):
+        with mock.patch.object(shard_inputs, "INPUT_BYTES", 8):
             values, _ = _all(TableFiles([str(path)]))
         nan = np.nan
         np.testing.assert_array_equal(
@@ -139,7 +139,7 @@ class ShardInputsTest(parameterized.TestCase):
         self.assertEqual(values.dtype, np.uint8)
         self.assertEqual(places, [(0, 0), (1, 0)])
         source = ImageFiles(paths, patch=(4, 4), stride=3)
-        with mock.patch.object(shard_inputs, "_BYTES", 4 * 48 * 2):
+        with mock.patch.object(shard_inputs, "INPUT_BYTES", 4 * 48 * 2):
             values, places = _all(source)
         expected = [extract_patches(one, (4, 4), 3) for one in pictures]
         expected = np.concatenate(expected).reshape(-1, 4, 4, 3)

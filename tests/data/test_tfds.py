@@ -15,7 +15,7 @@ import tensorflow as tf
 import tensorflow_datasets
 from absl.testing import parameterized
 
-from tfvae.data import splits, tfds
+from tfvae.data import ShardedRows, splits, tfds, write_shards
 
 DEBIAN_FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
 
@@ -145,6 +145,37 @@ class TfdsImagesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(data.train.shape, (3, 90))
         self.assertIsNone(data.test)
         self.assertEqual(data.value_range, (0.0, 255.0))
+
+    def test_split_becomes_shards(self):
+        data_set = {"data_dir": self.folder, "download": True}
+        source = tfds.TfdsSplit("tiny_pictures", "train[2:]", **data_set)
+        folder = self.create_tempdir().full_path + "/new"
+        write_shards(folder, source, rows_per_shard=2)
+        rows = ShardedRows(folder)
+        expected = self._tiny(split="train[2:]", scale=1.0)
+        self.assertEqual(rows.manifest.name, "tiny_pictures_1.0.0")
+        self.assertEqual(rows.manifest.dtype, "uint8")
+        self.assertEqual(rows.manifest.event_shape, (6, 5, 3))
+        self.assertEqual(rows.rows_of_shards, [2, 2, 1])
+        self.assertAllEqual(np.asarray(rows), expected.train)
+        rest = [part.values for part in source.parts(0, 3)]
+        self.assertAllEqual(np.concatenate(rest).reshape(2, -1), rows[3:])
+
+    def test_split_is_resized_and_of_another_feature(self):
+        data_set = {"data_dir": self.folder, "download": True}
+        resized = tfds.TfdsSplit(
+            "tiny_pictures", "test", feature="varied", size=(4, 4), **data_set
+        )
+        with mock.patch.object(tfds, "INPUT_BYTES", 400):
+            parts = list(resized.parts(0, 0))
+        self.assertEqual([part.offset for part in parts], [0, 2])
+        expected = self._tiny(feature="varied", size=(4, 4), scale=1.0)
+        values = np.concatenate([part.values for part in parts])
+        self.assertAllEqual(values.reshape(3, -1), expected.test)
+        with self.assertRaisesRegex(ValueError, "`feature` must be one of"):
+            tfds.TfdsSplit("tiny_pictures", "test", feature="x", **data_set)
+        with self.assertRaisesRegex(ValueError, "`split` must be one of"):
+            tfds.TfdsSplit("tiny_pictures", "nothing", **data_set)
 
     def test_pictures_of_different_sizes_are_resized(self):
         data = self._tiny(feature="varied", size=(4, 4))

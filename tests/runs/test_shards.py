@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from unittest import mock
 
 import numpy as np
 from absl.testing import absltest, parameterized
 
+from tests.data import records
 from tfvae import data
 from tfvae.data.shard_writing import Arrays
 from tfvae.runs import config, experiment
+from tfvae.runs import shard as shard_run
 from tfvae.runs.shard import shard
 
 
@@ -41,26 +44,45 @@ class RunOnShardsTest(absltest.TestCase):
             self.assertEqual(experiment._checksum(self.rows), self.rows.crc32)
         read.assert_not_called()
 
-    def test_thinned_data_keep_what_belongs_to_each(self):
-        count = 10
-        every = data.Observations(
-            "all",
-            np.arange(count, dtype=np.float32)[:, None],
-            train_labels=np.arange(count),
-            weights=np.arange(1.0, count + 1),
-        )
-        found = experiment._thinned(every, 3)
-        rows = found.train[:, 0].astype(int)
-        np.testing.assert_array_equal(rows, [0, 3, 6])
-        np.testing.assert_array_equal(found.train_labels, rows)
-        np.testing.assert_array_equal(found.weights, rows + 1.0)
-
     def test_thinned_data_are_read_when_they_are_needed(self):
         every = data.Observations("some", self.rows, weights=np.arange(1, 501))
         found = experiment._thinned(every, 100)
         self.assertNotIsInstance(found.train, np.ndarray)
         np.testing.assert_array_equal(found.train[:], self.points[::5])
         np.testing.assert_array_equal(found.weights, np.arange(1, 501)[::5])
+
+    def test_what_thinned_data_have_for_each_point_is_thinned(self):
+        labels = np.arange(500)
+        every = data.Observations(
+            "some",
+            self.points,
+            test=self.points[:7],
+            features=self.points[:3],
+            train_labels=labels,
+            test_labels=labels[:7],
+            validation=self.points[:9],
+            weights=labels + 1.0,
+            log_likelihood=-1.0,
+        )
+        thinned = {
+            "train": self.points,
+            "train_labels": labels,
+            "weights": labels + 1.0,
+        }
+        for max_points, kept in (
+            (100, slice(0, 500, 5)),
+            (300, slice(300)),
+            (999, slice(500)),
+        ):
+            found = experiment._thinned(every, max_points)
+            for field in dataclasses.fields(data.Observations):
+                value = getattr(found, field.name)
+                expected = getattr(every, field.name)
+                if field.name in thinned:
+                    expected = thinned[field.name][kept]
+                if field.name == "log_likelihood":  # That of all points.
+                    expected = None
+                np.testing.assert_array_equal(value, expected, field.name)
 
 
 class ShardTest(parameterized.TestCase):
@@ -70,6 +92,7 @@ class ShardTest(parameterized.TestCase):
         np.save(self.folder / "a.npy", np.ones((3, 2), np.float32))
         (self.folder / "b.csv").write_text("1,2\n3,4\n")
         data.write_image(self.folder / "c.png", np.zeros((6, 6)))
+        records.write(self.folder / "d.tfrecord", [{"x": [1.0, 2.0, 3.0, 4.0]}])
 
     def _shard(self, names, settings):
         inputs = [str(self.folder / name) for name in names]
@@ -84,6 +107,7 @@ class ShardTest(parameterized.TestCase):
     @parameterized.parameters(
         ("a.npy", {}, (3, 2)),
         ("b.csv", {}, (2, 2)),
+        ("d.tfrecord", {"shape": (2, 2)}, (1, 4)),
         ("c.png", {}, (1, 36)),
         ("c.png", {"patch": 3, "stride": 3}, (4, 9)),
         ("c.png", {"patch": (2, 3), "size": 4}, (6, 6)),
@@ -95,6 +119,15 @@ class ShardTest(parameterized.TestCase):
 
     @parameterized.parameters(
         (["a.npy", "b.csv"], {}, "`shard.inputs` must be all arrays, all"),
+        (["a.npy", "d.tfrecord"], {}, "that end in .npy, .tfrecord"),
+        (["d.tfrecord"], {"size": 3}, "`shard.size` must be None for TFRecord"),
+        (["a.npy"], {"raw": "uint8"}, "`shard.raw` must be None for all but"),
+        (["a.npy"], {"download": True}, "`shard.download` must be None for fi"),
+        (
+            ["a.npy"],
+            {"tfds": "x:train"},
+            "either `shard.inputs` or `shard.tfds",
+        ),
         (["a.npy"], {"patch": 3}, "`shard.patch` must be None for arrays"),
         (["b.csv"], {"key": "x"}, "`shard.key` must be None but for .npz"),
         (["c.png"], {"stride": 3}, "`shard.patch` must be given with"),
@@ -108,6 +141,24 @@ class ShardTest(parameterized.TestCase):
         with self.assertRaisesRegex(ValueError, message):
             self._shard(names, given)
         self.assertFalse((self.folder / "new").exists())
+
+    @parameterized.parameters(
+        ("mnist:train", "mnist", "train"),
+        ("own/config:1.0.0:test", "own/config:1.0.0", "test"),
+        ("mnist:train[:50%]+test[2:]", "mnist", "train[:50%]+test[2:]"),
+    )
+    def test_data_set_has_a_name_and_a_split(self, given, name, split):
+        with mock.patch("tfvae.runs.shard.TfdsSplit") as made:
+            found = shard_run._split(given, "u", None, {"download": None})
+        self.assertIs(found, made.return_value)
+        made.assert_called_once_with(
+            name, split, feature="u", size=None, download=False
+        )
+
+    @parameterized.parameters("mnist", "mnist:", ":train", "mnist:train[:3")
+    def test_data_set_without_a_split_is_refused(self, given):
+        with self.assertRaisesRegex(ValueError, "`shard.tfds` must be a name"):
+            shard_run._split(given, None, None, {"download": None})
 
 
 if __name__ == "__main__":

@@ -99,6 +99,23 @@ class StateStoreTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllEqual(copy.visited, store.visited)
         self.assertFalse(copy.trainable)
 
+    @parameterized.parameters(None, 0)
+    def test_model_draws_its_first_states_when_told_to(self, in_memory):
+        second = mock.Mock(
+            rank=1, size=2, gather=lambda n: [n, n], broadcast=lambda one: one
+        )
+        drawn = tiny.make(states_in_memory=in_memory)
+        drawn.set_ranks(second)
+        with mock.patch.object(states_lib, "_first_states") as draw:
+            with tvae.undrawn_states():
+                model = tiny.make(states_in_memory=in_memory)
+            model.set_ranks(second)
+            draw.assert_not_called()
+        model.draw_first_states()
+        self.assertAllEqual(
+            np.array(model.states.packed), np.array(drawn.states.packed)
+        )
+
     def test_files_with_log_joints_are_loaded(self):
         store = tvae.StateStore(3, 4, 11)
         new = _new_states(3, 4, 11, seed=5)

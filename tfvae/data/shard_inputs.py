@@ -23,14 +23,17 @@ from tfvae.ops.patches import ImagePatches
 
 ARRAY_SUFFIXES = (".npy", ".npz")
 TABLE_SUFFIXES = (".csv", ".parquet")
+RECORDS = ".tfrecord"
+"""What the names of TFRecord files contain."""
 
-# Bytes, about, of the values that an input yields at a time.
-_BYTES = 2**24
+INPUT_BYTES = 2**24
+"""Bytes, about, of the values that an input yields at a time."""
+
 # Rows of a Parquet file at a time.
 _ROWS = 2**14
 
 
-class _Files:
+class Files:
     """Files as an input, see `shard_writing.Input`.
 
     Attributes:
@@ -72,7 +75,7 @@ class _Files:
         raise NotImplementedError
 
 
-class ArrayFiles(_Files):
+class ArrayFiles(Files):
     """`.npy` and `.npz` files of data points `[n, ...]`."""
 
     def __init__(self, paths: Sequence[str], key: str | None = None) -> None:
@@ -94,7 +97,7 @@ class ArrayFiles(_Files):
                 f"{path}"
             )
         row_bytes = max(1, array.nbytes // max(1, len(array)))
-        count = max(1, _BYTES // row_bytes)
+        count = max(1, INPUT_BYTES // row_bytes)
         for first in range(start, len(array), count):
             yield np.asarray(array[first : first + count])
 
@@ -120,7 +123,7 @@ class ArrayFiles(_Files):
         )
 
 
-class TableFiles(_Files):
+class TableFiles(Files):
     """CSV and Parquet files, a data point in each row.
 
     All columns must be numbers; empty fields are missing entries. The first
@@ -163,9 +166,9 @@ class TableFiles(_Files):
             names = [f"f{column}" for column in range(len(names))]
         with csv.open_csv(
             path,
-            csv.ReadOptions(block_size=_BYTES, column_names=names)
+            csv.ReadOptions(block_size=INPUT_BYTES, column_names=names)
             if is_headless
-            else csv.ReadOptions(block_size=_BYTES),
+            else csv.ReadOptions(block_size=INPUT_BYTES),
             # Not those of the first rows, which may be integers or empty.
             convert_options=csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pyarrow.float64())
@@ -196,7 +199,7 @@ def _numbers(batch: Any, path: pathlib.Path) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-class ImageFiles(_Files):
+class ImageFiles(Files):
     """Image files as an input: whole images, or all of their patches.
 
     Values are on 0..255; those of images of 8 bits that are taken as they are
@@ -239,7 +242,7 @@ class ImageFiles(_Files):
         except ValueError as error:
             raise ValueError(f"{error}, in {path}") from error
         shape = (*self._patch, pixels.shape[2])
-        count = max(1, _BYTES // (4 * patches.shape[1]))
+        count = max(1, INPUT_BYTES // (4 * patches.shape[1]))
         for first in range(start, len(patches), count):
             yield patches[first : first + count].reshape(-1, *shape)
 
@@ -275,13 +278,17 @@ def matching_files(inputs: Sequence[str]) -> list[str]:
     """
     kinds = (*ARRAY_SUFFIXES, *TABLE_SUFFIXES, *IMAGE_SUFFIXES)
     known = tuple(dict.fromkeys(kinds))
+
+    def is_known(name: str) -> bool:
+        return name.lower().endswith(known) or is_record_file(name)
+
     found: list[str] = []
     for path in inputs:
         if os.path.isdir(path):
             files = [
                 os.path.join(path, name)
                 for name in os.listdir(path)
-                if name.lower().endswith(known) and name[0] != "."
+                if is_known(name) and name[0] != "."
             ]
         else:
             files = [one for one in glob.glob(path) if os.path.isfile(one)]
@@ -290,7 +297,16 @@ def matching_files(inputs: Sequence[str]) -> list[str]:
         if not files:
             raise FileNotFoundError(
                 "`inputs` must be files, folders with files or patterns that "
-                f"match some, of the kinds {', '.join(known)}, got {path!r}"
+                f"match some, of the kinds {', '.join((*known, RECORDS))}, "
+                f"got {path!r}"
             )
         found += sorted(files)
     return found
+
+
+def is_record_file(path: str) -> bool:
+    """Returns whether a file is of TFRecord, by its name.
+
+    It may go on, as in x.tfrecord-00000-of-00010 or x.tfrecord.gz.
+    """
+    return RECORDS in os.path.basename(path).lower()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data source from TensorFlow Datasets that downloads only on request.
+"""Data from TensorFlow Datasets, which are downloaded only on request.
 
 TensorFlow Datasets itself downloads a missing data set, and without a network
 retries for minutes. Here nothing is downloaded unless `download=True`, and an
@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfvae import typed_gin
+from tfvae.data.shard_inputs import INPUT_BYTES
+from tfvae.data.shard_writing import Part
 from tfvae.data.source import Observations, occurring_range
 
 _READ_BATCH = 1024
@@ -70,9 +73,7 @@ def tfds_images(
     """
     if scale is not None and not (scale > 0.0 and math.isfinite(scale)):
         raise ValueError(f"`scale` must be positive and finite, got {scale!r}")
-    builder = _make_builder(name, data_dir)
-    if not _is_prepared(builder):
-        _prepare(builder, name, manual_dir, download)
+    builder = _prepared(name, data_dir, manual_dir, download)
     train, train_labels = _read(builder, "split", split, feature, size)
     test, test_labels = None, None
     if test_split is not None:
@@ -100,6 +101,86 @@ def tfds_images(
         train_labels=train_labels,
         test_labels=test_labels,
     )
+
+
+class TfdsSplit:
+    """A split of a prepared data set as what shards are written from.
+
+    Its order is that of the data set's own files, the same in every run.
+
+    Attributes:
+      name: Name of the data.
+      num_rows: N.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        *,
+        feature: str = "image",
+        size: tuple[int, int] | None = None,
+        data_dir: str | None = None,
+        manual_dir: str | None = None,
+        download: bool = False,
+    ) -> None:
+        """Opens the data set.
+
+        Args:
+          name: See `tfds_images`, as for all that follow.
+          split: The split, or a slice of one.
+          feature: Name of the numeric feature.
+          size: Height and width to resize images to.
+          data_dir: Where prepared data lies.
+          manual_dir: Folder with the files the data set would download.
+          download: Whether the data may be downloaded.
+
+        Raises:
+          FileNotFoundError: If the data is not there and may not be downloaded.
+          ConnectionError: If it may be, but the download fails.
+          ValueError: If the name, the split or the feature does not exist.
+        """
+        builder = _prepared(name, data_dir, manual_dir, download)
+        _check_feature(builder.info.features, feature, size)
+        self._examples = _examples(builder, "split", split, {feature})
+        self._feature = feature
+        self._size = size
+        self._identity = {
+            "tfds": builder.info.full_name,
+            "split": split,
+            "feature": feature,
+            "size": size,
+        }
+        self.name = builder.info.full_name.replace("/", "_")
+        self.num_rows: int | None = int(builder.info.splits[split].num_examples)
+
+    def identity(self) -> Any:
+        return self._identity
+
+    def where(self, item: int) -> str:
+        return f"{self._identity['tfds']}, split {self._identity['split']!r}"
+
+    def parts(self, item: int, offset: int) -> Iterator[Part]:
+        values = self._examples.skip(offset).map(
+            lambda example: _value(example[self._feature], self._size),
+            tf.data.AUTOTUNE,
+        )
+        spec = values.element_spec
+        row_bytes = spec.dtype.size * (spec.shape.num_elements() or 1)
+        batches = values.batch(max(1, INPUT_BYTES // row_bytes))
+        for batch in batches.as_numpy_iterator():
+            yield Part(0, offset, batch)
+            offset += len(batch)
+
+
+def _prepared(
+    name: str, data_dir: str | None, manual_dir: str | None, download: bool
+) -> Any:
+    """Returns the builder of a data set, prepared now if need be."""
+    builder = _make_builder(name, data_dir)
+    if not _is_prepared(builder):
+        _prepare(builder, name, manual_dir, download)
+    return builder
 
 
 def _make_builder(name: str, data_dir: str | None) -> Any:
@@ -238,20 +319,33 @@ def _read(
     size: tuple[int, int] | None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """All examples of a split, `[N, ...]` float32, unscaled, and labels."""
-    import tensorflow_datasets as tfds
-
     _check_feature(builder.info.features, feature, size)
     has_labels = _has_labels(builder)
 
     def prepare(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
-        value = tf.cast(example[feature], tf.float32)
-        if size is not None:
-            value = tf.image.resize(value, size, antialias=True)
+        value = tf.cast(_value(example[feature], size), tf.float32)
         return (value, example[_LABEL]) if has_labels else (value,)
 
     wanted = {feature, _LABEL} if has_labels else {feature}
+    examples = _examples(builder, argument, split, wanted)
+    batches = examples.map(prepare, tf.data.AUTOTUNE).batch(_READ_BATCH)
+    parts = list(batches.as_numpy_iterator())
+    if not parts:
+        raise ValueError(f"`{argument}` must not be empty, got {split!r}")
+    values = np.concatenate([part[0] for part in parts])
+    if not has_labels:
+        return values, None
+    return values, np.concatenate([part[1] for part in parts])
+
+
+def _examples(
+    builder: Any, argument: str, split: str, wanted: Collection[str]
+) -> tf.data.Dataset:
+    """Returns the wanted features of a split, in the order of its files."""
+    import tensorflow_datasets as tfds
+
     try:
-        examples = builder.as_dataset(
+        return builder.as_dataset(
             split=split,
             decoders=tfds.decode.PartialDecoding(dict.fromkeys(wanted, True)),
             shuffle_files=False,
@@ -261,11 +355,11 @@ def _read(
             f"`{argument}` must be one of the splits "
             f"{sorted(builder.info.splits)} or a slice of one, got {split!r}"
         ) from error
-    batches = examples.map(prepare, tf.data.AUTOTUNE).batch(_READ_BATCH)
-    parts = list(batches.as_numpy_iterator())
-    if not parts:
-        raise ValueError(f"`{argument}` must not be empty, got {split!r}")
-    values = np.concatenate([part[0] for part in parts])
-    if not has_labels:
-        return values, None
-    return values, np.concatenate([part[1] for part in parts])
+
+
+def _value(value: tf.Tensor, size: tuple[int, int] | None) -> tf.Tensor:
+    """Returns a feature, resized to float32 if there is a size."""
+    if size is None:
+        return value
+    value = tf.cast(value, tf.float32)
+    return tf.image.resize(value, size, antialias=True)

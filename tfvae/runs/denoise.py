@@ -174,7 +174,7 @@ def denoise(
 
         if method is not None:
             return _restored_by(run, method, prepare, places)
-        parts = experiment(prepare, ranks)
+        parts = experiment(prepare, ranks, draws_states=False)
         if not isinstance(parts.restoration, Restoration):
             raise _no_image()
         restoration = parts.restoration

@@ -54,7 +54,7 @@ def train_jointly(
         check_inputs(run, joint)
         estimates.announce_work(joint)
 
-    parts = experiment(prepare)
+    parts = experiment(prepare, draws_states=False)
     joint = parts.restoration
     if not isinstance(joint, JointRestoration):
         raise TypeError(

@@ -44,7 +44,7 @@ def evaluate(
     config.check("evaluate")
     run = RunDirectory(run_dir)
     with run.locked():
-        parts = experiment()
+        parts = experiment(draws_states=False)
         checkpoint = run.restore(parts.model)
         model, data = parts.model, parts.observations
         split = "train" if data.test is None else "test"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import math
@@ -34,7 +35,7 @@ from tfvae.resources import check_disk_space, peak_memory
 from tfvae.restoration import Restoration
 from tfvae.runs import config, estimates, identity
 from tfvae.runs.run_directory import RunDirectory
-from tfvae.tvae import TVAE
+from tfvae.tvae import TVAE, undrawn_states
 from tfvae.vae import VAE, Elbo, Encoder, learnable
 from tfvae.vae.objectives import Objective
 
@@ -79,6 +80,7 @@ class Experiment(NamedTuple):
 def experiment(
     prepare: Callable[[Any], None] | None = None,
     ranks: ranks_lib.Ranks = ranks_lib.ONE_PROCESS,
+    draws_states: bool = True,
     *,
     data: Observations | Restoration | JointRestoration = gin.REQUIRED,
     model: Callable[..., LatentModel] = TVAE,
@@ -94,6 +96,9 @@ def experiment(
         patches are cut and the model is made, which may take long.
       ranks: The processes that train the model; each reads all data, and
         trains on its rows of them.
+      draws_states: Whether the model draws first states of the data points;
+        False where `fit` follows, which does so unless it resumes, or where a
+        checkpoint is restored.
       data: Data points, or the restoration of images that provides them.
       model: Called with the decoder, the likelihood, the number of data
         points and the seed.
@@ -136,14 +141,14 @@ def experiment(
     noise = likelihood()
     if isinstance(data, Restoration | JointRestoration):
         noise = data.likelihood(noise)
-    built = model(
-        decoder(noise.num_outputs(observations.num_observed)),
-        likelihood=noise,
-        num_data=len(
-            range(observations.num_data)[ranks.rows(observations.num_data)]
-        ),
-        seed=seed,
-    )
+    num_data = observations.num_data
+    with contextlib.nullcontext() if draws_states else undrawn_states():
+        built = model(
+            decoder(noise.num_outputs(observations.num_observed)),
+            likelihood=noise,
+            num_data=len(range(num_data)[ranks.rows(num_data)]),
+            seed=seed,
+        )
     if restoration is not None and built.capacity is None:
         raise TypeError(
             "`experiment.model` must be @TVAE to restore an image, got "
@@ -250,13 +255,16 @@ def _thinned(observations: Observations, max_points: int) -> Observations:
             f"`experiment.max_points` must be at least 1, got {max_points!r}."
         )
     every = max(observations.num_data // max_points, 1)
-    rows = slice(0, every * max_points, every)
-    labels, weights = observations.train_labels, observations.weights
+    kept = slice(0, every * max_points, every)
+
+    def thinned(values: np.ndarray | None) -> np.ndarray | None:
+        return None if values is None else values[kept]
+
     return dataclasses.replace(
         observations,
-        train=part_of(observations.train, rows),
-        train_labels=None if labels is None else labels[rows],
-        weights=None if weights is None else weights[rows],
+        train=part_of(observations.train, kept),
+        train_labels=thinned(observations.train_labels),
+        weights=thinned(observations.weights),
         log_likelihood=None,
     )
 
@@ -548,6 +556,7 @@ def _resume(
     """
     restored = tfvae.checkpoints.restore_latest(run.checkpoints, parts.model)
     if restored is None:
+        parts.model.draw_first_states()
         return 0, []
     identity.check_data(
         run.path,

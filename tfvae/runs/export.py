@@ -37,7 +37,7 @@ def export(
     config.check("export")
     run = RunDirectory(run_dir)
     with run.locked():
-        parts = experiment()
+        parts = experiment(draws_states=False)
         checkpoint = run.restore(parts.model)
         path = run.saved_model if output is None else pathlib.Path(output)
         serving.check_limits(parts.model, limits)

@@ -619,7 +619,7 @@ def _trained(
 ) -> Experiment:
     """Returns the initial model, trained first if necessary, and its data."""
     folder = RunDirectory(warm_start or run.path / MODEL)
-    parts = experiment()
+    parts = experiment(draws_states=False)
     if retraining.surrogate_weight:
         joint_training.check_model(parts.model)
     if warm_start is None and folder.read_summary() is None:

@@ -62,7 +62,8 @@ def train(
     with run.locked_for_training(ranks) as is_finished:
         if is_finished:
             return {} if ranks.rank else summaries.report_finished(run)
-        parts = experiment(ranks=ranks) if parts is None else parts
+        if parts is None:
+            parts = experiment(ranks=ranks, draws_states=False)
         if parts.restoration is not None:
             raise ValueError(
                 "`experiment.data` must be data points, got an image to "

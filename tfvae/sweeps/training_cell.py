@@ -86,7 +86,7 @@ def run_cell(
     """
     run = RunDirectory(path)
     with run.locked():
-        parts = experiment()
+        parts = experiment(draws_states=False)
         rows = fit(run, parts, lambda epoch: Observation({}, {}))
         model = _finished(parts.model, parts.observations, fitted_prior)
         parts = parts._replace(model=model)

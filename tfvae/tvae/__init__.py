@@ -14,7 +14,12 @@ from tfvae.tvae.operators import (
     SparseFlip,
     Uniform,
 )
-from tfvae.tvae.states import STATE_NAMES, DiskStateStore, StateStore
+from tfvae.tvae.states import (
+    STATE_NAMES,
+    DiskStateStore,
+    StateStore,
+    undrawn_states,
+)
 
 __all__ = [
     "STATE_NAMES",
@@ -33,4 +38,5 @@ __all__ = [
     "StateStore",
     "Uniform",
     "UpdateArchive",
+    "undrawn_states",
 ]

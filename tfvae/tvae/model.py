@@ -110,7 +110,7 @@ class TVAE(LatentModel):
         states_folder: str | None = None,
         **kwargs: Any,
     ):
-        """Creates the model and draws the initial states.
+        """Creates the model and draws the first states.
 
         Args:
           decoder: Keras layer or model from `[b, H]` to `[b, outputs]`, whose
@@ -188,7 +188,9 @@ class TVAE(LatentModel):
         self.states = None
         if num_data and not self.is_exhaustive:
             self.states = self._new_store()
-            self.states.initialize(self._seed_of_rank(_INITIAL))
+        self._has_drawn = states_lib.are_drawn()
+        if self._has_drawn:
+            self.draw_first_states()
         self.archive = None
         if num_archived:
             first = truncated.initial_states(
@@ -219,7 +221,7 @@ class TVAE(LatentModel):
 
         Each process creates the model for the data points that it owns, as
         many as its `num_data`, and has their states. Weights and noise are set
-        to those of rank 0, and the states are drawn anew. With shared
+        to those of rank 0, and first states are drawn anew. With shared
         candidates, the data points of one rank's part of a batch share their
         states. `batch_size` of `batches`, and `m_batch_size`, count the points
         of all ranks.
@@ -239,7 +241,12 @@ class TVAE(LatentModel):
                 f"{of_ranks!r}; use fewer ranks"
             )
         self.num_data_of_all = sum(of_ranks)
-        if ranks.size > 1 and self.states is not None:
+        if ranks.size > 1 and self._has_drawn:
+            self.draw_first_states()
+
+    def draw_first_states(self) -> None:
+        self._has_drawn = True
+        if self.states is not None:
             self.states.initialize(self._seed_of_rank(_INITIAL))
 
     def _new_store(self) -> states_lib.StateStore | states_lib.DiskStateStore:

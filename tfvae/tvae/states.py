@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import os
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +25,28 @@ STATE_NAMES = ("packed", "visited")
 _BITS_PER_DRAW = 2**24
 # Data points whose states are copied at a time.
 _ROWS_AT_ONCE = 2**14
+
+
+_are_drawn = contextvars.ContextVar("are_drawn", default=True)
+
+
+@contextlib.contextmanager
+def undrawn_states() -> Iterator[None]:
+    """Makes models without first states, which take minutes for large data.
+
+    It is for models that are restored from a checkpoint, which has states of
+    all data points; others need `TVAE.draw_first_states` before training.
+    """
+    token = _are_drawn.set(False)
+    try:
+        yield
+    finally:
+        _are_drawn.reset(token)
+
+
+def are_drawn() -> bool:
+    """Returns whether a model that is made now draws its first states."""
+    return _are_drawn.get()
 
 
 class Stored(NamedTuple):
