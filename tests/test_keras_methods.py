@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -65,6 +66,7 @@ class TargetsTest(tf.test.TestCase, parameterized.TestCase):
             call(noisy)
             self.assertAllEqual(seen["likelihood"], noisy)
 
+    @pytest.mark.slow  # Others show parts of it.
     def test_denoising_vae_returns_cleaner_data_than_it_gets(self):
         rng = np.random.default_rng(0)
         causes = rng.normal(size=(400, 1))

@@ -126,6 +126,7 @@ class PolicyTest(tf.test.TestCase, parameterized.TestCase):
         super().setUp()
         self.addCleanup(keras.config.set_dtype_policy, "float32")
 
+    @pytest.mark.slow  # Others show parts of it.
     def test_models_train_and_predict(self):
         self._assert_trains("mixed_float16", "TVAE")
 

@@ -65,7 +65,7 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         self.assertIn(f"\n  tfvae {name} --", out)
         for flag in ("--gin_file", "--gin_param", "--run_dir", "--seed"):
             self.assertIn(f"\n  {flag}\n", out)
-        for foreign in ("--logtostderr", "--tfds", "--only_check_args"):
+        for foreign in ("--logtostderr", "--tfds_", "--only_check_args"):
             self.assertNotIn(foreign, out)
         self.assertLess(max(map(len, out.splitlines())), 81)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import scipy.special
 import tensorflow as tf
 from absl.testing import parameterized
@@ -250,6 +251,7 @@ class InitialStatesTest(tf.test.TestCase, parameterized.TestCase):
         packed = truncated.initial_states(random.make_seed(1), 20, 8, 32)
         self.assertEqual(oracles.count_distinct(packed.numpy()), 20)
 
+    @pytest.mark.slow  # Others show parts of it.
     def test_seed_decides_and_graphs_and_xla_agree(self):
         def draw(seed):
             return truncated.initial_states(random.make_seed(seed), 7, 12, 4)

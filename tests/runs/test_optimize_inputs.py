@@ -362,7 +362,7 @@ def data(seed):
         printed = aside.getvalue()
         self.assertEqual(printed.count("the file is executed"), 1)
         self.assertEqual(printed.count("data are made"), 1)
-        built.assert_called_once_with()
+        built.assert_called_once_with(draws_states=False)
         built_again.assert_not_called()
         # A run that is killed between its training and its first query.
         with contextlib.redirect_stdout(aside):
