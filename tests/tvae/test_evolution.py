@@ -479,7 +479,7 @@ class EvolutionTest(tf.test.TestCase, parameterized.TestCase):
         for value in (0, -2, 1.5, "3"):
             with self.assertRaisesRegex(
                 ValueError,
-                f"`{name}` must be a positive integer, got {value!r}",
+                f"`{name}` must be an integer of at least 1, got {value!r}",
             ):
                 tvae.Evolution(**{name: value})
 

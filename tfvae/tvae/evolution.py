@@ -22,6 +22,7 @@ from typing import Protocol
 
 import tensorflow as tf
 
+from tfvae.arguments import check_counts
 from tfvae.ops import bits, random, truncated
 from tfvae.settings import Settings, saved_settings
 from tfvae.tvae import operators
@@ -153,22 +154,16 @@ class Evolution(Settings):
     num_migrants: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("num_parents", "num_children", "num_generations"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"`{name}` must be a positive integer, got {value!r}"
-                )
-        migrants = self.num_migrants
-        if not isinstance(migrants, int) or migrants < 0:
-            raise ValueError(
-                "`num_migrants` must be an integer of at least 0, got "
-                f"{migrants!r}"
-            )
-        if migrants and not self.shared:
+        check_counts(
+            num_parents=self.num_parents,
+            num_children=self.num_children,
+            num_generations=self.num_generations,
+        )
+        check_counts(minimum=0, num_migrants=self.num_migrants)
+        if self.num_migrants and not self.shared:
             raise ValueError(
                 "`num_migrants` must be 0 where candidates are not `shared`, "
-                f"got {migrants!r}"
+                f"got {self.num_migrants!r}"
             )
         for name in ("parents", "variation"):
             value = getattr(self, name)
