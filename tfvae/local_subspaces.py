@@ -338,11 +338,10 @@ def _hidden(is_missing: np.ndarray) -> np.ndarray:
     # A seed that is unlikely to have drawn what is missing.
     draws = np.random.default_rng(0x5EED).random(is_missing.shape)
     draws[is_missing] = np.inf
-    least, most = (
-        draws.min((0, 1)),
-        np.where(is_missing, 0.0, draws).max((0, 1)),
-    )
-    return (draws < np.maximum(_HIDDEN_SHARE, least * 1.0001)) & (draws < most)
+    least = draws.min((0, 1))
+    most = np.where(is_missing, 0.0, draws).max((0, 1))
+    share = np.maximum(_HIDDEN_SHARE, np.nextafter(least, 1.0))
+    return (draws < share) & (draws < most)
 
 
 def _nearest_known(image: np.ndarray) -> np.ndarray:
