@@ -16,6 +16,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # A component is a module or a package directly below tfvae. It imports
 # components of lower levels and itself, nothing else of tfvae.
 LEVELS = {
+    "arguments": 0,
     "files": 0,
     "inputs": 0,
     "locations": 0,

@@ -224,12 +224,20 @@ class LocalSubspacesTest(tf.test.TestCase, parameterized.TestCase):
             nearest = known[squares == squares.min()]
             self.assertIn(found[y, x, c], [image[v, u, c] for v, u in nearest])
 
+    @parameterized.parameters(2, 3, 40)
+    def test_variance_is_found_from_few_observed_values(self, number):
+        image = np.full((9, 7, 2), np.nan, np.float32)
+        image.reshape(-1, 2)[:number] = np.arange(2.0 * number).reshape(-1, 2)
+        variance = LocalSubspaces(num_rounds=1).filling_variance(image)
+        self.assertAllEqual(variance[~np.isnan(image)], np.zeros(2 * number))
+        self.assertAllGreater(variance[np.isnan(image)], 0.0)
+
     def test_wrong_arguments_are_refused(self):
         for wrong, message in (
             ({"quality": "good"}, "`quality` must be one of"),
-            ({"step": 0}, "`step` must be positive"),
+            ({"step": 0}, "`step` must be an integer of at least 1"),
             ({"patches": ()}, "`patches` must be sides"),
-            ({"patches": (1,)}, "`patches` must be sides"),
+            ({"patches": (1,)}, "`patches` must be integers of at least 2"),
             ({"patches": (5, 3)}, "`step` must be at most .* 3, got 4"),
             ({"feedback": 1.0}, "`feedback` must be in"),
             ({"weight": 0.0}, "`weight` must be positive"),
@@ -242,7 +250,7 @@ class LocalSubspacesTest(tf.test.TestCase, parameterized.TestCase):
                 next(settings.filling_rounds(_picture() * 0.0 + wrong))
         one = np.full((17, 14, 1), np.nan)
         one[3, 3] = 7.0
-        with self.assertRaisesRegex(ValueError, "more observed values"):
+        with self.assertRaisesRegex(ValueError, "at least 2 observed .* got 1"):
             settings.filling_variance(one)
         missing = _picture()
         missing[3, 3] = np.nan

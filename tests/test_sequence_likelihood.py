@@ -196,7 +196,7 @@ class SequenceLikelihoodTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_wrong_arguments_are_reported(self):
         for arguments, message in (
-            ((0, 3), "`num_steps` and `num_symbols` must be positive"),
+            ((0, 3), "`num_steps` must be an integer of at least 1, got 0"),
             ((2, 3, (0, 1)), r"`groups` must be .* of 3 symbols.*\(0, 1\)"),
             ((2, 3, (0, 2, 2)), "`groups` must be .* none of them empty"),
         ):

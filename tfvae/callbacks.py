@@ -22,6 +22,7 @@ import tensorflow as tf
 import tqdm
 
 from tfvae import files
+from tfvae.arguments import check_counts
 
 # Shortest time between two plain progress lines.
 _SECONDS_BETWEEN_LINES = 5.0
@@ -94,8 +95,7 @@ class Observe(keras.callbacks.Callback):
           ValueError: If `every` is less than 1.
         """
         super().__init__()
-        if every < 1:
-            raise ValueError(f"`every` must be at least 1, got {every!r}")
+        check_counts(every=every)
         self._observe = observe
         self._every = every
         self.images: dict[str, np.ndarray] = {}

@@ -35,6 +35,7 @@ import tensorflow as tf
 
 from tfvae import files
 from tfvae import ranks as ranks_lib
+from tfvae.arguments import check_counts
 from tfvae.resources import check_disk_space
 
 _FORMAT = 1
@@ -95,8 +96,7 @@ def save(
       ValueError: If `keep` is less than 1.
       OSError: If it does not fit on the disk; nothing is written then.
     """
-    if keep < 1:
-        raise ValueError(f"`keep` must be at least 1, got {keep!r}")
+    check_counts(keep=keep)
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     extra = {} if extra is None else extra
@@ -638,11 +638,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
           ValueError: If `every` or `keep` is less than 1.
         """
         super().__init__()
-        if every < 1 or keep < 1:
-            raise ValueError(
-                "`every` and `keep` must be at least 1, got "
-                f"{every!r} and {keep!r}"
-            )
+        check_counts(every=every, keep=keep)
         self._directory = directory
         self._every = every
         self._keep = keep

@@ -37,6 +37,7 @@ import scipy.ndimage
 import tensorflow as tf
 
 from tfvae import typed_gin
+from tfvae.arguments import check_counts, check_positive
 
 # Rows of references whose patches are in memory at a time, and references of a
 # row that are compared with others at a time.
@@ -125,28 +126,18 @@ class LocalSubspaces:
                 f"`quality` must be one of {get_args(Quality)}, got "
                 f"{self.quality!r}"
             )
-        for name in ("step", "radius", "num_rounds"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(
-                    f"`{name}` must be positive, got {getattr(self, name)!r}"
-                )
-        for name in ("noise_factor", "weight"):
-            value = getattr(self, name)
-            if not 0.0 < value < math.inf:
-                raise ValueError(
-                    f"`{name}` must be positive and finite, got {value!r}"
-                )
+        check_counts(step=self.step, radius=self.radius)
+        if self.num_rounds is not None:
+            check_counts(num_rounds=self.num_rounds)
+        check_positive(noise_factor=self.noise_factor, weight=self.weight)
         if not 0.0 <= self.feedback < 1.0:
             raise ValueError(
                 f"`feedback` must be in [0, 1), got {self.feedback!r}"
             )
-        if self.patches is not None and not (
-            self.patches and all(side >= 2 for side in self.patches)
-        ):
-            raise ValueError(
-                "`patches` must be sides of at least 2 pixels, or None, got "
-                f"{self.patches!r}"
-            )
+        if self.patches is not None:
+            check_counts(minimum=2, patches=tuple(self.patches))
+            if not self.patches:
+                raise ValueError("`patches` must be sides or None, got none")
         if self.patches and self.step > min(self.patches):
             raise ValueError(
                 "`step` must be at most the smallest of `patches`, "
@@ -261,10 +252,10 @@ class LocalSubspaces:
     ) -> np.ndarray:
         """Returns the variance of filled in values, found by hiding others.
 
-        A twentieth of the observed values, drawn at random, is filled in as
-        well, and the squared errors are averaged around each pixel. Of values
-        that are missing at random it is the mean squared error; those deep in a
-        hole have larger ones.
+        A twentieth of the observed values of each channel, drawn at random, and
+        at least one, is filled in as well, and the squared errors are averaged
+        around each pixel. Of values that are missing at random it is the mean
+        squared error; those deep in a hole have larger ones.
 
         Args:
           image: As that of `filling_rounds`.
@@ -274,15 +265,9 @@ class LocalSubspaces:
           float32 `[height, width, channels]`, 0 where observed.
         """
         image = _checked(image, 1.0, may_miss=True)
+        check_fillable(image)
         is_missing = np.isnan(image)
-        # A seed that is unlikely to have drawn what is missing.
-        rng = np.random.default_rng(0x5EED)
-        is_hidden = ~is_missing & (rng.random(image.shape) < _HIDDEN_SHARE)
-        if (is_missing | is_hidden).all((0, 1)).any() or not is_hidden.any():
-            raise ValueError(
-                "`image` must have more observed values in every channel, of "
-                f"which some are hidden, got {np.count_nonzero(~is_missing)}"
-            )
+        is_hidden = _hidden(is_missing)
         hidden = np.where(is_hidden, np.float32(np.nan), image)
         *_, filled = self.filling_rounds(hidden, on_round=on_round)
         errors = np.where(is_hidden, np.square(filled - image), 0.0)
@@ -330,11 +315,33 @@ def _checked(
             "`image` must be complete and finite, got "
             f"{np.count_nonzero(~np.isfinite(image))} other values"
         )
-    if not 0.0 < noise_std < math.inf:
-        raise ValueError(
-            f"`noise_std` must be positive and finite, got {noise_std!r}"
-        )
+    check_positive(noise_std=noise_std)
     return image
+
+
+def check_fillable(image: np.ndarray) -> None:
+    """Raises a ValueError if too little is observed to judge a filling by.
+
+    Args:
+      image: `[height, width, channels]`, NaN where missing.
+    """
+    counts = np.count_nonzero(~np.isnan(image), (0, 1))
+    if counts.min() < 2:
+        raise ValueError(
+            "`image` must have at least 2 observed values in every channel, "
+            f"got {counts.min()} in channel {counts.argmin()}"
+        )
+
+
+def _hidden(is_missing: np.ndarray) -> np.ndarray:
+    """Returns which observed values are hidden, but never all of a channel."""
+    # A seed that is unlikely to have drawn what is missing.
+    draws = np.random.default_rng(0x5EED).random(is_missing.shape)
+    draws[is_missing] = np.inf
+    least = draws.min((0, 1))
+    most = np.where(is_missing, 0.0, draws).max((0, 1))
+    share = np.maximum(_HIDDEN_SHARE, np.nextafter(least, 1.0))
+    return (draws < share) & (draws < most)
 
 
 def _nearest_known(image: np.ndarray) -> np.ndarray:

@@ -11,12 +11,12 @@ parameters are in the picture's own units, those of its file; "pixels" are on
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Protocol
 
 import numpy as np
 
 from tfvae import typed_gin
+from tfvae.arguments import check_positive
 from tfvae.data.images import WHITE, ValueRange
 from tfvae.likelihoods import GaussianLikelihood, Likelihood, PoissonLikelihood
 from tfvae.ops import anscombe
@@ -101,11 +101,7 @@ class GaussianNoise:
 
     def __post_init__(self) -> None:
         """Validates all fields."""
-        if not 0.0 < self.std < math.inf:
-            raise ValueError(
-                "`GaussianNoise.std` must be positive and finite, got "
-                f"{self.std!r}"
-            )
+        check_positive(**{"GaussianNoise.std": self.std})
 
     @property
     def is_transform(self) -> bool:

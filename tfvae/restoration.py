@@ -19,6 +19,7 @@ import numpy as np
 import scipy.ndimage
 
 from tfvae import typed_gin
+from tfvae.arguments import check_positive
 from tfvae.data.formats import alpha_limit
 from tfvae.data.images import (
     WHITE,
@@ -123,10 +124,7 @@ class Restoration:
                 f"`merge_method` must be one of {MERGE_METHODS!r}, got "
                 f"{self.merge_method!r}"
             )
-        if not self.scale > 0.0 or not math.isfinite(self.scale):
-            raise ValueError(
-                f"`scale` must be positive and finite, got {self.scale!r}"
-            )
+        check_positive(scale=self.scale)
         self._check_strength()
         object.__setattr__(self, "image", image)
         object.__setattr__(self, "patch", patch)

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from tfvae import typed_gin
+from tfvae.arguments import check_counts
 
 
 @typed_gin.register
@@ -41,11 +42,7 @@ class TriangularCyclical(keras.optimizers.schedules.LearningRateSchedule):
                 f"`max_learning_rate`, got {min_learning_rate!r} and "
                 f"{max_learning_rate!r}"
             )
-        if half_cycle_steps < 1:
-            raise ValueError(
-                f"`half_cycle_steps` must be at least 1, got "
-                f"{half_cycle_steps!r}"
-            )
+        check_counts(half_cycle_steps=half_cycle_steps)
         self.min_learning_rate = min_learning_rate
         self.max_learning_rate = max_learning_rate
         self.half_cycle_steps = half_cycle_steps

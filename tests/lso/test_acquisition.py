@@ -706,7 +706,9 @@ class OracleGridTest(tf.test.TestCase):
         context = Context(Space(3), None, None, None, self._score)
         with self.assertRaisesRegex(ValueError, "2 latents, got 3"):
             acquisition.OracleGrid().propose(context, 1, 0)
-        with self.assertRaisesRegex(ValueError, "`side` must be positive"):
+        with self.assertRaisesRegex(
+            ValueError, "`side` must be an integer of at least 1"
+        ):
             acquisition.OracleGrid(0)
 
 

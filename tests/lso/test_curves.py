@@ -67,7 +67,7 @@ class TopKTest(parameterized.TestCase):
         (dict(scores=[]), "`scores` must be a vector of at least one"),
         (dict(scores=[1.0, np.nan]), "`scores` must .* none of them NaN"),
         (dict(keys="abc"), "`keys` must have the length 2 .* got 3"),
-        (dict(k=0), "`k` must be a positive integer, got 0"),
+        (dict(k=0), "`k` must be an integer of at least 1, got 0"),
         (dict(budget=1), "`budget` must be at least 2, .* got 1"),
     )
     def test_refuses(self, wrong, message):

@@ -87,7 +87,7 @@ class FullyConnectedDecoderTest(tf.test.TestCase, parameterized.TestCase):
             lambda: networks.fully_connected_encoder(size, 3, hidden),
         ):
             with self.assertRaisesRegex(
-                ValueError, f"`{name}` must be .*positive integers?, got"
+                ValueError, f"`{name}` must be .*integers? of at least 1, got"
             ):
                 make()
 

@@ -128,9 +128,12 @@ class RandomFeaturesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllClose(outputs, layer(_points()), rtol=1e-5)
 
     @parameterized.parameters(
-        ({"num_features": 0}, "`num_features` must be a positive integer"),
+        (
+            {"num_features": 0},
+            "`num_features` must be an integer of at least 1",
+        ),
         ({"kernel": "cubic"}, "`kernel` must be one of linear.*got 'cubic'"),
-        ({"scale": 0.0}, "`scale` must be positive, got 0.0"),
+        ({"scale": 0.0}, "`scale` must be positive and finite, got 0.0"),
     )
     def test_what_can_not_be_drawn_is_reported(self, change, message):
         with self.assertRaisesRegex(ValueError, message):

@@ -141,6 +141,19 @@ class EstimateTest(parameterized.TestCase):
         ]
         self.assertAlmostEqual(levels[0] / levels[1], 1.0, delta=0.02)
 
+    @parameterized.parameters(0.0, 128.0)
+    def test_flat_parts_that_were_added_are_left_out(self, value):
+        noise = PoissonGaussian(2.0, 0.0, 6.0)
+        rates = 127.0 * _camera()
+        x = np.maximum(np.round(_draws(rates, noise, rates.shape)), 0.0)
+        expected = anscombe.estimate(x[40:])
+        x[:40] = value
+        found = anscombe.estimate(x)
+        self.assertAlmostEqual(found.gain, expected.gain, delta=0.05)
+        self.assertAlmostEqual(
+            found.read_noise_std, expected.read_noise_std, delta=0.2
+        )
+
     def test_noise_of_smooth_pictures_is_found_on_average(self):
         noise = PoissonGaussian(4.0, 100.0, 25.0)
         rates = np.tile(np.linspace(0.0, 80.0, 256)[:, None, None], (1, 256, 1))

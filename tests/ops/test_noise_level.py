@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import skimage.data
+import skimage.draw
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -47,6 +48,27 @@ class NoiseLevelTest(tf.test.TestCase, parameterized.TestCase):
         image = _noise((64, 64, 1), 3.0)
         image[20:30, 20:60] = np.nan
         self.assertAllClose(noise_level.noise_std(image), 3.0, rtol=0.05)
+
+    @parameterized.parameters(
+        ("clipped", 25.0), ("black", 5.0), ("black", 50.0), ("grey", 15.0)
+    )
+    def test_clipped_and_added_parts_are_left_out(self, kind, std):
+        picture = skimage.data.astronaut()[:256, 100:356].astype(np.float64)
+        image = picture + _noise(picture.shape, std)
+        image = np.clip(np.round(image), 0.0, 255.0)
+        if kind != "clipped":
+            image[:60] = {"black": 0.0, "grey": 100.0}[kind]
+        # Black hair: of all blocks the noise of a clipped channel is half.
+        self.assertAllClose(noise_level.noise_std(image), std, rtol=0.08)
+
+    def test_line_art_has_none(self):
+        image = np.full((96, 96, 1), 255.0)
+        for k in range(5):
+            rows, columns, values = skimage.draw.line_aa(9 + 12 * k, 3, 80, 90)
+            image[rows, columns, 0] -= 255.0 * values
+        self.assertEqual(noise_level.noise_std(image), 0.0)
+        image[40:70, 5:30] = 90.0
+        self.assertEqual(noise_level.noise_std(image), 0.0)
 
     def test_too_little_of_a_picture_is_refused(self):
         image = np.full((20, 20, 1), np.nan)

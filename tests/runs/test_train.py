@@ -269,7 +269,8 @@ class TrainTest(tf.test.TestCase, parameterized.TestCase):
     def test_numbers_must_be_positive_integers(self, param):
         name, _, value = param.partition(" = ")
         with self.assertRaisesRegex(
-            ValueError, f"`{name}` must be a positive integer, got {value}"
+            ValueError,
+            f"`{name}` must be an integer of .* got {value}",
         ):
             self._train(self.folder / "run", param)
 

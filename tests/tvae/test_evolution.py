@@ -405,13 +405,32 @@ class InferTest(TableTestCase):
         self.assertAllEqual(found.packed, packed)
         self.assertAllEqual(found.log_joints, states.log_joints)
 
-    def test_search_without_gain_ends_early(self):
-        settings = tvae.Evolution(tvae.Softmax(), tvae.RandFlip(), 6, 4, 2)
-        _, num_steps = self.infer(settings, 1000, tolerance=1e-3)
-        self.assertBetween(int(num_steps), 2, 200)
-        _, num_steps = self.infer(settings, 1000, tolerance=1e9)
-        # A first gain, whatever it is, takes two steps.
-        self.assertEqual(int(num_steps), 2)
+    def test_search_ends_when_the_mean_gain_is_small(self):
+        settings = tvae.Evolution(tvae.Softmax(), tvae.RandFlip(), 1, 1, 1)
+        packed, bounds = self.first, []
+        for step in range(120):
+            seed = random.make_seed(random.make_seed(0), step)
+            states, _ = self.e_step(packed, settings, seed)
+            packed = states.packed
+            bounds.append(truncated.free_energy(states.log_joints).numpy())
+        gains, memory = np.diff(np.mean(bounds, 1)), 512 / NUM_DATA
+        for tolerance in (0.0, 0.02, 0.1, 1e9):
+            expected, mean = 1, 0.0
+            while expected < 120 and (expected < memory or mean >= tolerance):
+                mean += (gains[expected - 1] - mean) / min(expected, memory)
+                expected += 1
+            _, num_steps = self.infer(settings, 120, tolerance=tolerance)
+            self.assertEqual(int(num_steps), expected, tolerance)
+        self.assertEqual(expected, -(-512 // NUM_DATA))
+
+    def test_point_alone_is_searched_as_long_as_among_others(self):
+        # With a child a step, most steps have no gain.
+        settings = tvae.Evolution(tvae.Softmax(), tvae.RandFlip(), 1, 1, 1)
+        _, among = self.infer(settings, 60, tolerance=1e-3)
+        self.first, self.table = self.first[:1], self.table[:1]
+        _, alone = self.infer(settings, 60, tolerance=1e-3)
+        self.assertEqual(int(among), 60)
+        self.assertEqual(int(alone), 60)
 
     def test_at_least_one_step_is_made(self):
         _, num_steps = self.infer(tvae.Evolution(), 0)
@@ -479,7 +498,7 @@ class EvolutionTest(tf.test.TestCase, parameterized.TestCase):
         for value in (0, -2, 1.5, "3"):
             with self.assertRaisesRegex(
                 ValueError,
-                f"`{name}` must be a positive integer, got {value!r}",
+                f"`{name}` must be an integer of at least 1, got {value!r}",
             ):
                 tvae.Evolution(**{name: value})
 

@@ -213,7 +213,7 @@ class ParentSelectionTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(0.0, -1.0, float("nan"))
     def test_temperature_that_is_not_positive_is_reported(self, temperature):
         with self.assertRaisesRegex(
-            ValueError, "`temperature` must be positive, got"
+            ValueError, "`temperature` must be positive and finite, got"
         ):
             tvae.Softmax(temperature)
 

@@ -15,6 +15,7 @@ import zlib
 import numpy as np
 
 from tfvae import typed_gin
+from tfvae.arguments import check_positive
 from tfvae.data.source import Observations, occurring_range, split_test
 
 _GZIP_SIGNATURE = b"\x1f\x8b"
@@ -74,8 +75,7 @@ def array_file(
       TypeError: If an array is not numeric.
       ValueError: If a file is unreadable or arguments do not fit it.
     """
-    if not scale > 0.0 or not math.isfinite(scale):
-        raise ValueError(f"`scale` must be positive and finite, got {scale!r}")
+    check_positive(scale=scale)
     points = _load_array("path", path, key)
     has_test_array = test_path is not None or test_key is not None
     if has_test_array and test_fraction:
@@ -188,8 +188,7 @@ def idx_images(
             "`directory` must contain train-images-idx3-ubyte or "
             f"train-images-idx3-ubyte.gz, got {directory!r}"
         )
-    if not scale > 0.0 or not math.isfinite(scale):
-        raise ValueError(f"`scale` must be positive and finite, got {scale!r}")
+    check_positive(scale=scale)
     train, train_labels = _read_part(train_file, "num_train", num_train)
     test, test_labels = None, None
     if test_file is not None and num_test != 0:

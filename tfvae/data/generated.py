@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from tfvae import typed_gin
+from tfvae.arguments import check_positive
 from tfvae.data.source import Observations
 
 MAX_ENUMERABLE_LATENTS = 16
@@ -119,11 +120,7 @@ def bars(
 
 
 def _check_generator(prior_prob: float, noise_variance: float) -> None:
-    if not noise_variance > 0.0 or not math.isfinite(noise_variance):
-        raise ValueError(
-            "`noise_variance` must be positive and finite, got "
-            f"{noise_variance!r}"
-        )
+    check_positive(noise_variance=noise_variance)
     if not 0.0 < prior_prob < 1.0:
         raise ValueError(f"`prior_prob` must be in (0, 1), got {prior_prob!r}")
 

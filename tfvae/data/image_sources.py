@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import glob
-import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfvae import typed_gin
+from tfvae.arguments import check_positive
 from tfvae.data.images import (
     IMAGE_SUFFIXES,
     WHITE,
@@ -58,6 +58,7 @@ def image_files(
       FileNotFoundError: If nothing matches `path`.
       ValueError: If an image is unreadable or shapes differ.
     """
+    check_positive(scale=scale)
     files = _matching_files(path)
     images: list[np.ndarray] = []
     for file in files:
@@ -72,7 +73,7 @@ def image_files(
                 f"and {image.shape} in {file}"
             )
         images.append(image)
-    points = np.stack(images) * np.float32(_checked_scale(scale))
+    points = np.stack(images) * np.float32(scale)
     train, test = split_test(
         points.reshape(len(points), -1), test_fraction, seed
     )
@@ -102,12 +103,6 @@ def _matching_files(path: str) -> list[str]:
             f"that matches some, got {path!r}"
         )
     return sorted(found)
-
-
-def _checked_scale(scale: float) -> float:
-    if not scale > 0.0 or not math.isfinite(scale):
-        raise ValueError(f"`scale` must be positive and finite, got {scale!r}")
-    return scale
 
 
 @typed_gin.register
@@ -153,6 +148,7 @@ def image_patches(
       FileNotFoundError: If a picture does not exist.
       ValueError: If an argument does not fit the pictures.
     """
+    check_positive(scale=scale)
     if isinstance(images, (str, os.PathLike, np.ndarray)):
         images = [images]
     pictures = [_pixels(load_image(one), one) for one in images]
@@ -169,7 +165,7 @@ def image_patches(
     )
     if num_patches is not None:
         points = _draw_rows(points, num_patches, seed)
-    points = points * np.float32(_checked_scale(scale))
+    points = points * np.float32(scale)
     train, test = split_test(points, test_fraction, seed)
     value_range = (0.0, WHITE * scale)
     if whiten:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfvae.arguments import check_counts
 from tfvae.data.byte_pairs import Pair, merged
 
 PADDING = "[nop]"
@@ -181,10 +182,7 @@ class SelfiesCode:
                 f"`symbols` must be distinct and begin with {PADDING!r}, got "
                 f"{symbols!r}"
             )
-        if self.num_steps < 1:
-            raise ValueError(
-                f"`num_steps` must be at least 1, got {self.num_steps!r}"
-            )
+        check_counts(num_steps=self.num_steps)
         known = set(symbols[1:])
         for pair in self.merges:
             if len(pair) != 2 or not known.issuperset(pair):

@@ -16,6 +16,7 @@ import numpy as np
 import tqdm
 
 from tfvae import files
+from tfvae.arguments import check_counts
 from tfvae.data.shards import DTYPES, MANIFEST, Manifest, Shard, crc32_of_file
 from tfvae.resources import check_disk_space
 
@@ -130,10 +131,8 @@ def write_shards(
     """
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"`dtype` must be one of {DTYPES}, got {dtype!r}")
-    if rows_per_shard is not None and rows_per_shard < 1:
-        raise ValueError(
-            f"`rows_per_shard` must be at least 1, got {rows_per_shard!r}"
-        )
+    if rows_per_shard is not None:
+        check_counts(rows_per_shard=rows_per_shard)
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     asked = json.loads(

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from tfvae import files, typed_gin
+from tfvae.arguments import check_counts, check_positive
 from tfvae.data.source import Observations
 from tfvae.ops.rows import LazyRows
 
@@ -366,10 +367,8 @@ def shard_files(
       ValueError: If shards are damaged or incomplete, or an argument is out of
         range.
     """
-    if not (scale > 0.0 and np.isfinite(scale)):
-        raise ValueError(f"`scale` must be positive and finite, got {scale!r}")
-    if num_test < 1:
-        raise ValueError(f"`num_test` must be at least 1, got {num_test!r}")
+    check_positive(scale=scale)
+    check_counts(num_test=num_test)
     train: Any = ShardedRows(path, scale)
     test = None
     if test_path is not None:

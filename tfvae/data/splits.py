@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfvae import typed_gin
+from tfvae.arguments import check_counts
 from tfvae.data.source import Observations
 
 # Images copied at a time; bounds the memory beside the result.
@@ -112,8 +113,7 @@ def _placement(
             "width, channels) to be padded or enlarged, got shape "
             f"{event_shape!r}"
         )
-    if upscale < 1:
-        raise ValueError(f"`upscale` must be at least 1, got {upscale!r}")
+    check_counts(upscale=upscale)
     sides = [side * upscale for side in event_shape[:2]]
     target = tuple(sides if size is None else size)
     if len(target) != 2 or any(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfvae import typed_gin
+from tfvae.arguments import check_counts
 from tfvae.data.source import Observations
 
 
@@ -98,8 +99,7 @@ def squares(
     Raises:
       ValueError: If an argument is out of range.
     """
-    if copies < 1:
-        raise ValueError(f"`copies` must be at least 1, got {copies!r}")
+    check_counts(copies=copies)
     if not 0.0 <= validation_fraction < 1.0:
         raise ValueError(
             "`validation_fraction` must be at least 0 and below 1, got "

@@ -8,7 +8,6 @@ error says at once what is missing.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae import typed_gin
+from tfvae.arguments import check_positive
 from tfvae.data.shard_inputs import INPUT_BYTES
 from tfvae.data.shard_writing import Part
 from tfvae.data.source import Observations, occurring_range
@@ -71,8 +71,8 @@ def tfds_images(
       ValueError: If the name, a split or the feature does not exist, or
         the files in `manual_dir` are not the expected ones.
     """
-    if scale is not None and not (scale > 0.0 and math.isfinite(scale)):
-        raise ValueError(f"`scale` must be positive and finite, got {scale!r}")
+    if scale is not None:
+        check_positive(scale=scale)
     builder = _prepared(name, data_dir, manual_dir, download)
     train, train_labels = _read(builder, "split", split, feature, size)
     test, test_labels = None, None

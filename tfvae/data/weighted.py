@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfvae.arguments import check_counts
 from tfvae.data.batches import gathered, point_table, shuffled_batches
 from tfvae.data.source import check_weights
 from tfvae.ops import random
@@ -76,11 +77,7 @@ class WeightedBatches:
         Raises:
           ValueError: If an argument is out of range.
         """
-        if batch_size != int(batch_size) or batch_size < 1:
-            raise ValueError(
-                "`batch_size` must be an integer of at least 1, got "
-                f"{batch_size!r}"
-            )
+        check_counts(batch_size=batch_size)
         if not len(points):
             raise ValueError("`points` must have at least one row, got none")
         self.batch_size = batch_size

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from tfvae.arguments import check_counts
 from tfvae.data.source import check_weights
 from tfvae.data.weighted import MAX_DATA, alias_table, packed_table, uniforms
 from tfvae.ops import random
@@ -124,11 +125,7 @@ class WeightedRows:
             raise ValueError(
                 f"`points` must have at most {MAX_DATA} rows, got {len(points)}"
             )
-        if batch_size != int(batch_size) or batch_size < 1:
-            raise ValueError(
-                "`batch_size` must be an integer of at least 1, got "
-                f"{batch_size!r}"
-            )
+        check_counts(batch_size=batch_size)
         self.batch_size = batch_size
         self.seed = seed
         self.with_index = with_index

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae import typed_gin
+from tfvae.arguments import check_counts
 from tfvae.likelihoods.base import Likelihood
 from tfvae.ops import random
 from tfvae.ops.rows import LazyRows
@@ -63,11 +64,7 @@ class SequenceLikelihood(Likelihood):
           ValueError: If a number is not positive, or a group is empty.
         """
         super().__init__(**kwargs)
-        if num_steps < 1 or num_symbols < 1:
-            raise ValueError(
-                "`num_steps` and `num_symbols` must be positive, got "
-                f"{num_steps!r} and {num_symbols!r}"
-            )
+        check_counts(num_steps=num_steps, num_symbols=num_symbols)
         self.num_steps = num_steps
         self.num_symbols = num_symbols
         self.groups = None if groups is None else [int(g) for g in groups]

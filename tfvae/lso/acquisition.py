@@ -16,6 +16,7 @@ import scipy.stats
 import tensorflow as tf
 
 from tfvae import typed_gin
+from tfvae.arguments import check_counts
 from tfvae.lso import search
 from tfvae.lso.candidates import (
     best_points,
@@ -159,11 +160,7 @@ class MaxValueEntropySearch(AcquisitionStrategy):
     def __post_init__(self) -> None:
         """Checks the settings."""
         super().__post_init__()
-        if self.num_max_values < 1:
-            raise ValueError(
-                "`num_max_values` must be positive, got "
-                f"{self.num_max_values!r}"
-            )
+        check_counts(num_max_values=self.num_max_values)
 
     def acquisition(
         self,
@@ -234,10 +231,7 @@ class QLogExpectedImprovement(AcquisitionStrategy):
     def __post_init__(self) -> None:
         """Checks the settings."""
         super().__post_init__()
-        if self.num_baseline < 1:
-            raise ValueError(
-                f"`num_baseline` must be positive, got {self.num_baseline!r}"
-            )
+        check_counts(num_baseline=self.num_baseline)
 
     def acquisition(
         self,

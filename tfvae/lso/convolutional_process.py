@@ -27,6 +27,7 @@ import scipy.optimize
 import tensorflow as tf
 
 from tfvae import typed_gin
+from tfvae.arguments import check_counts
 from tfvae.lso import linear_regression
 from tfvae.lso.gaussian_fit import held_variables
 from tfvae.lso.surrogates import checked
@@ -83,11 +84,11 @@ class ConvolutionalProcess:
 
     def __post_init__(self) -> None:
         """Checks the settings."""
-        for name in ("num_positions", "num_features", "num_tuned"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"`{name}` must be positive, got {getattr(self, name)!r}"
-                )
+        check_counts(
+            num_positions=self.num_positions,
+            num_features=self.num_features,
+            num_tuned=self.num_tuned,
+        )
         self.widths = tuple(self.widths)
         if not self.widths or not all(
             1 <= width <= self.num_positions for width in self.widths

@@ -14,6 +14,8 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+from tfvae.arguments import check_counts
+
 
 def top_k(
     scores: np.ndarray,
@@ -68,8 +70,7 @@ def _check(
             f"`keys` must have the length {len(scores)} of `scores`, got "
             f"{len(keys)}"
         )
-    if k < 1:
-        raise ValueError(f"`k` must be a positive integer, got {k!r}")
+    check_counts(k=k)
     if budget < len(scores):
         raise ValueError(
             f"`budget` must be at least {len(scores)}, the number of scores, "

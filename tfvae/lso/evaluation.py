@@ -26,6 +26,7 @@ from typing import Any, NamedTuple, Protocol
 import cloudpickle
 
 from tfvae import processes, typed_gin
+from tfvae.arguments import check_counts
 from tfvae.lso import evaluation_worker
 from tfvae.lso.evaluation_worker import (
     Result,
@@ -286,14 +287,6 @@ def _not_loaded(why: str) -> RuntimeError:
     )
 
 
-def check_workers(workers: int) -> None:
-    """Raises a ValueError if this can not be a number of workers."""
-    if type(workers) is not int or workers < 1:
-        raise ValueError(
-            f"`workers` must be an integer of at least 1, got {workers!r}"
-        )
-
-
 def check_timeout(seconds: float | None) -> None:
     """Raises a ValueError if this can not be a time limit."""
     if seconds is not None and not seconds > 0:
@@ -326,7 +319,7 @@ class ProcessPool:
           timeout_seconds: Time limit of an evaluation; None for no limit. The
             process of one that takes longer is killed, and the input fails.
         """
-        check_workers(workers)
+        check_counts(workers=workers)
         check_timeout(timeout_seconds)
         self.workers = workers
         self.timeout_seconds = timeout_seconds

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfvae.arguments import check_counts
 from tfvae.lso import search
 from tfvae.lso.candidates import batch_of, best_points, box_candidates
 from tfvae.lso.gaussian_fit import root_of
@@ -22,7 +23,6 @@ from tfvae.lso.search import Box
 from tfvae.lso.strategies import (
     Context,
     LogFeasibility,
-    check_positive,
     check_quantile,
     fitted,
     incumbent_of,
@@ -222,7 +222,7 @@ class AcquisitionStrategy:
     def __post_init__(self) -> None:
         """Checks the settings."""
         check_quantile(self.incumbent_quantile)
-        check_positive(self, "num_starts", "batch_size")
+        check_counts(num_starts=self.num_starts, batch_size=self.batch_size)
         if self.num_screened and self.num_screened < self.num_starts:
             raise ValueError(
                 "`num_screened` must be 0 or at least num_starts = "

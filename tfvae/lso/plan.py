@@ -6,9 +6,10 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
-import numbers
 
 import numpy as np
+
+from tfvae.arguments import check_counts
 
 
 class Use(enum.IntEnum):
@@ -80,12 +81,7 @@ class Plan:
             value = getattr(self, name)
             if name == "queries_per_round" and value is None:
                 continue
-            is_integer = isinstance(value, numbers.Integral)
-            if not is_integer or isinstance(value, bool) or value < least:
-                raise ValueError(
-                    f"`{name}` must be an integer of at least {least}, got "
-                    f"{value!r}"
-                )
+            check_counts(minimum=least, **{name: value})
         if not 0.0 <= self.min_distance < math.inf:
             raise ValueError(
                 "`min_distance` must be finite and not negative, got "

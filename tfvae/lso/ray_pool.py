@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from tfvae import __version__, processes, typed_gin
+from tfvae.arguments import check_counts
 from tfvae.lso.evaluation import (
     INSTALLED,
     Done,
@@ -27,7 +28,6 @@ from tfvae.lso.evaluation import (
     ProcessPool,
     Result,
     check_timeout,
-    check_workers,
     one_line,
     pickled_inputs,
 )
@@ -101,7 +101,7 @@ class RayPool:
           ValueError: If an argument is out of range.
         """
         if workers is not None:
-            check_workers(workers)
+            check_counts(workers=workers)
         check_timeout(timeout_seconds)
         for name, value in (("num_cpus", num_cpus), ("num_gpus", num_gpus)):
             if not 0 <= value < math.inf:

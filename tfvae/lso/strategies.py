@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from tfvae import typed_gin
+from tfvae.arguments import check_counts, check_positive
 from tfvae.lso.search import Box
 
 if TYPE_CHECKING:
@@ -269,10 +270,8 @@ class OracleGrid:
 
     def __post_init__(self) -> None:
         """Checks the settings."""
-        if self.side < 1:
-            raise ValueError(f"`side` must be positive, got {self.side!r}")
-        if not self.bound > 0.0:
-            raise ValueError(f"`bound` must be positive, got {self.bound!r}")
+        check_counts(side=self.side)
+        check_positive(bound=self.bound)
 
     def num_at_a_time(self, num_left: int) -> int:
         return num_left
@@ -376,14 +375,6 @@ def incumbent_of(context: Context, quantile: float | None) -> float | None:
         feasible = ~feasible  # Nothing is known of where they hold.
     level = 1.0 if quantile is None else quantile
     return float(np.quantile(merits[feasible], level))
-
-
-def check_positive(strategy: Strategy, *names: str) -> None:
-    """Raises ValueError unless the settings of these names are positive."""
-    for name in names:
-        value = getattr(strategy, name)
-        if value < 1:
-            raise ValueError(f"`{name}` must be positive, got {value!r}")
 
 
 def check_quantile(quantile: float | None) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae import typed_gin
+from tfvae.arguments import check_counts
 from tfvae.lso import collapsed_bound
 from tfvae.lso.collapsed_bound import Parameters
 from tfvae.lso.gaussian_fit import (
@@ -184,10 +185,7 @@ class SparseGaussianProcess:
                 f"`standardise` must be one of {STANDARDISATIONS}, got "
                 f"{self.standardise!r}"
             )
-        if self.num_inducing < 1:
-            raise ValueError(
-                f"`num_inducing` must be positive, got {self.num_inducing!r}"
-            )
+        check_counts(num_inducing=self.num_inducing)
         for name in ("lengthscale", "lengthscale_std"):
             value = getattr(self, name)
             if value is not None and not 0.0 < value < np.inf:
@@ -427,11 +425,7 @@ class EnsembleRegressor:
 
     def __post_init__(self) -> None:
         """Checks the settings."""
-        for name in ("num_trees", "min_leaf"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"`{name}` must be positive, got {getattr(self, name)!r}"
-                )
+        check_counts(num_trees=self.num_trees, min_leaf=self.min_leaf)
         self._seed: int | None = None
         self._forest: Any = None
 

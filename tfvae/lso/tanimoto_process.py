@@ -29,6 +29,7 @@ import scipy.sparse
 import tensorflow as tf
 
 from tfvae import typed_gin
+from tfvae.arguments import check_counts
 from tfvae.lso import linear_regression, search
 from tfvae.lso.gaussian_fit import root_of
 from tfvae.lso.surrogates import checked
@@ -93,11 +94,7 @@ class TanimotoProcess:
 
     def __post_init__(self) -> None:
         """Checks the settings."""
-        for name in ("num_inducing", "num_tuned"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"`{name}` must be positive, got {getattr(self, name)!r}"
-                )
+        check_counts(num_inducing=self.num_inducing, num_tuned=self.num_tuned)
         self._seed: int | None = None
         self._logs = np.array(_INITIAL)
         self._scale: _Scale | None = None

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tfvae import typed_gin
+from tfvae.arguments import check_counts
 from tfvae.lso.candidates import best_points
 from tfvae.lso.search import Box
 from tfvae.lso.strategies import Context, Strategy, fitted
@@ -172,9 +173,8 @@ class TrustRegion:
                 f"{self.max_length!r}"
             )
         for name in ("success_tolerance", "failure_tolerance", "num_initial"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` must be positive, got {value!r}")
+            if getattr(self, name) is not None:
+                check_counts(**{name: getattr(self, name)})
 
     def num_at_a_time(self, num_left: int) -> int:
         return self.strategy.num_at_a_time(num_left)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tfvae import typed_gin
+from tfvae.arguments import check_counts
 from tfvae.lso.candidates import batch_of, best_points
 from tfvae.lso.maximisation import (
     constrained_values,
@@ -17,7 +18,6 @@ from tfvae.lso.maximisation import (
 from tfvae.lso.search import distinct_rows
 from tfvae.lso.strategies import (
     Context,
-    check_positive,
     check_quantile,
     fitted,
     incumbent_of,
@@ -99,15 +99,14 @@ class WindowEvolution:
     def __post_init__(self) -> None:
         """Checks the settings."""
         check_quantile(self.incumbent_quantile)
-        check_positive(
-            self,
-            "num_positions",
-            "batch_size",
-            "num_parents",
-            "num_children",
-            "num_generations",
-            "max_window",
-            "max_per_lineage",
+        check_counts(
+            num_positions=self.num_positions,
+            batch_size=self.batch_size,
+            num_parents=self.num_parents,
+            num_children=self.num_children,
+            num_generations=self.num_generations,
+            max_window=self.max_window,
+            max_per_lineage=self.max_per_lineage,
         )
         if not 0.0 <= self.copied_share <= 1.0:
             raise ValueError(

@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae import typed_gin
+from tfvae.arguments import check_counts
 from tfvae.data import Observations, batches_with
 
 SMALLEST_SIDE = 8
@@ -129,8 +130,7 @@ def _labelled_images(
             f"for {data.name!r}"
         )
     check_shape(data.event_shape, SMALLEST_SIDE)
-    if max_images < 1:
-        raise ValueError(f"`max_images` must be at least 1, got {max_images!r}")
+    check_counts(max_images=max_images)
     chosen = np.random.default_rng(seed).permutation(data.num_data)
     chosen = np.sort(chosen[:max_images])
     images, labels = data.train[chosen], data.train_labels[chosen]
@@ -156,10 +156,7 @@ def _make_classifier(
     data: Observations, num_features: int, num_classes: int, seed: int
 ) -> keras.Model:
     """Returns a network from images `[n, D]` to logits `[n, num_classes]`."""
-    if num_features < 1:
-        raise ValueError(
-            f"`num_features` must be at least 1, got {num_features!r}"
-        )
+    check_counts(num_features=num_features)
     low, high = data.value_range
     scale = 2.0 / (high - low)
     height, width = data.event_shape[:2]
@@ -198,8 +195,7 @@ def _train(
     num_steps: int,
     seed: int,
 ) -> None:
-    if num_steps < 1:
-        raise ValueError(f"`num_steps` must be at least 1, got {num_steps!r}")
+    check_counts(num_steps=num_steps)
     classifier.compile(
         keras.optimizers.Adam(_LEARNING_RATE),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from tfvae import typed_gin
-from tfvae.networks.fc import check_sizes
+from tfvae.arguments import check_counts
 from tfvae.ops import random
 
 
@@ -69,7 +69,7 @@ class AutoregressiveDecoder(keras.layers.Layer):
           ValueError: If a size is not positive, or M no multiple of T.
         """
         super().__init__(**kwargs)
-        check_sizes(
+        check_counts(
             num_steps=num_steps,
             num_symbols=num_symbols,
             num_latents=num_latents,

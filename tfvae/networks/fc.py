@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from tfvae import typed_gin
+from tfvae.arguments import check_counts
 from tfvae.networks.binary import BinaryDense
 
 Activation: TypeAlias = str | Callable[[tf.Tensor], tf.Tensor]
@@ -48,7 +49,7 @@ def fully_connected_encoder(
     Raises:
       ValueError: If a size is not a positive integer.
     """
-    check_sizes(
+    check_counts(
         num_outputs=num_outputs, num_observed=num_observed, hidden=hidden
     )
     kernel_initializer = as_config(kernel_initializer)
@@ -107,7 +108,7 @@ class FullyConnectedDecoder(keras.layers.Layer):
           ValueError: If a size is not a positive integer.
         """
         super().__init__(**kwargs)
-        check_sizes(num_outputs=num_outputs, hidden=hidden)
+        check_counts(num_outputs=num_outputs, hidden=hidden)
         sizes = [*hidden, num_outputs]
         self.num_outputs = num_outputs
         self.hidden = tuple(hidden)
@@ -163,14 +164,3 @@ def as_config(initializer: Initializer) -> str | dict[str, Any]:
     if isinstance(initializer, (str, dict)):
         return initializer
     return keras.initializers.serialize(initializer)
-
-
-def check_sizes(**sizes: int | Sequence[int]) -> None:
-    """Raises a ValueError if a size is not a positive integer."""
-    for name, value in sizes.items():
-        numbers = [value] if not isinstance(value, Sequence) else value
-        if any(not isinstance(n, int) or n < 1 for n in numbers):
-            noun = "positive integers"
-            if numbers is not value:
-                noun = "a positive integer"
-            raise ValueError(f"`{name}` must be {noun}, got {value!r}")

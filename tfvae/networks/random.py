@@ -16,12 +16,12 @@ import keras
 import tensorflow as tf
 
 from tfvae import typed_gin
+from tfvae.arguments import check_counts, check_positive
 from tfvae.networks.conv import (
     channel_by_channel,
     check_image_shape,
     check_multiple,
 )
-from tfvae.networks.fc import check_sizes
 
 _KERNELS = ("linear", "gaussian", "laplacian")
 
@@ -148,13 +148,12 @@ class RandomFeatures(keras.layers.Layer):
             not positive.
         """
         super().__init__(**kwargs)
-        check_sizes(num_features=num_features)
+        check_counts(num_features=num_features)
         if kernel not in _KERNELS:
             raise ValueError(
                 f"`kernel` must be one of {', '.join(_KERNELS)}, got {kernel!r}"
             )
-        if not scale > 0.0:
-            raise ValueError(f"`scale` must be positive, got {scale!r}")
+        check_positive(scale=scale)
         self.num_features = num_features
         self.kernel = kernel
         self.scale = scale

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import keras
 
 from tfvae import typed_gin
+from tfvae.arguments import check_counts
 from tfvae.networks.conv import check_multiple
-from tfvae.networks.fc import Activation, check_sizes
+from tfvae.networks.fc import Activation
 
 
 @typed_gin.register
@@ -174,7 +175,7 @@ def residual_sequence_encoder(
       ValueError: If `num_outputs` is not a multiple of T c, or a size is not
         positive.
     """
-    check_sizes(
+    check_counts(
         num_steps=num_steps, num_symbols=num_symbols, num_channels=num_channels
     )
     size = num_steps * num_channels
@@ -223,7 +224,7 @@ def residual_sequence_decoder(
       ValueError: If `num_outputs` is not a multiple of `num_steps`, or a size
         is not positive.
     """
-    check_sizes(num_steps=num_steps, num_channels=num_channels)
+    check_counts(num_steps=num_steps, num_channels=num_channels)
     check_multiple(num_outputs, num_steps, "the number of steps")
     inputs = keras.layers.Input((num_steps * num_channels,))
     hidden = keras.layers.Reshape((num_steps, num_channels), name="steps")(
@@ -245,7 +246,9 @@ def _residual(
     activation: Activation,
 ) -> keras.KerasTensor:
     """Adds residual blocks to `[b, T, filters]`."""
-    check_sizes(filters=filters, num_blocks=num_blocks, kernel_size=kernel_size)
+    check_counts(
+        filters=filters, num_blocks=num_blocks, kernel_size=kernel_size
+    )
     for i in range(num_blocks):
         change = hidden
         for j in range(2):

@@ -10,12 +10,12 @@ from typing import Any
 import keras
 
 from tfvae import typed_gin
+from tfvae.arguments import check_counts
 from tfvae.networks.conv import check_image_shape, check_multiple
 from tfvae.networks.fc import (
     Activation,
     Initializer,
     as_config,
-    check_sizes,
 )
 from tfvae.networks.upsampling import flat_images
 
@@ -68,7 +68,7 @@ def strided_conv_encoder(
     """
     height, width, channels = check_image_shape(image_shape)
     _check_convolutions(convolutions)
-    check_sizes(num_outputs=num_outputs)
+    check_counts(num_outputs=num_outputs)
     layers = [
         keras.layers.Input((height * width * channels,)),
         keras.layers.Reshape((height, width, channels), name="image"),

@@ -248,6 +248,10 @@ def _blocks(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
 
     means, variances = of_blocks(mean), of_blocks(np.square(difference))
     complete = ~np.isnan(means)
+    # Exactly flat ones have no noise at all: they were added, or clipped.
+    varied = complete & (variances > 0.0)
+    if np.count_nonzero(varied) >= _LEAST_BLOCKS:
+        complete = varied
     if np.count_nonzero(complete) < _LEAST_BLOCKS:
         raise ValueError(
             f"`image` must have at least {_LEAST_BLOCKS} blocks of {_BLOCK} x "

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfvae.arguments import check_counts
 from tfvae.ops.distributions import DiagonalGaussian, IndependentBernoulli
 from tfvae.ops.rows import LazyRows
 
@@ -145,18 +146,3 @@ class Prior(keras.layers.Layer):
     def from_config(cls, config: dict[str, Any]) -> Self:
         # Files of before name the policy under which the prior was made.
         return cls(**{**config, "dtype": "float32"})
-
-
-def check_counts(minimum: int = 1, **counts: int) -> None:
-    """Raises ValueError unless each count is an integer of at least `minimum`.
-
-    Args:
-      minimum: The smallest value allowed.
-      **counts: Counts by argument name.
-    """
-    for name, count in counts.items():
-        if not isinstance(count, int) or count < minimum:
-            raise ValueError(
-                f"`{name}` must be an integer of at least {minimum}, got "
-                f"{count!r}"
-            )

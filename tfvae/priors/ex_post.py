@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae import typed_gin
+from tfvae.arguments import check_counts
 from tfvae.ops import random
-from tfvae.priors.base import Prior, check_counts
+from tfvae.priors.base import Prior
 
 # Latents evaluated in one batch.
 _EVALUATION_SIZE = 1000

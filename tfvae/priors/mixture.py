@@ -11,9 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae import typed_gin
+from tfvae.arguments import check_counts
 from tfvae.ops import random
 from tfvae.ops.distributions import DiagonalGaussian
-from tfvae.priors.base import Prior, check_counts
+from tfvae.priors.base import Prior
 
 # Added to each variance, so that no component collapses on a data point.
 MIN_VARIANCE = 1e-6

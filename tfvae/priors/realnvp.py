@@ -12,9 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae import typed_gin
+from tfvae.arguments import check_counts
 from tfvae.ops import limits, random
 from tfvae.ops.distributions import DiagonalGaussian
-from tfvae.priors.base import Prior, PriorParts, check_counts
+from tfvae.priors.base import Prior, PriorParts
 
 if TYPE_CHECKING:
     import tensorflow_probability as tfp
@@ -98,8 +99,7 @@ class RealNVPPrior(Prior):
         _bijectors()  # Its import must not happen while a graph is traced.
         check_counts(minimum=2, num_latents=num_latents)
         check_counts(num_flows=num_flows)
-        for size in hidden:
-            check_counts(hidden=size)
+        check_counts(hidden=tuple(hidden))
         _check_bounds(log_scale_bound=log_scale_bound, shift_bound=shift_bound)
         if permutation not in ("swap", "random"):
             raise ValueError(

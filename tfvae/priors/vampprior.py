@@ -11,10 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae import typed_gin
+from tfvae.arguments import check_counts
 from tfvae.ops import moments
 from tfvae.ops.distributions import DiagonalGaussian
 from tfvae.ops.rows import LazyRows
-from tfvae.priors.base import Prior, check_counts
+from tfvae.priors.base import Prior
 from tfvae.priors.mixture import mixture_log_prob, mixture_sample
 
 

@@ -14,7 +14,7 @@ import tqdm
 
 from tfvae import files
 from tfvae.data import images
-from tfvae.local_subspaces import Estimate, LocalSubspaces
+from tfvae.local_subspaces import Estimate, LocalSubspaces, check_fillable
 from tfvae.ops import noise_level
 from tfvae.restoration import Restoration
 from tfvae.runs.run_directory import RunDirectory
@@ -51,8 +51,8 @@ def noise_of(restoration: Restoration) -> tuple[float, dict[str, Any]]:
       for the summary.
 
     Raises:
-      ValueError: If there are missing values and noise, or the noise differs
-        between pixels or can not be estimated.
+      ValueError: If there are missing values and noise, or too few others, or
+        the noise differs between pixels or can not be estimated.
     """
     if restoration.missing_fraction:
         if not restoration.keep_observed or restoration.noise is not None:
@@ -61,6 +61,7 @@ def noise_of(restoration: Restoration) -> tuple[float, dict[str, Any]]:
                 "is, with --method=subspaces; --method=tvae fills in and "
                 "denoises"
             )
+        check_fillable(restoration.values)
         return 0.0, {}
     if restoration.noise is not None:
         described = restoration.noise.describe().removeprefix("noise: ")

@@ -23,6 +23,7 @@ import tfvae.checkpoints
 import tfvae.schedules
 from tfvae import ranks as ranks_lib
 from tfvae import typed_gin
+from tfvae.arguments import check_counts
 from tfvae.data import Observations, ShardedRows, sample_rows
 from tfvae.data.blocks import window_memory
 from tfvae.joint_restoration import JointRestoration
@@ -250,10 +251,7 @@ def _adapt(model: LatentModel, points: Any) -> None:
 
 def _thinned(observations: Observations, max_points: int) -> Observations:
     """Returns at most `max_points` training points, evenly spaced."""
-    if max_points < 1:
-        raise ValueError(
-            f"`experiment.max_points` must be at least 1, got {max_points!r}."
-        )
+    check_counts(**{"experiment.max_points": max_points})
     every = max(observations.num_data // max_points, 1)
     kept = slice(0, every * max_points, every)
 
@@ -388,15 +386,16 @@ def fit(
       DivergedError: If the bound is not finite; the checkpoint of the epoch
         before is kept.
     """
-    _check_positive(
-        epochs=epochs,
-        batch_size=batch_size,
-        observe_every=observe_every,
-        checkpoint_every=checkpoint_every,
-        keep_checkpoints=keep_checkpoints,
-        steps_per_execution=steps_per_execution,
+    counts = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "observe_every": observe_every,
+        "checkpoint_every": checkpoint_every,
+        "keep_checkpoints": keep_checkpoints,
+        "steps_per_execution": steps_per_execution,
         **({} if block_rows is None else {"block_rows": block_rows}),
-    )
+    }
+    check_counts(**{f"fit.{name}": count for name, count in counts.items()})
     steps = math.ceil(parts.observations.num_data / batch_size)
     _compile(parts, optimizer, batch_size, steps_per_execution)
     checksum = _checksum(parts.observations.train)
@@ -483,16 +482,6 @@ def _checksum(points: np.ndarray | LazyRows) -> int:
     for _, part in points.parts():
         checksum = zlib.crc32(part.data, checksum)
     return checksum
-
-
-def _check_positive(**values: Any) -> None:
-    """Raises a ValueError if a value is not a positive integer."""
-    for name, value in values.items():
-        is_integer = isinstance(value, numbers.Integral)
-        if not is_integer or isinstance(value, bool) or value < 1:
-            raise ValueError(
-                f"`fit.{name}` must be a positive integer, got {value!r}."
-            )
 
 
 def _compile(

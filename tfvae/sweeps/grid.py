@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from tfvae.arguments import check_counts
+
 Factors = Mapping[str, Mapping[str, Sequence[str]]]
 """Factor -> level -> gin files, and bindings like `fit.epochs = 3`."""
 
@@ -157,15 +159,8 @@ def _check(
         )
     for name, levels in factors.items():
         _check_factor(name, levels)
-    for name, value, least in (
-        ("repetitions", repetitions, 1),
-        ("seed", seed, 0),
-    ):
-        if not isinstance(value, int) or value < least:
-            raise ValueError(
-                f"`study.{name}` must be an integer of at least {least}, got "
-                f"{value!r}."
-            )
+    check_counts(**{"study.repetitions": repetitions})
+    check_counts(minimum=0, **{"study.seed": seed})
     for rule in exclude:
         for name, level in rule.items():
             if level not in factors.get(name, ()):

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tfvae import processes, typed_gin
+from tfvae.arguments import check_counts
 from tfvae.sweeps import folders, worker
 from tfvae.sweeps.pool import Job, Outcome
 
@@ -69,16 +70,11 @@ class SlurmExecutor:
         Raises:
           ValueError: If an argument is out of range.
         """
-        sizes = {
-            "timeout_minutes": timeout_minutes,
-            "jobs_at_once": jobs_at_once,
-            "cpus": cpus,
-        }
-        for name, value in sizes.items():
-            if type(value) is not int or value < 1:
-                raise ValueError(
-                    f"`{name}` must be an integer of at least 1, got {value!r}"
-                )
+        check_counts(
+            timeout_minutes=timeout_minutes,
+            jobs_at_once=jobs_at_once,
+            cpus=cpus,
+        )
         if cluster not in _CLUSTERS:
             raise ValueError(
                 f"`cluster` must be one of {_CLUSTERS}, got {cluster!r}"

@@ -17,6 +17,7 @@ import gin
 import tfvae.runs.optimize
 import tfvae.sweeps.training_cell  # noqa: F401 (registers with gin)
 from tfvae import typed_gin
+from tfvae.arguments import check_counts
 from tfvae.runs import config, identity, summaries
 from tfvae.runs.run_directory import Kind, RunDirectory, UnexpectedError
 from tfvae.sweeps import folders, pool
@@ -195,10 +196,7 @@ def _moved(module: str) -> str:
 def _checked_workers(workers: int | None) -> int:
     if workers is None:
         return len(os.sched_getaffinity(0))
-    if not isinstance(workers, int) or workers < 1:
-        raise ValueError(
-            f"`study.workers` must be a positive integer, got {workers!r}."
-        )
+    check_counts(**{"study.workers": workers})
     return workers
 
 

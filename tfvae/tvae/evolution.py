@@ -22,6 +22,7 @@ from typing import Protocol
 
 import tensorflow as tf
 
+from tfvae.arguments import check_counts
 from tfvae.ops import bits, random, truncated
 from tfvae.settings import Settings, saved_settings
 from tfvae.tvae import operators
@@ -120,9 +121,10 @@ class SharedCandidates:
         return truncated.StateSet(packed, log_joints)
 
 
-# Steps over which inference averages the gain for its stopping criterion: a
-# single step of a random search without gain does not mean convergence.
-GAIN_MEMORY = 4.0
+# What inference averages gains over for its stopping criterion: at least so
+# many steps, and so many gains of data points. A random search of a few points
+# has many steps without any gain before it has converged.
+_MIN_STEPS, _MIN_GAINS = 4.0, 512.0
 
 
 @saved_settings
@@ -153,22 +155,16 @@ class Evolution(Settings):
     num_migrants: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("num_parents", "num_children", "num_generations"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"`{name}` must be a positive integer, got {value!r}"
-                )
-        migrants = self.num_migrants
-        if not isinstance(migrants, int) or migrants < 0:
-            raise ValueError(
-                "`num_migrants` must be an integer of at least 0, got "
-                f"{migrants!r}"
-            )
-        if migrants and not self.shared:
+        check_counts(
+            num_parents=self.num_parents,
+            num_children=self.num_children,
+            num_generations=self.num_generations,
+        )
+        check_counts(minimum=0, num_migrants=self.num_migrants)
+        if self.num_migrants and not self.shared:
             raise ValueError(
                 "`num_migrants` must be 0 where candidates are not `shared`, "
-                f"got {migrants!r}"
+                f"got {self.num_migrants!r}"
             )
         for name in ("parents", "variation"):
             value = getattr(self, name)
@@ -344,7 +340,8 @@ def infer(
       num_latents: H.
       max_steps: Scalar int32, largest number of E-steps; at least 1 is made.
       tolerance: Scalar, nats. The search ends once the batch's mean gain in
-        the bound, smoothed over about `GAIN_MEMORY` steps, is below it.
+        the bound, smoothed over at least 4 steps and 512 gains of data points,
+        is below it. So a batch of less than 6 makes 100 steps or `max_steps`.
 
     Returns:
       The evolved states, and the number of steps made.
@@ -365,10 +362,14 @@ def infer(
         )
         return candidates.best(states.packed.shape[1])
 
+    batch_size = tf.cast(tf.shape(first.packed)[0], tf.float32)
+    memory = tf.maximum(_MIN_STEPS, _MIN_GAINS / tf.maximum(batch_size, 1.0))
+
     def goes_on(
         count: tf.Tensor, gain: tf.Tensor, states: truncated.StateSet
     ) -> tf.Tensor:
-        return tf.logical_and(count < max_steps, gain >= tolerance)
+        is_early = tf.cast(count, tf.float32) < memory
+        return (count < max_steps) & (is_early | (gain >= tolerance))
 
     def advance(
         count: tf.Tensor, gain: tf.Tensor, states: truncated.StateSet
@@ -378,14 +379,12 @@ def infer(
             truncated.free_energy(evolved.log_joints)
             - truncated.free_energy(states.log_joints)
         )
-        # The first gains are the largest; before any, assume a large one.
-        gain = tf.where(
-            tf.math.is_inf(gain), newest, gain + (newest - gain) / GAIN_MEMORY
-        )
-        return count + 1, gain, evolved
+        # The mean of all so far, later that of about as many as `memory`.
+        share = 1.0 / tf.minimum(tf.cast(count, tf.float32), memory)
+        return count + 1, gain + (newest - gain) * share, evolved
 
     evolved = step(tf.constant(0), first)
     count, _, states = tf.while_loop(
-        goes_on, advance, (tf.constant(1), tf.constant(float("inf")), evolved)
+        goes_on, advance, (tf.constant(1), tf.constant(0.0), evolved)
     )
     return states, count

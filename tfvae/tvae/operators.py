@@ -16,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from tfvae.arguments import check_positive
 from tfvae.ops import bits, random
 from tfvae.settings import Settings, saved_settings
 
@@ -70,10 +71,7 @@ class Softmax(Settings):
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0.0:
-            raise ValueError(
-                f"`temperature` must be positive, got {self.temperature!r}"
-            )
+        check_positive(temperature=self.temperature)
 
     def __call__(
         self, seed: tf.Tensor, log_joints: tf.Tensor, num_parents: int

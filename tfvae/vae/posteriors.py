@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
+from tfvae.arguments import check_counts
 from tfvae.ops import limits
 from tfvae.ops.distributions import DiagonalGaussian, IndependentBernoulli
 from tfvae.settings import Settings, saved_settings
@@ -143,11 +144,7 @@ class RelaxedBernoulliPosterior(Settings):
                 f"`first_temperature`, got {self.last_temperature!r} and "
                 f"{self.first_temperature!r}"
             )
-        if self.annealing_steps < 1:
-            raise ValueError(
-                "`annealing_steps` must be at least 1, got "
-                f"{self.annealing_steps!r}"
-            )
+        check_counts(annealing_steps=self.annealing_steps)
 
     def num_outputs(self, num_latents: int) -> int:
         return num_latents

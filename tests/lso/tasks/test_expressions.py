@@ -185,7 +185,9 @@ class TaskTest(absltest.TestCase):
 
     def test_wrong_arguments_are_reported(self):
         for arguments in ({"num_data": 0}, {"num_attempts": 0}):
-            with self.assertRaisesRegex(ValueError, "must be positive, got"):
+            with self.assertRaisesRegex(
+                ValueError, "must be an integer of at least 1"
+            ):
                 expressions(**arguments)
         with self.assertRaisesRegex(ValueError, "at most the 50111 .* 60000"):
             expressions(60_000).data(0)

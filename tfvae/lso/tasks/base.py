@@ -13,6 +13,7 @@ import numpy as np
 
 from tfvae.lso.evaluation_worker import Score, one_line
 
+_NEEDED = ("data", "objective", "read", "write")
 _OPTIONAL = (
     "to_json",
     "from_json",
@@ -295,18 +296,7 @@ class Task:
 
     def __post_init__(self) -> None:
         """Validates what can be checked before anything is run."""
-        for field in (
-            "data",
-            "objective",
-            "read",
-            "write",
-            "to_json",
-            "from_json",
-            "to_picture",
-            "refuse",
-            "summarize",
-            "features",
-        ):
+        for field in (*_NEEDED, *_OPTIONAL):
             value = getattr(self, field)
             if value is None and field in _OPTIONAL:
                 continue

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from tfvae import typed_gin
+from tfvae.arguments import check_counts
 from tfvae.data import Observations
 from tfvae.lso.tasks.base import ScoredData, Task
 from tfvae.lso.tasks.grammar import Grammar
@@ -321,11 +322,7 @@ def expressions(
     Raises:
       ValueError: If a number is not positive, or `share` is not in (0, 1].
     """
-    if num_data < 1 or num_attempts < 1:
-        raise ValueError(
-            "`num_data` and `num_attempts` must be positive, got "
-            f"{num_data!r} and {num_attempts!r}"
-        )
+    check_counts(num_data=num_data, num_attempts=num_attempts)
     return Task(
         name="expressions",
         data=functools.partial(_some_of_worst, num_data, share),

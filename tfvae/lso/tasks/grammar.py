@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from tfvae.arguments import check_counts
 from tfvae.lso.tasks import parsing
 from tfvae.lso.tasks.parsing import Derivation, Production
 
@@ -63,8 +64,7 @@ class Grammar:
         self.productions = tuple(
             (left, tuple(right)) for left, right in productions
         )
-        if num_steps < 1:
-            raise ValueError(f"`num_steps` must be positive, got {num_steps!r}")
+        check_counts(num_steps=num_steps)
         _check_productions(self.productions)
         self.num_steps = num_steps
         self.num_symbols = len(self.productions) + 1
