@@ -23,7 +23,7 @@ import json
 import pathlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -80,13 +80,96 @@ def by_tvae(noisy: np.ndarray, std: float, folder: pathlib.Path) -> np.ndarray:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Denoises what is not in the folder yet, and prints the tables."""
-    given = _options(argv)
+    parser = comparison_parser(__doc__, "fast,best,bm3d")
+    parser.add_argument("--noise", default="15,25,50")
+    parser.add_argument("--known_noise", action="store_true")
+    given = parser.parse_args(argv)
     methods: dict[str, Denoise] = {
         "fast": by_subspaces("fast", given.known_noise),
         "best": by_subspaces("best", given.known_noise),
         "bm3d": by_bm3d,
         "tvae": by_tvae,
     }
+
+    def restored(
+        clean: np.ndarray, std: float, name: str, folder: pathlib.Path
+    ) -> Restored:
+        # As of an array [height, width] for pictures in grey.
+        noise = np.random.default_rng(0).normal(0.0, std, clean.shape)
+        noisy = (clean + noise).astype(np.float32)
+        start = time.perf_counter()
+        found = methods[name](noisy, std, folder)
+        return Restored(found, time.perf_counter() - start)
+
+    suffix = " known" if given.known_noise else ""
+    for std in map(float, given.noise.split(",")):
+        compare(given, std, f"noise {std:g}", restored, suffix)
+
+
+class Restored(NamedTuple):
+    """A restored picture, `[height, width, channels]`, and its seconds."""
+
+    values: np.ndarray
+    seconds: float
+
+
+Restore = Callable[[np.ndarray, float, str, pathlib.Path], Restored]
+"""From a clean picture, how far it is damaged, the name of a method and a
+folder to what the method makes of the damaged picture."""
+
+
+def comparison_parser(usage: str | None, names: str) -> argparse.ArgumentParser:
+    """Returns a parser of the flags that `compare` reads."""
+    parser = argparse.ArgumentParser(
+        description=usage, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--pictures", required=True)
+    parser.add_argument("--run_dir", required=True)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--methods", default=names)
+    return parser
+
+
+def compare(
+    given: argparse.Namespace,
+    level: float,
+    title: str,
+    restore: Restore,
+    suffix: str = "",
+) -> None:
+    """Restores what is not in the folder yet, and prints a table.
+
+    Args:
+      given: The flags.
+      level: How far pictures are damaged.
+      title: Its name, for the table.
+      restore: Damages and restores a picture.
+      suffix: What else distinguishes results in the folder.
+    """
+    folder = pathlib.Path(given.run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = given.methods.split(",")
+    rows = []
+    paths = _paths(given)
+    for path in paths:
+        done = _results(folder)
+        row = {}
+        for name in names:
+            key = f"{path.stem} {level:g} {name}{suffix}"
+            if key not in done:
+                clean = images.read_image(path).values.astype(np.float32)
+                own = folder / key.replace(" ", "_")
+                done[key] = _scores(
+                    clean, restore(clean, level, name, own), own
+                )
+                with (folder / "results.jsonl").open("a") as file:
+                    file.write(json.dumps({"key": key, **done[key]}) + "\n")
+            row[name] = done[key]
+        rows.append(row)
+    _print(title, [path.stem for path in paths], names, rows)
+
+
+def _paths(given: argparse.Namespace) -> list[pathlib.Path]:
     found = sorted(
         path for path in pathlib.Path(given.pictures).iterdir() if path.suffix
     )
@@ -96,39 +179,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ValueError(
             f"`--pictures` must be a folder with files, got {given.pictures}"
         )
-    folder = pathlib.Path(given.run_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    names = given.methods.split(",")
-    for std in map(float, given.noise.split(",")):
-        rows = []
-        for path in paths:
-            done = _results(folder)
-            row = {}
-            for name in names:
-                key = f"{path.stem} {std:g} {name}"
-                key += " known" if given.known_noise else ""
-                if key not in done:
-                    done[key] = _measured(
-                        path, std, methods[name], folder / key.replace(" ", "_")
-                    )
-                    with (folder / "results.jsonl").open("a") as file:
-                        file.write(json.dumps({"key": key, **done[key]}) + "\n")
-                row[name] = done[key]
-            rows.append(row)
-        _print(std, [path.stem for path in paths], names, rows)
-
-
-def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--pictures", required=True)
-    parser.add_argument("--run_dir", required=True)
-    parser.add_argument("--noise", default="15,25,50")
-    parser.add_argument("--only", default="")
-    parser.add_argument("--methods", default="fast,best,bm3d")
-    parser.add_argument("--known_noise", action="store_true")
-    return parser.parse_args(argv)
+    return paths
 
 
 def _results(folder: pathlib.Path) -> dict[str, dict[str, float]]:
@@ -139,31 +190,23 @@ def _results(folder: pathlib.Path) -> dict[str, dict[str, float]]:
     return {row.pop("key"): row for row in rows}
 
 
-def _measured(
-    path: pathlib.Path, std: float, method: Denoise, folder: pathlib.Path
+def _scores(
+    clean: np.ndarray, restored: Restored, path: pathlib.Path
 ) -> dict[str, float]:
-    clean = images.read_image(path).values.astype(np.float32)
-    rng = np.random.default_rng(0)
-    # As of an array [height, width] for pictures in grey.
-    noise = rng.normal(0.0, std, clean.shape)
-    noisy = (clean + noise).astype(np.float32)
-    start = time.perf_counter()
-    restored = method(noisy, std, folder)
-    seconds = time.perf_counter() - start
-    restored = np.clip(restored, 0.0, images.WHITE)
-    images.write_image(folder.with_suffix(".png"), restored)
-    value = psnr(clean, restored.astype(np.float32), images.WHITE)
-    print(f"{folder.name}: {value:.2f} dB, {seconds:.1f} s", flush=True)
-    return {"psnr": value, "seconds": seconds}
+    values = np.clip(restored.values, 0.0, images.WHITE).astype(np.float32)
+    images.write_image(path.with_name(f"{path.name}.png"), values)
+    value = psnr(clean, values, images.WHITE)
+    print(f"{path.name}: {value:.2f} dB, {restored.seconds:.1f} s", flush=True)
+    return {"psnr": value, "seconds": restored.seconds}
 
 
 def _print(
-    std: float,
+    title: str,
     pictures: Sequence[str],
     names: Sequence[str],
     rows: Sequence[dict[str, dict[str, float]]],
 ) -> None:
-    print(f"\nnoise {std:g}: PSNR in dB (seconds)")
+    print(f"\n{title}: PSNR in dB (seconds)")
     table = [
         [picture]
         + [
