@@ -77,6 +77,40 @@ if job.rank == 0:
     print(*of_ranks[0], *of_ranks[1], sep="\\n")
 """
 
+# The slow references of these tests, with processes in place of threads and
+# steps that are graphs. Draws of a VAE's latents are modes.
+_TVAE_AS_ONE = """
+from tests.tvae import test_ranks as test
+from tfvae import ranks
+
+job = ranks.of_job()
+for case in ("disk", "m_batches"):
+    of_ranks = job.gather(test.train_rank(case, job, in_graph=True))
+    if job.rank == 0:
+        name = "test_ranks_explore_as_one_process_does"
+        test.RanksTest(name).assert_is_of_one_process(case, of_ranks)
+        print("equal:", case)
+"""
+_VAE_AS_ONE = """
+import keras
+import tensorflow as tf
+from tests.vae import test_ranks as test
+from tfvae import ranks
+
+job = ranks.of_job()
+keras.utils.set_random_seed(0)
+model, alone = test.make(), test.make()
+for one, other in zip(alone.variables, model.variables, strict=True):
+    one.assign(other)
+model.train_step = tf.function(model.train_step, reduce_retracing=True)
+with test.modes():
+    of_ranks = job.gather(test.trained(model, job))
+if job.rank == 0:
+    name = "test_ranks_train_as_one_process_does"
+    test.RanksTest(name).assert_is_of_one_process(alone, of_ranks)
+    print("equal: vae")
+"""
+
 _FAILS = """
 import time
 from tfvae import ranks
@@ -223,6 +257,19 @@ class _FolderTest(absltest.TestCase):
         self.folder = pathlib.Path(
             self.enter_context(tempfile.TemporaryDirectory())
         )
+
+
+@pytest.mark.slow
+@_NEEDS_MPI
+class OneProcessTest(parameterized.TestCase):
+    @parameterized.parameters(
+        (_TVAE_AS_ONE, ["equal: disk", "equal: m_batches"]),
+        (_VAE_AS_ONE, ["equal: vae"]),
+    )
+    def test_two_processes_train_as_one_does(self, program, expected):
+        code, out, err = _run(2, "-c", program)
+        self.assertEqual(code, 0, err)
+        self.assertEqual(out.splitlines(), expected)
 
 
 @pytest.mark.slow
