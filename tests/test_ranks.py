@@ -189,6 +189,20 @@ class RanksTest(parameterized.TestCase):
             self.assertLen(lines, 1 - rank)
             self.assertTrue(all(message in one for one in lines), lines)
 
+    def test_missing_mpi4py_is_said_by_the_first_rank_first(self):
+        slept = []
+        for rank in range(2):
+            job = {"PMI_SIZE": "2", "PMI_RANK": str(rank)}
+            with (
+                mock.patch.dict(os.environ, job),
+                mock.patch.dict(sys.modules, {"mpi4py": None}),
+                mock.patch.object(time, "sleep", slept.append),
+                self.assertRaisesRegex(ImportError, 'pip install "tfvae.mpi'),
+                console.joined_job(),
+            ):
+                pass
+            self.assertLen(slept, rank)
+
     @_NEEDS_MPI
     def test_two_ranks_exchange_what_they_have(self):
         code, out, err = _run(2, "-c", _COLLECTIVES)

@@ -15,7 +15,7 @@ from absl.testing import absltest, parameterized
 
 from tests import rank_threads
 from tests.tvae import tiny
-from tfvae import tvae
+from tfvae import checkpoints, tvae
 from tfvae.ops import bits, densities, random
 from tfvae.ops.rows import LazyRows
 from tfvae.ranks import MPIRanks
@@ -345,7 +345,11 @@ class RanksTest(tf.test.TestCase, parameterized.TestCase):
         def start(ranks: MPIRanks) -> tuple[np.ndarray, np.ndarray]:
             model = _models()[ranks.rank]
             model.prior_probs.assign(model.prior_probs / (ranks.rank + 1))
+            alone = checkpoints.checkpoint_bytes(model)
             model.set_ranks(ranks)
+            # A checkpoint has the rows of both.
+            rows = sum(one.numpy().nbytes for one in model.row_variables())
+            self.assertEqual(checkpoints.checkpoint_bytes(model), alone + rows)
             return model.prior_probs.numpy(), model.states.packed.numpy()
 
         first, second = rank_threads.run(2, start)

@@ -76,7 +76,12 @@ def joined_job() -> Iterator[ranks_lib.Job]:
     Yields:
       The ranks.
     """
-    ranks = ranks_lib.of_job()
+    try:
+        ranks = ranks_lib.of_job()
+    except ImportError:
+        if ranks_lib.launched()[1]:  # As below.
+            time.sleep(_SECONDS_FOR_FIRST_RANK)
+        raise
     ranks_lib.hide_launcher()
     ranks.share_devices()
     if ranks.size > 1:
