@@ -16,6 +16,9 @@ Usage:
                 no room
 --case=data     a VAE, and reading alone, on shards of so many data points of
                 64 dimensions, written first, for a part of an epoch each
+--case=costs    the expected beside the measured speed of small TVAEs of several
+                sizes, in alternation, by wall-clock and by processor time:
+                on busy cores, and one thread (--one_thread), the latter counts
 --case=weights  tables for so many weights: seconds, bytes, draws a second, in
                 two levels, and in one up to 10 million
 
@@ -36,7 +39,7 @@ import pathlib
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import keras
@@ -53,12 +56,39 @@ from tfvae.data.weighted_rows import TwoLevelTable
 from tfvae.latent_model import LatentModel
 from tfvae.ops.rows import LazyRows
 from tfvae.resources import check_disk_space, peak_memory
-from tfvae.tvae import states
+from tfvae.tvae import costs, states
 
 NUM_OBSERVED, NUM_LATENTS, NUM_STATES = 64, 64, 64
+
+
+class Setting(NamedTuple):
+    """Sizes of a TVAE whose speed is compared with the expected one."""
+
+    num_observed: int
+    num_latents: int
+    num_states: int
+    batch_size: int
+    hidden: tuple[int, ...]
+    is_shared: bool = False
+    is_on_disk: bool = False
+    m_batch_size: int | None = None
+
+
+SETTINGS = {
+    "small": Setting(16, 8, 32, 32, (8,)),
+    "medium": Setting(64, 64, 64, 256, (64,), m_batch_size=128),
+    "medium, disk": Setting(64, 64, 64, 256, (64,), False, True, 128),
+    "shared": Setting(64, 64, 16, 256, (64,), True, m_batch_size=128),
+    "many states": Setting(64, 64, 200, 128, (64,), m_batch_size=128),
+    "wide": Setting(64, 256, 16, 128, (512,)),
+    "large": Setting(784, 128, 32, 64, (500,)),
+}
 # Data points that are drawn; others repeat them.
 _DRAWN = 2**14
 _WARM_UP_STEPS = 5
+_STEPS_BEFORE = 40
+# Of small batches more, as a call of `fit` takes time by itself.
+_COMPARED_STEPS, _COMPARED_POINTS = 12, 6400
 _MOST_IN_ONE_LEVEL = 10_000_000
 _GROUP_ROWS = 2**20
 
@@ -232,6 +262,85 @@ def measure_states(
     )
 
 
+def _compared(setting: Setting, folder: str) -> tuple[Any, tf.data.Dataset]:
+    """Returns a trained TVAE of a setting, and batches of its data."""
+    num_data = 4 * setting.batch_size
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(8, setting.num_observed))
+    points = rng.normal(size=(num_data, 8)) @ weights
+    x = (points + 0.1 * rng.normal(size=points.shape)).astype(np.float32)
+    model = tvae.TVAE(
+        networks.FullyConnectedDecoder(setting.num_observed, setting.hidden),
+        setting.num_latents,
+        num_data=num_data,
+        num_states=setting.num_states,
+        evolution=tvae.Evolution(
+            num_parents=4, num_children=4, shared=setting.is_shared
+        ),
+        num_m_states=min(setting.num_states, 16),
+        m_batch_size=setting.m_batch_size,
+        states_in_memory=0 if setting.is_on_disk else None,
+        states_folder=folder,
+    )
+    model.adapt(x)
+    model.compile(keras.optimizers.Adam(1e-2))
+    batches = model.batches(x, setting.batch_size)
+    model.fit(batches, steps_per_epoch=_STEPS_BEFORE, verbose=0, shuffle=False)
+    return model, batches
+
+
+def measure_costs(folder: str, rounds: int) -> None:
+    """Prints expected and measured speeds, medians of rounds."""
+    clocks = time.perf_counter, time.process_time
+    table = []
+    for name, setting in SETTINGS.items():
+        model, batches = _compared(setting, folder)
+        size = setting.batch_size
+        steps = max(_COMPARED_STEPS, _COMPARED_POINTS // size)
+        found: list[list[float]] = []
+        distinct = 0.0
+        for _ in range(rounds):
+            rates = [costs.matrix_rate(clock) for clock in clocks]
+            work = costs.work_of(model, size)
+            assert work is not None
+            distinct = work.distinct
+            row = [costs.expected_speed(work, size, one) for one in rates]
+            starts = [clock() for clock in clocks]
+            model.fit(
+                batches,
+                steps_per_epoch=steps,
+                verbose=0,
+                shuffle=False,
+            )
+            points = steps * size
+            row += [
+                points / (clock() - start)
+                for clock, start in zip(clocks, starts, strict=True)
+            ]
+            found.append([*row, row[2] / row[0], row[3] / row[1]])
+        wall, own, by_wall, by_own, ratio, own_ratio = np.median(found, 0)
+        speeds = [f"{one:,.0f}" for one in (wall, by_wall, own, by_own)]
+        table.append(
+            [
+                name,
+                f"{distinct:.2f}",
+                *speeds[:2],
+                f"{ratio:.2f}",
+                *speeds[2:],
+                f"{own_ratio:.2f}",
+            ]
+        )
+        print(*table[-1], sep="  ", flush=True)
+        del model
+    print_table(
+        [
+            *("setting", "distinct", "expected/s", "measured/s", "ratio"),
+            *("expected/s of processor", "measured", "ratio"),
+        ],
+        table,
+    )
+
+
 def measure_data(
     sizes: Sequence[int], folder: str, batch_size: int, num_points: int
 ) -> None:
@@ -319,21 +428,30 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument(
-        "--case", choices=["states", "data", "weights"], required=True
+        "--case",
+        choices=["states", "data", "costs", "weights"],
+        required=True,
     )
     parser.add_argument("--gigabytes", type=float, default=1.0)
     parser.add_argument("--rows", default="100000,1000000")
     parser.add_argument("--batch_size", type=int, default=2048)
     parser.add_argument("--shared", action="store_true")
+    parser.add_argument("--one_thread", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--points", type=int, default=100_000)
     parser.add_argument("--folder", default=tempfile.gettempdir())
     given = parser.parse_args(argv)
     sizes = [int(one) for one in given.rows.split(",")]
+    if given.one_thread:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
     if given.case == "weights":
         measure_weights(sizes)
         return
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        if given.case == "states":
+        if given.case == "costs":
+            measure_costs(folder, given.rounds)
+        elif given.case == "states":
             measure_states(
                 given.gigabytes,
                 folder,

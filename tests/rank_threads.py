@@ -19,6 +19,9 @@ class _Done:
     def Wait(self) -> None:
         pass
 
+    def Test(self) -> bool:
+        return True
+
 
 class _Communicator:
     """What `MPIRanks` uses of `mpi4py.MPI.Comm`."""
@@ -34,6 +37,10 @@ class _Communicator:
 
     def Barrier(self) -> None:
         self._barrier.wait()
+
+    def Ibarrier(self) -> _Done:
+        self._barrier.wait()
+        return _Done()
 
     def allgather(self, value: Any) -> list[Any]:
         self._slots[self._rank] = value

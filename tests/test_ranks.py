@@ -24,7 +24,8 @@ import pytest
 from absl.testing import absltest, parameterized
 
 from tfvae import ranks as ranks_lib
-from tfvae.cli import main
+from tfvae.cli import console, main
+from tfvae.lso.ledger import read_ledger
 
 _ROOT = pathlib.Path(__file__).parents[1]
 # That of the interpreter's environment comes before that of the system.
@@ -76,6 +77,40 @@ if job.rank == 0:
     print(*of_ranks[0], *of_ranks[1], sep="\\n")
 """
 
+# The slow references of these tests, with processes in place of threads and
+# steps that are graphs. Draws of a VAE's latents are modes.
+_TVAE_AS_ONE = """
+from tests.tvae import test_ranks as test
+from tfvae import ranks
+
+job = ranks.of_job()
+for case in ("disk", "m_batches"):
+    of_ranks = job.gather(test.train_rank(case, job, in_graph=True))
+    if job.rank == 0:
+        name = "test_ranks_explore_as_one_process_does"
+        test.RanksTest(name).assert_is_of_one_process(case, of_ranks)
+        print("equal:", case)
+"""
+_VAE_AS_ONE = """
+import keras
+import tensorflow as tf
+from tests.vae import test_ranks as test
+from tfvae import ranks
+
+job = ranks.of_job()
+keras.utils.set_random_seed(0)
+model, alone = test.make(), test.make()
+for one, other in zip(alone.variables, model.variables, strict=True):
+    one.assign(other)
+model.train_step = tf.function(model.train_step, reduce_retracing=True)
+with test.modes():
+    of_ranks = job.gather(test.trained(model, job))
+if job.rank == 0:
+    name = "test_ranks_train_as_one_process_does"
+    test.RanksTest(name).assert_is_of_one_process(alone, of_ranks)
+    print("equal: vae")
+"""
+
 _FAILS = """
 import time
 from tfvae import ranks
@@ -105,8 +140,15 @@ class RanksTest(parameterized.TestCase):
     def test_launchers_are_recognised_without_joining(self, given, expected):
         self.assertEqual(ranks_lib.launched(given), expected)
 
+    def test_what_a_rank_starts_is_no_part_of_the_job(self):
+        of_rank = {"PMI_SIZE": "2", "PMI_RANK": "1", "PMI_FD": "5"}
+        with mock.patch.dict(os.environ, {"HOME": "/", **of_rank}):
+            ranks_lib.hide_launcher()
+            self.assertEqual(ranks_lib.launched(), (1, 0))
+            self.assertNotIn("PMI_FD", os.environ)
+            self.assertIn("HOME", os.environ)
+
     @parameterized.parameters(
-        ("optimize", "--evaluator=pool --workers=N"),
         ("study", "--workers=N, or mixins/slurm.gin"),
         ("export", "start it without mpiexec"),
     )
@@ -126,6 +168,40 @@ class RanksTest(parameterized.TestCase):
             line,
         )
         self.assertIn(instead, line)
+
+    @parameterized.parameters(
+        ("--status", "`--status` must be given to one process"),
+        ("--tell=0=1.5", "`--tell` must be given to one process"),
+        ("--budget=0", "flag --budget=0"),
+    )
+    def test_wrong_flags_are_said_by_the_first_rank_alone(self, flag, message):
+        for rank in range(2):
+            job = {"PMI_SIZE": "2", "PMI_RANK": str(rank)}
+            err = io.StringIO()
+            with (
+                mock.patch.dict(os.environ, job),
+                mock.patch.object(console, "_SECONDS_FOR_FIRST_RANK", 0.0),
+                contextlib.redirect_stderr(err),
+            ):
+                code = main.main(["optimize", "--run_dir=no_folder", flag])
+            self.assertEqual(code, 2)
+            lines = err.getvalue().splitlines()
+            self.assertLen(lines, 1 - rank)
+            self.assertTrue(all(message in one for one in lines), lines)
+
+    def test_missing_mpi4py_is_said_by_the_first_rank_first(self):
+        slept = []
+        for rank in range(2):
+            job = {"PMI_SIZE": "2", "PMI_RANK": str(rank)}
+            with (
+                mock.patch.dict(os.environ, job),
+                mock.patch.dict(sys.modules, {"mpi4py": None}),
+                mock.patch.object(time, "sleep", slept.append),
+                self.assertRaisesRegex(ImportError, 'pip install "tfvae.mpi'),
+                console.joined_job(),
+            ):
+                pass
+            self.assertLen(slept, rank)
 
     @_NEEDS_MPI
     def test_two_ranks_exchange_what_they_have(self):
@@ -168,7 +244,7 @@ def _ranks_of(process: subprocess.Popen) -> list[psutil.Process]:
             one
             for one in of_job
             if one.name().startswith("python")
-            and "tools/train.py" in one.cmdline()
+            and {"tools/train.py", "optimize"} & {*one.cmdline()}
         ]
     except psutil.NoSuchProcess:
         return []
@@ -189,15 +265,30 @@ def _figures(run_dir: pathlib.Path) -> list[dict[str, str]]:
     return rows
 
 
-@pytest.mark.slow
-@_NEEDS_MPI
-class TrainTest(absltest.TestCase):
+class _FolderTest(absltest.TestCase):
     def setUp(self):
         super().setUp()
         self.folder = pathlib.Path(
             self.enter_context(tempfile.TemporaryDirectory())
         )
 
+
+@pytest.mark.slow
+@_NEEDS_MPI
+class OneProcessTest(parameterized.TestCase):
+    @parameterized.parameters(
+        (_TVAE_AS_ONE, ["equal: disk", "equal: m_batches"]),
+        (_VAE_AS_ONE, ["equal: vae"]),
+    )
+    def test_two_processes_train_as_one_does(self, program, expected):
+        code, out, err = _run(2, "-c", program)
+        self.assertEqual(code, 0, err)
+        self.assertEqual(out.splitlines(), expected)
+
+
+@pytest.mark.slow
+@_NEEDS_MPI
+class TrainTest(_FolderTest):
     def _finish(
         self, size: int, run_dir: pathlib.Path, epochs: int, *more: str
     ) -> str:
@@ -346,6 +437,82 @@ class TrainTest(absltest.TestCase):
         )
         self.assertEqual(code, 2)
         self.assertEqual(err.count("error: `fit.epochs` must be"), 1)
+
+
+_TASK = """
+import numpy as np
+from tfvae.lso import ScoredData, Task
+
+def objective(x):
+    return -float(np.sum((x - 1.0) ** 2))
+
+def data(seed):
+    points = np.random.default_rng(seed).normal(size=(101, 4))
+    return ScoredData(points, [objective(x) for x in points])
+
+task = Task("distance", data, objective)
+"""
+
+
+@pytest.mark.slow
+@_NEEDS_MPI
+class OptimizeTest(_FolderTest):
+    def _arguments(self, run_dir: pathlib.Path, budget: int) -> list[str]:
+        task = self.folder / "task.py"
+        task.write_text(_TASK)
+        return [
+            *("-m", "tfvae.cli.main", "optimize"),
+            *(f"--task={task}", f"--run_dir={run_dir}", f"--budget={budget}"),
+            "--gin_param=fit.epochs=4",
+            "--gin_param=train.export=False",
+            "--gin_param=optimize.queries_per_round=2",
+            "--gin_param=optimize.surrogate=None",
+            "--gin_param=optimize.strategy=@PriorSampling()",
+        ]
+
+    def _finish(self, size: int, run_dir: pathlib.Path, budget: int) -> None:
+        code, _, err = _run(size, *self._arguments(run_dir, budget))
+        self.assertEqual(code, 0, err)
+
+    def test_killed_optimisation_resumes_also_on_other_ranks(self):
+        unbroken, broken = self.folder / "unbroken", self.folder / "broken"
+        self._finish(2, unbroken, 6)
+        expected = read_ledger(unbroken / "ledger.jsonl").entries
+        self.assertLen(expected, 6)
+        for killed in (1, 0):
+            process = _start(2, *self._arguments(broken, 6))
+            path = broken / f"rounds/checkpoint-00000{1 - killed}.npz"
+            while not path.exists():
+                self.assertIsNone(process.poll())
+                time.sleep(0.02)
+            _ranks_of(process)[killed].send_signal(signal.SIGKILL)
+            begin = time.monotonic()
+            process.communicate(timeout=60)
+            self.assertLess(time.monotonic() - begin, 30.0)
+            self.assertNotEqual(process.returncode, 0)
+            done = len(read_ledger(broken / "ledger.jsonl").entries)
+            print(f"rank {killed} killed after {done} of 6 queries")
+        self._finish(2, broken, 6)
+        self.assertEqual(
+            [one.input for one in read_ledger(broken / "ledger.jsonl").entries],
+            [one.input for one in expected],
+        )
+        for budget, size in ((8, 3), (10, 1)):
+            self._finish(size, broken, budget)
+            entries = read_ledger(broken / "ledger.jsonl").entries
+            self.assertLen(entries, budget)
+            self.assertEqual(entries[5].input, expected[5].input)
+
+    def test_tvae_is_refused_before_it_is_trained(self):
+        code, out, err = _run(
+            2,
+            *self._arguments(self.folder / "run", 4),
+            "--gin_param=experiment.model=@TVAE",
+            "--gin_param=TVAE.num_latents=8",
+        )
+        self.assertEqual(code, 2)
+        self.assertEqual(err.count("`experiment.model` must be @vae on sev"), 1)
+        self.assertNotIn("training", out)
 
 
 if __name__ == "__main__":

@@ -344,12 +344,24 @@ def _visited(log_joints: np.ndarray) -> np.ndarray:
 
 
 def checkpoint_bytes(model: keras.Model) -> int:
-    """Returns the size of one checkpoint of a built model."""
-    on_disk = sum(array.nbytes for array in _disk_arrays(model).values())
-    return on_disk + sum(
-        int(np.prod(variable.shape)) * np.dtype(str(variable.dtype)).itemsize
-        for variable in _variables(model)
+    """Returns the size of one checkpoint of a built model.
+
+    Of a model that several ranks train, it is that of all of their files.
+    """
+    rows = sum(_num_bytes(one) for one in _rows(model).values())
+    own = _num_rows(model)
+    every = sum(_num_bytes(one) for one in _variables(model)) + sum(
+        array.nbytes for array in _disk_arrays(model).values()
     )
+    if not own:
+        return every
+    num_data = getattr(model, "num_data_of_all", own)
+    return every - rows + rows * num_data // own
+
+
+def _num_bytes(array: keras.Variable | np.ndarray) -> int:
+    itemsize = np.dtype(str(array.dtype)).itemsize
+    return int(np.prod(array.shape)) * itemsize
 
 
 def _disk_arrays(model: keras.Model) -> dict[str, np.ndarray]:

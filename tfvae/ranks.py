@@ -26,7 +26,10 @@ _LAUNCHED = ("PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE")
 # Likewise, the number of processes of the job, and of this one.
 _SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
 _RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK")
+# Beginnings of the names of all that they set for a process of the job.
+_OF_LAUNCHERS = ("PMI_", "PMIX_", "OMPI_", "HYDI_", "MPI_LOCAL")
 _SECONDS_TO_READ = 0.5
+_SECONDS_TO_SLEEP = 0.01
 
 
 class Ranks(Protocol):
@@ -61,6 +64,9 @@ class Ranks(Protocol):
     def barrier(self) -> None:
         """Returns once all ranks have called it."""
 
+    def wait(self) -> None:
+        """As `barrier`, but leaves the processor to others until then."""
+
     def rows(self, num_data: int) -> slice:
         """Returns the rows of N data points that this rank owns.
 
@@ -84,6 +90,9 @@ class OneProcess:
         return value
 
     def barrier(self) -> None:
+        pass
+
+    def wait(self) -> None:
         pass
 
     def rows(self, num_data: int) -> slice:
@@ -167,6 +176,11 @@ class MPIRanks:
 
     def barrier(self) -> None:
         self._comm.Barrier()
+
+    def wait(self) -> None:
+        request = self._comm.Ibarrier()
+        while not request.Test():
+            time.sleep(_SECONDS_TO_SLEEP)
 
     def rows(self, num_data: int) -> slice:
         return slice(self.rank, num_data, self.size)
@@ -284,6 +298,17 @@ def launched(
     if not sizes or not ranks:
         return 1, 0
     return int(sizes[0]), int(ranks[0])
+
+
+def hide_launcher() -> None:
+    """Lets what this process starts from now on be no part of the job.
+
+    A program that joins MPI would fail there, such as one that an objective
+    starts. Call it once this process has joined.
+    """
+    for name in [*os.environ]:
+        if name.startswith(_OF_LAUNCHERS):
+            del os.environ[name]
 
 
 def of_job(

@@ -39,6 +39,11 @@ class TrainTest(tf.test.TestCase, parameterized.TestCase):
         ):
             return train(folder)
 
+    def test_fewer_data_points_than_processes_are_refused(self):
+        small.load_bars()
+        with self.assertRaisesRegex(ValueError, "each process, got 40 for 41"):
+            experiment(ranks=mock.Mock(size=41))
+
     def _finished(self):
         """Returns a copy of a run of three epochs."""
         cls = type(self)

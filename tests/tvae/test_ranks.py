@@ -15,7 +15,7 @@ from absl.testing import absltest, parameterized
 
 from tests import rank_threads
 from tests.tvae import tiny
-from tfvae import tvae
+from tfvae import checkpoints, tvae
 from tfvae.ops import bits, densities, random
 from tfvae.ops.rows import LazyRows
 from tfvae.ranks import MPIRanks
@@ -181,21 +181,29 @@ def _trained(model: Any, first: np.ndarray) -> _Trained:
     )
 
 
-def _by_ranks(name: str) -> list[_Trained]:
+def train_rank(name: str, ranks: MPIRanks, in_graph: bool = False) -> _Trained:
+    """Trains a case as one of its ranks."""
     case = _CASES[name]
-
-    def train(ranks: MPIRanks) -> _Trained:
-        rows = np.array(case.rows[ranks.rank])
-        model = _make(tvae.TVAE, name, case.settings, len(rows))
-        model.set_ranks(ranks)
-        first = np.array(model.states.packed)
-        for batch in case.batches:
-            index = np.array(batch[ranks.rank], int)
-            _step(model, rows[index], index)
-            _end_epoch(model, case)
-        return _trained(model, first)
-
-    return rank_threads.run(len(case.rows), train)
+    rows = np.array(case.rows[ranks.rank])
+    model = _make(tvae.TVAE, name, case.settings, len(rows))
+    model.set_ranks(ranks)
+    first = np.array(model.states.packed)
+    if in_graph:
+        model.train_step = tf.function(
+            model.train_step,
+            input_signature=[
+                (
+                    tf.TensorSpec([None, tiny.NUM_OBSERVED]),
+                    tf.TensorSpec([None], tf.int32),
+                    tf.TensorSpec([None]),
+                )
+            ],
+        )
+    for batch in case.batches:
+        index = np.array(batch[ranks.rank], int)
+        _step(model, rows[index], index)
+        _end_epoch(model, case)
+    return _trained(model, first)
 
 
 def _by_one(name: str, of_ranks: list[_Trained]) -> _Trained:
@@ -251,7 +259,11 @@ class RanksTest(tf.test.TestCase, parameterized.TestCase):
         self._assert_trains_as_one_process("m_batches")
 
     def _assert_trains_as_one_process(self, name):
-        ranks = _by_ranks(name)
+        size = len(_CASES[name].rows)
+        train = functools.partial(train_rank, name)
+        self.assert_is_of_one_process(name, rank_threads.run(size, train))
+
+    def assert_is_of_one_process(self, name, ranks):
         one = _by_one(name, ranks)
         order = np.argsort(np.concatenate(_CASES[name].rows))
         states = np.concatenate([rank.states for rank in ranks])[order]
@@ -333,7 +345,11 @@ class RanksTest(tf.test.TestCase, parameterized.TestCase):
         def start(ranks: MPIRanks) -> tuple[np.ndarray, np.ndarray]:
             model = _models()[ranks.rank]
             model.prior_probs.assign(model.prior_probs / (ranks.rank + 1))
+            alone = checkpoints.checkpoint_bytes(model)
             model.set_ranks(ranks)
+            # A checkpoint has the rows of both.
+            rows = sum(one.numpy().nbytes for one in model.row_variables())
+            self.assertEqual(checkpoints.checkpoint_bytes(model), alone + rows)
             return model.prior_probs.numpy(), model.states.packed.numpy()
 
         first, second = rank_threads.run(2, start)

@@ -33,7 +33,7 @@ def _network(num_outputs: int) -> keras.Model:
     return tiny.sinks(num_outputs)
 
 
-def _make(**kwargs: Any) -> vae.VAE:
+def make(**kwargs: Any) -> vae.VAE:
     model = tiny.make(
         "learnable",
         encoder=vae.learnable(_network, tiny.NUM_LATENTS),
@@ -47,7 +47,7 @@ def _make(**kwargs: Any) -> vae.VAE:
 @functools.cache
 def _shared() -> list[vae.VAE]:
     """Models that tests share, the last one of a process alone."""
-    return [_make() for _ in range(4)]
+    return [make() for _ in range(4)]
 
 
 def _models() -> list[vae.VAE]:
@@ -69,11 +69,30 @@ def _values(model: vae.VAE) -> list[np.ndarray]:
     return [one.numpy() for one in model.variables]
 
 
-def _modes() -> Any:
+def modes() -> Any:
     """Makes all draws the mode: ranks have seeds of their own."""
     return mock.patch.object(
         DiagonalGaussian, "sample", lambda self, *_: self.mode
     )
+
+
+def trained(
+    model: vae.VAE, ranks: MPIRanks | None, has_latent_loss: bool = False
+) -> tuple[list[np.ndarray], dict[str, float]]:
+    """Trains a model as one of two ranks, or on the data of both."""
+    x, weights = _data(), np.linspace(0.5, 1.5, 13, dtype=np.float32)
+    if ranks:
+        model.set_ranks(ranks)
+    for step in _STEPS:
+        rows = np.array(step[ranks.rank] if ranks else sum(step, []))
+        rows = rows.astype(int)
+        y = rows if has_latent_loss else x[rows]
+        model.train_step((x[rows], y, weights[rows]))
+    names = [one.name for one in model.metrics]
+    logs = model._get_metrics_result_or_logs(
+        dict.fromkeys(names) if ranks else model.get_metrics_result()
+    )
+    return _values(model), {k: float(v) for k, v in logs.items()}
 
 
 class RanksTest(tf.test.TestCase, parameterized.TestCase):
@@ -87,36 +106,27 @@ class RanksTest(tf.test.TestCase, parameterized.TestCase):
         )
 
     def _assert_trains_as_one_process(self, latent_loss):
-        x, weights = _data(), np.linspace(0.5, 1.5, 13, dtype=np.float32)
-
-        def trained(parts: Any, ranks: MPIRanks | None) -> Any:
-            model = models[ranks.rank if ranks else -1]
-            if ranks:
-                model.set_ranks(ranks)
-            for step in parts:
-                rows = np.array(step[ranks.rank] if ranks else sum(step, []))
-                rows = rows.astype(int)
-                y = rows if latent_loss else x[rows]
-                model.train_step((x[rows], y, weights[rows]))
-            names = [one.name for one in model.metrics]
-            logs = model._get_metrics_result_or_logs(
-                dict.fromkeys(names) if ranks else model.get_metrics_result()
-            )
-            return _values(model), {k: float(v) for k, v in logs.items()}
-
         models = _models()
-        start = _values(models[-1])
         for model in models:
             model.compile(
                 keras.optimizers.SGD(0.05),
                 run_eagerly=True,
                 latent_loss=latent_loss,
             )
-        with _modes():
-            first, second = rank_threads.run(
-                2, functools.partial(trained, _STEPS)
+        with modes():
+            of_ranks = rank_threads.run(
+                2,
+                lambda ranks: trained(
+                    models[ranks.rank], ranks, bool(latent_loss)
+                ),
             )
-            values, logs = trained(_STEPS, None)
+        self.assert_is_of_one_process(models[-1], of_ranks, bool(latent_loss))
+
+    def assert_is_of_one_process(self, model, of_ranks, has_latent_loss=False):
+        first, second = of_ranks
+        start = _values(model)
+        with modes():
+            values, logs = trained(model, None, has_latent_loss)
         self.assertEqual(set(first[1]), set(logs))
         moved = 0
         for found, other, expected, before in zip(
@@ -150,7 +160,7 @@ class RanksTest(tf.test.TestCase, parameterized.TestCase):
             return [one.numpy() for part in parts for one in part.variables]
 
         models = _models()
-        with _modes():
+        with modes():
             of_ranks = rank_threads.run(2, adapted)
             alone = adapted(None)
         for found in of_ranks:
@@ -187,7 +197,7 @@ class RanksTest(tf.test.TestCase, parameterized.TestCase):
                 return_dict=True,
             )
 
-        with _modes():
+        with modes():
             found = rank_threads.run(3, evaluated)
             expected = models[3].evaluate(
                 x, sample_weight=weights, verbose=0, return_dict=True
@@ -208,7 +218,7 @@ class RanksTest(tf.test.TestCase, parameterized.TestCase):
             model.train_step((_data(), None, np.ones(13, np.float32)))
 
         objective = vae.Elbo(weighs_distortion=False)
-        models = [_make(objective=objective) for _ in range(2)]
+        models = [make(objective=objective) for _ in range(2)]
         with self.assertRaisesRegex(
             ValueError, "`objective` must weigh the distortion .* got Elbo"
         ):
@@ -224,7 +234,7 @@ class RanksTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_fixed_likelihood_exchanges_gradients_alone(self):
         def step(ranks: MPIRanks) -> list[int]:
-            model = _make(likelihood=likelihoods.BernoulliLikelihood())
+            model = make(likelihood=likelihoods.BernoulliLikelihood())
             model.set_ranks(ranks)
             sizes = []
             all_sum = ranks._all_sum

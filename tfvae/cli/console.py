@@ -50,18 +50,23 @@ Main = Callable[[flags.FlagValues], Any]
 """What a subcommand does with its flags."""
 
 
-def _refuse_ranks(command: ModuleType, size: int, rank: int) -> int:
-    """Returns the exit code of a command that is of one process, once said."""
-    if rank:
-        # Those that end first end the job.
-        time.sleep(_SECONDS_FOR_FIRST_RANK)
-        return 2
+def _refuse_ranks(command: ModuleType, size: int) -> str:
+    """Returns why a command that is of one process does not begin."""
     name = command.__name__.rpartition(".")[2]
     instead = getattr(command, "IN_PARALLEL", "start it without mpiexec")
-    return print_error(
+    return (
         f"`tfvae {name}` must be started as one process, got {size} of MPI; "
         f"{instead}"
     )
+
+
+def _print_for_all(error: BaseException | str, rank: int) -> int:
+    """Prints an error that all processes of a job have, once; returns 2."""
+    if not rank:
+        return print_error(error)
+    # Those that end first end the job.
+    time.sleep(_SECONDS_FOR_FIRST_RANK)
+    return 2
 
 
 @contextlib.contextmanager
@@ -71,7 +76,13 @@ def joined_job() -> Iterator[ranks_lib.Job]:
     Yields:
       The ranks.
     """
-    ranks = ranks_lib.of_job()
+    try:
+        ranks = ranks_lib.of_job()
+    except ImportError:
+        if ranks_lib.launched()[1]:  # As below.
+            time.sleep(_SECONDS_FOR_FIRST_RANK)
+        raise
+    ranks_lib.hide_launcher()
     ranks.share_devices()
     if ranks.size > 1:
         # By these, `mpiexec` says which one was killed.
@@ -101,7 +112,7 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
     """
     size, rank = ranks_lib.launched()
     if size > 1 and not hasattr(command, "failed"):
-        return _refuse_ranks(command, size, rank)
+        return _print_for_all(_refuse_ranks(command, size), rank)
     values = common_flags()
     if hasattr(command, "define"):
         command.define(values)
@@ -117,7 +128,7 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
             raise flags.Error(f"unexpected argument {rest[0]!r}; see --help")
         check(command, values)
     except (flags.Error, *_USER_ERRORS) as err:
-        return print_error(err)
+        return _print_for_all(err, rank)
     command_main = command.main
     if hasattr(command, "first"):
         only_own_warnings()
@@ -132,8 +143,8 @@ def run(command: ModuleType, argv: Sequence[str]) -> int:
             tf.config.list_physical_devices()
         import tfvae.runs.config
     except ModuleNotFoundError as err:
-        return print_error(
-            f"{err.name} is not installed; run: pip install tfvae"
+        return _print_for_all(
+            f"{err.name} is not installed; run: pip install tfvae", rank
         )
     if "" not in sys.path:  # The current folder, for imports of gin files.
         sys.path.append("")

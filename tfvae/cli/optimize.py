@@ -15,6 +15,9 @@ A published run:
   tfvae optimize --run_dir=runs/shapes \
       --gin_file=papers/neurips2020_weighted_retraining/shapes.gin
 
+Several processes that train the model (needs tfvae[mpi]; docs/scaling.md):
+  mpiexec -n 4 tfvae optimize --task=my_task.py --run_dir=runs/mine
+
 Writes ledger.jsonl (each evaluation, flushed to disk before the next one
 starts), evaluations.csv, best.csv, report.html, result.json, rounds.csv and
 figures/ to the run folder. Repeat the command to resume an interrupted run, or
@@ -39,6 +42,7 @@ from typing import TextIO
 
 from absl import flags
 
+from tfvae import ranks as ranks_lib
 from tfvae.cli import console
 from tfvae.runs.told_results import Requests
 
@@ -49,9 +53,6 @@ _PARAMETERS = {
 }
 _PATHS = {"task": "own_task.path", "warm_start": "optimize.warm_start"}
 # Of `--evaluator`: the class, and its parameters that flags set.
-IN_PARALLEL = "evaluate in parallel by --evaluator=pool --workers=N"
-"""What to use in place of several processes of MPI."""
-
 _EVALUATORS = {"pool": "ProcessPool", "ray": "RayPool", "in_process": None}
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _OF_RESULTS = ("tell", "amend", "withdraw")
@@ -65,6 +66,8 @@ _OF_EVALUATIONS = (
     "timeout",
 )
 _SETTINGS = ("task", "warm_start", "budget", "repeat")
+# Those that several processes have no use for, as they train nothing.
+_OF_ONE_PROCESS = ("status", *_OF_RESULTS, "add")
 # Those that change nothing where results are recorded alone.
 _IDLE = ("warm_start", "budget", "repeat", "gin_param")
 
@@ -154,6 +157,7 @@ def rewritten(argv: Sequence[str]) -> list[str]:
 def check(values: flags.FlagValues) -> None:
     """Raises a ValueError if flags are wrong, or there is nothing to do."""
     _check_alone(values)
+    _check_ranks(values)
     _requests(values).parsed()
     if values.ask is not None:
         _count(values)
@@ -220,6 +224,17 @@ def _check_alone(values: flags.FlagValues) -> None:
                 f"`--{ignored[0]}` must come with --ask, or without --tell, "
                 "--amend and --withdraw, which only record results"
             )
+
+
+def _check_ranks(values: flags.FlagValues) -> None:
+    """Raises a ValueError for flags that several processes do not take."""
+    size, _ = ranks_lib.launched()
+    given = [name for name in _OF_ONE_PROCESS if values[name].value]
+    if size > 1 and given:
+        raise ValueError(
+            f"`--{given[0]}` must be given to one process, as it trains "
+            f"nothing, got {size} of MPI; start it without mpiexec"
+        )
 
 
 def _needs_model(values: flags.FlagValues) -> bool:
@@ -303,27 +318,33 @@ def main(values: flags.FlagValues, answers: TextIO | None = None) -> None:
     from tfvae.lso.stopping import Stopping
     from tfvae.runs import optimize
 
-    optimize.load(
-        values.gin_file,
-        _bindings(values),
-        values.task,
-        values["seed"].value,
-        run_dir=values.run_dir,
-    )
-    requests = optimize.Requests(
-        answers,
-        None if values.ask is None else _count(values),
-        _evaluates(values),
-        tuple(os.path.abspath(path) for path in values.add),
-        values.retry_failed,
-        Stopping(
-            values.target,
-            values.patience,
-            _seconds("time_limit", values),
-            values.max_failures or 5,
-        ),
-    )
-    optimize.optimize(os.path.abspath(values.run_dir), requests)
+    with console.joined_job() as ranks:
+        optimize.load(
+            values.gin_file,
+            _bindings(values),
+            values.task,
+            values["seed"].value,
+            run_dir=values.run_dir,
+        )
+        ranks.barrier()  # Before the first one writes what all have read.
+        requests = optimize.Requests(
+            answers,
+            None if values.ask is None else _count(values),
+            _evaluates(values),
+            tuple(os.path.abspath(path) for path in values.add),
+            values.retry_failed,
+            Stopping(
+                values.target,
+                values.patience,
+                _seconds("time_limit", values),
+                values.max_failures or 5,
+            ),
+        )
+        optimize.optimize(os.path.abspath(values.run_dir), requests, ranks)
+
+
+# The other ranks would wait for this one for ever.
+failed = ranks_lib.end_job
 
 
 def _bindings(values: flags.FlagValues) -> list[str]:

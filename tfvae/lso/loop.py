@@ -225,6 +225,9 @@ class LatentSpaceOptimizer:
     ) -> LatentSpaceOptimizer:
         """Creates or resumes a run in the latent space of a VAE or TVAE.
 
+        Where several ranks train the model (`set_ranks`), this is for rank 0,
+        and the others call `follow`.
+
         Args:
           run_dir: Folder of the run.
           task: The task to optimise.
@@ -240,12 +243,13 @@ class LatentSpaceOptimizer:
         Raises:
           TypeError: If the model is neither a VAE nor a TVAE.
           ValueError: If values are inconsistent, or the folder has a run with
-            other values.
+            other values, or if several ranks train what one has to.
           RuntimeError: If another process has opened the run.
         """
         # These import TensorFlow.
         from tfvae.lso import joint_training
         from tfvae.lso.latent_space import latent_space
+        from tfvae.lso.rank_retraining import LeadingRetrainer
         from tfvae.lso.retraining import ModelRetrainer, Retraining
         from tfvae.lso.weighting import Unweighted
 
@@ -253,13 +257,15 @@ class LatentSpaceOptimizer:
         retraining = retraining or Retraining()
         if retraining.surrogate_weight:
             joint_training.check_strategy(strategy, surrogate)
-        retrainer = ModelRetrainer(
+        retrainer: RoundRetrainer = ModelRetrainer(
             model,
             retraining,
             plan.seed_of(Use.RETRAINING, 0),
             surrogate,
             warping,
         )
+        if model.ranks.size > 1:
+            retrainer = LeadingRetrainer(retrainer, model.ranks)
         return cls(
             run_dir,
             task,

@@ -20,6 +20,7 @@ from tfvae.lso.weighting import replicate
 from tfvae.optimizers import FusedAdam
 from tfvae.settings import Settings, saved_settings
 from tfvae.tvae import STATE_NAMES
+from tfvae.vae.objectives import check_can_share
 
 if TYPE_CHECKING:
     from tfvae.lso.surrogates import Surrogate
@@ -133,7 +134,8 @@ class ModelRetrainer:
 
         Args:
           model: A built model, with capacity for the data of all rounds; it is
-            trained further.
+            trained further. Where it has ranks, all of them retrain it, and
+            pass the same arguments everywhere.
           retraining: Settings of the training.
           seed: Seed of the draws of data points.
           surrogate: With the settings of the surrogate that is trained jointly,
@@ -143,8 +145,11 @@ class ModelRetrainer:
 
         Raises:
           TypeError: If a model or surrogate can not be trained jointly.
-          ValueError: Likewise.
+          ValueError: Likewise, or if the model is one that several ranks do
+            not retrain.
         """
+        if model.ranks.size > 1:
+            _check_of_ranks(model, retraining)
         self.num_observed: int = model.num_observed
         self.capacity: int | None = model.capacity
         self.settings: dict[str, Any] = {
@@ -255,14 +260,16 @@ class ModelRetrainer:
         batch_size = self._retraining.batch_size
         if self._retraining.use != "sampling":
             # A new epoch in each round, of any length.
-            return loss_weighted_batches(
-                data.points,
-                data.weights,
-                batch_size,
-                self._seed,
-                start_epoch=step,
-                with_index=self._model.needs_index,
-                targets=data.targets,
+            return self._of_rank(
+                loss_weighted_batches(
+                    data.points,
+                    data.weights,
+                    batch_size,
+                    self._seed,
+                    start_epoch=step,
+                    with_index=self._model.needs_index,
+                    targets=data.targets,
+                )
             )
         # Points that were integers so far may be so no more.
         is_byte = data.points.dtype == np.uint8
@@ -279,11 +286,38 @@ class ModelRetrainer:
                 with_index=self._model.needs_index,
                 targets=data.targets,
             )
-            self._dataset = self._batches.dataset(infinite=True)
+            self._dataset = self._of_rank(self._batches.dataset(infinite=True))
         else:
             self._batches.replace(data.weights, data.points, data.targets)
         self._batches.start_step = step
         return self._dataset
+
+    def _of_rank(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        """Returns this rank's part of each batch, which may be empty."""
+        ranks = self._model.ranks
+        if ranks.size == 1:
+            return batches
+
+        def part(*batch: Any) -> Any:
+            own = tuple(
+                None if one is None else one[ranks.rank :: ranks.size]
+                for one in batch
+            )
+            return own if len(own) > 1 else own[0]
+
+        return batches.map(part)
+
+
+def _check_of_ranks(model: LatentModel, retraining: Retraining) -> None:
+    """Raises a ValueError if several ranks do not retrain a model."""
+    if model.capacity is not None:
+        raise ValueError(
+            "`model` must be a VAE to be retrained by several processes, got a "
+            f"{type(model).__name__}, whose states of all data points the "
+            "optimisation needs in one process"
+        )
+    if retraining.use != "sampling":
+        check_can_share(model.objective)
 
 
 def _reset(optimizer: Any, variables: list[keras.Variable]) -> None:

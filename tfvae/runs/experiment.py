@@ -118,7 +118,8 @@ def experiment(
       TypeError: If `data` is neither, or an image is to be restored by a model
         other than a TVAE.
       ValueError: If `max_points` is less than 1, `seed` is not an integer
-        from 0 to 2**32 - 1, or data are outside the likelihood's support.
+        from 0 to 2**32 - 1, there are fewer data points than processes, or data
+        are outside the likelihood's support.
     """
     if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**32:
         raise ValueError(
@@ -143,6 +144,11 @@ def experiment(
     if isinstance(data, Restoration | JointRestoration):
         noise = data.likelihood(noise)
     num_data = observations.num_data
+    if num_data < ranks.size:
+        raise ValueError(
+            "`experiment.data` must have a data point for each process, got "
+            f"{num_data} for {ranks.size}; start fewer"
+        )
     with contextlib.nullcontext() if draws_states else undrawn_states():
         built = model(
             decoder(noise.num_outputs(observations.num_observed)),
@@ -628,7 +634,7 @@ def _estimate(
         # What comes later: the copy of a checkpoint, and four float64 images
         # to merge means and variances in.
         still_needed = max(
-            tfvae.checkpoints.checkpoint_bytes(model),
+            tfvae.checkpoints.checkpoint_bytes(model) // model.ranks.size,
             4 * 8 * restoration.num_entries,
         )
         line = estimates.line(

@@ -21,7 +21,8 @@ import tfvae.checkpoints
 import tfvae.lso.ray_pool  # noqa: F401 (registers with gin)
 from tfvae import typed_gin
 from tfvae.data import Observations
-from tfvae.lso import evaluation, joint_training
+from tfvae.latent_model import LatentModel
+from tfvae.lso import evaluation, joint_training, rank_retraining
 from tfvae.lso.ledger import LEDGER, read_ledger
 from tfvae.lso.loop import LatentSpaceOptimizer
 from tfvae.lso.plan import Plan
@@ -36,6 +37,7 @@ from tfvae.lso.tasks.base import LeftOut, Task
 from tfvae.lso.warping import Warping
 from tfvae.lso.weighting import Unweighted, Weighting
 from tfvae.optimizers import FusedAdam
+from tfvae.ranks import ONE_PROCESS, Ranks
 from tfvae.runs import (
     added_measurements,
     config,
@@ -248,6 +250,7 @@ def _note_given(run: RunDirectory) -> None:
 def optimize(
     run_dir: str | os.PathLike[str],
     requests: Requests | None = None,
+    ranks: Ranks = ONE_PROCESS,
     *,
     task: Task = gin.REQUIRED,
     strategy: Strategy = gin.REQUIRED,
@@ -278,6 +281,8 @@ def optimize(
         no data.
       requests: What is wanted; None to evaluate the objective here until the
         budget is spent.
+      ranks: The processes that train the model together, each of which calls
+        this function. The first one does all but training.
       task: The task to optimise.
       strategy: Chooses the queries.
       surrogate: The surrogate of the strategy; None if it needs none.
@@ -307,12 +312,12 @@ def optimize(
         start; None to train a model as configured by `experiment` and `fit`.
 
     Returns:
-      The content of result.json.
+      The content of result.json; empty on all ranks but the first.
 
     Raises:
       TypeError: If a part has a wrong type.
       ValueError: If values are inconsistent, or the folder has a run of
-        another kind or configuration.
+        another kind or configuration; or if several ranks are to train a TVAE.
       RuntimeError: If another process is using the folder.
       StoppedError: If an interrupt or failures ended it before its time.
     """
@@ -339,6 +344,9 @@ def optimize(
     _check_parts({"task": task, "evaluator": evaluator, **parts})
     # An objective may change the current folder.
     run = RunDirectory(os.path.abspath(run_dir))
+    if ranks.rank:
+        _follow(run, plan, warm_start, parts, ranks)
+        return {}
     requests = requests or Requests()
     is_new = RunDirectory(run.path / MODEL).read_summary() is None
     # With ask/tell, only the queries go to standard output.
@@ -351,9 +359,10 @@ def optimize(
         _note_left_out(run, task.data(seed).left_out)
         added = _added(run, whole, seed, requests.added)
         with opened(
-            run, task, plan, warm_start, parts, len(added)
+            run, task, plan, warm_start, parts, len(added), ranks
         ) as optimizer:
             result = _done(run, optimizer, evaluator, requests, added)
+        rank_retraining.release(ranks)
         if requests.answers is None:
             is_whole = is_new or warm_start is not None
             unused = config.unused("optimize", is_whole=is_whole)
@@ -545,6 +554,7 @@ def opened(
     warm_start: str | os.PathLike[str] | None,
     parts: dict[str, Any],
     num_added: int = 0,
+    ranks: Ranks = ONE_PROCESS,
 ) -> LatentSpaceOptimizer:
     """Returns the optimiser of a locked run folder; see `optimize`.
 
@@ -555,6 +565,7 @@ def opened(
       warm_start: See `optimize`.
       parts: Other parts of the optimiser, by name.
       num_added: Number of measurements that are to be added.
+      ranks: The processes, of which this is the first.
     """
     ledger = run.path / LEDGER
     if ledger.exists() and ledger.stat().st_size:
@@ -564,7 +575,7 @@ def opened(
         # So that the folder is enough to go on, once its model is trained.
         run.write_config()
     retraining = parts["retraining"] or Retraining()
-    started = _trained(run, warm_start, retraining)
+    started = _trained(run, warm_start, retraining, ranks)
     model = started.model
     if model.capacity is not None:
         points = task.data(plan.seed).points
@@ -576,10 +587,7 @@ def opened(
             )
         most = len(points) + plan.budget + num_added
         model = model.with_capacity(most)
-    # A new optimizer in any case, whether just trained or loaded.
-    model.compile(
-        FusedAdam(retraining.learning_rate, epsilon=retraining.epsilon)
-    )
+    _compile(model, retraining)
     optimizer = LatentSpaceOptimizer.of_model(
         run.path, task, model, plan, **parts
     )
@@ -588,6 +596,33 @@ def opened(
     _restore_weights(run, optimizer, parts["weighting"])
     task_files.note(run, optimizer.num_done)
     return optimizer
+
+
+def _compile(model: LatentModel, retraining: Retraining) -> None:
+    """Gives a model a new optimizer, whether just trained or loaded."""
+    model.compile(
+        FusedAdam(retraining.learning_rate, epsilon=retraining.epsilon)
+    )
+
+
+def _follow(
+    run: RunDirectory,
+    plan: Plan,
+    warm_start: str | os.PathLike[str] | None,
+    parts: dict[str, Any],
+    ranks: Ranks,
+) -> None:
+    """Trains what another rank optimises; see `opened`."""
+    retraining = parts["retraining"] or Retraining()
+    model = _trained(run, warm_start, retraining, ranks).model
+    _compile(model, retraining)
+    rank_retraining.follow(
+        model,
+        plan,
+        surrogate=parts["surrogate"],
+        retraining=retraining,
+        warping=parts["warping"],
+    )
 
 
 def _restore_weights(
@@ -616,15 +651,24 @@ def _trained(
     run: RunDirectory,
     warm_start: str | os.PathLike[str] | None,
     retraining: Retraining,
+    ranks: Ranks,
 ) -> Experiment:
     """Returns the initial model, trained first if necessary, and its data."""
     folder = RunDirectory(warm_start or run.path / MODEL)
-    parts = experiment(draws_states=False)
+    parts = experiment(ranks=ranks, draws_states=False)
+    if ranks.size > 1 and parts.model.capacity is not None:
+        raise ValueError(
+            "`experiment.model` must be @vae on several processes, got "
+            f"{type(parts.model).__name__}, whose states of all data points "
+            "the optimisation needs in one"
+        )
     if retraining.surrogate_weight:
         joint_training.check_model(parts.model)
-    if warm_start is None and folder.read_summary() is None:
-        print(f"training the model first, in {folder.path}", flush=True)
-        train(folder.path, parts)
+    is_trained = warm_start is not None or folder.read_summary() is not None
+    if not ranks.broadcast(is_trained):
+        if not ranks.rank:
+            print(f"training the model first, in {folder.path}", flush=True)
+        train(folder.path, parts, ranks)
     # Even if just trained, as drawing figures may change its random state.
     found = tfvae.checkpoints.restore_latest(folder.checkpoints, parts.model)
     if found is None:

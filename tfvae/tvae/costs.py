@@ -1,36 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What training a TVAE takes, by formulas: bytes, and operations a data point.
+"""What training a TVAE takes, by formulas: bytes, and seconds a data point.
 
-`benchmarks/beyond_memory.py` compares them with what is measured.
+`python -m benchmarks.beyond_memory --case=costs` compares them with what is
+measured.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
+from tfvae.ops import bits
 from tfvae.tvae.states import DiskStateStore, state_bytes
 
 if TYPE_CHECKING:
     from tfvae.tvae.model import TVAE
 
 # Rows and columns of the matrices by which the rate is measured, and how often.
-_SIZE, _REPEATS = 512, 5
-# Fraction of the rate of matrix products at which the operations that are
-# counted are done, with shared and with own candidates; the rest of the time is
-# for selection, hashing and random numbers. Measured on a core with AVX-512:
-# 0.24 and 0.37, and 0.06 and 0.09.
-_SHARED_EFFICIENCY, _OWN_EFFICIENCY = 0.3, 0.08
+_SIZE, _REPEATS = 512, 20
+# The constants below are fitted to the processor time of one thread on 13
+# settings (H of 8 to 512, S of 16 to 200, B of 32 to 512, decoders of 192 to
+# 442,000 products, shared and own candidates, memory and disk), which they
+# give within factors of 0.65 and 1.52. The former two are times relative to
+# those of the products that are measured: larger ones are faster, and
+# gradients are not products alone.
+_FORWARD, _GRADIENT = 0.4, 1.0
+# Seconds for an entry of a comparison of a state with a data point (differences
+# and squares, which memory limits), and for a state, which is drawn, hashed and
+# selected; whatever the threads.
+_ENTRY_SECONDS, _STATE_SECONDS = 4e-9, 1e-7
 # Seconds that a step takes to start its two thousand operations, whatever their
-# sizes: 0.006 to 0.045 on a core that was shared with other programs.
-_STEP_SECONDS = 0.01
+# sizes.
+_STEP_SECONDS = 0.0035
+# Of data points whose distinct states are counted.
+_MOST_COUNTED = 512
 
 
 class Work(NamedTuple):
-    """What decides about the operations for a data point.
+    """What decides about the time for a data point.
 
     Attributes:
       products: Entries of the decoder's matrices.
@@ -39,6 +51,8 @@ class Work(NamedTuple):
       num_children: States that an E-step makes for a data point.
       num_m_states: M.
       num_sharing: Data points that share their states, B or 1.
+      distinct: Fraction of the states of a batch that differ; each of them is
+        decoded once.
     """
 
     products: int
@@ -47,27 +61,34 @@ class Work(NamedTuple):
     num_children: int
     num_m_states: int
     num_sharing: int
+    distinct: float
 
 
-def operations(work: Work) -> float:
-    """Returns the floating-point operations for a data point, at most.
+def point_seconds(work: Work, rate: float) -> float:
+    """Returns the time for a data point, without that to start a step.
 
-    A matrix product takes two for each product of entries, and its gradient
-    twice as many as itself. Each state of the E-step is decoded once and
-    compared with all data points that share it, in 2 D operations, or 3 D with
-    its own alone; states of the M-step are decoded with gradients, and compared
-    in 6 D. States that several data points have in common are counted for each
-    of them, and selection, hashing and random numbers not at all.
+    Distinct states of the E-step are decoded, in 2 operations for each product
+    of entries, and those of the M-step with gradients, in 6. Where data points
+    share their states, each of these is compared with all of them by products
+    of 2 D operations; else a state is compared entry by entry.
+
+    Args:
+      work: What decides about it.
+      rate: That of `matrix_rate`.
     """
     num_e_states = work.num_states + work.num_children
-    compared = 3.0 * work.num_observed
-    if work.num_sharing > 1:
-        compared = 2.0 * work.num_observed * work.num_sharing
-    of_e_step = num_e_states * (2.0 * work.products + compared)
-    of_m_step = work.num_m_states * (
-        6.0 * work.products + 6.0 * work.num_observed
+    is_shared = work.num_sharing > 1
+    compared = work.num_observed * work.num_sharing if is_shared else 0
+    forward = 2.0 * num_e_states * (work.products + compared)
+    gradient = 6.0 * work.num_m_states * work.products
+    entries = 2.0 * work.num_m_states * work.num_observed
+    if not is_shared:
+        entries += num_e_states * work.num_observed
+    return (
+        work.distinct * (_FORWARD * forward + _GRADIENT * gradient) / rate
+        + _ENTRY_SECONDS * entries
+        + _STATE_SECONDS * (num_e_states + work.num_m_states)
     )
-    return of_e_step + of_m_step
 
 
 def work_of(model: TVAE, batch_size: int) -> Work | None:
@@ -93,7 +114,32 @@ def work_of(model: TVAE, batch_size: int) -> Work | None:
         * evolution.num_generations,
         num_m_states=model.num_m_states or model.num_states,
         num_sharing=batch_size if evolution.shared else 1,
+        distinct=distinct_fraction(model, batch_size),
     )
+
+
+def distinct_fraction(model: TVAE, batch_size: int) -> float:
+    """Returns the fraction of the states of a batch that differ.
+
+    It is that of the first data points as training has left them. Before
+    training it is 1, or what 2**H states allow: states that are drawn first
+    coincide, and those of trained models may all differ.
+
+    Args:
+      model: The model, built.
+      batch_size: Data points of a batch of this process.
+    """
+    num_states = batch_size * model.num_states
+    most = min(1.0, 2.0 ** min(model.num_latents, 64) / num_states)
+    if model.states is None:
+        return most
+    first = min(model.num_data, batch_size, _MOST_COUNTED)
+    found = model.states.gather(tf.range(first))
+    packed = found.packed.numpy()[found.visited.numpy()]
+    if not len(packed):
+        return most
+    keys = bits.keys(tf.constant(packed.reshape(-1, packed.shape[-1]))).numpy()
+    return len(np.unique(keys)) / len(keys)
 
 
 def expected_speed(work: Work, batch_size: int, rate: float) -> float:
@@ -104,10 +150,7 @@ def expected_speed(work: Work, batch_size: int, rate: float) -> float:
       batch_size: Data points of a batch of this process.
       rate: That of `matrix_rate`.
     """
-    is_shared = work.num_sharing > 1
-    efficiency = _SHARED_EFFICIENCY if is_shared else _OWN_EFFICIENCY
-    seconds = operations(work) / (efficiency * rate)
-    return 1.0 / (seconds + _STEP_SECONDS / batch_size)
+    return 1.0 / (point_seconds(work, rate) + _STEP_SECONDS / batch_size)
 
 
 class Room(NamedTuple):
@@ -127,15 +170,19 @@ def room_for_states(model: TVAE) -> Room:
     return Room(num_bytes, 0)
 
 
-def matrix_rate() -> float:
+def matrix_rate(clock: Callable[[], float] = time.perf_counter) -> float:
     """Measures the float32 matrix products of this machine, operations/s.
 
-    It takes a few hundredths of a second; the fastest of several counts.
+    It takes about a tenth of a second; the fastest of several counts, as other
+    programs may interrupt the others.
+
+    Args:
+      clock: Returns seconds.
     """
     matrix = tf.ones([_SIZE, _SIZE])
     seconds = []
     for _ in range(_REPEATS + 1):
-        start = time.perf_counter()
+        start = clock()
         tf.linalg.matmul(matrix, matrix).numpy()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock() - start)
     return 2.0 * _SIZE**3 / min(seconds[1:])
