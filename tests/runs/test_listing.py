@@ -140,7 +140,7 @@ class ListingTest(parameterized.TestCase):
         self.assertEqual((one.kind, one.unit), ("optimisation", "queries"))
         self.assertEqual((one.done, one.value), (3, 3.0))
         self.assertStartsWith(one.result, "best 3")
-        self.assertEqual(one.note, "1 queries failed")
+        self.assertEqual(one.note, "1 query failed")
 
     def test_cells_are_inside_their_study(self):
         study = self.root / "grid"
@@ -155,7 +155,7 @@ class ListingTest(parameterized.TestCase):
         self.assertEqual([*found], ["grid"])
         one = found["grid"]
         self.assertEqual((one.done, one.total), (1, 4))
-        self.assertEqual(one.note, "1 cells failed")
+        self.assertEqual(one.note, "1 cell failed")
         self.assertTrue(one.has_inside)
         inside = self.runs(study, time.time() + 1000.0)
         self.assertEqual(

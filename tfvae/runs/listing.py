@@ -402,9 +402,14 @@ def _study(path: pathlib.Path) -> _Found:
         len(folders),
         "cells",
         is_done=len(done) == len(folders),
-        note=f"{failed} cells failed" if failed else "",
+        note=_failures(failed, "cell", "cells"),
         report=report,
     )
+
+
+def _failures(count: int, one: str, several: str) -> str:
+    """Says how many have failed, "" for none."""
+    return f"{count} {one if count == 1 else several} failed" if count else ""
 
 
 def _pictures(path: pathlib.Path) -> _Found:
@@ -413,7 +418,7 @@ def _pictures(path: pathlib.Path) -> _Found:
     if not isinstance(done, dict):
         return _Found(FOLDERS, unit="pictures", note=f"{PICTURES} is damaged")
     number = len(failed) if isinstance(failed, dict) else 0
-    note = f"{number} pictures failed" if number else ""
+    note = _failures(number, "picture", "pictures")
     scores = [
         float(one["psnr"])
         for one in done.values()
@@ -469,7 +474,7 @@ def _optimization(
             "" if best is None else f"best {best:.6g} ({label})",
             best,
             sum(state.seconds.values()) or None,
-            f"{len(state.failed)} queries failed" if state.failed else "",
+            _failures(len(state.failed), "query", "queries"),
             state.num_done >= state.budget,
             bool(state.pending) and optimization_status.is_told(state),
         )

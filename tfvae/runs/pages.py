@@ -24,6 +24,9 @@ from typing import NamedTuple
 NAME = "report.html"
 """Name of a page in a run folder."""
 
+_MOST_BYTES = 8 * 2**20
+_PNG = b"\x89PNG\r\n\x1a\n"
+
 
 class Panel(NamedTuple):
     """A part of the page.
@@ -244,6 +247,29 @@ def _class(is_number: bool) -> str:
 def _cell(one: Cell) -> str:
     value = "" if one.value is None else f' data-value="{one.value}"'
     return f"<td{_class(one.is_number)}{value}>{one.html}</td>"
+
+
+def picture(path: pathlib.Path, alt: str) -> str | None:
+    """Returns a PNG file inside a page; None if there is none, or too large.
+
+    Args:
+      path: The file.
+      alt: Text for those who do not see it.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError:  # It is being replaced.
+        return None
+    if not content.startswith(_PNG) or len(content) > _MOST_BYTES:
+        return None
+    width, height = (
+        int.from_bytes(content[i : i + 4], "big") for i in (16, 20)
+    )
+    uri = base64.b64encode(content).decode("ascii")
+    return (
+        f'<figure><img class="drawing" width="{width}" height="{height}" '
+        f'alt="{escape(alt)}" src="data:image/png;base64,{uri}"></figure>'
+    )
 
 
 def configuration(text: str) -> Panel:

@@ -7,7 +7,6 @@ the configuration. It needs neither the model nor TensorFlow.
 
 from __future__ import annotations
 
-import base64
 import datetime
 import json
 import pathlib
@@ -47,9 +46,8 @@ _TITLES = {
 _CURVES = ("bound", "psnr")
 # What is looked at first.
 _FIRST = ("reconstructions", "samples", "features")
-_MOST_BYTES = 2 * 2**20
+_WIDE = ("reconstructions",)
 _MOST_ROWS = 500
-_PNG = b"\x89PNG\r\n\x1a\n"
 # Share of the time of a run that its pages may take.
 _SHARE = 0.02
 
@@ -266,24 +264,11 @@ def _figures(folder: pathlib.Path) -> Iterable[Panel]:
     places = {name: place for place, name in enumerate(_FIRST)}
     paths.sort(key=lambda one: (places.get(one.stem, len(places)), one.stem))
     for path in paths:
-        try:
-            content = path.read_bytes()
-        except OSError:  # It is being replaced.
-            continue
-        if not content.startswith(_PNG) or len(content) > _MOST_BYTES:
-            continue
-        width, height = (
-            int.from_bytes(content[i : i + 4], "big") for i in (16, 20)
-        )
         title = path.stem.replace("_", " ").capitalize()
-        uri = base64.b64encode(content).decode("ascii")
-        body = (
-            f'<figure><img class="drawing" width="{width}" height="{height}" '
-            f'alt="{escape(title)}" src="data:image/png;base64,{uri}">'
-            "</figure>"
-        )
-        name = path.stem.replace("_", "-")
-        yield Panel(f"figure-{escape(name)}", title, body, width > 3 * height)
+        body = pages.picture(path, title)
+        if body is not None:
+            name = escape(path.stem.replace("_", "-"))
+            yield Panel(f"figure-{name}", title, body, path.stem in _WIDE)
 
 
 def _epochs(rows: Sequence[Mapping[str, Any]]) -> Panel | None:
