@@ -29,7 +29,7 @@ class AddressTest(parameterized.TestCase):
         self.assertTrue(is_addressed(host, 80))
 
     @parameterized.parameters(
-        None, "", "localhost", "localhost:8001", "evil.example:8000",
+        "", "localhost", "localhost:8001", "evil.example:8000",
         "localhost:8000.evil.example", "localhost:8000@evil", "0.0.0.0:8000",
         "[::1]:8000", "127.0.0.1.nip.io:8000",
     )  # fmt: skip

@@ -34,7 +34,7 @@ class BrowserTest(browser.Case):
         ActionChains(self.driver).move_to_element(area).perform()
         expected = "epoch 3\ntraining data: -16.6667\ntest data: -20"
         self.assertEqual(reading.text, expected)
-        ActionChains(self.driver).move_by_offset(0, 400).perform()
+        ActionChains(self.driver).move_to_element(self.find("h1")).perform()
         self.assertEqual(reading.text, "")
         self.run_script("arguments[0].focus()", area)
         for keys, first in (

@@ -72,7 +72,7 @@ class RefusedError(Exception):
         self.status = status
 
 
-def is_addressed(host: str | None, port: int) -> bool:
+def is_addressed(host: str, port: int) -> bool:
     """Whether a Host header names this server.
 
     Args:
@@ -82,7 +82,7 @@ def is_addressed(host: str | None, port: int) -> bool:
     names = {"localhost", HOST}
     if port == 80 and host in names:
         return True
-    return host is not None and host.lower() in {f"{n}:{port}" for n in names}
+    return host.lower() in {f"{n}:{port}" for n in names}
 
 
 def parts_of(path: str) -> list[str]:
@@ -269,7 +269,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         try:
-            hosts = self.headers.get_all("Host") or [None]
+            hosts = self.headers.get_all("Host", [])
             port = self.server.server_port
             if len(hosts) != 1 or not is_addressed(hosts[0], port):
                 raise RefusedError(

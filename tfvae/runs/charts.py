@@ -26,6 +26,8 @@ _NUM_COLOURS = 5
 _MARGIN = 0.06
 _MANY = 300
 _HUGE = 1e300
+# Heights of the range beyond which values are cut off.
+_FAR = 5.0
 # Of a curve, what does not determine the range: the start.
 _START = 0.1
 _DOTS = (0.05, 0.95)
@@ -67,7 +69,7 @@ def column(
 
 def chart(
     name: str,
-    places: Sequence[float],
+    places: Sequence[float] | np.ndarray,
     series: Sequence[Series],
     *,
     x_label: str,
@@ -155,8 +157,8 @@ def _limits(
     span = (high - low) or 0.1 * max(abs(high), 1.0)
     lowest, highest = float(outer.min()), float(outer.max())
     ends = (
-        low if lowest < low - span else lowest,
-        high if highest > high + span else highest,
+        low if lowest < low - _FAR * span else lowest,
+        high if highest > high + _FAR * span else highest,
     )
     low, high = _padded(*ends)
     outside = outer[(outer < low) | (outer > high)]
@@ -210,10 +212,15 @@ def _references(
     references: Mapping[str, float], low: float, high: float
 ) -> list[str]:
     return [
-        f'<path class="reference" d="M0 {_down(value, low, high):.1f}'
-        f'H{_WIDTH:g}"/>'
-        for value in references.values()
+        f'<path class="reference{_second(number)}" '
+        f'd="M0 {_down(value, low, high):.1f}H{_WIDTH:g}"/>'
+        for number, value in enumerate(references.values())
     ]
+
+
+def _second(number: int) -> str:
+    """Returns the class that tells references apart."""
+    return " second" if number % 2 else ""
 
 
 def _down(value: float, low: float, high: float) -> float:
@@ -285,8 +292,9 @@ def _legend(series: Sequence[Series], references: Mapping[str, float]) -> str:
             f'style="--key:{_colour(number)}">{escape(one.label)}{last}</li>'
         )
     items += [
-        f'<li class="reference">{escape(label)}: {value:.4g}</li>'
-        for label, value in references.items()
+        f'<li class="reference{_second(number)}">{escape(label)}: '
+        f"{value:.4g}</li>"
+        for number, (label, value) in enumerate(references.items())
     ]
     return f'<ul class="legend">{"".join(items)}</ul>'
 

@@ -152,8 +152,8 @@ def _header(head: Head) -> str:
         f"<h1>{head.heading}</h1>\n"
         f'<p class="state"><span class="badge" data-state="{head.state}">'
         f"{head.state}</span> {head.progress}</p>\n"
-        f'<div class="command">\n<pre class="once" tabindex="0" role="group" '
-        f'aria-label="Command"><code>{escape(head.command)}</code></pre>\n'
+        '<div class="command">\n<pre class="once"><code>'
+        f"{escape(head.command)}</code></pre>\n"
         f'<p class="note">{head.note}</p></div>'
     )
 
@@ -276,8 +276,7 @@ def configuration(text: str) -> Panel:
     """Returns a panel with the text of a gin file, closed at first."""
     body = (
         "<details><summary>config.gin</summary>"
-        '<pre tabindex="0" role="group" aria-label="config.gin">'
-        f"<code>{escape(text)}</code></pre></details>"
+        f"<pre><code>{escape(text)}</code></pre></details>"
     )
     return Panel("configuration", "Configuration", body, is_wide=True)
 

@@ -173,9 +173,9 @@ def _tiles(outcome: Outcome) -> Iterable[str]:
         if found is not None:
             value = f"{found[1][-1]:.5g}"
             yield pages.tile(f"Bound, {data}", value, "nats per data point")
-    for label, value in outcome.references.items():
+    for label, reference in outcome.references.items():
         title = label[:1].upper() + label[1:]
-        yield pages.tile(title, f"{value:.5g}", "nats per data point")
+        yield pages.tile(title, f"{reference:.5g}", "nats per data point")
     for name, title in (("psnr", "PSNR"), ("noise_std", "Noise")):
         found = charts.column(outcome.rows, name)
         if found is not None:
