@@ -142,6 +142,17 @@ class ListingTest(parameterized.TestCase):
         self.assertStartsWith(one.result, "best 3")
         self.assertEqual(one.note, "1 query failed")
 
+    def test_optimisation_whose_model_is_trained_has_its_epochs(self):
+        train(self.root / "lab/model")
+        train(self.root / "lab/figures", lock="")
+        for name in ("config.gin", "lock"):
+            (self.root / "lab" / name).write_text("")
+        found = self.runs(now=time.time() + 1000.0)
+        self.assertEqual([*found], ["lab"])
+        one = found["lab"]
+        self.assertEqual((one.kind, one.done), ("optimisation", 2))
+        self.assertIn("model is trained", one.note)
+
     def test_cells_are_inside_their_study(self):
         study = self.root / "grid"
         names = ("a", "b", "c", "d")

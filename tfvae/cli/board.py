@@ -64,7 +64,8 @@ def _serve(folder: str, port: int, is_opened: bool) -> int:
         server = board.Server(folder, port)
     except OSError as err:
         return console.print_error(
-            f"the board can not be shown on port {port}: {err.strerror or err}"
+            f"the board of {folder!r} can not be shown at port {port}: "
+            f"{err.strerror or err}"
         )
     with server:
         print(f"board of {folder}: {server.url} (Ctrl-C ends it)", flush=True)

@@ -57,7 +57,7 @@ _MOST_FIGURES = 24
 _TAIL_BYTES = 2**14
 _MOST_LEDGER_BYTES = 2**26
 _MOST_JSON_BYTES = 2**26
-_LOCK, _RESULT, _CELLS = "lock", "result.json", "cells"
+_LOCK, _RESULT, _CELLS, _MODEL = "lock", "result.json", "cells", "model"
 _LOCKS = pathlib.Path("/proc/locks")
 # Files whose changes are changes of a run.
 _CONTENT = (
@@ -72,6 +72,7 @@ _CONTENT = (
     "rounds.csv",
     "error.txt",
 )
+_SHOWN = frozenset((*_CONTENT, _LOCK, NAME, "figures"))
 _MARKERS = frozenset((STUDY, LEDGER, PICTURES, METRICS, SUMMARY))
 _BINDING = re.compile(r"^(?:\w+[./])*?fit\.epochs *= *(\S+)", re.MULTILINE)
 
@@ -121,6 +122,7 @@ class _Found(NamedTuple):
     is_waiting: bool = False
     epoch_seconds: float = 0.0
     report: str | None = None
+    changed: float = 0.0
 
 
 class Listing:
@@ -145,9 +147,9 @@ class Listing:
         now = time.time() if now is None else now
         locked = held_locks()
         found = []
-        for path in run_folders(inside):
+        for path, names in run_folders(inside):
             try:
-                found.append(self._run(path, inside, now, locked))
+                found.append(self._run(path, names, inside, now, locked))
             except OSError:  # It is being removed.
                 continue
             if len(found) == MOST_RUNS:
@@ -157,11 +159,12 @@ class Listing:
     def _run(
         self,
         path: str,
+        names: set[str],
         inside: pathlib.Path,
         now: float,
         locked: frozenset[tuple[int, int]] | None,
     ) -> Run:
-        files = _stats(path)
+        files = _stats(path, names)
         content = {n: s for n, s in files.items() if n in _CONTENT}
         signature = tuple(
             (name, one.st_mtime_ns, one.st_size)
@@ -178,6 +181,7 @@ class Listing:
             (one.st_mtime for one in content.values()),
             default=os.stat(path).st_mtime,
         )
+        changed = max(changed, found.changed)
         lock = files.get(_LOCK)
         is_locked = None
         if locked is not None and lock is not None:
@@ -216,11 +220,13 @@ class Listing:
         )
 
 
-def run_folders(root: str | os.PathLike[str]) -> Iterator[str]:
-    """Yields the folders that hold a run, the given one included.
+def run_folders(
+    root: str | os.PathLike[str],
+) -> Iterator[tuple[str, set[str]]]:
+    """Yields the folders that hold a run, and the names in them.
 
-    Links are not followed, and of what is inside a run only that of the given
-    folder is looked at.
+    The given folder is one of them. Links are not followed, and of what is
+    inside a run only that of the given folder is looked at.
     """
     stack = [(os.fspath(root), 0)]
     while stack:
@@ -235,7 +241,7 @@ def run_folders(root: str | os.PathLike[str]) -> Iterator[str]:
         except OSError:
             continue
         if is_run(names):
-            yield path
+            yield path, names
             if depth:
                 continue
         if depth < _DEPTH:
@@ -302,10 +308,10 @@ def held_locks() -> frozenset[tuple[int, int]] | None:
     return frozenset(found)
 
 
-def _stats(path: str) -> dict[str, os.stat_result]:
+def _stats(path: str, names: set[str]) -> dict[str, os.stat_result]:
     """Returns the status of the files of a run, and of its figures."""
     found = {}
-    for name in (*_CONTENT, _LOCK, NAME, "figures"):
+    for name in names & _SHOWN:
         try:
             one = os.lstat(os.path.join(path, name))
         except OSError:
@@ -354,10 +360,12 @@ def _read(path: pathlib.Path, content: Mapping[str, os.stat_result]) -> _Found:
     """Reads what a run is and how far; what is damaged is said in its note."""
     if STUDY in content:
         return _study(path)
-    if LEDGER in content or (path / "model").is_dir():
+    if LEDGER in content:
         return _optimization(path, content)
     if PICTURES in content:
         return _pictures(path)
+    if METRICS not in content and (path / _MODEL).is_dir():
+        return _optimization(path, content)
     return _training(path)
 
 
@@ -382,11 +390,12 @@ def _study(path: pathlib.Path) -> _Found:
         for one in cells
         if isinstance(one, dict)
     ]
-    done = [one for one in folders if (one / _RESULT).exists()]
+    results = [_modified(one / _RESULT) for one in folders]
+    done = [one for one in results if one is not None]
     failed = sum(
         (one / "error.txt").exists()
-        for one in folders
-        if not (one / _RESULT).exists()
+        for one, result in zip(folders, results, strict=True)
+        if result is None
     )
     report = next(
         (
@@ -404,7 +413,16 @@ def _study(path: pathlib.Path) -> _Found:
         is_done=len(done) == len(folders),
         note=_failures(failed, "cell", "cells"),
         report=report,
+        changed=max(done, default=0.0),
     )
+
+
+def _modified(path: pathlib.Path) -> float | None:
+    """Returns when a file changed, None if there is none."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
 
 
 def _failures(count: int, one: str, several: str) -> str:
@@ -445,7 +463,7 @@ def _optimization(
 
     size = content[LEDGER].st_size if LEDGER in content else 0
     if not size:
-        model = _training(path / "model")
+        model = _training(path / _MODEL)
         return model._replace(
             kind=OPTIMIZATION, is_done=False, note="its model is trained first"
         )
