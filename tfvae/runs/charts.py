@@ -248,7 +248,7 @@ def _colour(number: int) -> str:
 
 
 def _path(at: np.ndarray, one: Series, low: float, high: float) -> str:
-    """Returns the path of a curve, broken where there are no values."""
+    """Returns the path of a curve through the points that have a value."""
     known = np.flatnonzero(np.isfinite(one.values))
     is_dotted = one.kind in ("dots", "marks")
     drawn = known[thinned(len(known), MOST_POINTS)]
