@@ -20,6 +20,8 @@ _GIN_PACKAGES = [
     if path.is_dir()
 ]
 _STUDIES = (
+    # TensorBoard has it, too.
+    "markdown>=3.6,<4",
     "pandas>=2.2,<4",
     "statsmodels>=0.14.4,<0.16",
     "tabulate>=0.9,<0.11",

@@ -56,6 +56,7 @@ LEVELS = {
 FENCED_IMPORTS = {
     "absl.flags": ("tfvae/cli/", "benchmarks/command.py"),
     "fcntl": (),
+    "markdown": ("tfvae/sweeps/report_page.py",),
     "matplotlib": ("tfvae/plots/",),
     "multiprocessing": (),
     "mpi4py": ("tfvae/ranks.py",),

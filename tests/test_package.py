@@ -132,10 +132,9 @@ class PackageTest(parameterized.TestCase):
         )
         self.assertEqual(ended.returncode, 0, ended.stderr)
         built = _files(folder)
-        self.assertIn("tfvae/runs/page.html", built)
-        for kind in ("restoration_page", "optimization_page"):
-            self.assertIn(f"tfvae/runs/{kind}.css", built)
-            self.assertIn(f"tfvae/runs/{kind}.js", built)
+        for name in ("page", "board"):
+            for ending in ("html", "css", "js"):
+                self.assertIn(f"tfvae/runs/{name}.{ending}", built)
         self.assertIn("tfvae/gin/quickstart.gin", built)
         self.assertEmpty(_files(ROOT, "tfvae/**/*") - built)
 

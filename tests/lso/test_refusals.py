@@ -195,7 +195,7 @@ class RefusalsTest(absltest.TestCase):
 class ReadOutTest(absltest.TestCase):
     def test_counts_are_those_of_the_whole_run(self):
         folder = pathlib.Path(self.create_tempdir().full_path)
-        for name in ("write_run_figures", "progress_svg"):
+        for name in ("write_run_figures", "progress_chart"):
             self.enter_context(
                 mock.patch.object(optimization_figures, name, return_value="")
             )

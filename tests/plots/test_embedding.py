@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of pictures and figures as text."""
+"""Tests of pictures as text."""
 
 from __future__ import annotations
 
 import base64
 import io
-import xml.etree.ElementTree as ET
 
 import numpy as np
 import PIL.Image
 import tensorflow as tf
 from absl.testing import parameterized
 
-from tfvae import plots
 from tfvae.plots import embedding
 
 
@@ -74,44 +72,6 @@ class SignedTest(tf.test.TestCase):
         few = np.zeros(10**4)
         few[7] = -0.5
         self.assertEqual(embedding.signed_limit(few), 0.5)
-
-
-class SvgTest(tf.test.TestCase):
-    def setUp(self):
-        super().setUp()
-        rows = [{"epoch": i, "psnr": 20.0 + i} for i in (1, 2, 3)]
-        self.text = plots.curves_svg(
-            rows, ["psnr"], "one", description='PSNR < "30"'
-        )
-        self.root = ET.fromstring(self.text)
-
-    def test_it_is_an_element_with_texts_and_a_description(self):
-        self.assertEqual(self.root.tag, "svg")
-        self.assertEqual(self.root.get("aria-label"), 'PSNR < "30"')
-        self.assertNotIn("width", self.root.attrib)
-        texts = {element.text for element in self.root.iter("text")}
-        self.assertContainsSubset({"epoch", "PSNR: 23"}, texts)
-        self.assertNotIn("http", self.text)
-        self.assertEmpty([*self.root.iter("style")])
-
-    def test_colours_are_those_of_the_page(self):
-        for drawn in ("#000000", "#0072b2", "#dddddd"):
-            self.assertNotIn(drawn, self.text)
-        for shown in ("currentColor", "var(--curve)", "var(--line)"):
-            self.assertIn(shown, self.text)
-
-    def test_references_are_to_its_own_identifiers(self):
-        elements = [*self.root.iter()]
-        ids = {one.get("id") for one in elements if one.get("id")}
-        self.assertTrue(all(one.startswith("one-") for one in ids))
-        used = {one.get("href")[1:] for one in self.root.iter("use")}
-        used |= {
-            one.get("clip-path")[5:-1]
-            for one in elements
-            if one.get("clip-path")
-        }
-        self.assertNotEmpty(used)
-        self.assertContainsSubset(used, ids)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,11 @@ _FLAGS = (
     "--force-device-scale-factor=1",
 )
 DESKTOP, PHONE = (1280, 900), (360, 740)
+LOOKS = [
+    (size, scheme) for size in (DESKTOP, PHONE) for scheme in ("light", "dark")
+]
+"""Windows and colour schemes in which all pages are looked at."""
+AXE = pathlib.Path(os.environ.get("AXE", pathlib.Path(__file__).parents[2]))
 
 
 def _missing():
@@ -102,6 +107,11 @@ class Case(tf.test.TestCase):
         """
         path = self.folder / "report.html"
         path.write_text(text, encoding="utf-8")
+        self.open_address(path.as_uri(), size, scheme)
+        return path.as_uri()
+
+    def open_address(self, address, size=DESKTOP, scheme="light"):
+        """Opens a page; see `open_text`."""
         self.emulate(
             "setEmulatedMedia",
             features=[{"name": "prefers-color-scheme", "value": scheme}],
@@ -116,8 +126,7 @@ class Case(tf.test.TestCase):
         )
         self.emulate("setTouchEmulationEnabled", enabled=size == PHONE)
         _requests(self.driver)  # Those of the page before.
-        self.driver.get(path.as_uri())
-        return path.as_uri()
+        self.driver.get(address)
 
     def emulate(self, method, **params):
         self.driver.execute_cdp_cmd(f"Emulation.{method}", params)
@@ -164,3 +173,23 @@ class Case(tf.test.TestCase):
             one for one in _requests(self.driver) if not one.startswith("data:")
         ]
         self.assertEqual({*requested}, {address})
+
+    def assert_accessible(self):
+        """Checks that axe finds nothing wrong, if it is there.
+
+        `npm install --no-save axe-core`, in the root of the repository or in
+        the folder that the environment variable AXE names, puts it there.
+        """
+        script = AXE / "node_modules" / "axe-core" / "axe.min.js"
+        if not script.exists():
+            self.skipTest(f"axe-core is not installed in {AXE}.")
+        # Not as an element of the page, whose policy forbids it.
+        self.driver.execute_cdp_cmd(
+            "Runtime.evaluate", {"expression": script.read_text("utf-8")}
+        )
+        found = self.driver.execute_async_script("axe.run().then(arguments[0])")
+        self.assertGreater(len(found["passes"]), 20)
+        wrong = [
+            (one["id"], one["nodes"][0]["html"]) for one in found["violations"]
+        ]
+        self.assertEmpty(wrong)

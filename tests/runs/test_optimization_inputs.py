@@ -54,7 +54,7 @@ class InputsTest(absltest.TestCase):
         self.folder = pathlib.Path(self.create_tempdir().full_path) / "run"
         optimizations.write(self.folder, SCORES, INPUTS)
         self.state = optimization_state.read(self.folder)
-        for name in ("write_run_figures", "progress_svg"):
+        for name in ("write_run_figures", "progress_chart"):
             self.enter_context(
                 mock.patch.object(optimization_figures, name, return_value="")
             )

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tests.lso import tiny
 from tests.runs import browser
-from tests.runs.browser import DESKTOP, PHONE
+from tests.runs.browser import DESKTOP, LOOKS, PHONE
 from tfvae.lso.ledger import Ledger
 from tfvae.lso.records import Measurement, Proposal, Query, Round
 from tfvae.lso.round_table import RoundTable
@@ -142,9 +142,10 @@ class BrowserTest(browser.Case):
 
     def test_page_fits_and_follows_the_colour_scheme(self):
         for name, make, size, scheme in (
-            ("texts_desktop_light", _text, DESKTOP, "light"),
-            ("texts_desktop_dark", _text, DESKTOP, "dark"),
-            ("texts_phone_dark", _text, PHONE, "dark"),
+            *(
+                (f"texts_{size[0]}_{scheme}", _text, size, scheme)
+                for size, scheme in LOOKS
+            ),
             ("pictures_desktop_light", _picture, DESKTOP, "light"),
             ("pictures_phone_light", _picture, PHONE, "light"),
         ):
@@ -158,6 +159,7 @@ class BrowserTest(browser.Case):
                     corner, *((0, 60), (200, 255))[scheme == "light"]
                 )
                 self.assert_silent(address)
+                self.assert_accessible()
 
     def test_page_of_thousands_of_queries_opens(self):
         address = self._open(_text, count=3000)

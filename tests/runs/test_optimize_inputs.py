@@ -51,7 +51,7 @@ class Case(tf.test.TestCase):
         self.enter_context(contextlib.chdir(self.folder))
         self.enter_context(mock.patch.object(sys, "path", [*sys.path]))
         # They take longer than the runs.
-        for name in ("write_run_figures", "progress_svg"):
+        for name in ("write_run_figures", "progress_chart"):
             self.enter_context(
                 mock.patch.object(optimization_figures, name, return_value="")
             )

@@ -139,6 +139,7 @@ class BrowserTest(browser.Case):
                     corner, *((0, 60), (200, 255))[scheme == "light"]
                 )
                 self.assert_silent(address)
+                self.assert_accessible()
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from unittest import mock
 from absl.testing import absltest, parameterized
 
 from tfvae.runs import config, experiment  # noqa: F401 (registers `fit`)
+from tfvae.runs.kinds import Kind
 from tfvae.runs.run_directory import (
-    Kind,
     RunDirectory,
     UnexpectedError,
     versions,

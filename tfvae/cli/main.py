@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from tfvae import __version__, locations
-from tfvae.cli import console, doctor, listing
+from tfvae.cli import board, console, doctor, listing
 
 COMMANDS = {
     "train": ("tfvae.cli.train", "train a model on data points"),
@@ -45,6 +45,7 @@ COMMANDS = {
 """Module and summary of each subcommand, by its name."""
 
 OTHERS = {
+    "board": (board.main, "show the runs of a folder in a browser, live"),
     "doctor": (doctor.main, "say what is installed, and whether it works"),
     "list": (listing.main, "print the packaged configurations (gin files)"),
 }

@@ -1,24 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures and figures as text, for HTML pages that need no other file.
+"""Pictures as text, for HTML pages that need no other file.
 
-Pictures become data URIs, scaled down past a stated size; figures of matplotlib
-become SVG elements in the colours of the page.
+They become data URIs, scaled down past a stated size.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-import re
-import xml.etree.ElementTree as ET
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 import PIL.Image
-from matplotlib.figure import Figure
-
-from tfvae.plots.figures import COLOURS, GREY
 
 MAX_SIDE = 1280
 """Longest side of an embedded picture in pixels."""
@@ -27,14 +20,6 @@ MAX_EXACT = 2**20
 JPEG_QUALITY = 90
 
 _MID_GREY = 0.5
-_SVG = "{http://www.w3.org/2000/svg}"
-# What matplotlib draws -> properties of the page that shows it.
-_PAGE_COLOURS = {
-    "#000000": "currentColor",
-    GREY: "currentColor",
-    "#dddddd": "var(--line)",
-    COLOURS[0].lower(): "var(--curve)",
-}
 
 
 class Embedded(NamedTuple):
@@ -118,58 +103,3 @@ def signed(values: np.ndarray, limit: float) -> np.ndarray:
     """
     shown = np.nan_to_num(values.astype(np.float64) / limit)
     return np.clip(_MID_GREY * (1.0 + shown), 0.0, 1.0)
-
-
-def inline_svg(figure: Figure, name: str, description: str) -> str:
-    """Returns a figure as an SVG element for HTML, in the page's colours.
-
-    Black and grey become `currentColor`, lines of the grid the custom property
-    `--line`, and the first colour of curves `--curve`. Texts are texts.
-
-    Args:
-      figure: The figure, whose texts and axes are black.
-      name: Prefix of all identifiers, unique on the page.
-      description: Text for those who do not see the figure.
-    """
-    buffer = io.BytesIO()
-    settings = {"svg.fonttype": "none", "svg.hashsalt": name}
-    with matplotlib.rc_context(settings):
-        figure.savefig(
-            buffer,
-            format="svg",
-            transparent=True,
-            bbox_inches="tight",
-            pad_inches=0.04,
-            metadata={"Date": None},
-        )
-    root = ET.fromstring(buffer.getvalue())
-    return _html_element(root, name, description)
-
-
-def _html_element(root: ET.Element, name: str, description: str) -> str:
-    """Converts an SVG document to an element without namespaces."""
-    for parent in [*root.iter()]:
-        for child in [*parent]:
-            if child.tag == f"{_SVG}style" or child.tag == f"{_SVG}metadata":
-                parent.remove(child)
-    for element in root.iter():
-        element.tag = element.tag.removeprefix(_SVG)
-        for key, value in [*element.attrib.items()]:
-            del element.attrib[key]
-            element.set(key.rpartition("}")[2], _local(value, key, name))
-    for key in ("width", "height", "version"):
-        root.attrib.pop(key, None)
-    root.set("role", "img")
-    root.set("aria-label", description)
-    return ET.tostring(root, encoding="unicode")
-
-
-def _local(value: str, key: str, name: str) -> str:
-    """Returns an attribute with the page's colours and unique identifiers."""
-    if key == "id":
-        return f"{name}-{value}"
-    value = re.sub(r"^#", f"#{name}-", value) if "href" in key else value
-    value = value.replace("url(#", f"url(#{name}-")
-    for drawn, shown in _PAGE_COLOURS.items():
-        value = value.replace(drawn, shown)
-    return value

@@ -10,10 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tfvae.plots.embedding import inline_svg
 from tfvae.plots.figures import (
     COLOURS,
     GREY,
@@ -63,50 +61,13 @@ def curves(
     Raises:
       ValueError: If no row has any of the metrics.
     """
-    figure = _curves_figure(rows, columns, (7.2, 3.8), references, title)
-    save(figure, path)
-
-
-def curves_svg(
-    rows: Sequence[Mapping[str, Any]],
-    columns: Sequence[str],
-    name: str,
-    *,
-    description: str,
-) -> str:
-    """Draws metrics over epochs as `curves` does, as SVG for an HTML page.
-
-    Args:
-      rows: See `curves`.
-      columns: See `curves`.
-      name: Prefix of all identifiers, unique on the page.
-      description: Text for those who do not see the figure.
-
-    Returns:
-      An SVG element, see `inline_svg`.
-
-    Raises:
-      ValueError: If no row has any of the metrics.
-    """
-    figure = _curves_figure(rows, columns, (4.6, 3.0))
-    return inline_svg(figure, name, description)
-
-
-def _curves_figure(
-    rows: Sequence[Mapping[str, Any]],
-    columns: Sequence[str],
-    size: tuple[float, float],
-    references: Mapping[str, float] | None = None,
-    title: str | None = None,
-) -> Figure:
-    """Returns the figure of `curves`, of a width and height in inches."""
     series = {name: _series(rows, name) for name in columns}
     series = {name: xy for name, xy in series.items() if xy[0].size}
     if not series:
         raise ValueError(
             f"`rows` must have a finite value of one of {list(columns)!r}"
         )
-    figure, axes = figure_and_axes(*size)
+    figure, axes = figure_and_axes(7.2, 3.8)
     for colour, (name, (epochs, values)) in zip(
         itertools.cycle(COLOURS), series.items(), strict=False
     ):
@@ -138,7 +99,7 @@ def _curves_figure(
     axes.margins(x=0.02)
     decorate(axes, title)
     axes.legend(frameon=False, loc="best")
-    return figure
+    save(figure, path)
 
 
 def _series(

@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tfvae.plots.embedding import inline_svg
 from tfvae.plots.figures import (
     COLOURS,
     GREY,
@@ -27,7 +26,6 @@ _STYLES = ("-", "--", "-.", ":")
 _REFERENCE_STYLES = ("--", "-.", ":")
 _NUM_BINS = 40
 _PANELS_PER_ROW = 3
-_MOST_ELEMENTS = 1000
 
 
 class Band(NamedTuple):
@@ -216,51 +214,10 @@ def progress(
     Raises:
       ValueError: If there is no query.
     """
-    size = (7.2, 4.2)
-    figure = _progress_figure(content, size, y_label, references or {})
-    if title:
-        figure.suptitle(title, x=0.01, ha="left")
-    save(figure, path)
-
-
-def progress_svg(
-    content: Progress,
-    name: str,
-    *,
-    y_label: str,
-    references: Mapping[str, float] | None = None,
-    description: str,
-) -> str:
-    """Draws what `progress` does as SVG for an HTML page.
-
-    Args:
-      content: See `progress`.
-      name: Prefix of all identifiers, unique on the page.
-      y_label: See `progress`.
-      references: See `progress`.
-      description: Text for those who do not see the figure.
-
-    Returns:
-      An SVG element, see `inline_svg`.
-
-    Raises:
-      ValueError: If there is no query.
-    """
-    size = (7.2, 3.2)
-    figure = _progress_figure(content, size, y_label, references or {})
-    return inline_svg(figure, name, description)
-
-
-def _progress_figure(
-    content: Progress,
-    size: tuple[float, float],
-    y_label: str,
-    references: Mapping[str, float],
-) -> Figure:
-    """Returns the figure of `progress`, of a width and height in inches."""
     if not len(content.scores):
         raise ValueError("`content` must have queries, got none")
-    figure, axes = figure_and_axes(*size)
+    references = references or {}
+    figure, axes = figure_and_axes(7.2, 4.2)
     queries = np.arange(1, len(content.scores) + 1)
     _draw_queries(axes, content, queries)
     for number, (label, curve) in enumerate(content.curves.items()):
@@ -285,14 +242,15 @@ def _progress_figure(
     axes.set_ylabel(_without_math(y_label))
     decorate(axes, None)
     _legend_below(figure, axes)
-    return figure
+    if title:
+        figure.suptitle(title, x=0.01, ha="left")
+    save(figure, path)
 
 
 def _draw_queries(axes: Axes, content: Progress, queries: np.ndarray) -> None:
     """Draws a dot for each score, and a mark for each query without."""
     has_score = np.isfinite(content.scores)
     size = 14.0 if len(queries) <= 200 else 4.0
-    is_raster = len(queries) > _MOST_ELEMENTS  # In SVG.
     for shown, face, label in (
         (has_score & content.is_feasible, GREY, "query"),
         (has_score & ~content.is_feasible, "none", "violates a constraint"),
@@ -306,7 +264,6 @@ def _draw_queries(axes: Axes, content: Progress, queries: np.ndarray) -> None:
                 edgecolors=GREY,
                 linewidths=0.7,
                 label=label,
-                rasterized=is_raster,
             )
     if not has_score.all():
         # In x data, in y a fraction of the axes.
@@ -320,7 +277,6 @@ def _draw_queries(axes: Axes, content: Progress, queries: np.ndarray) -> None:
             markersize=5.0 if len(queries) <= 200 else 2.5,
             clip_on=False,
             label="no score",
-            rasterized=is_raster,
         )
 
 

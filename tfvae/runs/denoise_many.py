@@ -34,12 +34,8 @@ from tfvae.runs.denoise import (
     schedule_bindings,
 )
 from tfvae.runs.denoise_jointly import train_jointly
-from tfvae.runs.run_directory import (
-    PICTURES,
-    Kind,
-    RunDirectory,
-    UnexpectedError,
-)
+from tfvae.runs.kinds import PICTURES, Kind
+from tfvae.runs.run_directory import RunDirectory, UnexpectedError
 
 _IMAGE = "corrupted_image.image"
 # What differs from picture to picture.

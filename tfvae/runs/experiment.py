@@ -34,7 +34,7 @@ from tfvae.optimizers import FusedAdam
 from tfvae.priors import Prior
 from tfvae.resources import check_disk_space, peak_memory
 from tfvae.restoration import Restoration
-from tfvae.runs import config, estimates, identity
+from tfvae.runs import config, estimates, identity, training_page
 from tfvae.runs.run_directory import RunDirectory
 from tfvae.tvae import TVAE, undrawn_states
 from tfvae.vae import VAE, Elbo, Encoder, learnable
@@ -436,6 +436,8 @@ def fit(
                 callbacks.append(
                     _estimate(parts.restoration, parts.model, epochs, steps)
                 )
+            else:
+                callbacks.append(_report(run, parts, table, epochs))
             _train(
                 run, parts, start, epochs, (batch_size, block_rows), callbacks
             )
@@ -648,6 +650,29 @@ def _estimate(
         sys.stdout.flush()
 
     return tfvae.callbacks.MeasureSteps(announce)
+
+
+def page_writer(
+    run: RunDirectory, parts: Experiment, epochs: int
+) -> training_page.Writer:
+    """Returns what writes the page of a training run."""
+    found = parts.observations.log_likelihood
+    references = {} if found is None else {"generating parameters": found}
+    return training_page.Writer(run.path, epochs, references)
+
+
+def _report(
+    run: RunDirectory,
+    parts: Experiment,
+    table: tfvae.callbacks.MetricsTable,
+    epochs: int,
+) -> keras.callbacks.Callback:
+    """Returns the callback that writes the page of a training run."""
+    writer = page_writer(run, parts, epochs)
+    return keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: writer.refresh(table.rows),
+        on_train_end=lambda logs: writer.write(table.rows),
+    )
 
 
 def _train(

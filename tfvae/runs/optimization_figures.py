@@ -14,7 +14,7 @@ import numpy as np
 from tfvae import plots
 from tfvae.lso import curves
 from tfvae.lso.snapshots import MANIFOLD, SAMPLES, WEIGHTS
-from tfvae.runs import optimization_results, optimization_state
+from tfvae.runs import charts, optimization_results, optimization_state
 from tfvae.runs.optimization_results import Run
 from tfvae.runs.optimization_state import NUM_BEST, TOP, State
 
@@ -82,11 +82,34 @@ def draw_progress(state: State, path: pathlib.Path) -> None:
     )
 
 
-def progress_svg(state: State, description: str) -> str:
-    """Returns the same as an SVG element for HTML pages."""
-    return plots.progress_svg(
-        progress(state),
+def progress_chart(state: State, description: str) -> str:
+    """Returns the same as a chart of HTML pages."""
+    content = progress(state)
+    has_score = np.isfinite(content.scores)
+    found = {
+        "score": (content.scores, has_score & content.is_feasible),
+        "violates a constraint": (
+            content.scores,
+            has_score & ~content.is_feasible,
+        ),
+    }
+    series = [
+        charts.Series(label, curve, "steps")
+        for label, curve in content.curves.items()
+    ]
+    series += [
+        charts.Series(label, np.where(shown, values, math.nan), "dots")
+        for label, (values, shown) in found.items()
+        if shown.any()
+    ]
+    if not has_score.all():
+        marks = np.where(has_score, math.nan, 1.0)
+        series.append(charts.Series("no score", marks, "marks"))
+    return charts.chart(
         "progress",
+        np.arange(1, len(has_score) + 1),
+        series,
+        x_label="query",
         y_label=_labelled(state.score_label, state.maximise),
         references=progress_references(state),
         description=description,

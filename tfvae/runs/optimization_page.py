@@ -7,11 +7,10 @@ The page is a list of panels, see `_panels`, in the frame of `pages`.
 from __future__ import annotations
 
 import json
-import math
 import pathlib
 from collections.abc import Hashable, Iterable, Mapping
 from html import escape
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -38,26 +37,19 @@ from tfvae.runs.optimization_status import (
     printable,
     shortened,
 )
-from tfvae.runs.pages import NAME, Panel
+from tfvae.runs.pages import (
+    NAME,
+    Cell,
+    Head,
+    Panel,
+    number_cell,
+    rows_table,
+)
 
 _LONGEST_INPUT = 200
 _LONGEST_SETTING = 400
 _LONGEST_ALT = 80
 _MOST_PENDING = 50
-
-
-class _Cell(NamedTuple):
-    """A cell of a table.
-
-    Attributes:
-      html: What is shown.
-      value: What it is sorted by; None for what is shown.
-      is_number: Whether it is a number, aligned to the right.
-    """
-
-    html: str
-    value: float | str | None = None
-    is_number: bool = False
 
 
 def write(state: State) -> pathlib.Path:
@@ -73,12 +65,29 @@ def page(state: State) -> str:
     task = _text(str(state.header.get("task", state.path.name)))
     changed = f"{state.changed():%Y-%m-%d %H:%M %Z}"
     return pages.page(
-        "optimization_page",
-        f"{task}, optimised",
-        f"{escape(task)} <span>optimised</span>",
+        _head(state, task),
         _tiles(state),
         _panels(state),
         f"tfvae {__version__}; last result {changed}",
+        "optimization_page",
+    )
+
+
+def _head(state: State, task: str) -> Head:
+    is_finished = state.num_done >= state.budget
+    note = (
+        "All settings are in config.gin of the run folder, and hold until "
+        "others are given."
+    )
+    if is_finished:
+        note = "The budget is spent; a larger one continues the run."
+    return Head(
+        f"{task}, optimised",
+        f"{escape(task)} <span>optimised</span>",
+        "finished" if is_finished else "unfinished",
+        f"{state.num_done} of {state.budget} queries are done",
+        optimization_status.command(state),
+        note,
     )
 
 
@@ -127,7 +136,6 @@ def _panels(state: State) -> list[Panel]:
         _failures(state),
         _constraints(state),
         _time(state),
-        _command(state),
         _queries(state),
         _settings(state),
     ]
@@ -209,7 +217,7 @@ def _progress(state: State) -> Panel | None:
     if not state.entries:
         return None
     best = state.top().get("1")
-    drawing = optimization_figures.progress_svg(
+    drawing = optimization_figures.progress_chart(
         state, f"Scores over queries, the best {number(best)}"
     )
     note = (
@@ -217,16 +225,13 @@ def _progress(state: State) -> Panel | None:
         "distinct inputs so far."
     )
     if state.failed:
-        note += " A cross on the axis is a query without a score."
+        note += " A dot on the axis is a query without a score."
     if state.is_noisy:
         note += (
             " Scores are those of single queries; the best inputs are ranked "
             f"by {state.ranked_by}."
         )
-    body = (
-        f'<div class="curve" tabindex="0" role="region" aria-label="Progress">'
-        f'{drawing}</div><p class="note">{note}</p>'
-    )
+    body = f'{drawing}<p class="note">{note}</p>'
     return Panel("progress", "Progress", body, is_wide=True)
 
 
@@ -239,16 +244,16 @@ def _best(state: State, pictures: Pictures) -> Panel | None:
         head[2:2] = ["+-", "scores"]
     rows = []
     for rank, one in enumerate(ranked, 1):
-        row = [_number(rank), _number(one.value)]
+        row = [number_cell(rank), number_cell(one.value)]
         if state.is_noisy:
-            row += [_number(one.std), _number(one.num_scores)]
-        row.append(_number(one.entry.query))
+            row += [number_cell(one.std), number_cell(one.num_scores)]
+        row.append(number_cell(one.entry.query))
         shown = _shown(one.entry.input, pictures, score=_scored(state, one))
-        rows.append([*row, _Cell(shown)])
+        rows.append([*row, Cell(shown)])
     title = f"The {len(ranked)} best inputs"
     if state.is_noisy:
         title += f", by {state.ranked_by}"
-    return Panel("best", title, _table(head, rows, title), is_wide=True)
+    return Panel("best", title, rows_table(head, rows, title), is_wide=True)
 
 
 def _sets(result: Mapping[str, Any]) -> Panel | None:
@@ -259,13 +264,13 @@ def _sets(result: Mapping[str, Any]) -> Panel | None:
         return None
     rows = [
         [
-            _Cell(escape(_text("inputs" if name == "num" else name))),
-            *(_number(one.get(name), 3) for one in found.values()),
+            Cell(escape(_text("inputs" if name == "num" else name))),
+            *(number_cell(one.get(name), 3) for one in found.values()),
         ]
         for name in names
     ]
     title = "How new and different the inputs are"
-    body = _table(["", *map(_text, found)], rows, title)
+    body = rows_table(["", *map(_text, found)], rows, title)
     return Panel("sets", title, body)
 
 
@@ -294,12 +299,12 @@ def _pending(state: State, pictures: Pictures) -> Panel | None:
         head.insert(2, "results")
     rows = []
     for query in state.pending[:_MOST_PENDING]:
-        row = [_number(query.number), _number(query.round + 1)]
+        row = [number_cell(query.number), number_cell(query.round + 1)]
         if state.repeats > 1:
             done = known.get(query.number, 0)
-            row.append(_Cell(f"{done} of {state.repeats}"))
-        rows.append([*row, _Cell(_shown(query.input, pictures))])
-    body = _table(head, rows, "Pending queries")
+            row.append(Cell(f"{done} of {state.repeats}"))
+        rows.append([*row, Cell(_shown(query.input, pictures))])
+    body = rows_table(head, rows, "Pending queries")
     more = len(state.pending) - _MOST_PENDING
     if more > 0:
         body += f'<p class="note">And {more} more.</p>'
@@ -312,16 +317,18 @@ def _failures(state: State) -> Panel | None:
         return None
     rows = [
         [
-            _number(len(queries)),
-            _Cell(escape(_text(reason))),
-            _Cell(
+            number_cell(len(queries)),
+            Cell(escape(_text(reason))),
+            Cell(
                 ", ".join(map(str, queries[:20]))
                 + ", ..." * (len(queries) > 20)
             ),
         ]
         for reason, queries in reasons.items()
     ]
-    body = _table(["count", "reason", "queries"], rows, "Failures by reason")
+    body = rows_table(
+        ["count", "reason", "queries"], rows, "Failures by reason"
+    )
     return Panel("failures", "Failures by reason", body, is_wide=True)
 
 
@@ -335,17 +342,17 @@ def _constraints(state: State) -> Panel | None:
         ]
         rows.append(
             [
-                _Cell(escape(_text(name))),
-                _number(sum(value <= 0.0 for value in values)),
-                _number(sum(value > 0.0 for value in values)),
-                _number(min(values)),
-                _number(max(values)),
+                Cell(escape(_text(name))),
+                number_cell(sum(value <= 0.0 for value in values)),
+                number_cell(sum(value > 0.0 for value in values)),
+                number_cell(min(values)),
+                number_cell(max(values)),
             ]
         )
     if not rows:
         return None
     head = ["constraint", "satisfied", "violated", "least", "largest"]
-    body = _table(head, rows, "Constraints") + (
+    body = rows_table(head, rows, "Constraints") + (
         '<p class="note">A constraint holds where its value is at most 0.</p>'
     )
     return Panel("constraints", "Constraints", body, is_wide=True)
@@ -362,18 +369,6 @@ def _time(state: State) -> Panel | None:
         for stage, seconds in state.seconds.items()
     )
     return Panel("time", "Time by stage", f"<table>{rows}</table>")
-
-
-def _command(state: State) -> Panel:
-    if state.num_done >= state.budget:
-        note = "The budget is spent; a larger one continues the run."
-    else:
-        note = (
-            "All settings are in config.gin of the run folder, and hold until "
-            "others are given."
-        )
-    text = optimization_status.command(state)
-    return Panel("command", "To go on", pages.command(text, note))
 
 
 def _queries(state: State) -> Panel | None:
@@ -401,7 +396,7 @@ def _queries(state: State) -> Panel | None:
         '<label>Show <select id="show"><option value="">all '
         f"({len(rows)})</option>{options}</select></label>\n"
         '<output id="count" aria-live="polite"></output></div>\n'
-        + _table(head, rows, "All queries", kinds)
+        + rows_table(head, rows, "All queries", kinds)
     )
     return Panel("queries", "All queries", body, is_wide=True)
 
@@ -412,7 +407,7 @@ def _kind(one: Entry) -> str:
     return "failed" if one.score is None else "scored"
 
 
-def _query_row(state: State, one: Entry) -> list[_Cell]:
+def _query_row(state: State, one: Entry) -> list[Cell]:
     shown = escape(shortened(input_text(one.input), _LONGEST_INPUT))
     content = f"<code>{shown}</code>"
     if one.failure is not None:
@@ -422,18 +417,18 @@ def _query_row(state: State, one: Entry) -> list[_Cell]:
             if one.input is None
             else f'{content}<span class="why">{why}</span>'
         )
-    score = _number(one.score)
+    score = number_cell(one.score)
     if one.score is None:
         text = "failed" if one.is_feasible else "no score"
-        score = _Cell(f'<span class="mark">{text}</span>', "", True)
+        score = Cell(f'<span class="mark">{text}</span>', "", True)
     elif one.is_amended:
         score = score._replace(html=f"{score.html} <small>amended</small>")
-    row = [_number(one.query), _number(one.round + 1), score]
+    row = [number_cell(one.query), number_cell(one.round + 1), score]
     if state.repeats > 1:
-        row.append(_number(one.spread))
+        row.append(number_cell(one.spread))
     known = one.constraints or {}
-    row += [_number(known.get(name)) for name in state.constraints]
-    return [*row, _number(one.seconds, 3), _Cell(content)]
+    row += [number_cell(known.get(name)) for name in state.constraints]
+    return [*row, number_cell(one.seconds, 3), Cell(content)]
 
 
 def _settings(state: State) -> Panel:
@@ -447,56 +442,3 @@ def _settings(state: State) -> Panel:
 def _setting(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return _text(text)
-
-
-def _number(value: float | None, digits: int = 6) -> _Cell:
-    if value is None or not math.isfinite(value):
-        return _Cell("", "", True)
-    return _Cell(f"{value:.{digits}g}", value, True)
-
-
-def _table(
-    head: list[str],
-    rows: list[list[_Cell]],
-    label: str,
-    kinds: list[str] | None = None,
-) -> str:
-    """Returns a table in a box that scrolls by itself.
-
-    Args:
-      head: Titles of the columns.
-      rows: The cells.
-      label: What it is.
-      kinds: The kind of each row, where rows can be sorted and filtered.
-    """
-    numbers = [bool(rows) and cell.is_number for cell in rows[0]]
-    titles = "".join(
-        f'<th scope="col"{_class(is_number)}>{_title(name, kinds)}</th>'
-        for name, is_number in zip(head, numbers, strict=True)
-    )
-    lines = []
-    for i, row in enumerate(rows):
-        kind = "" if kinds is None else f' data-kind="{kinds[i]}"'
-        cells = "".join(map(_cell, row))
-        lines.append(f"<tr{kind}>{cells}</tr>")
-    return (
-        f'<div class="scroll" tabindex="0" role="region" '
-        f'aria-label="{escape(label)}"><table class="rows">'
-        f"<thead><tr>{titles}</tr></thead>\n<tbody>\n"
-        + "\n".join(lines)
-        + "\n</tbody></table></div>"
-    )
-
-
-def _class(is_number: bool) -> str:
-    return ' class="n"' if is_number else ' class="t"'
-
-
-def _title(name: str, kinds: list[str] | None) -> str:
-    title = escape(name)
-    return title if kinds is None else f'<button type="button">{title}</button>'
-
-
-def _cell(one: _Cell) -> str:
-    value = "" if one.value is None else f' data-value="{one.value}"'
-    return f"<td{_class(one.is_number)}{value}>{one.html}</td>"

@@ -182,13 +182,17 @@ def command(state: State) -> str:
     Where it may be that results are told, it evaluates nothing. Where the
     budget is spent, it has a larger one.
     """
-    asked = any(one.seconds == 0.0 for one in state.entries[-3:])
-    if not state.entries:
-        asked = bool(state.pending)
     words = ["tfvae", "optimize", f"--run_dir={state.path}"]
     if state.num_done >= state.budget:
         words.append(f"--budget={2 * max(state.budget, state.num_done, 1)}")
-    return shlex.join([*words, "--ask"] if asked else words)
+    return shlex.join([*words, "--ask"] if is_told(state) else words)
+
+
+def is_told(state: State) -> bool:
+    """Whether it may be that results are told, not evaluated."""
+    if not state.entries:
+        return bool(state.pending)
+    return any(one.seconds == 0.0 for one in state.entries[-3:])
 
 
 def input_text(one: Any) -> str:

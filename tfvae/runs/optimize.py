@@ -49,10 +49,11 @@ from tfvae.runs import (
     task_files,
 )
 from tfvae.runs.experiment import Experiment, experiment
+from tfvae.runs.kinds import Kind
 from tfvae.runs.optimization_readout import ReadOut
 from tfvae.runs.optimization_state import RESULT, read_json
 from tfvae.runs.optimization_status import MODEL
-from tfvae.runs.run_directory import Kind, RunDirectory
+from tfvae.runs.run_directory import RunDirectory
 from tfvae.runs.train import train
 
 GIVEN = "given.json"

@@ -20,8 +20,8 @@ from tfvae import files, plots
 from tfvae.data import images
 from tfvae.plots import embedding
 from tfvae.restoration import Restoration
-from tfvae.runs import pages, uncertainty
-from tfvae.runs.pages import NAME, Panel
+from tfvae.runs import charts, pages, uncertainty
+from tfvae.runs.pages import NAME, Head, Panel
 from tfvae.runs.run_directory import RunDirectory
 
 # What is of a picture, not of the model of several.
@@ -114,12 +114,19 @@ def page(outcome: Outcome) -> str:
     """
     name = outcome.restoration.name
     return pages.page(
-        "restoration_page",
-        f"{name}, restored",
-        f"{escape(name)} <span>restored</span>",
+        Head(
+            f"{name}, restored",
+            f"{escape(name)} <span>restored</span>",
+            "finished",
+            f"{outcome.ended:%Y-%m-%d %H:%M %Z}",
+            pages.without_folder(str(outcome.summary.get("command", ""))),
+            "All settings are in config.gin of the run folder, which "
+            "<code>--gin_file</code> takes.",
+        ),
         _tiles(outcome),
         _panels(outcome),
         _made(outcome),
+        "restoration_page",
     )
 
 
@@ -130,11 +137,15 @@ def _panels(outcome: Outcome) -> list[Panel]:
         _detail(outcome),
         _residual(outcome),
         _uncertainty(outcome),
-        _curve(outcome, "psnr", "PSNR"),
-        _curve(outcome, "bound", "Bound"),
+        _curve(outcome, "psnr", "PSNR", "PSNR / dB"),
+        _curve(
+            outcome,
+            "bound",
+            "Bound",
+            "bound on log p(x) / nats per data point",
+        ),
         _noise_curve(outcome),
         _picture(outcome),
-        _command(outcome),
         _summary(outcome),
     ]
     return [panel for panel in panels if panel is not None]
@@ -349,25 +360,28 @@ def _noise_curve(outcome: Outcome) -> Panel | None:
     if "noise_std" not in outcome.summary:
         return None
     factor = outcome.restoration.in_units(1.0)[0]
-    return _curve(outcome, "noise_std", "Noise", factor)
+    label = "standard deviation of the noise"
+    return _curve(outcome, "noise_std", "Noise", label, factor)
 
 
 def _curve(
-    outcome: Outcome, column: str, title: str, factor: float = 1.0
+    outcome: Outcome, column: str, title: str, label: str, factor: float = 1.0
 ) -> Panel | None:
     """Returns a panel with a metric over epochs, if there are two values."""
-    rows = [
-        {"epoch": row["epoch"], column: factor * float(row[column])}
-        for row in outcome.rows
-        if row.get(column) not in (None, "") and "epoch" in row
-    ]
-    rows = [row for row in rows if math.isfinite(row[column])]
-    if len(rows) < 2:
+    found = charts.column(outcome.rows, column)
+    if found is None or len(found[0]) < 2 or "epoch" not in outcome.rows[0]:
         return None
-    last = f"{title} over epochs, at the end {rows[-1][column]:.4g}"
-    drawing = plots.curves_svg(rows, [column], column, description=last)
-    body = f'<div class="curve">{drawing}</div>'
-    return Panel(column.replace("_", "-"), title, body)
+    epochs, values = found[0], factor * found[1]
+    name = column.replace("_", "-")
+    drawing = charts.chart(
+        name,
+        epochs,
+        [charts.Series(title, values)],
+        x_label="epoch",
+        y_label=label,
+        description=f"{title} over epochs, at the end {values[-1]:.4g}",
+    )
+    return Panel(name, title, drawing)
 
 
 def _picture(outcome: Outcome) -> Panel:
@@ -377,15 +391,6 @@ def _picture(outcome: Outcome) -> Panel:
     )
     title = "What the picture is taken to be"
     return Panel("picture", title, f"<ul>{lines}</ul>")
-
-
-def _command(outcome: Outcome) -> Panel:
-    body = pages.command(
-        pages.without_folder(str(outcome.summary.get("command", ""))),
-        "All settings are in config.gin of the run folder, which "
-        "<code>--gin_file</code> takes.",
-    )
-    return Panel("command", "Made by", body)
 
 
 def _summary(outcome: Outcome) -> Panel:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import enum
 import importlib.metadata
 import json
 import os
@@ -19,16 +18,10 @@ from typing import Any
 import tfvae.checkpoints
 from tfvae import files
 from tfvae.callbacks import DivergedError
-from tfvae.lso.ledger import LEDGER
 from tfvae.ranks import ONE_PROCESS, Ranks
 from tfvae.runs import config, identity, locks
 from tfvae.runs.errors import UnexpectedError
-
-STUDY = "study.json"
-"""File of a study folder that lists its cells."""
-
-PICTURES = "pictures.json"
-"""File of a folder of restorations that lists its pictures."""
+from tfvae.runs.kinds import CONFIG, ERRORS, METRICS, SUMMARY, Kind
 
 _PACKAGES = (
     "tfvae",
@@ -40,22 +33,14 @@ _PACKAGES = (
 )
 
 
-class Kind(enum.Enum):
-    """What a folder holds: a description, and the files that show it."""
-
-    TRAINING = "a training run", ("metrics.csv", "summary.json", "checkpoints")
-    OPTIMIZATION = "an optimisation", (LEDGER,)
-    STUDY = "a study", (STUDY,)
-    PICTURES = "restorations of several pictures", (PICTURES,)
-
-
 class RunDirectory:
     """Paths, lock, configuration and JSON files of a run folder.
 
     Layout: config.gin (the configuration, can be passed as --gin_file),
     operative_config.gin (the parameters used, defaults included), metrics.csv
     (a row per epoch), summary.json (final metrics; exists once the run is
-    finished), checkpoints/, figures/, tensorboard/ and saved_model/.
+    finished), report.html, checkpoints/, figures/, tensorboard/ and
+    saved_model/.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -65,15 +50,15 @@ class RunDirectory:
           path: The folder.
         """
         self.path = pathlib.Path(path)
-        self.config = self.path / "config.gin"
+        self.config = self.path / CONFIG
         self.operative_config = self.path / "operative_config.gin"
-        self.metrics = self.path / "metrics.csv"
-        self.summary = self.path / "summary.json"
+        self.metrics = self.path / METRICS
+        self.summary = self.path / SUMMARY
         self.checkpoints = self.path / "checkpoints"
         self.figures = self.path / "figures"
         self.tensorboard = self.path / "tensorboard"
         self.saved_model = self.path / "saved_model"
-        self.error_log = self.path / "error.log"
+        self.error_log = self.path / ERRORS
         # Only exists during training, if features do not fit into memory.
         self.features = self.path / "features.npy"
 

@@ -13,7 +13,12 @@ from tfvae import typed_gin
 from tfvae.callbacks import Observation
 from tfvae.ranks import ONE_PROCESS, Ranks
 from tfvae.runs import config, summaries
-from tfvae.runs.experiment import Experiment, experiment, fit
+from tfvae.runs.experiment import (
+    Experiment,
+    experiment,
+    fit,
+    page_writer,
+)
 from tfvae.runs.run_directory import RunDirectory
 
 # Maximum deviation of a singleton mean from a generating feature in any entry
@@ -32,6 +37,8 @@ def train(
     export: bool = True,
 ) -> dict[str, Any]:
     """Trains the configured experiment and writes metrics, figures and model.
+
+    report.html shows the run on a page, so far while it trains.
 
     Call it again with the same configuration to resume an interrupted run; a
     finished run is not changed.
@@ -79,6 +86,8 @@ def train(
             if export:
                 summaries.export(run, parts)
         summary = run.write_summary(rows, final, parts.seed)
+        with run.our_errors():
+            page_writer(run, parts, len(rows)).write(rows)
         summaries.report(run, summary)
         if is_own:
             summaries.print_unused(config.unused("train"))

@@ -17,14 +17,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfvae import files
-from tfvae.runs import run_directory
+from tfvae.runs import kinds
 
-STUDY = run_directory.STUDY
+STUDY = kinds.STUDY
 BASE = "base.gin"
 CELLS = "cells"
 REPORT = "report"
 
-CONFIG = "config.gin"
+CONFIG = kinds.CONFIG
 LOG = "log.txt"
 RESULT = "result.json"
 ERROR = "error.txt"

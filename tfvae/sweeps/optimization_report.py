@@ -26,7 +26,7 @@ from tfvae.runs import optimization_figures as figures
 from tfvae.runs import optimization_results, optimize
 from tfvae.runs.optimization_figures import NUM_BEST, TOP
 from tfvae.runs.optimization_results import Run
-from tfvae.sweeps import folders, tables
+from tfvae.sweeps import folders, report_page, tables
 from tfvae.sweeps.report import failures
 
 SETTING = "setting"
@@ -97,8 +97,8 @@ def write(
       section: Returns the section of a comparison.
 
     Returns:
-      Path of the report, a Markdown file; tables are written beside it as CSV
-      files.
+      Path of the report, a Markdown file; the same as a page, report.html, and
+      tables as CSV files are written beside it.
 
     Raises:
       FileNotFoundError: If there is no study.
@@ -127,10 +127,7 @@ def write(
         text += section(one, folder)
     tables.write_csv(folder / "runs.csv", _run_table(found))
     tables.write_csv(folder / "curves.csv", _curve_table(found))
-    target = folder / "report.md"
-    folders.write_text(target, "\n".join(text))
-    print(f"report of {count} of {len(cells)} cells: {target}", flush=True)
-    return target
+    return report_page.write(folder, text, count, len(cells))
 
 
 def _complete(

@@ -18,7 +18,14 @@ import pandas as pd
 
 from tfvae import plots
 from tfvae.data import images
-from tfvae.sweeps import anova, comparisons, folders, results, tables
+from tfvae.sweeps import (
+    anova,
+    comparisons,
+    folders,
+    report_page,
+    results,
+    tables,
+)
 from tfvae.sweeps.anova import Design
 from tfvae.sweeps.grid import Layout
 from tfvae.sweeps.results import REPETITION, Metric, Part, Results
@@ -148,8 +155,8 @@ def write(
       appendix: Returns the text at the end, on all parts together.
 
     Returns:
-      Path of the report, a Markdown file; its tables are written beside it as
-      CSV files.
+      Path of the report, a Markdown file; the same as a page, report.html, and
+      its tables as CSV files are written beside it.
 
     Raises:
       FileNotFoundError: If there is no study.
@@ -166,13 +173,7 @@ def write(
         text.append(f"## {' '.join(part.levels.values()) or 'Results'}\n")
         text += section(found, part, folder)
     text += appendix(found, folder)
-    target = folder / "report.md"
-    folders.write_text(target, "\n".join(text))
-    print(
-        f"report of {len(found.frame)} of {len(found.cells)} cells: {target}",
-        flush=True,
-    )
-    return target
+    return report_page.write(folder, text, len(found.frame), len(found.cells))
 
 
 def _summary_text(found: Results) -> str:

@@ -19,7 +19,8 @@ import tfvae.sweeps.training_cell  # noqa: F401 (registers with gin)
 from tfvae import typed_gin
 from tfvae.arguments import check_counts
 from tfvae.runs import config, identity, summaries
-from tfvae.runs.run_directory import Kind, RunDirectory, UnexpectedError
+from tfvae.runs.kinds import Kind
+from tfvae.runs.run_directory import RunDirectory, UnexpectedError
 from tfvae.sweeps import folders, pool
 from tfvae.sweeps.grid import (
     Cell,
