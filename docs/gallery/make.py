@@ -70,8 +70,12 @@ class Entry:
 
     def shown(self) -> str:
         """Returns the command as a person types it."""
-        words = ("tfvae", *self.command, f"--run_dir=runs/gallery/{self.name}")
-        return shlex.join(words).replace("'\"'\"'", "'")
+        words = ["tfvae", *self.command, f"--run_dir=runs/gallery/{self.name}"]
+        for i, word in enumerate(words):
+            if shlex.quote(word) != word:
+                flag, _, value = word.partition("=")
+                words[i] = f'{flag}="{value}"'
+        return " ".join(words)
 
     def argv(self, runs: pathlib.Path, is_quick: bool) -> list[str]:
         """Returns the process's arguments."""
@@ -121,7 +125,7 @@ ENTRIES = (
             "--gin_param=corrupted_image.crop=(20, 150, 150, 150)",
         ),
         "figures/restoration.png",
-        _PICTURE,
+        {"PSNR after, dB": "psnr", "SSIM after": "ssim"},
         quick=(
             *_TINY_PICTURE,
             "--gin_param=LocalSubspaces.num_rounds=2",
@@ -162,7 +166,8 @@ ENTRIES = (
         "Digits that do not exist",
         "Samples of a VAE whose encoder is not trained: its convolutions stay "
         "as they were drawn, and a [flow prior](../how/random_encoders.md) "
-        "learns where they put the 1,797 digits that come with scikit-learn.",
+        "learns where they put 1,000 of the digits that come with "
+        "scikit-learn.",
         "64 handwritten digits, drawn by the model",
         (
             "train",
