@@ -2,7 +2,7 @@
 # that tfvae is installed for: `make check PYTHON=.venv/bin/python`.
 PYTHON ?= python
 
-.PHONY: format lint type test slow check docs tutorials
+.PHONY: format lint type test slow check docs tutorials gallery
 
 format:
 	$(PYTHON) -m ruff check --fix .
@@ -31,3 +31,9 @@ docs:
 # Runs the tutorials, and writes the notebooks that the site shows.
 tutorials:
 	$(PYTHON) -m jupytext --to ipynb --execute docs/tutorials/*.py
+
+# Makes the pictures of the gallery that are missing, by runs of tfvae, and
+# draws the figures of the derivations.
+gallery:
+	$(PYTHON) docs/gallery/make.py
+	$(PYTHON) docs/how/figures.py

@@ -119,9 +119,14 @@ def _relink(text: str, to_root: str) -> str:
     return text
 
 
+_FULL_NAME = re.compile(r"(?<!`)`(tfvae(?:\.\w+)+)`(?!`)")
+
+
 def _relink_page(app: Any, docname: str, source: list[str]) -> None:
+    """Makes links to the root those of pages, and full names links."""
     if "/" not in docname:
         source[0] = _relink(source[0], "../")
+    source[0] = _FULL_NAME.sub(r"{py:obj}`\1`", source[0])
 
 
 def _relink_included(

@@ -36,7 +36,7 @@ def _sources() -> list[tuple[str, str]]:
     paths = [
         ROOT / "README.md",
         ROOT / "CONTRIBUTING.md",
-        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
         *(ROOT / "gin").rglob("*.gin"),
     ]
     texts = [(p.relative_to(ROOT).as_posix(), p.read_text()) for p in paths]

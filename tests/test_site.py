@@ -177,6 +177,14 @@ class SiteTest(absltest.TestCase):
             text = path.read_text(encoding="utf-8")
             self.assertNotRegex(text, r"(url\(|@import)\W*(https?:)?//", path)
 
+    def test_lines_of_derivations_link_to_the_reference(self):
+        for path in (ROOT / "docs" / "how").glob("*.md"):
+            text = path.read_text(encoding="utf-8")
+            names = set(re.findall(r"`(tfvae(?:\.\w+)+)`", text))
+            links = self.pages[SITE / "how" / f"{path.stem}.html"].links
+            found = {urllib.parse.urlsplit(link).fragment for link in links}
+            self.assertEmpty(names - found, path.name)
+
     def test_reference_has_every_public_name(self):
         anchors = set().union(*(one.anchors for one in self.pages.values()))
         last = {str(one).rpartition(".")[2] for one in anchors}
