@@ -214,6 +214,17 @@ class TrainingTest(tf.test.TestCase, parameterized.TestCase):
         for one, other in zip(*weights, strict=True):
             self.assertAllClose(one, other, atol=1e-6)
 
+    def test_none_for_features_is_data_alone(self):
+        x = tiny.data()
+        bounds = []
+        for data in (x, (x, vae.frozen_features(tiny.make().encoder, x))):
+            model = tiny.make()
+            model.compile(keras.optimizers.SGD(0.01), run_eagerly=True)
+            history = model.fit(data, batch_size=len(x), verbose=0)
+            evaluated = model.evaluate(data, batch_size=len(x), verbose=0)
+            bounds.append([*history.history["bound"], *evaluated])
+        self.assertAllEqual(*bounds)
+
     def test_batches_carry_features_where_there_are_any(self):
         x = tiny.data()
         batch = next(iter(tiny.make().batches(x, 4)))

@@ -101,6 +101,9 @@ class VAE(LatentModel):
         features = tfvae.frozen_features(model.encoder, x)
         model.fit((x, features), batch_size=256)
 
+    They are None for an encoder of which nothing is frozen, and `(x, None)` is
+    then as good as `x`.
+
     Data are `[N, D]`, NaN where missing: encoders see zeros there, and the
     likelihood leaves those entries out. As in Keras, `y` is what the model is
     to return: `fit(noisy, clean)` trains a denoising VAE, whose encoder sees
@@ -521,7 +524,8 @@ class VAE(LatentModel):
         features = None
         if isinstance(x, (tuple, list)):
             x, features = x
-            self._check_features_shape(features.shape)
+            if features is not None:  # As of an encoder that freezes nothing.
+                self._check_features_shape(features.shape)
         x = self._as_batch(x)
         targets, latent_targets = x, None
         if y is not None:
