@@ -45,6 +45,22 @@ def _binary():
     )
 
 
+def _disarm():
+    encoder = vae.learnable(tiny.network, M, posterior=vae.BernoulliPosterior())
+    return tiny.make(encoder=encoder, prior=priors.IndependentBernoulliPrior(M))
+
+
+def _categorical():
+    encoder = vae.learnable(
+        tiny.network,
+        M,
+        posterior=vae.RelaxedCategoricalPosterior(num_variables=1),
+    )
+    return tiny.make(
+        encoder=encoder, prior=priors.AutoregressiveCategoricalPrior(M, 1, 3)
+    )
+
+
 VARIANTS = {
     "normal": lambda: tiny.make("random_kitchen_sinks", seed=5),
     "flow": _flow,
@@ -56,7 +72,11 @@ VARIANTS = {
         prior=priors.VampPrior(M, num_pseudo_inputs=3),
     ),
     "binary": _binary,
+    "disarm": _disarm,
+    "categorical": _categorical,
 }
+# Those whose encoders return probabilities, not means and variances.
+DISCRETE = {"binary", "categorical", "disarm"}
 # The others' exports skip the check, which takes as long as the rest; their
 # outputs are compared below.
 CHECKED = "flow"
@@ -182,7 +202,7 @@ class SignaturesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllClose(mean, model.decode(latents))
 
     @parameterized.product(
-        variant=sorted(VARIANTS.keys() - {"binary"}), batch_size=(1, 4)
+        variant=sorted(VARIANTS.keys() - DISCRETE), batch_size=(1, 4)
     )
     def test_encode_gives_mean_and_variance(self, variant, batch_size):
         model, _, loaded = _exported(variant)
@@ -196,9 +216,12 @@ class SignaturesTest(tf.test.TestCase, parameterized.TestCase):
         mean = loaded.decode(found["mean"])["mean"]
         self.assertAllClose(mean, model.reconstruct(x))
 
-    @parameterized.parameters(1, 4)
-    def test_encode_gives_probabilities_of_binary_latents(self, batch_size):
-        model, _, loaded = _exported("binary")
+    @parameterized.product(variant=sorted(DISCRETE), batch_size=(1, 4))
+    @grids.by_default(0, 3)
+    def test_encode_gives_probabilities_of_discrete_latents(
+        self, variant, batch_size
+    ):
+        model, _, loaded = _exported(variant)
         x = _data(batch_size)
         found = loaded.encode(x)
         self.assertCountEqual(found, ["probs"])

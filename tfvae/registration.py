@@ -44,8 +44,10 @@ CLASSES = {
     "tfvae.networks.binary": ("BinaryDense",),
     "tfvae.optimizers": ("FusedAdam",),
     "tfvae.priors": (
+        "AutoregressiveCategoricalPrior",
         "GaussianMixturePrior",
         "IndependentBernoulliPrior",
+        "IndependentCategoricalPrior",
         "RealNVPPrior",
         "StandardNormalPrior",
         "VampPrior",
@@ -67,11 +69,16 @@ CLASSES = {
     "tfvae.tvae.prior": ("BernoulliPrior",),
     "tfvae.vae": (
         "VAE",
+        "VIMCO",
+        "BernoulliPosterior",
+        "DisARM",
         "Elbo",
         "Encoder",
         "GaussianPosterior",
         "GeometricBeta",
         "RelaxedBernoulliPosterior",
+        "RelaxedCategoricalPosterior",
+        "StraightThrough",
         "Thesis",
     ),
 }

@@ -26,9 +26,15 @@ CASES = {
     priors.GaussianMixturePrior: {"num_components": 3},
     priors.VampPrior: {"num_pseudo_inputs": 4},
     priors.IndependentBernoulliPrior: {},
+    priors.IndependentCategoricalPrior: {"num_variables": 1},
+    priors.AutoregressiveCategoricalPrior: {"num_variables": 1, "hidden": 4},
 }
-# Those of binary latents; the others' are real.
+# Those of binary and of one-hot latents; the others' are real.
 BINARY = (priors.IndependentBernoulliPrior,)
+CATEGORICAL = (
+    priors.IndependentCategoricalPrior,
+    priors.AutoregressiveCategoricalPrior,
+)
 
 
 @keras.saving.register_keras_serializable("tests.priors")
@@ -96,4 +102,6 @@ def latents(cls, shape, seed=0):
     """Returns latents that the prior may have, not drawn from it."""
     values = np.random.default_rng(seed).normal(size=shape)
     values = values > 0.0 if cls in BINARY else values
+    if cls in CATEGORICAL:
+        values = np.eye(shape[-1])[values.argmax(-1)]
     return tf.constant(values, tf.float32)

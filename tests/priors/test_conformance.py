@@ -17,7 +17,11 @@ from tests import oracles
 from tests.priors import small
 from tfvae import priors
 from tfvae.ops import random
-from tfvae.ops.distributions import DiagonalGaussian, IndependentBernoulli
+from tfvae.ops.distributions import (
+    DiagonalGaussian,
+    IndependentBernoulli,
+    IndependentCategorical,
+)
 
 EVERY_CASE = [(cls.__name__, cls) for cls in small.CASES]
 TRAINED = [
@@ -25,7 +29,11 @@ TRAINED = [
     for cls in small.CASES
     if cls is not priors.StandardNormalPrior
 ]
-CLOSED_FORMS = (priors.StandardNormalPrior, priors.IndependentBernoulliPrior)
+CLOSED_FORMS = (
+    priors.StandardNormalPrior,
+    priors.IndependentBernoulliPrior,
+    priors.IndependentCategoricalPrior,
+)
 # A right estimate is off by more for one seed in two million.
 STANDARD_ERRORS = 5.0
 POLICIES = ("mixed_float16", "float64")
@@ -35,6 +43,8 @@ def _space(cls):
     """All states of 2 latents, or a grid over where they are, and its cell."""
     if cls in small.BINARY:
         return tf.constant(oracles.enumerate_states(2), tf.float32), 1.0
+    if cls in small.CATEGORICAL:
+        return tf.eye(2), 1.0
     # The trapezoidal rule is exact to float32 for densities this smooth that
     # vanish at the border.
     axis = np.linspace(-14.0, 14.0, 351)
@@ -49,6 +59,8 @@ def _posteriors(cls):
         *tf.constant(rng.normal(size=(2, 4, 3)), tf.float32)
     )
     binary = IndependentBernoulli(real.mean)
+    if cls in small.CATEGORICAL:
+        return IndependentCategorical(real.mean[:, None]), real
     return (binary, real) if cls in small.BINARY else (real, binary)
 
 

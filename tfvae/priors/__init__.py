@@ -3,6 +3,10 @@
 
 from tfvae.priors.base import Prior, PriorParts
 from tfvae.priors.bernoulli import IndependentBernoulliPrior
+from tfvae.priors.categorical import (
+    AutoregressiveCategoricalPrior,
+    IndependentCategoricalPrior,
+)
 from tfvae.priors.ex_post import FitHistory, fit_prior
 from tfvae.priors.mixture import GaussianMixturePrior
 from tfvae.priors.realnvp import RealNVPPrior
@@ -10,9 +14,11 @@ from tfvae.priors.standard_normal import StandardNormalPrior
 from tfvae.priors.vampprior import VampPrior
 
 __all__ = [
+    "AutoregressiveCategoricalPrior",
     "FitHistory",
     "GaussianMixturePrior",
     "IndependentBernoulliPrior",
+    "IndependentCategoricalPrior",
     "Prior",
     "PriorParts",
     "RealNVPPrior",

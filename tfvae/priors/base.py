@@ -10,8 +10,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfvae.ops.distributions import DiagonalGaussian, IndependentBernoulli
+from tfvae.ops.distributions import (
+    DiagonalGaussian,
+    IndependentBernoulli,
+    IndependentCategorical,
+)
 from tfvae.ops.rows import LazyRows
+
+Distribution = DiagonalGaussian | IndependentBernoulli | IndependentCategorical
 
 
 class PriorParts(NamedTuple):
@@ -90,7 +96,7 @@ class Prior(keras.layers.Layer):
 
     def kl(
         self,
-        posterior: DiagonalGaussian | IndependentBernoulli,
+        posterior: Distribution,
         samples: tf.Tensor,
         parts: PriorParts | None = None,
     ) -> tf.Tensor:
@@ -160,3 +166,18 @@ def check_counts(minimum: int = 1, **counts: int) -> None:
                 f"`{name}` must be an integer of at least {minimum}, got "
                 f"{count!r}"
             )
+
+
+def check_variables(num_latents: int, num_variables: int) -> None:
+    """Raises ValueError unless so many categorical variables are possible.
+
+    Args:
+      num_latents: M, of all their one-hot codes.
+      num_variables: G, each with M / G categories.
+    """
+    check_counts(num_variables=num_variables)
+    if num_latents % num_variables:
+        raise ValueError(
+            f"`num_variables` must divide the {num_latents} latents, the "
+            f"one-hot codes of all variables, got {num_variables!r}"
+        )

@@ -15,7 +15,11 @@ import tensorflow as tf
 
 from tfvae.networks import binary
 from tfvae.ops import bits
-from tfvae.ops.distributions import DiagonalGaussian, IndependentBernoulli
+from tfvae.ops.distributions import (
+    DiagonalGaussian,
+    IndependentBernoulli,
+    IndependentCategorical,
+)
 from tfvae.serving.limits import Limits, after, at_least, at_most
 from tfvae.tvae import TVAE, Inference
 from tfvae.vae import VAE
@@ -42,6 +46,7 @@ _PARAMETERS: dict[type, Callable[[Any], Outputs]] = {
         ),
     },
     IndependentBernoulli: lambda posterior: {"probs": posterior.mean},
+    IndependentCategorical: lambda posterior: {"probs": posterior.mean},
 }
 
 
