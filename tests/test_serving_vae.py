@@ -61,6 +61,14 @@ def _categorical():
     )
 
 
+def _quantized():
+    posterior = vae.VectorQuantizedPosterior(4, 1)
+    return tiny.make(
+        encoder=vae.learnable(tiny.network, M, posterior=posterior),
+        prior=priors.QuantizedPrior(M, num_variables=M, num_codes=4),
+    )
+
+
 VARIANTS = {
     "normal": lambda: tiny.make("random_kitchen_sinks", seed=5),
     "flow": _flow,
@@ -74,6 +82,7 @@ VARIANTS = {
     "binary": _binary,
     "disarm": _disarm,
     "categorical": _categorical,
+    "quantized": _quantized,
 }
 # Those whose encoders return probabilities, not means and variances.
 DISCRETE = {"binary", "categorical", "disarm"}
@@ -202,7 +211,8 @@ class SignaturesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllClose(mean, model.decode(latents))
 
     @parameterized.product(
-        variant=sorted(VARIANTS.keys() - DISCRETE), batch_size=(1, 4)
+        variant=sorted(VARIANTS.keys() - DISCRETE - {"quantized"}),
+        batch_size=(1, 4),
     )
     def test_encode_gives_mean_and_variance(self, variant, batch_size):
         model, _, loaded = _exported(variant)
@@ -226,6 +236,14 @@ class SignaturesTest(tf.test.TestCase, parameterized.TestCase):
         found = loaded.encode(x)
         self.assertCountEqual(found, ["probs"])
         self.assertAllClose(found["probs"], model.encode(x).mean)
+
+    def test_encode_gives_vectors_and_codes_of_quantised_latents(self):
+        model, _, loaded = _exported("quantized")
+        x = _data(4)
+        found = loaded.encode(x)
+        self.assertCountEqual(found, ["mean", "codes"])
+        self.assertAllClose(found["mean"], model.encode(x).mode)
+        self.assertAllEqual(found["codes"], model.encode(x).codes)
 
     def test_seed_and_number_of_samples_take_effect(self):
         _, _, loaded = _exported("flow")

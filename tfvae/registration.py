@@ -48,6 +48,7 @@ CLASSES = {
         "GaussianMixturePrior",
         "IndependentBernoulliPrior",
         "IndependentCategoricalPrior",
+        "QuantizedPrior",
         "RealNVPPrior",
         "StandardNormalPrior",
         "VampPrior",
@@ -80,6 +81,7 @@ CLASSES = {
         "RelaxedCategoricalPosterior",
         "StraightThrough",
         "Thesis",
+        "VectorQuantizedPosterior",
     ),
 }
 """Registered classes, by the module that defines them."""

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae import priors
-from tfvae.ops.distributions import DiagonalGaussian
+from tfvae.ops.distributions import DiagonalGaussian, Quantized
 
 NUM_OBSERVED = 3
 
@@ -28,6 +28,7 @@ CASES = {
     priors.IndependentBernoulliPrior: {},
     priors.IndependentCategoricalPrior: {"num_variables": 1},
     priors.AutoregressiveCategoricalPrior: {"num_variables": 1, "hidden": 4},
+    priors.QuantizedPrior: {"num_variables": 1, "num_codes": 4, "hidden": 3},
 }
 # Those of binary and of one-hot latents; the others' are real.
 BINARY = (priors.IndependentBernoulliPrior,)
@@ -55,6 +56,20 @@ class Encoder(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "num_latents": self.num_latents}
+
+
+@keras.saving.register_keras_serializable("tests.priors")
+class QuantizingEncoder(Encoder):
+    """Quantises the means, by a codebook of 4 vectors."""
+
+    def __init__(self, num_latents, **kwargs):
+        super().__init__(num_latents, **kwargs)
+        self.codebook = self.add_weight(
+            shape=(4, num_latents), initializer="normal", autocast=False
+        )
+
+    def call(self, x):
+        return Quantized(super().call(x).mean, self.codebook.value)
 
 
 @keras.saving.register_keras_serializable("tests.priors")
@@ -88,7 +103,9 @@ class Model(keras.Model):
 
 def model(cls, num_latents=2, seed=0, encoder_dtype=None):
     """Returns a model with that prior, all weights drawn anew."""
-    encoder = Encoder(num_latents, dtype=encoder_dtype)
+    is_quantized = cls is priors.QuantizedPrior
+    kind = QuantizingEncoder if is_quantized else Encoder
+    encoder = kind(num_latents, dtype=encoder_dtype)
     made = Model(encoder, cls(num_latents, **CASES[cls]))
     rng = np.random.default_rng(seed)
     for weight in made.weights:

@@ -239,6 +239,67 @@ class IndependentCategorical(NamedTuple):
         return tf.clip_by_value(self.logits, -_MAX_LOGIT, _MAX_LOGIT)
 
 
+class Quantized(NamedTuple):
+    """All mass on the vectors of a codebook that are nearest to outputs.
+
+    It is discrete: probabilities are masses, and the entropy is 0.
+
+    Attributes:
+      outputs: float32 `[..., G * d]`, vectors of size d one after another.
+      codebook: float32 `[C, d]`.
+    """
+
+    outputs: tf.Tensor
+    codebook: tf.Tensor
+
+    @property
+    def codes(self) -> tf.Tensor:
+        """One-hot codes of the nearest vectors, `[..., G * C]`."""
+        num_codes, size = self.codebook.shape
+        vectors = by_variable(self.outputs, self.outputs.shape[-1] // size)
+        # The squared distance but for the term that all codes share.
+        products = tf.tensordot(vectors, self.codebook, [[-1], [-1]])
+        squares = tf.reduce_sum(tf.square(self.codebook), -1)
+        nearest = tf.argmin(squares - 2.0 * products, -1, tf.int32)
+        return _flat(tf.one_hot(nearest, num_codes))
+
+    @property
+    def mode(self) -> tf.Tensor:
+        """The nearest vectors, `[..., G * d]`."""
+        num_codes, size = self.codebook.shape
+        num_variables = self.outputs.shape[-1] // size
+        codes = by_variable(self.codes, num_variables)
+        return _flat(tf.tensordot(codes, self.codebook, 1))
+
+    @property
+    def mean(self) -> tf.Tensor:
+        """The same, `[..., G * d]`."""
+        return self.mode
+
+    def sample(
+        self, seed: tf.Tensor, num_samples: int | tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Returns the mode, which is every draw.
+
+        Args:
+          seed: Not used.
+          num_samples: K; None for one draw without a sample dimension.
+
+        Returns:
+          `[..., G * d]` or `[K, ..., G * d]`.
+        """
+        shape = _sample_shape(self.outputs, num_samples)
+        return tf.broadcast_to(self.mode, shape)
+
+    def log_prob(self, latents: tf.Tensor) -> tf.Tensor:
+        """Returns log q of the mode, 0, `[...]`."""
+        return tf.zeros_like(latents[..., 0])
+
+    def entropy(self) -> tf.Tensor:
+        """Returns 0, `[...]`."""
+        return tf.zeros_like(self.outputs[..., 0])
+
+
 def _gumbel(seed: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
     """Draws standard Gumbel noise, finite."""
     # Uniforms are multiples of 2**-23; half a step keeps logarithms finite.

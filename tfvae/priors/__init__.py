@@ -9,6 +9,7 @@ from tfvae.priors.categorical import (
 )
 from tfvae.priors.ex_post import FitHistory, fit_prior
 from tfvae.priors.mixture import GaussianMixturePrior
+from tfvae.priors.quantized import QuantizedPrior
 from tfvae.priors.realnvp import RealNVPPrior
 from tfvae.priors.standard_normal import StandardNormalPrior
 from tfvae.priors.vampprior import VampPrior
@@ -21,6 +22,7 @@ __all__ = [
     "IndependentCategoricalPrior",
     "Prior",
     "PriorParts",
+    "QuantizedPrior",
     "RealNVPPrior",
     "StandardNormalPrior",
     "VampPrior",

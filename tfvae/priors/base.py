@@ -14,10 +14,13 @@ from tfvae.ops.distributions import (
     DiagonalGaussian,
     IndependentBernoulli,
     IndependentCategorical,
+    Quantized,
 )
 from tfvae.ops.rows import LazyRows
 
-Distribution = DiagonalGaussian | IndependentBernoulli | IndependentCategorical
+Distribution = (
+    DiagonalGaussian | IndependentBernoulli | IndependentCategorical | Quantized
+)
 
 
 class PriorParts(NamedTuple):

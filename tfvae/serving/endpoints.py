@@ -19,6 +19,7 @@ from tfvae.ops.distributions import (
     DiagonalGaussian,
     IndependentBernoulli,
     IndependentCategorical,
+    Quantized,
 )
 from tfvae.serving.limits import Limits, after, at_least, at_most
 from tfvae.tvae import TVAE, Inference
@@ -47,6 +48,10 @@ _PARAMETERS: dict[type, Callable[[Any], Outputs]] = {
     },
     IndependentBernoulli: lambda posterior: {"probs": posterior.mean},
     IndependentCategorical: lambda posterior: {"probs": posterior.mean},
+    Quantized: lambda posterior: {
+        "mean": posterior.mean,
+        "codes": posterior.codes,
+    },
 }
 
 

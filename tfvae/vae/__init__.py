@@ -24,6 +24,7 @@ from tfvae.vae.posteriors import (
     RelaxedBernoulliPosterior,
     RelaxedCategoricalPosterior,
 )
+from tfvae.vae.quantization import VectorQuantizedPosterior
 
 __all__ = [
     "VAE",
@@ -40,6 +41,7 @@ __all__ = [
     "StraightThrough",
     "Terms",
     "Thesis",
+    "VectorQuantizedPosterior",
     "frozen_features",
     "learnable",
     "non_learnable",

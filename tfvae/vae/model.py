@@ -15,7 +15,7 @@ from tfvae.data import batches_with
 from tfvae.latent_model import Figure, LatentModel, in_batches
 from tfvae.ops import densities, elbo, random
 from tfvae.ops.rows import LazyRows
-from tfvae.priors import Prior, fit_prior
+from tfvae.priors import Prior, QuantizedPrior, fit_prior
 from tfvae.ranks import mean_gradients
 from tfvae.vae import encoders, objectives
 from tfvae.vae.posteriors import (
@@ -23,6 +23,7 @@ from tfvae.vae.posteriors import (
     Distribution,
     RelaxedBernoulliPosterior,
 )
+from tfvae.vae.quantization import VectorQuantizedPosterior
 
 # The random streams of a model.
 _TRAINING, _EVALUATION, _SAMPLING, _FITTING = range(4)
@@ -167,8 +168,9 @@ class VAE(LatentModel):
           **kwargs: Keyword arguments of `keras.Model`.
 
         Raises:
-          TypeError: If `objective` is not an `Objective`.
-          ValueError: If the shapes of the parts do not fit.
+          TypeError: If `objective` is not an `Objective`, or the prior is none
+            of the posterior's latents.
+          ValueError: If the parts do not fit together.
         """
         super().__init__(**kwargs)
         objective = objective or objectives.Elbo()
@@ -186,6 +188,13 @@ class VAE(LatentModel):
         self.objective = objective
         self.seed = seed
         objectives.check_can_estimate(objective, encoder.posterior.estimator)
+        if isinstance(
+            encoder.posterior, VectorQuantizedPosterior
+        ) and not isinstance(prior, QuantizedPrior):
+            raise TypeError(
+                "`prior` must be a QuantizedPrior, of codes, for an encoder "
+                f"with a VectorQuantizedPosterior, got {prior!r}"
+            )
         self.num_latents = encoder.num_latents
         self.num_observed = encoder.num_observed
         if prior.num_latents != self.num_latents:
@@ -538,6 +547,15 @@ class VAE(LatentModel):
                 "`model` must be trained either by several ranks or in several "
                 f"replicas of tf.distribute, got {self.ranks.size} ranks and "
                 f"{replicas} replicas"
+            )
+        if isinstance(self.encoder.posterior, VectorQuantizedPosterior) and (
+            self.ranks.size > 1 or replicas > 1
+        ):
+            raise RuntimeError(
+                "`model` must be trained in one process and on one device with "
+                "a VectorQuantizedPosterior, whose codebook each would update "
+                f"by itself, got {self.ranks.size} ranks and {replicas} "
+                "replicas"
             )
 
     def _unpack(self, data: Any) -> _Batch:
