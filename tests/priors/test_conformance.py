@@ -240,6 +240,8 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
         if cls in small.BINARY:
             latents = rng.random((500, 3)) < [0.05, 0.5, 0.9]
             latents[:, 1] = True  # Without a zero its probability is not 1.
+        elif cls in small.CATEGORICAL:
+            latents = np.eye(3)[rng.choice(3, 500, p=[0.02, 0.03, 0.95])]
         else:
             latents = 5.0 + 0.1 * rng.normal(size=(500, 3))
         latents = latents.astype(np.float32)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfvae import typed_gin
@@ -181,6 +182,15 @@ class AutoregressiveDecoder(keras.layers.Layer):
         # All but what follows the end.
         has_begun = 1.0 - steps[:, :-1, 0]
         return log_probs[:, 0] + tf.reduce_sum(has_begun * log_probs[:, 1:], -1)
+
+    def adapt(self, frequencies: np.ndarray) -> None:
+        """Sets the bias of the logits to frequencies of the symbols, `[K]`.
+
+        Args:
+          frequencies: Positive, not necessarily normalised.
+        """
+        logits = np.log(frequencies)
+        self._logits.bias.assign(logits - logits.mean())
 
     def sample(
         self, latents: tf.Tensor, seed: tf.Tensor, temperature: float = 1.0

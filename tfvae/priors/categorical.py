@@ -143,3 +143,9 @@ class AutoregressiveCategoricalPrior(_CategoricalPrior):
         codes = self._network.sample(tf.ones([num_samples, 1]), seed)
         one_hot = tf.one_hot(codes, self.num_categories)
         return tf.reshape(one_hot, [-1, self.num_latents])
+
+    def adapt(self, latents: np.ndarray, seed: int = 0) -> None:
+        """Starts from the frequencies of categories over all variables."""
+        counts = np.sum(latents, axis=0, dtype=np.float64) + 0.5
+        counts = counts.reshape(self.num_variables, self.num_categories)
+        self._network.adapt(counts.sum(0))

@@ -117,7 +117,7 @@ class QuantizedPrior(Prior):
                 "`encoder` must have a VectorQuantizedPosterior for a "
                 f"QuantizedPrior, got one whose q is a {type(posterior)!r}"
             )
-        return posterior.codebook
+        return tf.cast(posterior.codebook, tf.float32)
 
     def log_prob(self, latents: tf.Tensor) -> tf.Tensor:
         latents = tf.cast(latents, tf.float32)
