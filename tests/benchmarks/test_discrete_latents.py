@@ -52,7 +52,7 @@ class DiscreteLatentsTest(tf.test.TestCase):
             again = self._main(folder, *args)
         self.assertEqual([call.args[1] for call in run.mock_calls], ["VIMCO"])
         for text in (printed, again):
-            self.assertRegex(text, r"(?s)digits 50  TVAE +-20\.00 .*VIMCO +-20")
+            self.assertRegex(text, r"(?s)digits 50 +TVAE +-20\.00 .*VIMCO +-20")
 
     def test_enumeration_is_that_of_the_model(self):
         model = tvae.TVAE(
