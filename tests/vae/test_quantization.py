@@ -191,6 +191,19 @@ class BoundTest(tf.test.TestCase, parameterized.TestCase):
             self.assertLess(np.abs(codebook - row).sum(1).min(), 1e-6)
 
 
+class WeightTest(tf.test.TestCase):
+    def test_weight_zero_leaves_the_commitment_out(self):
+        losses = []
+        for commitment in (0.0, 1e6):
+            model = _model(commitment=commitment)
+            model.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
+            weights = np.zeros(tiny.NUM_DATA, np.float32)
+            batches = tf.data.Dataset.from_tensors((tiny.data(), None, weights))
+            logs = model.fit(batches, shuffle=False, verbose=0).history
+            losses.append(logs["loss"][0])
+        self.assertAllClose(losses, [0.0, 0.0])
+
+
 class WrongUseTest(tf.test.TestCase):
     def test_it_is_reported(self):
         for name, value in (

@@ -710,7 +710,7 @@ class VAE(LatentModel):
             weighted = self.objective.weighted_loss(distortion, rate, weight)
         if latents is not None:
             estimator = self.encoder.posterior.estimator
-            # What is no mean over draws is weighted as a whole.
+            # What is no mean of the draws' losses is weighted as a whole.
             is_mean = weight is not None and not estimator.has_log_ratios
             losses, shares = estimator.estimate(
                 posterior, latents, weighted if is_mean else losses

@@ -142,7 +142,7 @@ def check_can_estimate(objective: Objective, estimator: Estimator) -> None:
     ):
         raise ValueError(
             "`objective` must weigh the whole loss of each data point, and sum "
-            "over latents, for an estimator of the bound of several draws, got "
+            "over latents, for VIMCO and for quantised latents, got "
             f"{objective!r} and {estimator!r}"
         )
 

@@ -69,6 +69,10 @@ def updated(
 class _Committed(Pathwise):
     """Adds the commitment loss of a `Quantized` posterior."""
 
+    # log q is 0 at the only draw. The weight of a data point then applies to
+    # its whole loss, with the commitment.
+    has_log_ratios = True
+
     def __init__(self, weight: float) -> None:
         """Sets the weight of the loss."""
         self._weight = weight
