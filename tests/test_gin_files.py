@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import struct
 from unittest import mock
@@ -13,7 +14,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tests import grids
-from tfvae import lso
+from tfvae import lso, networks, vae
 from tfvae.data import images, shard_writing, write_shards
 from tfvae.runs import config, optimize
 from tfvae.runs.denoise import denoise
@@ -246,6 +247,23 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
         if rules is None:
             self.assertEqual(task.score_label, "QED")
             self.assertBetween(data.scores.max(), 0.3, 1.0)
+
+    @parameterized.parameters(
+        *(name for name in FILES if name.startswith("mixins/posterior_"))
+    )
+    def test_mixin_of_a_posterior_builds_a_model_with_its_prior(self, name):
+        config.load(["runs/digits.gin", name])
+        network = functools.partial(
+            networks.fully_connected_encoder, num_observed=6, hidden=(4,)
+        )
+        posterior = config.evaluated("learnable.posterior")
+        model = vae.VAE(
+            vae.learnable(network, 16, posterior=posterior),
+            networks.FullyConnectedDecoder(6, (4,)),
+            config.evaluated("vae.prior")(16),
+        )
+        x = np.random.default_rng(0).random((5, 6), np.float32)
+        self.assertAllInRange(model.log_likelihood_bound(x, 2), -1e4, 0.0)
 
     def test_optimisation_runs(self):
         self._assert_optimises("runs/optimize.gin", [])

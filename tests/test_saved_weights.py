@@ -22,7 +22,7 @@ from tests.networks import small as small_networks
 from tests.priors import small as small_priors
 from tests.tvae import tiny as tiny_tvae
 from tests.vae import tiny as tiny_vae
-from tfvae import likelihoods, networks, registration, vae
+from tfvae import likelihoods, networks, priors, registration, vae
 from tfvae.networks.autoregressive import AutoregressiveDecoder
 from tfvae.networks.binary import MIN_SPARSE_INPUTS, BinaryDense
 from tfvae.tvae import TVAE, Exploration, StateStore
@@ -96,6 +96,15 @@ def _binary_dense() -> keras.Model:
     return keras.Sequential([inputs, BinaryDense(4, "tanh")])
 
 
+def _quantizing() -> vae.Encoder:
+    posterior = vae.VectorQuantizedPosterior(4, 1)
+    return vae.learnable(tiny_vae.network, 2, posterior=posterior)
+
+
+def _of_codes() -> keras.layers.Layer:
+    return priors.QuantizedPrior(2, num_variables=2, num_codes=4)
+
+
 NETWORKS = {case.make: _network_case(case) for case in small_networks.CASES}
 PRIORS = {
     cls: Case(lambda cls=cls: small_priors.model(cls, 3), tf.ones([5, 3]))
@@ -119,6 +128,10 @@ MODELS = {
         lambda: tiny_vae.POLICIES["partially_non_learnable"](
             tiny_vae.network, tiny_vae.NUM_LATENTS
         )
+    ),
+    vae.VectorQuantizedPosterior: Case(
+        lambda: tiny_vae.make(encoder=_quantizing(), prior=_of_codes()),
+        tf.constant(tiny_vae.data()),
     ),
     BernoulliPrior: _held(lambda: BernoulliPrior(tiny_vae.NUM_OBSERVED)),
     StateStore: _held(lambda: StateStore(2, 3, 4)),

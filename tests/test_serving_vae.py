@@ -45,6 +45,30 @@ def _binary():
     )
 
 
+def _disarm():
+    encoder = vae.learnable(tiny.network, M, posterior=vae.BernoulliPosterior())
+    return tiny.make(encoder=encoder, prior=priors.IndependentBernoulliPrior(M))
+
+
+def _categorical():
+    encoder = vae.learnable(
+        tiny.network,
+        M,
+        posterior=vae.RelaxedCategoricalPosterior(num_variables=1),
+    )
+    return tiny.make(
+        encoder=encoder, prior=priors.AutoregressiveCategoricalPrior(M, 1, 3)
+    )
+
+
+def _quantized():
+    posterior = vae.VectorQuantizedPosterior(4, 1)
+    return tiny.make(
+        encoder=vae.learnable(tiny.network, M, posterior=posterior),
+        prior=priors.QuantizedPrior(M, num_variables=M, num_codes=4),
+    )
+
+
 VARIANTS = {
     "normal": lambda: tiny.make("random_kitchen_sinks", seed=5),
     "flow": _flow,
@@ -56,7 +80,12 @@ VARIANTS = {
         prior=priors.VampPrior(M, num_pseudo_inputs=3),
     ),
     "binary": _binary,
+    "disarm": _disarm,
+    "categorical": _categorical,
+    "quantized": _quantized,
 }
+# Those whose encoders return probabilities, not means and variances.
+DISCRETE = {"binary", "categorical", "disarm"}
 # The others' exports skip the check, which takes as long as the rest; their
 # outputs are compared below.
 CHECKED = "flow"
@@ -182,7 +211,8 @@ class SignaturesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllClose(mean, model.decode(latents))
 
     @parameterized.product(
-        variant=sorted(VARIANTS.keys() - {"binary"}), batch_size=(1, 4)
+        variant=sorted(VARIANTS.keys() - DISCRETE - {"quantized"}),
+        batch_size=(1, 4),
     )
     def test_encode_gives_mean_and_variance(self, variant, batch_size):
         model, _, loaded = _exported(variant)
@@ -196,13 +226,24 @@ class SignaturesTest(tf.test.TestCase, parameterized.TestCase):
         mean = loaded.decode(found["mean"])["mean"]
         self.assertAllClose(mean, model.reconstruct(x))
 
-    @parameterized.parameters(1, 4)
-    def test_encode_gives_probabilities_of_binary_latents(self, batch_size):
-        model, _, loaded = _exported("binary")
+    @parameterized.product(variant=sorted(DISCRETE), batch_size=(1, 4))
+    @grids.by_default(0, 3)
+    def test_encode_gives_probabilities_of_discrete_latents(
+        self, variant, batch_size
+    ):
+        model, _, loaded = _exported(variant)
         x = _data(batch_size)
         found = loaded.encode(x)
         self.assertCountEqual(found, ["probs"])
         self.assertAllClose(found["probs"], model.encode(x).mean)
+
+    def test_encode_gives_vectors_and_codes_of_quantised_latents(self):
+        model, _, loaded = _exported("quantized")
+        x = _data(4)
+        found = loaded.encode(x)
+        self.assertCountEqual(found, ["mean", "codes"])
+        self.assertAllClose(found["mean"], model.encode(x).mode)
+        self.assertAllEqual(found["codes"], model.encode(x).codes)
 
     def test_seed_and_number_of_samples_take_effect(self):
         _, _, loaded = _exported("flow")

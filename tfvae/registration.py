@@ -44,8 +44,11 @@ CLASSES = {
     "tfvae.networks.binary": ("BinaryDense",),
     "tfvae.optimizers": ("FusedAdam",),
     "tfvae.priors": (
+        "AutoregressiveCategoricalPrior",
         "GaussianMixturePrior",
         "IndependentBernoulliPrior",
+        "IndependentCategoricalPrior",
+        "QuantizedPrior",
         "RealNVPPrior",
         "StandardNormalPrior",
         "VampPrior",
@@ -67,12 +70,18 @@ CLASSES = {
     "tfvae.tvae.prior": ("BernoulliPrior",),
     "tfvae.vae": (
         "VAE",
+        "VIMCO",
+        "BernoulliPosterior",
+        "DisARM",
         "Elbo",
         "Encoder",
         "GaussianPosterior",
         "GeometricBeta",
         "RelaxedBernoulliPosterior",
+        "RelaxedCategoricalPosterior",
+        "StraightThrough",
         "Thesis",
+        "VectorQuantizedPosterior",
     ),
 }
 """Registered classes, by the module that defines them."""

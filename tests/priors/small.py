@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae import priors
-from tfvae.ops.distributions import DiagonalGaussian
+from tfvae.ops.distributions import DiagonalGaussian, Quantized
 
 NUM_OBSERVED = 3
 
@@ -26,9 +26,16 @@ CASES = {
     priors.GaussianMixturePrior: {"num_components": 3},
     priors.VampPrior: {"num_pseudo_inputs": 4},
     priors.IndependentBernoulliPrior: {},
+    priors.IndependentCategoricalPrior: {"num_variables": 1},
+    priors.AutoregressiveCategoricalPrior: {"num_variables": 1, "hidden": 4},
+    priors.QuantizedPrior: {"num_variables": 1, "num_codes": 4, "hidden": 3},
 }
-# Those of binary latents; the others' are real.
+# Those of binary and of one-hot latents; the others' are real.
 BINARY = (priors.IndependentBernoulliPrior,)
+CATEGORICAL = (
+    priors.IndependentCategoricalPrior,
+    priors.AutoregressiveCategoricalPrior,
+)
 
 
 @keras.saving.register_keras_serializable("tests.priors")
@@ -49,6 +56,20 @@ class Encoder(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "num_latents": self.num_latents}
+
+
+@keras.saving.register_keras_serializable("tests.priors")
+class QuantizingEncoder(Encoder):
+    """Quantises the means, by a codebook of 4 vectors."""
+
+    def __init__(self, num_latents, **kwargs):
+        super().__init__(num_latents, **kwargs)
+        self.codebook = self.add_weight(
+            shape=(4, num_latents), initializer="normal", autocast=False
+        )
+
+    def call(self, x):
+        return Quantized(super().call(x).mean, self.codebook.value)
 
 
 @keras.saving.register_keras_serializable("tests.priors")
@@ -82,7 +103,9 @@ class Model(keras.Model):
 
 def model(cls, num_latents=2, seed=0, encoder_dtype=None):
     """Returns a model with that prior, all weights drawn anew."""
-    encoder = Encoder(num_latents, dtype=encoder_dtype)
+    is_quantized = cls is priors.QuantizedPrior
+    kind = QuantizingEncoder if is_quantized else Encoder
+    encoder = kind(num_latents, dtype=encoder_dtype)
     made = Model(encoder, cls(num_latents, **CASES[cls]))
     rng = np.random.default_rng(seed)
     for weight in made.weights:
@@ -96,4 +119,6 @@ def latents(cls, shape, seed=0):
     """Returns latents that the prior may have, not drawn from it."""
     values = np.random.default_rng(seed).normal(size=shape)
     values = values > 0.0 if cls in BINARY else values
+    if cls in CATEGORICAL:
+        values = np.eye(shape[-1])[values.argmax(-1)]
     return tf.constant(values, tf.float32)

@@ -17,7 +17,12 @@ from tests import oracles
 from tests.priors import small
 from tfvae import priors
 from tfvae.ops import random
-from tfvae.ops.distributions import DiagonalGaussian, IndependentBernoulli
+from tfvae.ops.distributions import (
+    DiagonalGaussian,
+    IndependentBernoulli,
+    IndependentCategorical,
+    Quantized,
+)
 
 EVERY_CASE = [(cls.__name__, cls) for cls in small.CASES]
 TRAINED = [
@@ -25,7 +30,11 @@ TRAINED = [
     for cls in small.CASES
     if cls is not priors.StandardNormalPrior
 ]
-CLOSED_FORMS = (priors.StandardNormalPrior, priors.IndependentBernoulliPrior)
+CLOSED_FORMS = (
+    priors.StandardNormalPrior,
+    priors.IndependentBernoulliPrior,
+    priors.IndependentCategoricalPrior,
+)
 # A right estimate is off by more for one seed in two million.
 STANDARD_ERRORS = 5.0
 POLICIES = ("mixed_float16", "float64")
@@ -35,6 +44,10 @@ def _space(cls):
     """All states of 2 latents, or a grid over where they are, and its cell."""
     if cls in small.BINARY:
         return tf.constant(oracles.enumerate_states(2), tf.float32), 1.0
+    if cls in small.CATEGORICAL:
+        return tf.eye(2), 1.0
+    if cls is priors.QuantizedPrior:
+        return small.model(cls).prior.codebook(), 1.0
     # The trapezoidal rule is exact to float32 for densities this smooth that
     # vanish at the border.
     axis = np.linspace(-14.0, 14.0, 351)
@@ -49,6 +62,10 @@ def _posteriors(cls):
         *tf.constant(rng.normal(size=(2, 4, 3)), tf.float32)
     )
     binary = IndependentBernoulli(real.mean)
+    if cls in small.CATEGORICAL:
+        return IndependentCategorical(real.mean[:, None]), real
+    if cls is priors.QuantizedPrior:
+        return Quantized(real.mean, small.model(cls, 3).prior.codebook()), real
     return (binary, real) if cls in small.BINARY else (real, binary)
 
 
@@ -146,8 +163,12 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
         with tf.GradientTape() as tape:
             tape.watch(latents)
             loss = tf.reduce_sum(prior.log_prob(latents))
-        gradients = tape.gradient(loss, [latents, *weights])
-        paths = ["latents", *(weight.path for weight in weights)]
+        # Masses of codes are constant nearly everywhere.
+        is_smooth = cls is not priors.QuantizedPrior
+        sources = [*([latents] if is_smooth else []), *weights]
+        gradients = tape.gradient(loss, sources)
+        paths = ["latents"] if is_smooth else []
+        paths += [weight.path for weight in weights]
         for path, gradient in zip(paths, gradients, strict=True):
             self.assertIsNotNone(gradient, path)
             self.assertAllInRange(gradient, -1e6, 1e6)
@@ -219,6 +240,8 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
         if cls in small.BINARY:
             latents = rng.random((500, 3)) < [0.05, 0.5, 0.9]
             latents[:, 1] = True  # Without a zero its probability is not 1.
+        elif cls in small.CATEGORICAL:
+            latents = np.eye(3)[rng.choice(3, 500, p=[0.02, 0.03, 0.95])]
         else:
             latents = 5.0 + 0.1 * rng.normal(size=(500, 3))
         latents = latents.astype(np.float32)
@@ -245,7 +268,7 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
                 "`num_latents` must be an integer of at least 1, got "
                 f"{num_latents!r}",
             ):
-                cls(num_latents)
+                cls(num_latents, **small.CASES[cls])
 
     @parameterized.named_parameters(*EVERY_CASE)
     def test_gin_refers_to_it_by_name(self, cls):
@@ -318,8 +341,9 @@ class PolicyTest(tf.test.TestCase, parameterized.TestCase):
             with self.assertRaisesRegex(
                 ValueError, f"`dtype` must be float32.*got '{dtype}'"
             ):
-                cls(2, dtype=dtype)
-        config = {**cls(2).get_config(), "dtype": "mixed_float16"}
+                cls(2, **small.CASES[cls], dtype=dtype)
+        prior = cls(2, **small.CASES[cls])
+        config = {**prior.get_config(), "dtype": "mixed_float16"}
         self.assertEqual(cls.from_config(config).compute_dtype, "float32")
 
 

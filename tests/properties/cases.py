@@ -34,13 +34,27 @@ ENCODERS = {
     "binary": functools.partial(
         vae.learnable, posterior=vae.RelaxedBernoulliPosterior()
     ),
+    "disarm": functools.partial(
+        vae.learnable, posterior=vae.BernoulliPosterior()
+    ),
+    "vimco": functools.partial(
+        vae.learnable, posterior=vae.BernoulliPosterior(vae.VIMCO(2))
+    ),
+    "categorical": functools.partial(
+        vae.learnable,
+        posterior=vae.RelaxedCategoricalPosterior(num_variables=1),
+    ),
 }
+BINARY = ("binary", "disarm", "vimco")
 PRIORS = {
     "normal": priors.StandardNormalPrior,
     "flow": functools.partial(priors.RealNVPPrior, hidden=(3,)),
     "mixture": functools.partial(priors.GaussianMixturePrior, num_components=3),
     "vamp": functools.partial(priors.VampPrior, num_pseudo_inputs=4),
     "bernoulli": priors.IndependentBernoulliPrior,
+    "categorical": functools.partial(
+        priors.IndependentCategoricalPrior, num_variables=1
+    ),
 }
 OBJECTIVES = {
     "elbo": vae.Elbo(),
@@ -163,14 +177,18 @@ def vaes(
     """Draws a `VAECase`."""
     likelihood = draw(st.sampled_from(names))
     encoder = draw(st.sampled_from(encoders))
-    binary = encoder == "binary"
-    priors_of = ("bernoulli",) if binary else real_priors
+    priors_of = ("bernoulli",) if encoder in BINARY else real_priors
+    if encoder == "categorical":
+        priors_of = ("categorical",)
+    objectives = set(OBJECTIVES)
+    if encoder == "vimco":  # It has no bound of several draws.
+        objectives.remove("warm_up")
     return VAECase(
         draw(points(likelihood, **kwargs)),
         likelihood,
         encoder,
         draw(st.sampled_from(priors_of)),
-        draw(st.sampled_from(tuple(OBJECTIVES))),
+        draw(st.sampled_from(sorted(objectives))),
         draw(st.sampled_from(tuple(OPTIMIZERS))),
         draw(st.integers(0, 99)),
     )

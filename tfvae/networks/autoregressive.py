@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfvae import typed_gin
@@ -31,7 +32,8 @@ class AutoregressiveDecoder(keras.layers.Layer):
 
         log p(x | z) = sum_t log p(x_t | x_1, ..., x_{t - 1}, z)
 
-    Symbol 0 ends a sequence: what follows it is 0 with certainty. The state at
+    Symbol 0 ends a sequence: what follows it is 0 with certainty, unless all
+    sequences have T symbols. The state at
     the start sees all latents. Each step sees the symbol before it, and all
     latents or, if latents have positions, those of its position. The layer is
     called with latents and a whole sequence (teacher forcing), which gives the
@@ -44,6 +46,7 @@ class AutoregressiveDecoder(keras.layers.Layer):
       num_latents: M.
       hidden: Size of the recurrent state.
       has_positions: Whether latents are `[b, T * c]`, ordered by position.
+      has_end: Whether symbol 0 ends a sequence.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class AutoregressiveDecoder(keras.layers.Layer):
         num_latents: int,
         hidden: int = 256,
         has_positions: bool = False,
+        has_end: bool = True,
         **kwargs: Any,
     ):
         """Creates the layers.
@@ -63,6 +67,8 @@ class AutoregressiveDecoder(keras.layers.Layer):
           num_latents: M; a multiple of T if latents have positions.
           hidden: Size of the recurrent state.
           has_positions: Whether latents have positions.
+          has_end: Whether symbol 0 ends a sequence; False for one symbol among
+            others, in sequences that all have T.
           **kwargs: Keyword arguments of `keras.layers.Layer`.
 
         Raises:
@@ -85,9 +91,15 @@ class AutoregressiveDecoder(keras.layers.Layer):
         self.num_latents = num_latents
         self.hidden = hidden
         self.has_positions = has_positions
-        self._start = keras.layers.Dense(hidden, "tanh", name="start")
-        self._cell = keras.layers.GRUCell(hidden, name="cell")
-        self._logits = keras.layers.Dense(num_symbols, name="logits")
+        self.has_end = has_end
+        dtype = self.dtype_policy
+        self._start = keras.layers.Dense(
+            hidden, "tanh", name="start", dtype=dtype
+        )
+        self._cell = keras.layers.GRUCell(hidden, name="cell", dtype=dtype)
+        self._logits = keras.layers.Dense(
+            num_symbols, name="logits", dtype=dtype
+        )
         self._start.build((None, num_latents))
         seen = num_latents // (num_steps if has_positions else 1)
         self._cell.build((None, num_symbols + seen))
@@ -102,6 +114,7 @@ class AutoregressiveDecoder(keras.layers.Layer):
             "num_latents": self.num_latents,
             "hidden": self.hidden,
             "has_positions": self.has_positions,
+            "has_end": self.has_end,
         }
 
     def compute_output_shape(
@@ -158,15 +171,26 @@ class AutoregressiveDecoder(keras.layers.Layer):
         Args:
           latents: `[b, M]`.
           x: One-hot sequences `[b, T * K]`, which have symbol 0 in all steps
-            after the first that has it.
+            after the first that has it, if it ends them.
         """
         shape = [-1, self.num_steps, self.num_symbols]
         logits = tf.reshape(self((latents, x)), shape)
         steps = tf.cast(tf.reshape(x, shape), tf.float32)
         log_probs = tf.reduce_sum(steps * tf.nn.log_softmax(logits), -1)
+        if not self.has_end:
+            return tf.reduce_sum(log_probs, -1)
         # All but what follows the end.
         has_begun = 1.0 - steps[:, :-1, 0]
         return log_probs[:, 0] + tf.reduce_sum(has_begun * log_probs[:, 1:], -1)
+
+    def adapt(self, frequencies: np.ndarray) -> None:
+        """Sets the bias of the logits to frequencies of the symbols, `[K]`.
+
+        Args:
+          frequencies: Positive, not necessarily normalised.
+        """
+        logits = np.log(frequencies)
+        self._logits.bias.assign(logits - logits.mean())
 
     def sample(
         self, latents: tf.Tensor, seed: tf.Tensor, temperature: float = 1.0
@@ -187,8 +211,9 @@ class AutoregressiveDecoder(keras.layers.Layer):
                 random.categorical(random.make_seed(seed, t), probs, 1)[:, 0],
                 tf.int32,
             )
-            symbols = tf.where(is_over, 0, symbols)
-            is_over |= tf.equal(symbols, 0)
+            if self.has_end:
+                symbols = tf.where(is_over, 0, symbols)
+                is_over |= tf.equal(symbols, 0)
             before = tf.one_hot(symbols, self.num_symbols)
             found.append(symbols)
         return tf.stack(found, -1)
@@ -228,7 +253,8 @@ class AutoregressiveDecoder(keras.layers.Layer):
             symbols = tf.concat(
                 [tf.gather(symbols, beams, batch_dims=1), new[..., None]], -1
             )
-            is_over = tf.gather(is_over, beams, batch_dims=1) | (new == 0)
+            if self.has_end:
+                is_over = tf.gather(is_over, beams, batch_dims=1) | (new == 0)
             rows = tf.range(num_rows)[:, None] * num_beams + beams
             state = tf.gather(state, tf.reshape(rows, [-1]))
             before = tf.one_hot(tf.reshape(new, [-1]), size)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Posterior distributions of latents: diagonal Gaussian, Bernoulli.
+"""Distributions of latents: diagonal Gaussian, Bernoulli, categorical.
 
 They are plain tuples of parameter tensors without variables of their own;
 densities and entropies are differentiable in the parameters. They and their
@@ -163,6 +163,165 @@ class IndependentBernoulli(NamedTuple):
 
     def _bounded(self) -> tf.Tensor:
         return tf.clip_by_value(self.logits, -_MAX_LOGIT, _MAX_LOGIT)
+
+
+class IndependentCategorical(NamedTuple):
+    """prod_g Cat(c_g; softmax(logits_g)), of one-hot states one after another.
+
+    States are `[..., G * C]`: the one-hot code of the first of G variables with
+    C categories, then that of the second.
+
+    Attributes:
+      logits: float32 `[..., G, C]`.
+    """
+
+    logits: tf.Tensor
+
+    @property
+    def mean(self) -> tf.Tensor:
+        """Probabilities of the categories, `[..., G * C]`."""
+        return _flat(tf.nn.softmax(self._bounded()))
+
+    @property
+    def mode(self) -> tf.Tensor:
+        """The most probable state, float32 `[..., G * C]`."""
+        return self._one_hot(self.logits)
+
+    def sample(
+        self, seed: tf.Tensor, num_samples: int | tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Draws one-hot states as float32, without gradient.
+
+        Args:
+          seed: `[2]` int32.
+          num_samples: K; None for one draw without a sample dimension.
+
+        Returns:
+          `[..., G * C]` or `[K, ..., G * C]`.
+        """
+        shape = _sample_shape(self.logits, num_samples)
+        return self._one_hot(self._bounded() + _gumbel(seed, shape))
+
+    def relaxed_sample(
+        self, seed: tf.Tensor, temperature: float | tf.Tensor
+    ) -> tf.Tensor:
+        """Draws from the Gumbel-softmax distribution, differentiable.
+
+        Reference: Jang, Gu and Poole, 2017, "Categorical reparameterization
+        with Gumbel-softmax", equation 2.
+
+        Args:
+          seed: `[2]` int32.
+          temperature: Positive scalar; draws become one-hot as it goes to 0.
+
+        Returns:
+          `[..., G * C]`, of which every C sum to 1.
+        """
+        noise = _gumbel(seed, tf.shape(self.logits))
+        return _flat(tf.nn.softmax((self._bounded() + noise) / temperature))
+
+    def log_prob(self, states: tf.Tensor) -> tf.Tensor:
+        """Returns log q(s), nats, summed over variables, `[...]`."""
+        log_probs = _flat(tf.nn.log_softmax(self._bounded()))
+        states = tf.clip_by_value(states, -_MAX_LOGIT, _MAX_LOGIT)
+        return tf.reduce_sum(states * log_probs, -1)
+
+    def entropy(self) -> tf.Tensor:
+        """Returns the entropy, nats, `[...]`."""
+        log_probs = tf.nn.log_softmax(self._bounded())
+        return -tf.reduce_sum(tf.exp(log_probs) * log_probs, [-2, -1])
+
+    def _one_hot(self, scores: tf.Tensor) -> tf.Tensor:
+        best = tf.argmax(scores, -1, tf.int32)
+        return _flat(tf.one_hot(best, self.logits.shape[-1]))
+
+    def _bounded(self) -> tf.Tensor:
+        return tf.clip_by_value(self.logits, -_MAX_LOGIT, _MAX_LOGIT)
+
+
+class Quantized(NamedTuple):
+    """All mass on the vectors of a codebook that are nearest to outputs.
+
+    It is discrete: probabilities are masses, and the entropy is 0.
+
+    Attributes:
+      outputs: float32 `[..., G * d]`, vectors of size d one after another.
+      codebook: float32 `[C, d]`.
+    """
+
+    outputs: tf.Tensor
+    codebook: tf.Tensor
+
+    @property
+    def codes(self) -> tf.Tensor:
+        """One-hot codes of the nearest vectors, `[..., G * C]`."""
+        num_codes, size = self.codebook.shape
+        vectors = by_variable(self.outputs, self.outputs.shape[-1] // size)
+        # The squared distance but for the term that all codes share.
+        products = tf.tensordot(vectors, self.codebook, [[-1], [-1]])
+        squares = tf.reduce_sum(tf.square(self.codebook), -1)
+        nearest = tf.argmin(squares - 2.0 * products, -1, tf.int32)
+        return _flat(tf.one_hot(nearest, num_codes))
+
+    @property
+    def mode(self) -> tf.Tensor:
+        """The nearest vectors, `[..., G * d]`."""
+        num_codes, size = self.codebook.shape
+        num_variables = self.outputs.shape[-1] // size
+        codes = by_variable(self.codes, num_variables)
+        return _flat(tf.tensordot(codes, self.codebook, 1))
+
+    @property
+    def mean(self) -> tf.Tensor:
+        """The same, `[..., G * d]`."""
+        return self.mode
+
+    def sample(
+        self, seed: tf.Tensor, num_samples: int | tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Returns the mode, which is every draw.
+
+        Args:
+          seed: Not used.
+          num_samples: K; None for one draw without a sample dimension.
+
+        Returns:
+          `[..., G * d]` or `[K, ..., G * d]`.
+        """
+        shape = _sample_shape(self.outputs, num_samples)
+        return tf.broadcast_to(self.mode, shape)
+
+    def log_prob(self, latents: tf.Tensor) -> tf.Tensor:
+        """Returns log q of the mode, 0, `[...]`."""
+        return tf.zeros_like(latents[..., 0])
+
+    def entropy(self) -> tf.Tensor:
+        """Returns 0, `[...]`."""
+        return tf.zeros_like(self.outputs[..., 0])
+
+
+def _gumbel(seed: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    """Draws standard Gumbel noise, finite."""
+    # Uniforms are multiples of 2**-23; half a step keeps logarithms finite.
+    draws = random.uniform(seed, shape) + 2.0**-24
+    return -tf.math.log(-tf.math.log(draws))
+
+
+def _flat(values: tf.Tensor) -> tf.Tensor:
+    """Returns values `[..., G, C]` as `[..., G * C]`."""
+    size = values.shape[-2] * values.shape[-1]
+    return tf.reshape(values, tf.concat([tf.shape(values)[:-2], [size]], 0))
+
+
+def by_variable(values: tf.Tensor, num_variables: int) -> tf.Tensor:
+    """Returns values `[..., G * C]` as `[..., G, C]`.
+
+    Args:
+      values: Logits or states of categorical variables.
+      num_variables: G, a divisor of the last dimension.
+    """
+    sizes = [num_variables, values.shape[-1] // num_variables]
+    return tf.reshape(values, tf.concat([tf.shape(values)[:-1], sizes], 0))
 
 
 def _scaled_squares(

@@ -11,8 +11,17 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae.arguments import check_counts
-from tfvae.ops.distributions import DiagonalGaussian, IndependentBernoulli
+from tfvae.ops.distributions import (
+    DiagonalGaussian,
+    IndependentBernoulli,
+    IndependentCategorical,
+    Quantized,
+)
 from tfvae.ops.rows import LazyRows
+
+Distribution = (
+    DiagonalGaussian | IndependentBernoulli | IndependentCategorical | Quantized
+)
 
 
 class PriorParts(NamedTuple):
@@ -91,7 +100,7 @@ class Prior(keras.layers.Layer):
 
     def kl(
         self,
-        posterior: DiagonalGaussian | IndependentBernoulli,
+        posterior: Distribution,
         samples: tf.Tensor,
         parts: PriorParts | None = None,
     ) -> tf.Tensor:
@@ -146,3 +155,18 @@ class Prior(keras.layers.Layer):
     def from_config(cls, config: dict[str, Any]) -> Self:
         # Files of before name the policy under which the prior was made.
         return cls(**{**config, "dtype": "float32"})
+
+
+def check_variables(num_latents: int, num_variables: int) -> None:
+    """Raises ValueError unless so many categorical variables are possible.
+
+    Args:
+      num_latents: M, of all their one-hot codes.
+      num_variables: G, each with M / G categories.
+    """
+    check_counts(num_variables=num_variables)
+    if num_latents % num_variables:
+        raise ValueError(
+            f"`num_variables` must divide the {num_latents} latents, the "
+            f"one-hot codes of all variables, got {num_variables!r}"
+        )

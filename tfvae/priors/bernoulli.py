@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae import typed_gin
-from tfvae.ops.distributions import DiagonalGaussian, IndependentBernoulli
-from tfvae.priors.base import Prior, PriorParts
+from tfvae.ops.distributions import IndependentBernoulli
+from tfvae.priors.base import Distribution, Prior, PriorParts
 
 
 @typed_gin.register
@@ -49,7 +49,7 @@ class IndependentBernoulliPrior(Prior):
 
     def kl(
         self,
-        posterior: DiagonalGaussian | IndependentBernoulli,
+        posterior: Distribution,
         samples: tf.Tensor,
         parts: PriorParts | None = None,
     ) -> tf.Tensor:

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from tfvae import typed_gin
 from tfvae.ops import random
-from tfvae.ops.distributions import DiagonalGaussian, IndependentBernoulli
-from tfvae.priors.base import Prior, PriorParts
+from tfvae.ops.distributions import DiagonalGaussian
+from tfvae.priors.base import Distribution, Prior, PriorParts
 
 
 @typed_gin.register
@@ -33,7 +33,7 @@ class StandardNormalPrior(Prior):
 
     def kl(
         self,
-        posterior: DiagonalGaussian | IndependentBernoulli,
+        posterior: Distribution,
         samples: tf.Tensor,
         parts: PriorParts | None = None,
     ) -> tf.Tensor:

@@ -15,7 +15,12 @@ import tensorflow as tf
 
 from tfvae.networks import binary
 from tfvae.ops import bits
-from tfvae.ops.distributions import DiagonalGaussian, IndependentBernoulli
+from tfvae.ops.distributions import (
+    DiagonalGaussian,
+    IndependentBernoulli,
+    IndependentCategorical,
+    Quantized,
+)
 from tfvae.serving.limits import Limits, after, at_least, at_most
 from tfvae.tvae import TVAE, Inference
 from tfvae.vae import VAE
@@ -42,6 +47,11 @@ _PARAMETERS: dict[type, Callable[[Any], Outputs]] = {
         ),
     },
     IndependentBernoulli: lambda posterior: {"probs": posterior.mean},
+    IndependentCategorical: lambda posterior: {"probs": posterior.mean},
+    Quantized: lambda posterior: {
+        "mean": posterior.mean,
+        "codes": posterior.codes,
+    },
 }
 
 

@@ -9,6 +9,7 @@ from tfvae.vae.encoders import (
     partially_non_learnable,
     random_kitchen_sinks,
 )
+from tfvae.vae.estimators import VIMCO, DisARM, StraightThrough
 from tfvae.vae.model import VAE
 from tfvae.vae.objectives import (
     Elbo,
@@ -17,18 +18,30 @@ from tfvae.vae.objectives import (
     Terms,
     Thesis,
 )
-from tfvae.vae.posteriors import GaussianPosterior, RelaxedBernoulliPosterior
+from tfvae.vae.posteriors import (
+    BernoulliPosterior,
+    GaussianPosterior,
+    RelaxedBernoulliPosterior,
+    RelaxedCategoricalPosterior,
+)
+from tfvae.vae.quantization import VectorQuantizedPosterior
 
 __all__ = [
     "VAE",
+    "VIMCO",
+    "BernoulliPosterior",
+    "DisARM",
     "Elbo",
     "Encoder",
     "GaussianPosterior",
     "GeometricBeta",
     "Objective",
     "RelaxedBernoulliPosterior",
+    "RelaxedCategoricalPosterior",
+    "StraightThrough",
     "Terms",
     "Thesis",
+    "VectorQuantizedPosterior",
     "frozen_features",
     "learnable",
     "non_learnable",

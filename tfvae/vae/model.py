@@ -15,10 +15,15 @@ from tfvae.data import batches_with
 from tfvae.latent_model import Figure, LatentModel, in_batches
 from tfvae.ops import densities, elbo, random
 from tfvae.ops.rows import LazyRows
-from tfvae.priors import Prior, fit_prior
+from tfvae.priors import Prior, QuantizedPrior, fit_prior
 from tfvae.ranks import mean_gradients
 from tfvae.vae import encoders, objectives
-from tfvae.vae.posteriors import Distribution, RelaxedBernoulliPosterior
+from tfvae.vae.posteriors import (
+    BernoulliPosterior,
+    Distribution,
+    RelaxedBernoulliPosterior,
+)
+from tfvae.vae.quantization import VectorQuantizedPosterior
 
 # The random streams of a model.
 _TRAINING, _EVALUATION, _SAMPLING, _FITTING = range(4)
@@ -121,7 +126,9 @@ class VAE(LatentModel):
     are its targets then.
 
     With relaxed binary latents the value that `fit` logs is not a bound, as
-    the model's latents are not relaxed; the value of `evaluate` is.
+    the model's latents are not relaxed; the value of `evaluate` is. With the
+    estimator `VIMCO`, the `loss` that `fit` logs is that of several draws, and
+    the other metrics are those of one.
 
     The likelihood's noise is updated in closed form to the optimum for about
     the last 20 batches, which calibrates the decoder (Rybkin, Daniilidis and
@@ -164,8 +171,9 @@ class VAE(LatentModel):
           **kwargs: Keyword arguments of `keras.Model`.
 
         Raises:
-          TypeError: If `objective` is not an `Objective`.
-          ValueError: If the shapes of the parts do not fit.
+          TypeError: If `objective` is not an `Objective`, or the prior is none
+            of the posterior's latents.
+          ValueError: If the parts do not fit together.
         """
         super().__init__(**kwargs)
         objective = objective or objectives.Elbo()
@@ -182,6 +190,14 @@ class VAE(LatentModel):
         self.likelihood = likelihood or likelihoods.GaussianLikelihood()
         self.objective = objective
         self.seed = seed
+        objectives.check_can_estimate(objective, encoder.posterior.estimator)
+        if isinstance(
+            encoder.posterior, VectorQuantizedPosterior
+        ) and not isinstance(prior, QuantizedPrior):
+            raise TypeError(
+                "`prior` must be a QuantizedPrior, of codes, for an encoder "
+                f"with a VectorQuantizedPosterior, got {prior!r}"
+            )
         self.num_latents = encoder.num_latents
         self.num_observed = encoder.num_observed
         if prior.num_latents != self.num_latents:
@@ -311,16 +327,22 @@ class VAE(LatentModel):
         observed: tf.Tensor,
         outputs: tf.Tensor,
         weight: tf.Tensor | None = None,
+        shares: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, ...]:
-        """As the likelihood's, with one draw of z for each data point."""
+        """As the likelihood's, with the draws of z for each data point.
+
+        Of several draws, outputs are `[K, B, O]` and shares `[K, B]`.
+        """
         if weight is not None:
             # Weights of entries: those of the data points, 0 where missing.
             observed *= weight[:, None]
+        if shares is None:
+            outputs, shares = outputs[None], tf.ones_like(x[:, 0])[None]
         return self.likelihood.statistics(
             x[:, None],
             observed[:, None],
-            outputs[:, None],
-            tf.ones_like(x[:, :1]),
+            tf.transpose(outputs, [1, 0, 2]),
+            tf.transpose(shares),
         )
 
     def with_fitted_prior(
@@ -446,12 +468,20 @@ class VAE(LatentModel):
         Raises:
           TypeError: If `latent_loss` is not callable.
           ValueError: If a loss or metrics are given, as a model has its own,
-            or if trainable weights have less than 32 bits.
+            if trainable weights have less than 32 bits, or if there is a latent
+            loss and the gradient estimator takes several draws.
         """
         if latent_loss is not None and not callable(latent_loss):
             raise TypeError(
                 "`latent_loss` must be a function of latents and targets, or "
                 f"None, got {latent_loss!r}"
+            )
+        estimator = self.encoder.posterior.estimator
+        if latent_loss is not None and estimator.num_draws > 1:
+            raise ValueError(
+                "`latent_loss` must be None where a step takes several draws "
+                "of the latents, whose gradients are not those of latents, got "
+                f"it with {estimator!r}"
             )
         super().compile(*args, **kwargs)
         self._latent_term = latent_loss and _LatentTerm(latent_loss)
@@ -481,8 +511,12 @@ class VAE(LatentModel):
                 posterior, seed, step
             )
             outputs = self.decode_outputs(latents, training=True)
-            terms = self._terms(batch, posterior, latents, outputs)
-            loss = self._update_metrics(terms, batch, step, latents)
+            terms = self._terms(
+                batch, posterior, latents, outputs, is_training=True
+            )
+            loss, shares = self._update_metrics(
+                terms, batch, step, posterior, latents
+            )
             strategy = tf.distribute.get_strategy()
             part = (loss + self._penalties()) / strategy.num_replicas_in_sync
             if self.ranks.size > 1:
@@ -493,7 +527,7 @@ class VAE(LatentModel):
         variables = self.trainable_variables
         gradients = tape.gradient(part, variables)
         statistics = self._statistics(
-            batch.targets, batch.observed, outputs, batch.weight
+            batch.targets, batch.observed, outputs, batch.weight, shares
         )
         if self.ranks.size > 1:
             gradients, statistics = mean_gradients(
@@ -516,6 +550,15 @@ class VAE(LatentModel):
                 "`model` must be trained either by several ranks or in several "
                 f"replicas of tf.distribute, got {self.ranks.size} ranks and "
                 f"{replicas} replicas"
+            )
+        if isinstance(self.encoder.posterior, VectorQuantizedPosterior) and (
+            self.ranks.size > 1 or replicas > 1
+        ):
+            raise RuntimeError(
+                "`model` must be trained in one process and on one device with "
+                "a VectorQuantizedPosterior, whose codebook each would update "
+                f"by itself, got {self.ranks.size} ranks and {replicas} "
+                "replicas"
             )
 
     def _unpack(self, data: Any) -> _Batch:
@@ -620,10 +663,21 @@ class VAE(LatentModel):
         posterior: Distribution,
         latents: tf.Tensor,
         outputs: tf.Tensor,
+        is_training: bool = False,
     ) -> objectives.Terms:
-        """Returns the terms of the bound for one draw of the latents."""
+        """Returns the terms of the bound for the draws of the latents.
+
+        They are `[K, B]` for draws `[K, B, M]`, `[B]` for one of `[B, M]`.
+        """
         x, observed = batch.targets, batch.observed
+        if latents.shape.rank == 3:
+            x, observed = x[None], observed[None]
         parts = self.prior.log_prob_parts(latents)
+        if is_training and self.encoder.posterior.estimator.has_log_ratios:
+            kl = posterior.log_prob(latents)
+            kl -= parts.base_log_prob + parts.log_det
+        else:
+            kl = self.prior.kl(posterior, latents, parts)
         # In squared units, which float32 may not hold: neither a missing entry
         # nor a weight of zero may meet infinity.
         mean = tf.where(observed > 0.0, self.likelihood.mean(outputs), x)
@@ -631,7 +685,7 @@ class VAE(LatentModel):
         return objectives.Terms(
             self.likelihood.log_prob(x, observed, outputs),
             tf.minimum(error, error.dtype.max),
-            self.prior.kl(posterior, latents, parts),
+            kl,
             parts.log_det,
         )
 
@@ -640,32 +694,47 @@ class VAE(LatentModel):
         terms: objectives.Terms,
         batch: _Batch,
         step: tf.Tensor,
+        posterior: Distribution | None = None,
         latents: tf.Tensor | None = None,
-    ) -> tf.Tensor:
-        """Updates the metrics by a batch, and returns its mean loss.
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Updates the metrics by a batch.
 
-        Latents are given in training, which has the latent loss.
+        Posterior and latents are given in training, which has the estimator
+        and the latent loss.
+
+        Returns:
+          The mean loss, and the shares of the draws; see `Estimate`.
         """
         distortion, rate = self.objective(terms, self.num_latents, step)
-        losses = distortion + rate
-        if batch.weight is not None:
+        losses, shares = distortion + rate, None
+        weight = batch.weight
+        if weight is not None:
             if self.ranks.size > 1 and latents is not None:
                 objectives.check_can_share(self.objective)
-            losses = self.objective.weighted_loss(
-                distortion, rate, batch.weight
+            weighted = self.objective.weighted_loss(distortion, rate, weight)
+        if latents is not None:
+            estimator = self.encoder.posterior.estimator
+            # What is no mean of the draws' losses is weighted as a whole.
+            is_mean = weight is not None and not estimator.has_log_ratios
+            losses, shares = estimator.estimate(
+                posterior, latents, weighted if is_mean else losses
             )
+            if weight is not None and not is_mean:
+                losses *= weight
+        elif weight is not None:
+            losses = weighted
         if self._latent_term is not None and latents is not None:
             losses += self._latent_losses(self._latent_term, batch, latents)
         self._monitor(loss=losses)
         self._monitor(
-            batch.weight,
-            bound=terms.bound,
-            log_likelihood=terms.log_likelihood,
-            kl=terms.kl,
-            squared_error=terms.squared_error,
-            regularization=-rate,
+            weight,
+            bound=_over_draws(terms.bound),
+            log_likelihood=_over_draws(terms.log_likelihood),
+            kl=_over_draws(terms.kl),
+            squared_error=_over_draws(terms.squared_error),
+            regularization=-_over_draws(rate),
         )
-        return tf.reduce_mean(losses)
+        return tf.reduce_mean(losses), shares
 
     def _latent_losses(
         self, term: _LatentTerm, batch: _Batch, latents: tf.Tensor
@@ -770,7 +839,10 @@ class VAE(LatentModel):
 
     @property
     def has_binary_latents(self) -> bool:
-        return isinstance(self.encoder.posterior, RelaxedBernoulliPosterior)
+        return isinstance(
+            self.encoder.posterior,
+            BernoulliPosterior | RelaxedBernoulliPosterior,
+        )
 
     def posterior_mode(
         self, x: np.ndarray, index: np.ndarray | None = None
@@ -849,6 +921,11 @@ class VAE(LatentModel):
             return outputs
         shape = tf.concat([tf.shape(latents)[:-1], [outputs.shape[-1]]], 0)
         return tf.reshape(outputs, shape)
+
+
+def _over_draws(values: tf.Tensor) -> tf.Tensor:
+    """Returns the means over the draws, `[K, B]` or `[B]` to `[B]`."""
+    return values if values.shape.rank == 1 else tf.reduce_mean(values, 0)
 
 
 class _StandardizedRows(LazyRows):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tfvae.settings import Settings, saved_settings
+from tfvae.vae.estimators import Estimator
 
 
 class Terms(NamedTuple):
@@ -129,6 +130,20 @@ def check_can_share(objective: Objective) -> None:
             "`objective` must weigh the distortion of each data point on "
             "several ranks, each of which has a part of the batch, got "
             f"{objective!r}"
+        )
+
+
+def check_can_estimate(objective: Objective, estimator: Estimator) -> None:
+    """Raises ValueError if an estimator has no gradient of an objective."""
+    if not estimator.has_log_ratios:
+        return
+    if isinstance(objective, Thesis) or (
+        isinstance(objective, Elbo) and not objective.weighs_distortion
+    ):
+        raise ValueError(
+            "`objective` must weigh the whole loss of each data point, and sum "
+            "over latents, for VIMCO and for quantised latents, got "
+            f"{objective!r} and {estimator!r}"
         )
 
 
