@@ -27,7 +27,7 @@ class CostsTest(tf.test.TestCase):
         self.assertAllClose(costs.point_seconds(own, 1e9), decoded + others)
         shared = own._replace(num_sharing=8)
         decoded += 0.5 * 0.4 * 7 * 2 * 10 * 8 / 1e9
-        others = 4e-9 * (2 * 2 * 10) + 1e-7 * (7 + 2)
+        others = 4e-9 * (2 * 2 * 10 + 0.5 * 7 * 8) + 1e-7 * (7 + 2)
         self.assertAllClose(costs.point_seconds(shared, 1e9), decoded + others)
 
     def test_large_decoders_are_as_fast_as_matrix_products(self):

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TextIO
@@ -617,6 +618,8 @@ def _follow(
     retraining = parts["retraining"] or Retraining()
     model = _trained(run, warm_start, retraining, ranks).model
     _compile(model, retraining)
+    # The first rank, which has it, too, decides what an interrupt ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     rank_retraining.follow(
         model,
         plan,

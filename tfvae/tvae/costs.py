@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 # Rows and columns of the matrices by which the rate is measured, and how often.
 _SIZE, _REPEATS = 512, 20
-# The constants below are fitted to the processor time of one thread on 13
-# settings (H of 8 to 512, S of 16 to 200, B of 32 to 512, decoders of 192 to
-# 442,000 products, shared and own candidates, memory and disk), which they
-# give within factors of 0.65 and 1.52. The former two are times relative to
+# The constants below are fitted to the processor time of one thread on settings
+# of H from 8 to 512, S from 16 to 200, B from 32 to 512, and decoders of 192 to
+# 442,000 products. The former two are times relative to
 # those of the products that are measured: larger ones are faster, and
 # gradients are not products alone.
 _FORWARD, _GRADIENT = 0.4, 1.0
 # Seconds for an entry of a comparison of a state with a data point (differences
-# and squares, which memory limits), and for a state, which is drawn, hashed and
+# and squares, which memory limits), or for a pair of them among which the best
+# are selected, and for a state, which is drawn, hashed and
 # selected; whatever the threads.
 _ENTRY_SECONDS, _STATE_SECONDS = 4e-9, 1e-7
 # Seconds that a step takes to start its two thousand operations, whatever their
@@ -82,7 +82,9 @@ def point_seconds(work: Work, rate: float) -> float:
     forward = 2.0 * num_e_states * (work.products + compared)
     gradient = 6.0 * work.num_m_states * work.products
     entries = 2.0 * work.num_m_states * work.num_observed
-    if not is_shared:
+    if is_shared:  # Of all pairs the best are selected.
+        entries += work.distinct * num_e_states * work.num_sharing
+    else:
         entries += num_e_states * work.num_observed
     return (
         work.distinct * (_FORWARD * forward + _GRADIENT * gradient) / rate
