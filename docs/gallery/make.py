@@ -48,9 +48,10 @@ class Entry:
       alt: What the picture shows, for those who do not see it.
       command: Arguments of `tfvae`, without `--run_dir`.
       picture: Pattern of the picture's path in the run folder; the first one.
-      summary: The file of the run that has its figures.
       figures: Label of a figure -> its key in the summary, with dots between
-        the keys of objects within objects.
+        the keys of objects within objects; after the name of another file of
+        the run and a colon, its key there.
+      summary: The file of the run that has its figures.
       quick: Further arguments that make the run take seconds.
       needs: Module that must be installed.
       extra: The extra of tfvae that has it.
@@ -185,9 +186,12 @@ ENTRIES = (
         "encoders",
         "Samples of 24 models",
         "Four encoders (L learnable, PNL partially and NL not learnable, RKS "
-        "random kitchen sinks), two kinds of layers and three priors, trained "
-        "on the same digits for ten epochs. Longer runs, and distances "
-        "of samples from data: [random encoders](../random_encoders.md).",
+        "random kitchen sinks), two kinds of layers (fully connected and "
+        "convolutions) and three priors (normal, two and six flows), trained "
+        "on digits for ten epochs. Convolutions that are not trained, with a "
+        "normal prior, give no digits; PNL needs more epochs. Longer runs, and "
+        "distances of samples from data: "
+        "[random encoders](../random_encoders.md).",
         "a table of samples of digits, a cell for each of 24 models",
         (
             "study",
@@ -197,7 +201,17 @@ ENTRIES = (
             "--gin_param=study.exclude=[{'objective': 'thesis'}]",
         ),
         "report/sheets/*samples*.png",
-        {},
+        {
+            f"Frechet distance, {label}": (
+                f"cells/{cell}-elbo-0/result.json:frechet_distance"
+            )
+            for label, cell in {
+                "conv, L, normal prior": "conv-normal-L",
+                "conv, L, six flows": "conv-flow6-L",
+                "conv, NL, normal prior": "conv-normal-NL",
+                "conv, NL, six flows": "conv-flow6-NL",
+            }.items()
+        },
         quick=("--smoke",),
         needs="statsmodels",
         extra="studies",
@@ -242,6 +256,7 @@ def make(
 
     Raises:
       RuntimeError: If the run fails or leaves no picture.
+      KeyError: If its summary lacks a figure.
     """
     ended = subprocess.run(entry.argv(runs, is_quick), cwd=ROOT)
     if ended.returncode:
@@ -254,18 +269,22 @@ def make(
         small = picture.convert("RGB")
     small.thumbnail((_MAX_SIDE, _MAX_SIDE), PIL.Image.Resampling.LANCZOS)
     small.save(_path(entry, folder), quality=85, method=6)
-    figures = {}
-    if entry.figures:
-        text = (run_dir / entry.summary).read_text(encoding="utf-8")
-        summary = json.loads(text)
-        figures = {
-            label: functools.reduce(operator.getitem, key.split("."), summary)
-            for label, key in entry.figures.items()
-        }
+    figures = {
+        label: _figure(run_dir, entry.summary, key)
+        for label, key in entry.figures.items()
+    }
     return {
         "command": entry.shown(),
         "figures": figures,
     }
+
+
+def _figure(run_dir: pathlib.Path, summary: str, key: str) -> float:
+    file, colon, rest = key.partition(":")
+    path = run_dir / (file if colon else summary)
+    found = json.loads(path.read_text(encoding="utf-8"))
+    keys = (rest if colon else key).split(".")
+    return functools.reduce(operator.getitem, keys, found)
 
 
 def page(record: Mapping[str, Any]) -> str:
@@ -352,8 +371,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{entry.name}: {entry.shown()}", flush=True)
         try:
             record[entry.name] = make(entry, folder, runs, args.quick)
-        except (RuntimeError, OSError) as err:
-            print(f"error: {entry.name}: {err}", file=sys.stderr)
+        except (RuntimeError, OSError, KeyError) as err:
+            print(f"error: {entry.name}: {err!r}", file=sys.stderr)
             failed += 1
             continue
         file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
