@@ -23,8 +23,9 @@ out.
 
 --published trains a model of 200 binary latents on MNIST instead, as published
 with DisARM (200 hidden units twice, batches of 50, Adam with 1e-4), and appends
-the 100-draw bound of test data to published.jsonl ten times. The publication
-binarises anew for each batch, which this does not.
+the 100-draw bound of test data to published.jsonl ten times. Other than there,
+data are binarised once and not for each batch, the prior is trained by Adam,
+and the decoder does not begin with biases of the data's mean.
 """
 
 from __future__ import annotations
