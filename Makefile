@@ -28,6 +28,11 @@ check: lint type test
 docs:
 	$(PYTHON) -m sphinx -q -W --keep-going -b html docs build/docs
 
-# Runs the tutorials, and writes the notebooks that the site shows.
+# Runs the tutorials, prints the seconds of each, and writes the notebooks that
+# the site shows.
 tutorials:
-	$(PYTHON) -m jupytext --to ipynb --execute docs/tutorials/*.py
+	@for one in docs/tutorials/*.py; do \
+		start=$$(date +%s); \
+		$(PYTHON) -m jupytext --quiet --to ipynb --execute $$one || exit 1; \
+		echo "$$one: $$(($$(date +%s) - start)) s"; \
+	done
