@@ -73,7 +73,7 @@ LOW, HIGH, STEP = np.transpose([*RANGES.values()])
 def conductivity(settings):
     """Returns S/cm, or None where the film cracks."""
     unit = (np.array([*settings.values()]) - LOW) / (HIGH - LOW)
-    if unit[0] * unit[2] > 0.45:
+    if unit[0] * unit[2] > 0.37:
         return None
     distance = (unit - [0.7, 0.35, 0.55, 0.6]) / [0.25, 0.3, 0.3, 0.2]
     return round(float(90.0 * np.exp(-0.5 * distance @ distance)), 2)
