@@ -206,6 +206,26 @@ class BestDistinctTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllEqual(compiled_states.log_joints, states.log_joints)
 
 
+class TopKTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.product(
+        num_columns=(5, 640, 1000), num_values=(3, 10**6), count=(1, 5)
+    )
+    def test_columns_are_those_of_tensorflow(
+        self, num_columns, num_values, count
+    ):
+        # Of few different numbers most are equal.
+        values = np.random.default_rng(2).integers(
+            -num_values, num_values, (6, num_columns)
+        )
+        values = tf.constant(values, tf.float32)
+        values = tf.where(values == tf.reduce_min(values), -np.inf, values)
+        expected = tf.math.top_k(values, count)
+        for find in (truncated.top_k, truncated._top_k_by_blocks):
+            found = find(values, count)
+            self.assertAllEqual(found[0], expected.values)
+            self.assertAllEqual(found[1], expected.indices)
+
+
 class InitialStatesTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(
         (1, 1), (1, 2), (2, 3), (3, 8), (5, 31), (5, 32), (8, 255), (8, 256),

@@ -19,6 +19,10 @@ from tfvae.ops import bits, random
 
 # Products that `best_products` holds in memory at a time: 16 MB.
 _PRODUCTS_AT_ONCE = 2**22
+# Columns of a block of `top_k`, and how many times as many columns as values
+# make blocks worth while.
+_BLOCK = 32
+_WIDE = 128
 
 
 class StateSet(NamedTuple):
@@ -176,8 +180,8 @@ def best_products(
         i: tf.Tensor, values: tf.TensorArray, index: tf.TensorArray
     ) -> tuple[tf.Tensor, tf.TensorArray, tf.TensorArray]:
         rows = left[i * at_once : (i + 1) * at_once]
-        best = tf.math.top_k(tf.matmul(rows, right, transpose_b=True), count)
-        return i + 1, values.write(i, best.values), index.write(i, best.indices)
+        best = top_k(tf.matmul(rows, right, transpose_b=True), count)
+        return i + 1, values.write(i, best[0]), index.write(i, best[1])
 
     _, values, index = tf.while_loop(
         lambda i, *_: i < num_slices,
@@ -186,6 +190,51 @@ def best_products(
         parallel_iterations=1,
     )
     return values.concat(), index.concat()
+
+
+def top_k(values: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """As `tf.math.top_k`, faster on a CPU for a few values of thousands.
+
+    The `count` largest values of a row are in the `count` blocks of columns
+    with the largest maxima, so only these blocks are searched. Of equal values
+    those of the lowest columns are chosen, as `tf.math.top_k` does: where a
+    block of maximum v is left out, the blocks that are not have, before it, as
+    many values of at least v as are wanted.
+
+    Args:
+      values: `[B, K]`, no NaN.
+      count: Number of values to return for each row, at most K.
+
+    Returns:
+      The values, descending, and their columns, int32; both `[B, count]`.
+    """
+    num_columns = tf.shape(values)[1]
+    return tf.cond(
+        num_columns >= _WIDE * count,
+        lambda: _top_k_by_blocks(values, count),
+        lambda: tuple(tf.math.top_k(values, count)),
+    )
+
+
+def _top_k_by_blocks(
+    values: tf.Tensor, count: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """As `top_k`, whatever the number of columns."""
+    num_columns = tf.shape(values)[1]
+    num_blocks = tf.maximum(-(-num_columns // _BLOCK), count)
+    padding = num_blocks * _BLOCK - num_columns
+    blocks = tf.reshape(
+        tf.pad(values, [[0, 0], [0, padding]], constant_values=-float("inf")),
+        [-1, num_blocks, _BLOCK],
+    )
+    best_blocks = tf.math.top_k(tf.reduce_max(blocks, -1), count).indices
+    best_blocks = tf.sort(best_blocks, axis=-1)
+    searched = tf.reshape(
+        tf.gather(blocks, best_blocks, batch_dims=1), [-1, count * _BLOCK]
+    )
+    best, place = tf.math.top_k(searched, count)
+    block = tf.gather(best_blocks, place // _BLOCK, batch_dims=1)
+    return best, block * _BLOCK + place % _BLOCK
 
 
 def initial_states(
