@@ -117,6 +117,48 @@ def distinct(keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     return once, first, index
 
 
+def first_equals(keys: tf.Tensor) -> tf.Tensor:
+    """Finds the first occurrence of each key, without `tf.unique`.
+
+    All shapes are those of the keys, so that XLA can compile it.
+
+    Args:
+      keys: Integers `[K]`.
+
+    Returns:
+      int32 `[K]`, the position of the first of the keys that equal each one.
+    """
+    # A stable sort puts the first of equal keys first.
+    order = tf.argsort(keys, stable=True)
+    ordered = tf.gather(keys, order)
+    is_new = tf.pad(tf.not_equal(ordered[1:], ordered[:-1]), [[1, 0]])
+    group = tf.cumsum(tf.cast(is_new, tf.int32))
+    size = tf.size(keys)
+    first = tf.gather(tf.math.unsorted_segment_min(order, group, size), group)
+    return tf.scatter_nd(order[:, None], first, [size])
+
+
+def places_of(
+    is_chosen: tf.Tensor, size: int | tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the places of the first elements that are chosen, in order.
+
+    Args:
+      is_chosen: bool `[K]`.
+      size: Q, the number of places to return.
+
+    Returns:
+      int32 `[Q]`, followed by zeros where fewer are chosen; and the number of
+      those that are chosen, int32 scalar, which may be larger than Q.
+    """
+    counts = tf.cumsum(tf.cast(is_chosen, tf.int32))
+    # What is not wanted goes behind the last place.
+    target = tf.where(is_chosen, tf.minimum(counts - 1, size), size)
+    values = tf.where(target < size, tf.range(tf.size(is_chosen)), 0)
+    places = tf.scatter_nd(target[:, None], values, [size + 1])
+    return places[:size], counts[-1]
+
+
 def best_distinct(
     packed: tf.Tensor, log_joints: tf.Tensor, num_states: int
 ) -> StateSet:
@@ -190,6 +232,48 @@ def best_products(
         parallel_iterations=1,
     )
     return values.concat(), index.concat()
+
+
+def best_masked_products(
+    left: tf.Tensor, right: tf.Tensor, is_valid: tf.Tensor, count: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """As `best_products`, in fixed shapes, among some rows of `right`.
+
+    Args:
+      left: `[B, K]`.
+      right: `[U, K]`.
+      is_valid: bool `[U]`, the rows that count, at least `count`.
+      count: Number of products to return for each row.
+
+    Returns:
+      The products, descending, and their rows of `right`, int32; both
+      `[B, count]`.
+    """
+    num_rows, num_products = tf.shape(left)[0], tf.shape(right)[0]
+    # XLA inlines a loop of a single slice, and is ten times slower on a CPU.
+    at_once = tf.clip_by_value(
+        _PRODUCTS_AT_ONCE // num_products, 1, -(-num_rows // 2)
+    )
+    num_slices = -(-num_rows // at_once)
+    padding = num_slices * at_once - num_rows
+    slices = tf.reshape(
+        tf.pad(left, [[0, padding], [0, 0]]),
+        [num_slices, at_once, tf.shape(left)[1]],
+    )
+
+    def best(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        products = tf.matmul(rows, right, transpose_b=True)
+        products = tf.where(is_valid, products, -float("inf"))
+        return tuple(tf.math.top_k(products, count))
+
+    found = tf.map_fn(
+        best,
+        slices,
+        parallel_iterations=1,
+        fn_output_signature=(left.dtype, tf.int32),
+    )
+    values, index = (tf.reshape(one, [-1, count])[:num_rows] for one in found)
+    return values, index
 
 
 def top_k(values: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
