@@ -69,7 +69,7 @@ def profile(
     e_step_seconds = 0.0
     if not model.is_exhaustive:
         e_step_seconds = _median_seconds(_e_step(model), batches)
-    operations = _operations(step, batches[_WARM_UP:])
+    operations = operation_times(step, batches[_WARM_UP:])
     decoded = _decoded(model, batches[:2])
     matmul_rate = measured_matmul_rate()
     flops = _arithmetic(model, min(batch_size, len(points)), decoded)
@@ -137,7 +137,7 @@ def _median_seconds(
     return statistics.median(seconds[_WARM_UP:])
 
 
-def _operations(
+def operation_times(
     step: Callable[..., Any], batches: Sequence[Batch]
 ) -> list[dict[str, Any]]:
     """Returns milliseconds and calls per step by type, the longest first.

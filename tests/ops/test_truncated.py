@@ -206,6 +206,45 @@ class BestDistinctTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllEqual(compiled_states.log_joints, states.log_joints)
 
 
+class FirstEqualsTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters((1, 1), (40, 9), (40, 2**62))
+    def test_first_of_equal_keys_is_found(self, size, num_values):
+        keys = np.random.default_rng(0).integers(0, num_values, size)
+        found = truncated.first_equals(tf.constant(keys))
+        expected = [list(keys).index(key) for key in keys]
+        self.assertAllEqual(found, expected)
+
+    @parameterized.parameters(1, 7, 30)
+    def test_places_are_those_chosen_first(self, size):
+        is_chosen = np.random.default_rng(1).random(30) < 0.4
+        expected = np.flatnonzero(is_chosen)
+        places, number = truncated.places_of(tf.constant(is_chosen), size)
+        self.assertEqual(number, len(expected))
+        self.assertLen(places, size)
+        expected = [*expected, *(30 * [0])][:size]
+        self.assertAllEqual(places, expected)
+
+
+class TopKTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.product(
+        num_columns=(5, 640, 1000), num_values=(3, 10**6), count=(1, 5)
+    )
+    def test_columns_are_those_of_tensorflow(
+        self, num_columns, num_values, count
+    ):
+        # Of few different numbers most are equal.
+        values = np.random.default_rng(2).integers(
+            -num_values, num_values, (6, num_columns)
+        )
+        values = tf.constant(values, tf.float32)
+        values = tf.where(values == tf.reduce_min(values), -np.inf, values)
+        expected = tf.math.top_k(values, count)
+        for find in (truncated.top_k, truncated._top_k_by_blocks):
+            found = find(values, count)
+            self.assertAllEqual(found[0], expected.values)
+            self.assertAllEqual(found[1], expected.indices)
+
+
 class InitialStatesTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(
         (1, 1), (1, 2), (2, 3), (3, 8), (5, 31), (5, 32), (8, 255), (8, 256),
@@ -291,6 +330,24 @@ class BestProductsTest(tf.test.TestCase, parameterized.TestCase):
         )
         for row in index.numpy():
             self.assertLen(set(row), 4)
+
+    @parameterized.product(at_once=(1, 64, 10**6))
+    def test_fixed_shapes_find_the_best_of_valid_rows(self, at_once):
+        original = truncated._PRODUCTS_AT_ONCE
+        self.addCleanup(setattr, truncated, "_PRODUCTS_AT_ONCE", original)
+        truncated._PRODUCTS_AT_ONCE = at_once
+        rng = np.random.default_rng(0)
+        left = rng.integers(-9, 9, (7, 3)).astype(np.float32)
+        right = rng.integers(-99, 99, (30, 3)).astype(np.float32)
+        is_valid = rng.random(30) < 0.5
+        values, index = truncated.best_masked_products(
+            tf.constant(left), tf.constant(right), tf.constant(is_valid), 4
+        )
+        products = np.where(is_valid, left @ right.T, -np.inf)
+        self.assertAllEqual(values, -np.sort(-products, -1)[:, :4])
+        self.assertAllEqual(
+            np.take_along_axis(products, index.numpy(), -1), values
+        )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from absl.testing import parameterized
 from tests import grids, oracles
 from tfvae import tvae
 from tfvae.ops import bits, random, truncated
-from tfvae.tvae import evolution
+from tfvae.tvae import evolution, static
 
 NUM_DATA, NUM_LATENTS, NUM_STATES = 6, 9, 12
 
@@ -26,7 +26,7 @@ VARIATIONS = (
     tvae.Crossover(tvae.RandFlip()),
     tvae.Crossover(tvae.SparseFlip()),
 )
-KINDS = ("own", "shared")
+KINDS = ("own", "shared", "pool")
 EVERY_COMBINATION = tuple(itertools.product(PARENTS, VARIATIONS, KINDS))
 
 
@@ -41,17 +41,17 @@ class SpiedCandidates:
     """Candidates that remember what is added to them, and what they return."""
 
     def __init__(self, candidates):
-        self._candidates = candidates
+        self.candidates = candidates
         self.added, self.log_joints = [], []
 
     def add(self, packed):
-        log_joints = self._candidates.add(packed)
+        log_joints = self.candidates.add(packed)
         self.added.append(packed.numpy())
         self.log_joints.append(log_joints.numpy())
         return log_joints
 
     def best(self, num_states):
-        return self._candidates.best(num_states)
+        return self.candidates.best(num_states)
 
 
 class TableTestCase(tf.test.TestCase, parameterized.TestCase):
@@ -76,7 +76,7 @@ class TableTestCase(tf.test.TestCase, parameterized.TestCase):
         code = tf.cast(tf.linalg.matvec(states, place_values), tf.int32)
         return tf.gather(tf.constant(self.table), code, batch_dims=1)
 
-    def candidates(self, kind, log_joint=None):
+    def candidates(self, kind, log_joint=None, is_point=None, pool_size=None):
         """Returns an empty set; `log_joint` replaces the one above."""
         log_joint = log_joint or self.log_joint
         if kind == "own":
@@ -86,7 +86,12 @@ class TableTestCase(tf.test.TestCase, parameterized.TestCase):
             return tf.transpose(log_joint(tf.repeat(packed[None], NUM_DATA, 0)))
 
         # A data point's feature picks its column: products are exact.
-        return evolution.SharedCandidates(tf.eye(NUM_DATA), features)
+        of_data = tf.eye(NUM_DATA)
+        if kind == "shared":
+            return evolution.SharedCandidates(of_data, features)
+        if is_point is None:
+            is_point = tf.ones([NUM_DATA], tf.bool)
+        return static.PooledCandidates(of_data, features, is_point, pool_size)
 
     def e_step(self, packed, settings, seed=0, candidates=None):
         return evolution.e_step(
@@ -170,7 +175,7 @@ class EStepTest(TableTestCase):
             self.first, settings, candidates=candidates
         )
         packed = np.concatenate(candidates.added, 1)
-        if kind == "shared":
+        if kind != "own":
             # Those of the whole batch, for each data point.
             packed = packed.reshape(1, -1, packed.shape[-1])
             packed = packed.repeat(NUM_DATA, 0)
@@ -238,8 +243,11 @@ class EStepTest(TableTestCase):
     @grids.by_default(1)
     def test_step_is_the_same_in_graphs(self, parents, variation):
         settings = tvae.Evolution(parents, variation, 4, 3, 2)
-        # How many states are shared, a graph does not know: XLA needs to.
-        for kind, jit in (("own", False), ("own", True), ("shared", False)):
+        # How many states are distinct, a graph does not know: XLA needs to.
+        for kind, jit in (
+            *(("own", False), ("own", True)),
+            *(("shared", False), ("pool", False), ("pool", True)),
+        ):
             expected, replaced = self.e_step(
                 self.first, settings, candidates=self.candidates(kind)
             )
@@ -295,10 +303,81 @@ class SharedCandidatesTest(TableTestCase):
             self.e_step(self.first, settings, candidates=self.candidates(kind))[
                 0
             ].log_joints.numpy()
-            for kind in KINDS
+            for kind in ("own", "shared")
         )
         self.assertAllGreaterEqual(shared - own, 0.0)
         self.assertAllGreater((shared - own).sum(-1), 0.0)
+
+
+class PooledCandidatesTest(TableTestCase):
+    """The form for XLA, eagerly: `test_step_is_the_same_in_graphs` compiles."""
+
+    def _assert_same(self, found, expected):
+        self.assertAllEqual(found[0].packed, expected[0].packed)
+        self.assertAllEqual(found[0].log_joints, expected[0].log_joints)
+        self.assertAllEqual(found[1], expected[1])
+
+    @parameterized.product(parents=PARENTS, variation=VARIATIONS)
+    @grids.by_default(0, 8, 13, 19)
+    def test_large_pool_finds_what_shared_candidates_find(
+        self, parents, variation
+    ):
+        settings = tvae.Evolution(parents, variation, 4, 3, 2)
+        expected = self.e_step(
+            self.first, settings, candidates=self.candidates("shared")
+        )
+        for pool_size in (None, 2**NUM_LATENTS):
+            pool = self.candidates("pool", pool_size=pool_size)
+            found = self.e_step(self.first, settings, candidates=pool)
+            self._assert_same(found, expected)
+            self.assertEqual(pool.num_left_out, 0)
+
+    @parameterized.parameters(None, 60)
+    def test_places_without_data_points_change_nothing(self, pool_size):
+        settings = tvae.Evolution(num_parents=4, num_children=3)
+        alone, filled = (
+            self.e_step(
+                tf.concat([self.first[:4], others], 0),
+                settings,
+                candidates=self.candidates(
+                    "pool",
+                    is_point=tf.constant(4 * [True] + 2 * [False]),
+                    pool_size=pool_size,
+                ),
+            )
+            for others in (self.first[4:], tf.repeat(self.first[:1], 2, 0))
+        )
+        rows = [
+            (truncated.StateSet(*(one[:4] for one in states)), replaced[:4])
+            for states, replaced in (alone, filled)
+        ]
+        self._assert_same(*rows)
+
+    @parameterized.parameters(NUM_STATES, 40, 90)
+    def test_small_pool_shares_the_first_states(self, pool_size):
+        settings = tvae.Evolution(tvae.Softmax(), tvae.RandFlip(), 4, 3, 3)
+        candidates = SpiedCandidates(
+            self.candidates("pool", pool_size=pool_size)
+        )
+        states, _ = self.e_step(self.first, settings, candidates=candidates)
+        every = [one.reshape(-1, 2) for one in candidates.added]
+        distinct = list(
+            dict.fromkeys(row.tobytes() for row in np.concatenate(every))
+        )
+        left_out = candidates.candidates.num_left_out
+        self.assertEqual(left_out, max(len(distinct) - pool_size, 0))
+        self.assertGreater(left_out, 0)
+        pool = np.frombuffer(b"".join(distinct[:pool_size]), np.uint8)
+        pool = pool.reshape(1, -1, 2).repeat(NUM_DATA, 0)
+        own = np.concatenate(candidates.added, 1)
+        packed = np.concatenate([pool, own], 1)
+        values = self.log_joint(packed).numpy()
+        for n in range(NUM_DATA):
+            expected = oracles.best_distinct(packed[n], values[n], NUM_STATES)
+            self.assertAllEqual(states.log_joints[n], expected)
+            kept = states.packed[n].numpy()
+            self.assertEqual(oracles.count_distinct(kept), NUM_STATES)
+        self.assertAllEqual(self.log_joint(states.packed), states.log_joints)
 
 
 class LongStatesTest(TableTestCase):
@@ -326,7 +405,7 @@ class LongStatesTest(TableTestCase):
             candidates = SpiedCandidates(self.candidates(kind))
             states, _ = self.e_step(packed, settings, step, candidates)
             pool = np.concatenate(candidates.added, 1)
-            if kind == "shared":
+            if kind != "own":
                 pool = pool.reshape(1, -1, pool.shape[-1]).repeat(NUM_DATA, 0)
             values = self.log_joint(pool).numpy()
             after = states.log_joints.numpy()
@@ -447,7 +526,7 @@ class EvolutionTest(tf.test.TestCase, parameterized.TestCase):
             num_generations=3,
             shared=False,
         )
-        sharing = tvae.Evolution(num_migrants=3)
+        sharing = tvae.Evolution(num_migrants=3, pool_size=4096)
         default = tvae.Evolution()
         for field in dataclasses.fields(settings):
             name = field.name

@@ -388,14 +388,6 @@ class FitTest(tf.test.TestCase):
         model, _ = self._run(seed=1)
         self.assertNotAllEqual(model.states.packed, self.model.states.packed)
 
-    def test_xla_is_declined_and_the_run_is_the_same(self):
-        with self.assertWarnsRegex(
-            UserWarning, "Model doesn't support `jit_compile=True`"
-        ):
-            model, _ = self._run(jit_compile=True)
-        self.assertFalse(model.jit_compile)
-        self._assert_same(model)
-
     def test_several_steps_an_execution_give_the_same(self):
         model, _ = self._run(steps_per_execution=2)
         self._assert_same(model)

@@ -14,13 +14,31 @@ under every parameter vector, without a `[B, U, D]` tensor in memory.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
 # Counts from which Stirling's series replaces log x!.
 _STIRLING_FROM = 16.0
+
+_IS_STATIC = contextvars.ContextVar("tfvae_is_static", default=False)
+
+
+@contextlib.contextmanager
+def fixed_shapes() -> Iterator[None]:
+    """Makes features have D columns of sums even where nothing is missing.
+
+    How many they have depends on the data otherwise. XLA compiles that without
+    an error, and computes something else.
+    """
+    token = _IS_STATIC.set(True)
+    try:
+        yield
+    finally:
+        _IS_STATIC.reset(token)
 
 
 def split_missing(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -89,6 +107,8 @@ def _observed_sums(
 
     It takes one feature where nothing is missing, and D otherwise.
     """
+    if _IS_STATIC.get():
+        return observed, lambda values: values
     is_complete = tf.reduce_all(observed > 0.0)
     of_data = tf.cond(
         is_complete, lambda: tf.ones_like(observed[:, :1]), lambda: observed

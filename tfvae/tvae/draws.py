@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tfvae.ops import truncated
 from tfvae.ranks import Ranks
 
 
@@ -14,7 +15,8 @@ class Draws(NamedTuple):
     """The distinct data points of a batch, and their weights.
 
     A data point that was drawn twice becomes one of weight 2, with one set of
-    states that evolves once.
+    states that evolves once. In fixed shapes, see `static_draws`, places are
+    left; they repeat the first data point, with weights and counts of 0.
 
     Attributes:
       x: `[U, D]`, in the order of first occurrence.
@@ -30,6 +32,15 @@ class Draws(NamedTuple):
     counts: tf.Tensor
     position: tf.Tensor
 
+    @property
+    def is_point(self) -> tf.Tensor:
+        """Which of the places have a data point, bool `[U]`."""
+        return self.counts > 0
+
+    def num_points(self) -> tf.Tensor:
+        """Returns the number of data points, int32 scalar."""
+        return tf.reduce_sum(tf.cast(self.is_point, tf.int32))
+
     def step_weights(self, ranks: Ranks) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns weights by which a mean over points is one over draws.
 
@@ -41,8 +52,8 @@ class Draws(NamedTuple):
           `[R]`.
         """
         numbers, num_draws = ranks.all_sum(
-            tf.one_hot(ranks.rank, ranks.size, tf.size(self.index), 0),
-            tf.size(self.position),
+            tf.one_hot(ranks.rank, ranks.size, self.num_points(), 0),
+            tf.reduce_sum(self.counts),
         )
         num_distinct, num_draws = (
             tf.cast(value, tf.float32)
@@ -75,3 +86,60 @@ def distinct_draws(
         weights = tf.reshape(tf.cast(weights, tf.float32), [-1])
         totals = tf.math.unsorted_segment_sum(weights, position, num_distinct)
     return Draws(tf.gather(x, first), distinct, totals, counts, position)
+
+
+def padded(
+    x: tf.Tensor, index: tf.Tensor, weights: tf.Tensor | None, size: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Fills a batch up with draws of its first data point that do not count.
+
+    Args:
+      x: `[B, D]`, B at least 1.
+      index: int32 `[B]`.
+      weights: `[B]`, weights of the draws; None for 1 each.
+      size: Draws to fill it up to, int32 scalar, at least B.
+
+    Returns:
+      The four arguments of `static_draws`.
+    """
+    places = tf.range(size)
+    is_drawn = places < tf.size(index)
+    source = tf.where(is_drawn, places, 0)
+    if weights is None:
+        weights = tf.ones_like(index, tf.float32)
+    weights = tf.gather(tf.reshape(tf.cast(weights, tf.float32), [-1]), source)
+    return (
+        tf.gather(x, source),
+        tf.gather(index, source),
+        tf.where(is_drawn, weights, 0.0),
+        is_drawn,
+    )
+
+
+def static_draws(
+    x: tf.Tensor, index: tf.Tensor, weights: tf.Tensor, is_drawn: tf.Tensor
+) -> Draws:
+    """As `distinct_draws`, in fixed shapes: as many places as draws, U = B.
+
+    Args:
+      x: `[B, D]`, equal rows where `index` is equal.
+      index: int32 `[B]`, indices into the training data.
+      weights: `[B]`, weights of the draws.
+      is_drawn: bool `[B]`, the draws that count, the first one among them.
+    """
+    size = tf.size(index)
+    first = truncated.first_equals(index)
+    is_first = tf.equal(first, tf.range(size))
+    source, _ = truncated.places_of(is_first, size)
+    position = tf.gather(tf.cumsum(tf.cast(is_first, tf.int32)) - 1, first)
+    counts, totals = (
+        tf.math.unsorted_segment_sum(values, position, size)
+        for values in (tf.cast(is_drawn, tf.int32), weights)
+    )
+    return Draws(
+        tf.gather(x, source),
+        tf.gather(index, source),
+        totals,
+        counts,
+        position,
+    )

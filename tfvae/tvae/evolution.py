@@ -144,6 +144,10 @@ class Evolution(Settings):
       num_migrants: On several ranks, the number of data points of its part of
         a batch whose best states each rank offers to the others' data points,
         too; only with `shared`.
+      pool_size: Of steps compiled by XLA (`compile(jit_compile=True)`), the
+        number of distinct states of a batch, old ones and children, that its
+        data points share; what exceeds it is a candidate of its own data point
+        alone. None for all. Other steps share all.
     """
 
     parents: operators.ParentSelection = operators.Softmax()
@@ -153,6 +157,7 @@ class Evolution(Settings):
     num_generations: int = 2
     shared: bool = True
     num_migrants: int = 0
+    pool_size: int | None = None
 
     def __post_init__(self) -> None:
         check_counts(
@@ -165,6 +170,16 @@ class Evolution(Settings):
             raise ValueError(
                 "`num_migrants` must be 0 where candidates are not `shared`, "
                 f"got {self.num_migrants!r}"
+            )
+        size = self.pool_size
+        if size is not None and (not isinstance(size, int) or size < 1):
+            raise ValueError(
+                f"`pool_size` must be a positive integer or None, got {size!r}"
+            )
+        if size is not None and not self.shared:
+            raise ValueError(
+                "`pool_size` must be None where candidates are not `shared`, "
+                f"got {size!r}"
             )
         for name in ("parents", "variation"):
             value = getattr(self, name)
@@ -198,6 +213,11 @@ class Evolution(Settings):
             problems.append(
                 "`num_parents` must be at most `num_states` = "
                 f"{num_states}, got {self.num_parents}"
+            )
+        if self.pool_size is not None and self.pool_size < num_states:
+            problems.append(
+                "`pool_size` must be None, or at least `num_states` = "
+                f"{num_states}, got {self.pool_size}"
             )
         flips_one = isinstance(self.variation, operators.RandFlip)
         if flips_one and self.num_children > num_latents:

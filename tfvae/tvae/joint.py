@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfvae import likelihoods
 from tfvae.ops import bits, random, truncated
-from tfvae.tvae import evolution, prior
+from tfvae.tvae import evolution, prior, static
 
 # Entries of decoder outputs held in memory at a time over many states.
 ENTRIES_AT_ONCE = 2**22
@@ -72,7 +72,7 @@ class Joint:
         x: tf.Tensor,
         observed: tf.Tensor,
         states: tf.Tensor,
-        index: tf.Tensor,
+        index: tf.Tensor | None = None,
         training: bool = False,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Evaluates log p(x, s) for the states of each data point.
@@ -80,7 +80,7 @@ class Joint:
         Args:
           x: `[B, D]`.
           observed: `[B, D]`.
-          states: `[U, H]`, distinct.
+          states: `[U, H]`, distinct; or `[B, K, H]`, without `index`.
           index: int32 `[B, K]`, the states of each data point as indices into
             `states`; or `[1, K]`, the same for all.
           training: Whether the decoder is being trained.
@@ -88,8 +88,11 @@ class Joint:
         Returns:
           log p(x, s), nats, `[B, K]`, and decoder outputs `[B or 1, K, O]`.
         """
-        outputs = tf.gather(self.decode(states, training), index)
-        log_prior = tf.gather(self._prior.log_prob(states), index)
+        outputs = self.decode(states, training)
+        log_prior = self._prior.log_prob(states)
+        if index is not None:
+            outputs = tf.gather(outputs, index)
+            log_prior = tf.gather(log_prior, index)
         log_likelihood = self._likelihood.log_prob(
             x[:, None], observed[:, None], outputs
         )
@@ -124,10 +127,22 @@ class Joint:
         of_data, of_states = self.features(x, observed)
         return tf.matmul(of_data, of_states(states), transpose_b=True)
 
-    def own(self, x: tf.Tensor, observed: tf.Tensor) -> evolution.OwnLogJoint:
-        """Returns the function from each data point's states to log p(x, s)."""
+    def own(
+        self, x: tf.Tensor, observed: tf.Tensor, is_static: bool = False
+    ) -> evolution.OwnLogJoint:
+        """Returns the function from each data point's states to log p(x, s).
+
+        Args:
+          x: `[B, D]`.
+          observed: `[B, D]`.
+          is_static: Whether each state of each data point is decoded, in
+            fixed shapes, rather than each distinct one.
+        """
 
         def score(packed: tf.Tensor) -> tf.Tensor:
+            if is_static:
+                states = bits.unpack(packed, self._num_latents)
+                return self.log_prob(x, observed, states)[0]
             return self.log_prob(x, observed, *self.distinct(packed))[0]
 
         return score
@@ -136,8 +151,33 @@ class Joint:
         self, x: tf.Tensor, observed: tf.Tensor
     ) -> evolution.SharedCandidates:
         """Returns an empty set of candidates shared by a batch."""
+        return evolution.SharedCandidates(*self._packed_features(x, observed))
+
+    def pool(
+        self,
+        x: tf.Tensor,
+        observed: tf.Tensor,
+        is_point: tf.Tensor,
+        pool_size: int | None,
+    ) -> static.PooledCandidates:
+        """Returns an empty set of shared candidates in fixed shapes.
+
+        Args:
+          x: `[B, D]`.
+          observed: `[B, D]`.
+          is_point: bool `[B]`, see `PooledCandidates`.
+          pool_size: See `Evolution`.
+        """
+        return static.PooledCandidates(
+            *self._packed_features(x, observed), is_point, pool_size
+        )
+
+    def _packed_features(
+        self, x: tf.Tensor, observed: tf.Tensor
+    ) -> tuple[tf.Tensor, evolution.StateFeatures]:
+        """As `features`, of packed states."""
         of_data, of_states = self.features(x, observed)
-        return evolution.SharedCandidates(
+        return (
             of_data,
             lambda packed: of_states(bits.unpack(packed, self._num_latents)),
         )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import tensorflow as tf
@@ -42,26 +43,34 @@ def m_steps(
         ONE_PROCESS if size is None else model.ranks
     )
 
-    def step(part: slice) -> None:
+    def step(part: Callable[[tf.Tensor], tf.Tensor]) -> None:
+        weights = part(step_weights)
+        if model.is_static:
+            # So that a mean over all places is one over those of data points.
+            share = tf.reduce_mean(tf.cast(part(drawn.is_point), tf.float32))
+            weights /= share
         _m_step(
             model,
-            x[part],
-            observed[part],
-            None if packed is None else packed[part],
-            sum_weights=drawn.weights[part],
-            step_weights=step_weights[part],
-            num_draws=tf.reduce_sum(drawn.counts[part]),
+            part(x),
+            part(observed),
+            None if packed is None else part(packed),
+            sum_weights=part(drawn.weights),
+            step_weights=weights,
+            num_draws=tf.reduce_sum(part(drawn.counts)),
         )
 
     if size is None:
-        step(slice(None))
+        step(lambda rows: rows)
         return
 
     size = math.ceil(size / model.ranks.size)
     most = tf.reduce_max(numbers)
 
     def advance(start: tf.Tensor) -> tuple[tf.Tensor]:
-        step(slice(start, start + size))
+        if model.is_static:  # The places are a multiple of the size.
+            step(lambda rows: _slice(rows, start, size))
+        else:
+            step(lambda rows: rows[start : start + size])
         return (start + size,)
 
     tf.while_loop(
@@ -70,6 +79,12 @@ def m_steps(
         (tf.constant(0),),
         parallel_iterations=1,
     )
+
+
+def _slice(rows: tf.Tensor, start: tf.Tensor, size: int) -> tf.Tensor:
+    """Returns `rows[start : start + size]`, in fixed shapes."""
+    rest = rows.shape[1:]
+    return tf.slice(rows, [start, *(0 for _ in rest)], [size, *rest])
 
 
 def _m_step(
@@ -96,6 +111,8 @@ def _m_step(
     if packed is None:
         states = tf.constant(bits.all_states(model.num_latents))
         index = tf.range(model.num_states)[None]  # [1, K]: as of everyone
+    elif model.is_static:
+        states, index = bits.unpack(packed, model.num_latents), None
     else:
         states, index = model._joint.distinct(packed)
     with tf.GradientTape() as tape:
@@ -116,11 +133,18 @@ def _m_step(
     variables = model.trainable_variables
     gradients = tape.gradient(loss, variables)
     q = truncated.posterior_weights(log_joints)  # [U, M]
-    index = tf.broadcast_to(index, tf.shape(q))
-    # What all data points together give to each distinct state.
-    totals = tf.math.unsorted_segment_sum(
-        sum_weights[:, None] * q, index, tf.shape(states)[0]
-    )
+    totals = sum_weights[:, None] * q
+    num_ones = tf.reduce_sum(states, -1)
+    if index is None:
+        states = tf.reshape(states, [-1, model.num_latents])
+        totals = tf.reshape(totals, [-1])
+    else:
+        index = tf.broadcast_to(index, tf.shape(q))
+        num_ones = tf.gather(num_ones, index)
+        # What all data points together give to each distinct state.
+        totals = tf.math.unsorted_segment_sum(
+            totals, index, tf.shape(states)[0]
+        )
     ones = tf.linalg.matvec(states, totals, transpose_a=True)
     of_prior = [
         tf.cast(value, tf.float64)
@@ -139,5 +163,4 @@ def _m_step(
     pass_done = model.prior.visits.value >= model.num_data_of_all
     model.likelihood.maximise(pass_done)
     model.prior.maximise(pass_done)
-    num_ones = tf.gather(tf.reduce_sum(states, -1), index)
     model._monitor(sum_weights, active=tf.reduce_sum(q * num_ones, -1))

@@ -15,9 +15,19 @@ import tensorflow as tf
 from tfvae import inputs, likelihoods, typed_gin
 from tfvae import ranks as ranks_lib
 from tfvae.latent_model import Costs, Figure, LatentModel
+from tfvae.networks import binary
 from tfvae.ops import bits, densities, random, truncated
 from tfvae.ops.rows import LazyRows
-from tfvae.tvae import checks, costs, draws, inference, joint, m_step, prior
+from tfvae.tvae import (
+    checks,
+    costs,
+    draws,
+    inference,
+    joint,
+    m_step,
+    prior,
+    static,
+)
 from tfvae.tvae import evolution as evolution_lib
 from tfvae.tvae import exploration as exploration_lib
 from tfvae.tvae import states as states_lib
@@ -70,8 +80,12 @@ class TVAE(LatentModel):
     minus the bound. Callbacks that watch the bound need `mode="max"`.
 
     In training the decoder runs in Keras's training mode and with its own
-    regularizers, otherwise without either. Steps are not compiled by XLA, as
-    the number of distinct states of a batch changes from step to step.
+    regularizers, otherwise without either.
+
+    With `compile(optimizer, jit_compile=True)` XLA compiles the whole training
+    step, in fixed shapes; it is for GPUs and large batches, see docs/tvae.md.
+    By default it does not, as how many distinct states a batch has changes
+    from step to step. Inference is never compiled.
 
     Reference: Guiraud, Drefs and Luecke, 2021, "Direct evolutionary
     optimization of variational autoencoders with binary latents".
@@ -86,8 +100,11 @@ class TVAE(LatentModel):
       likelihood: The likelihood p(x | s).
       decoder: The decoder network.
       num_data_of_all: N of all ranks, see `set_ranks`.
+      is_static: Whether training steps are compiled by XLA, see `compile`.
     """
 
+    is_static = False
+    _compiled_step: static.CompiledStep | None = None
     needs_index = True
 
     def __init__(
@@ -151,7 +168,8 @@ class TVAE(LatentModel):
           ValueError: If S, M or the evolution do not fit H or each other.
         """
         super().__init__(**kwargs)
-        self.supports_jit = False  # Keras warns and does not use XLA.
+        # Only training steps can be compiled, and Keras does it to all.
+        self.supports_jit = False
         if evolution is None:
             evolution = evolution_lib.default_evolution(num_states, num_latents)
         checks.check_sizes(
@@ -212,6 +230,7 @@ class TVAE(LatentModel):
                 "effective_states",
                 "dropped_mass",
                 "replaced",
+                *(("left_out",) if evolution.pool_size is not None else ()),
             )
         )
         self.build((None, None))
@@ -422,6 +441,49 @@ class TVAE(LatentModel):
             self.best_parameters.check_watched()
         return super().make_train_function(force)
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Configures training: an optimizer, and how steps are run.
+
+        Args:
+          *args: The optimizer; see `keras.Model.compile`.
+          **kwargs: Further arguments of `keras.Model.compile`. With
+            `jit_compile=True` training steps have fixed shapes and are compiled
+            by XLA, for the largest batch so far; "auto" does not.
+
+        Raises:
+          ValueError: If a loss or metrics are given, or trainable weights have
+            less than 32 bits, or the model has something that has no form in
+            fixed shapes.
+        """
+        wants_static = kwargs.get("jit_compile") is True
+        # Keras declines the compilation of an eager step, with a warning.
+        is_static = wants_static and not kwargs.get("run_eagerly")
+        if is_static:
+            static.check(self)
+            kwargs = {**kwargs, "jit_compile": False}
+        super().compile(*args, **kwargs)
+        self.is_static = is_static
+        self._compiled_step = None
+        if is_static:
+            self._compiled_step = static.CompiledStep(
+                self._static_step, self.m_batch_size
+            )
+
+    def get_compile_config(self) -> dict[str, Any] | None:
+        config = super().get_compile_config()
+        if config and self.is_static:
+            config["jit_compile"] = True
+        return config
+
+    def _needs_one_process(self) -> list[str]:
+        problems = super()._needs_one_process()
+        if self.is_static:
+            problems.append(
+                "`jit_compile` must be False on several ranks, which exchange "
+                "within a step, got True"
+            )
+        return problems
+
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One EM step on a batch: E-step, gradient step, sums for the pass.
 
@@ -440,24 +502,77 @@ class TVAE(LatentModel):
                 "on several processes by mpiexec instead, see `set_ranks`"
             )
         drawn = self._unpack_training_data(data)
+        if self._compiled_step is None:
+            self._em_step(
+                drawn,
+                lambda x, observed: self._e_step(x, observed, drawn.index),
+            )
+            return self._results()
+        # The store, which may be on disk, is outside of what is compiled.
+        store, packed = self.states, None
+        if store is not None:
+            packed = store.gather(drawn.index).packed
+        evolved = self._compiled_step(drawn, packed)
+        if store is not None and evolved is not None:
+            store.scatter(drawn.index, evolved)
+        return self._results()
+
+    def _static_step(
+        self, drawn: draws.Draws, packed: tf.Tensor | None
+    ) -> truncated.StateSet | None:
+        """E-step and M-step of a batch in fixed shapes, see `static.Step`."""
+        with densities.fixed_shapes(), binary.plain_products():
+            evolved = self._em_step(
+                drawn,
+                lambda x, observed: self._evolve(
+                    x, observed, packed, drawn.is_point
+                ),
+            )
+        if evolved is None:
+            return None
+        # Other places have the index of the first data point: its states.
+        packed = tf.where(
+            drawn.is_point[:, None, None], evolved.packed, evolved.packed[:1]
+        )
+        return evolved._replace(packed=packed)
+
+    def _em_step(
+        self,
+        drawn: draws.Draws,
+        e_step: Callable[[tf.Tensor, tf.Tensor], truncated.StateSet],
+    ) -> truncated.StateSet | None:
+        """Evolves the states of a batch and improves the parameters.
+
+        Args:
+          drawn: The data points.
+          e_step: From their `x` and `observed`, `[U, D]`, to their new states;
+            not called where all 2**H are used.
+
+        Returns:
+          The new states, if any.
+        """
         x, observed = densities.split_missing(drawn.x)
         noise = self.likelihood.monitored()
+        evolved = None
         if self.is_exhaustive:
             every = tf.constant(bits.all_states(self.num_latents))
             log_joints = self._joint.log_prob_pairs(x, observed, every)
             num_kept = self.num_states
             m_step.m_steps(self, x, observed, None, drawn)
         else:
-            evolved = self._e_step(x, observed, drawn.index)
+            evolved = e_step(x, observed)
             log_joints = evolved.log_joints
             num_kept = self._num_kept(log_joints)
-            packed = evolved.packed[:, :num_kept]
-            m_step.m_steps(self, x, observed, packed, drawn)
+            m_step.m_steps(
+                self, x, observed, evolved.packed[:, :num_kept], drawn
+            )
         self._iteration.assign_add(1)
         bounds = truncated.free_energy(log_joints)
         # As Keras does: the loss is a sum over draws of weighted losses.
         self._means["loss"].update_state(
-            -drawn.weights * bounds / tf.cast(drawn.counts, tf.float32),
+            tf.math.divide_no_nan(
+                -drawn.weights * bounds, tf.cast(drawn.counts, tf.float32)
+            ),
             drawn.counts,
         )
         self._monitor(
@@ -467,7 +582,7 @@ class TVAE(LatentModel):
             dropped_mass=truncated.dropped_mass(log_joints, num_kept),
         )
         self._monitor(**noise)
-        return self._results()
+        return evolved
 
     def _num_kept(self, log_joints: tf.Tensor) -> int | tf.Tensor:
         """Returns M, given descending log-joints `[B, S]`."""
@@ -490,7 +605,11 @@ class TVAE(LatentModel):
         if weights is not None:
             weights = inputs.as_weights(weights)
         x = self._as_batch(x)
-        return checks.as_draws(draws.distinct_draws(x, index, weights), x)
+        if self._compiled_step is None:
+            drawn = draws.distinct_draws(x, index, weights)
+        else:
+            drawn, x = self._compiled_step.distinct(x, index, weights)
+        return checks.as_draws(drawn, x)
 
     def _default_targets(
         self, points: np.ndarray, is_training: bool
@@ -526,43 +645,70 @@ class TVAE(LatentModel):
     def _e_step(
         self, x: tf.Tensor, observed: tf.Tensor, index: tf.Tensor
     ) -> truncated.StateSet:
+        """Evolves the stored states of the data points `index`."""
         store = self._states_or_raise()
-        old = store.gather(index)
-        migrants = self._migrants(old.packed)
+        packed = store.gather(index).packed
+        is_point = tf.ones_like(index, tf.bool)
+        evolved = self._evolve(x, observed, packed, is_point)
+        store.scatter(index, evolved)
+        return evolved
+
+    def _evolve(
+        self,
+        x: tf.Tensor,
+        observed: tf.Tensor,
+        packed: tf.Tensor,
+        is_point: tf.Tensor,
+    ) -> truncated.StateSet:
+        """Returns the new states of a batch, given the old `[U, S, W]`."""
+        migrants = self._migrants(packed)
 
         def evolve() -> tuple[truncated.StateSet, tf.Tensor]:
-            candidates = (
-                self._joint.shared(x, observed)
-                if self.evolution.shared
-                else evolution_lib.OwnCandidates(self._joint.own(x, observed))
-            )
-            return evolution_lib.e_step(
+            candidates = self._candidates(x, observed, is_point)
+            found = evolution_lib.e_step(
                 self._seed_of_rank(_TRAINING, self._iteration.value),
-                old.packed,
+                packed,
                 candidates,
                 self.evolution,
                 self.prior.expected_ones(),
                 self.num_latents,
                 migrants,
             )
+            if isinstance(candidates, static.PooledCandidates):
+                self._monitor_pool(candidates)
+            return found
 
         if self.ranks.size > 1:  # This one's part of the batch may be empty.
             evolved, replaced = tf.cond(
-                tf.size(index) > 0,
+                tf.size(is_point) > 0,
                 evolve,
                 lambda: (
                     # Of no data points.
-                    truncated.StateSet(
-                        old.packed, tf.zeros(tf.shape(old.packed)[:2])
-                    ),
-                    tf.zeros_like(index, tf.float32),
+                    truncated.StateSet(packed, tf.zeros(tf.shape(packed)[:2])),
+                    tf.zeros_like(is_point, tf.float32),
                 ),
             )
         else:
             evolved, replaced = evolve()
-        store.scatter(index, evolved)
-        self._monitor(replaced=replaced)
+        self._monitor(tf.cast(is_point, tf.float32), replaced=replaced)
         return evolved
+
+    def _monitor_pool(self, candidates: static.PooledCandidates) -> None:
+        if self.evolution.pool_size is not None:
+            self._monitor(left_out=candidates.num_left_out)
+
+    def _candidates(
+        self, x: tf.Tensor, observed: tf.Tensor, is_point: tf.Tensor
+    ) -> evolution_lib.Candidates:
+        """Returns an empty set of candidates for a batch, see `_evolve`."""
+        if not self.evolution.shared:
+            return evolution_lib.OwnCandidates(
+                self._joint.own(x, observed, self.is_static)
+            )
+        if self.is_static:
+            pool_size = self.evolution.pool_size
+            return self._joint.pool(x, observed, is_point, pool_size)
+        return self._joint.shared(x, observed)
 
     def _migrants(self, packed: tf.Tensor) -> tf.Tensor | None:
         """Returns the states that the ranks offer each other, `[K, W]`."""
