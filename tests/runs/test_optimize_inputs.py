@@ -20,6 +20,7 @@ from tests.lso import tiny
 from tfvae import lso
 from tfvae.lso import snapshots
 from tfvae.lso.tasks.base import LeftOut, Task
+from tfvae.ranks import ONE_PROCESS
 from tfvae.runs import (
     config,
     optimization_figures,
@@ -362,7 +363,7 @@ def data(seed):
         printed = aside.getvalue()
         self.assertEqual(printed.count("the file is executed"), 1)
         self.assertEqual(printed.count("data are made"), 1)
-        built.assert_called_once_with(draws_states=False)
+        built.assert_called_once_with(ranks=ONE_PROCESS, draws_states=False)
         built_again.assert_not_called()
         # A run that is killed between its training and its first query.
         with contextlib.redirect_stdout(aside):

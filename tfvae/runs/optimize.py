@@ -655,7 +655,7 @@ def _trained(
     run: RunDirectory,
     warm_start: str | os.PathLike[str] | None,
     retraining: Retraining,
-    ranks: Ranks,
+    ranks: Ranks = ONE_PROCESS,
 ) -> Experiment:
     """Returns the initial model, trained first if necessary, and its data."""
     folder = RunDirectory(warm_start or run.path / MODEL)
