@@ -48,6 +48,9 @@ Denoise = Callable[[np.ndarray, float, pathlib.Path], np.ndarray]
 one with missing values, the percentage of them, and a folder, likewise."""
 
 
+Corrupt = Callable[[np.ndarray, float], np.ndarray]
+"""From a clean picture and a level to the corrupted picture."""
+
 _NOISE_METHODS = "fast,best,bm3d"
 
 
@@ -93,7 +96,10 @@ def by_tvae(noisy: np.ndarray, std: float, folder: pathlib.Path) -> np.ndarray:
 def filling(quality: Any) -> Denoise:
     """Returns what fills in missing values by local subspaces."""
 
-    def run(damaged: np.ndarray, _: float, __: pathlib.Path) -> np.ndarray:
+    def run(
+        damaged: np.ndarray, percentage: float, folder: pathlib.Path
+    ) -> np.ndarray:
+        del percentage, folder
         *_, filled = LocalSubspaces(quality=quality).filling_rounds(damaged)
         return filled
 
@@ -141,9 +147,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "bm3d": by_bm3d,
         "tvae": by_tvae,
     }
-    kind, corrupt, levels, chosen = "noise", noisy, given.noise, _NOISE_METHODS
+    kind, levels, chosen = "noise", given.noise, _NOISE_METHODS
+    corrupt: Corrupt = noisy
     if given.missing:
-        kind, corrupt, levels = "missing", damaged, given.missing
+        kind, levels, corrupt = "missing", given.missing, damaged
         methods = {
             "fast": filling("fast"),
             "best": filling("best"),
@@ -210,7 +217,7 @@ def _results(folder: pathlib.Path) -> dict[str, dict[str, float]]:
 
 def _measured(
     path: pathlib.Path,
-    corrupt: Callable[[np.ndarray, float], np.ndarray],
+    corrupt: Corrupt,
     level: float,
     method: Denoise,
     folder: pathlib.Path,
