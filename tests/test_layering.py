@@ -64,6 +64,7 @@ FENCED_IMPORTS = {
     "rdkit": ("tfvae/lso/tasks/molecules.py", "tfvae/data/selfies.py"),
     "ray": ("tfvae/lso/ray_pool.py",),
     "sklearn": (
+        "benchmarks/dictionary.py",
         "tfvae/data/digits.py",
         "tfvae/lso/gaussian_fit.py",
         "tfvae/lso/surrogates.py",

@@ -212,6 +212,31 @@ class LocalSubspacesTest(tf.test.TestCase, parameterized.TestCase):
             variance[is_missing].mean(), errors.mean(), rtol=0.35
         )
 
+    def test_filling_goes_beyond_the_last_change_within_a_round(self):
+        image = _picture(12, 11)
+        image[::2, ::3] = np.nan
+        is_missing = np.isnan(image)
+        settings = LocalSubspaces(patches=(4,), radius=4, num_rounds=2)
+        stds = np.exp(np.linspace(np.log(40.0), np.log(3.0), 8))
+        means = [local_subspaces._nearest_known(image)]
+        for i, std in enumerate(stds):
+            if i in (0, 4):
+                before = means[-1]
+                cover = local_subspaces._Cover(
+                    image.shape, 4, settings, local_subspaces._group_size(4, 0)
+                )
+            ahead = 1.5 * means[-1] - 0.5 * before
+            found = cover.shrunk(ahead, ahead, std, True).mean
+            before = means[-1]
+            means.append(np.where(is_missing, found, image))
+        rounds = [*settings.filling_rounds(image)]
+        self.assertAllClose(rounds, [means[4], means[8]], atol=1e-2)
+
+    @parameterized.parameters(("best", 10), ("fast", 4))
+    def test_quality_chooses_the_number_of_rounds(self, quality, expected):
+        settings = LocalSubspaces(quality=quality)
+        self.assertEqual(settings.count_filling_rounds(), expected)
+
     def test_nearest_known_values_are_those_of_loops(self):
         image = _picture(9, 8, 2)
         rng = np.random.default_rng(0)

@@ -17,7 +17,7 @@ import tfvae
 from tfvae.cli import console
 from tfvae.cli import denoise as denoise_cli
 from tfvae.cli import main as cli
-from tfvae.data import images
+from tfvae.data import images, stacks
 
 # A process has one subcommand; here gin must know all names before the first.
 from tfvae.runs import config, denoise, evaluate, export, optimize, train  # noqa: F401  # noqa: F401
@@ -68,6 +68,30 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
         for foreign in ("--logtostderr", "--tfds_", "--only_check_args"):
             self.assertNotIn(foreign, out)
         self.assertLess(max(map(len, out.splitlines())), 81)
+
+    @parameterized.parameters((np.nan, "tvae"), (1.0, "subspaces"))
+    def test_picture_that_decides_the_method_is_read_once(self, value, method):
+        picture = np.ones((30, 30), np.float32)
+        picture[3, 4] = value
+        path = self.folder / "picture.npy"
+        np.save(path, picture)
+        with (
+            mock.patch.object(
+                denoise,
+                "denoise",
+                lambda *_: config.evaluated("experiment.data"),
+            ),
+            mock.patch.object(
+                stacks, "open_stack", wraps=stacks.open_stack
+            ) as opened,
+        ):
+            code, out, err = _call(
+                "denoise", f"--image={path}", f"--run_dir={self.folder / 'run'}"
+            )
+        self.assertEqual((code, err), (0, ""))
+        self.assertIn(f"method: {method}", out)
+        # The first time, its pages are counted.
+        self.assertEqual(opened.call_count, 2)
 
     @parameterized.parameters(
         ([], 1, "subspaces"),

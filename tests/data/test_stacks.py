@@ -51,6 +51,19 @@ class StacksTest(tf.test.TestCase, parameterized.TestCase):
             with self.assertRaisesRegex(ValueError, message):
                 stacks.open_stack(image)
 
+    def test_a_page_that_is_read_once_is_loaded_no_second_time(self):
+        path = self._tiff(_random((3, 9, 9)))
+        with stacks.read_once(path, 1) as page:
+            os.rename(path, self._path("moved.tif"))
+            found, count = stacks.load_page(path, 1)
+            self.assertIs(found, page)
+            self.assertEqual(count, 3)
+            for other in (2, None):
+                with self.assertRaises(FileNotFoundError):
+                    stacks.load_page(path, other)
+        with self.assertRaises(FileNotFoundError):
+            stacks.load_page(path, 1)
+
     @parameterized.parameters("YX", "CYY", "CYW", "XCS", "CCYX")
     def test_axes_must_be_those_of_the_array(self, axes):
         with self.assertRaisesRegex(

@@ -204,6 +204,8 @@ class DenoiseBySubspacesTest(tf.test.TestCase, parameterized.TestCase):
             ValueError, "must be complete.*--method=tvae"
         ):
             self._denoise(picture=self._file(values))
+        with self.assertRaisesRegex(ValueError, "at least 2 x 2 .*got 1 x 9"):
+            self._denoise(picture=self._file(np.ones((1, 9), np.float32)))
         with self.assertRaisesRegex(ValueError, "`--known_noise_std` gives it"):
             self._denoise(picture=self._file(np.ones((9, 9), np.float32)))
         with self.assertRaisesRegex(

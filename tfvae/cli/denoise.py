@@ -57,6 +57,7 @@ from tfvae import ranks as ranks_lib
 from tfvae.cli import console
 
 if TYPE_CHECKING:
+    from tfvae.data.formats import Image
     from tfvae.runs.denoise_many import Configuration
 
 # Flag -> the parameter that it binds.
@@ -432,26 +433,23 @@ def _configuration(values: flags.FlagValues, method: str) -> Configuration:
     return Configuration(gin_files, bindings, values.epochs)
 
 
-def _has_missing() -> bool:
-    """Whether values of the configured picture are missing in its file."""
-    import numpy as np
-
-    from tfvae.data.stacks import load_page
+def _reading() -> contextlib.AbstractContextManager[Image]:
+    """Reads the configured picture, once for all that follows within."""
+    from tfvae.data.stacks import read_once
     from tfvae.runs import config
 
-    image, *settings = (
+    image, page, axes, channels = (
         config.value(f"corrupted_image.{name}")
         for name in ("image", "page", "axes", "channels")
     )
-    page, axes, channels = settings
-    found, _ = load_page(image, page, axes=axes, channels=channels)
-    return bool(np.isnan(found.values).any())
+    return read_once(image, page, axes=axes, channels=channels)
 
 
 def _denoise(values: flags.FlagValues, ranks: ranks_lib.Ranks) -> None:
-    from tfvae.runs import config
-    from tfvae.runs.denoise import denoise
-    from tfvae.runs.denoise_many import denoise_many, has_many
+    """Chooses what restores the picture, and restores it."""
+    import numpy as np
+
+    from tfvae.runs.denoise_many import has_many
 
     method, reason = _method(values, ranks.size)
     if method == _SUBSPACES and ranks.size > 1:
@@ -466,15 +464,33 @@ def _denoise(values: flags.FlagValues, ranks: ranks_lib.Ranks) -> None:
         )
     configuration = _configuration(values, method)
     configuration.load(values.run_dir)
-    is_free = values.method is None and reason == _COMPLETE
-    if is_free and not has_many() and _has_missing():
-        method, reason = _TVAE, "as values are missing and others are noisy"
-        configuration = _configuration(values, method)
-        configuration.load(values.run_dir)
-    if not ranks.rank:
-        print(f"method: {method}, {reason}", flush=True)
+    is_many = has_many()
+    with contextlib.ExitStack() as stack:
+        if values.method is None and reason == _COMPLETE and not is_many:
+            image = stack.enter_context(_reading())
+            if np.isnan(image.values).any():
+                method = _TVAE
+                reason = "as values are missing and others are noisy"
+                configuration = _configuration(values, method)
+                configuration.load(values.run_dir)
+        if not ranks.rank:
+            print(f"method: {method}, {reason}", flush=True)
+        _restore(values, ranks, configuration, is_many)
+
+
+def _restore(
+    values: flags.FlagValues,
+    ranks: ranks_lib.Ranks,
+    configuration: Configuration,
+    is_many: bool,
+) -> None:
+    """Restores what is configured, which may be many pictures."""
+    from tfvae.runs import config
+    from tfvae.runs.denoise import denoise
+    from tfvae.runs.denoise_many import denoise_many
+
     pages = _pages(values)
-    if has_many():
+    if is_many:
         if ranks.size > 1:
             raise ValueError(
                 "`--image` must be a single picture on several processes, got "

@@ -8,6 +8,7 @@ or is given; it is never guessed.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import math
@@ -15,7 +16,7 @@ import os
 import pathlib
 import xml.etree.ElementTree
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -215,6 +216,44 @@ def open_stack(
     return stack
 
 
+class _Reading(NamedTuple):
+    """A page that `read_once` has loaded."""
+
+    request: tuple[Any, ...]
+    page: tuple[Image, int]
+
+
+_reading: _Reading | None = None
+
+
+@contextlib.contextmanager
+def read_once(
+    image: str | os.PathLike[str] | np.ndarray,
+    page: int | None = None,
+    *,
+    axes: str | None = None,
+    channels: Channels | None = None,
+) -> Iterator[Image]:
+    """Loads a page; within, `load_page` returns it and does not read it again.
+
+    Args:
+      image: See `load_page`.
+      page: Likewise.
+      axes: Likewise.
+      channels: Likewise.
+
+    Yields:
+      The page, which must not be changed.
+    """
+    global _reading
+    found = load_page(image, page, axes=axes, channels=channels)
+    _reading = _Reading((image, page, axes, channels), found)
+    try:
+        yield found[0]
+    finally:
+        _reading = None
+
+
 def load_page(
     image: str | os.PathLike[str] | np.ndarray,
     page: int | None = None,
@@ -243,6 +282,10 @@ def load_page(
       ValueError: If there is no such page, or another number of them.
     """
     is_plain = page is None and axes is None and channels is None
+    is_file = not isinstance(image, np.ndarray)
+    if is_file and num_pages is None and _reading is not None:
+        if _reading.request == (image, page, axes, channels):
+            return _reading.page
     if isinstance(image, np.ndarray):
         is_one = is_plain
     else:

@@ -54,6 +54,12 @@ def noise_of(restoration: Restoration) -> tuple[float, dict[str, Any]]:
       ValueError: If there are missing values and noise, or too few others, or
         the noise differs between pixels or can not be estimated.
     """
+    size = restoration.image.shape[:2]
+    if min(size) < 2:
+        raise ValueError(
+            "`image` must have at least 2 x 2 pixels with --method=subspaces, "
+            f"got {size[0]} x {size[1]}"
+        )
     if restoration.missing_fraction:
         if not restoration.keep_observed or restoration.noise is not None:
             raise ValueError(
