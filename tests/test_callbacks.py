@@ -51,7 +51,7 @@ class CallbacksTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual([call.args[0] for call in seen.mock_calls], [2, 4, 5])
 
     def test_observe_checks_its_interval(self):
-        with self.assertRaisesRegex(ValueError, "`every` must be at least 1"):
+        with self.assertRaisesRegex(ValueError, "`every` must be an integer"):
             callbacks.Observe(_observe, every=0)
 
     def test_table_has_a_row_per_epoch_and_what_was_observed(self):

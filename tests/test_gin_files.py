@@ -251,6 +251,7 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(
         *(name for name in FILES if name.startswith("mixins/posterior_"))
     )
+    @grids.by_default(0, 3)
     def test_mixin_of_a_posterior_builds_a_model_with_its_prior(self, name):
         config.load(["runs/digits.gin", name])
         network = functools.partial(
@@ -367,6 +368,7 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
             self.assertEqual(config.value(f"corrupted_image.{name}"), value)
 
     @parameterized.parameters(*STUDIES)
+    @grids.by_default(0, 3)
     def test_every_cell_of_a_study_has_a_configuration(self, name):
         _load(name)
         factors = config.value("study.factors")
@@ -451,7 +453,7 @@ class GinFilesTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(
         *(name for name in RUNS if name not in (*ROWS, *SLOW_TO_TRAIN))
     )
-    @grids.by_default(2, 5)
+    @grids.by_default(5)
     def test_run_trains(self, name):
         self._assert_trains(name)
 

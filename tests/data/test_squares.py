@@ -92,7 +92,7 @@ class SquaresTest(tf.test.TestCase, parameterized.TestCase):
         self.assertLen(found.train, 64 + 49)
 
     @parameterized.parameters(
-        ({"copies": 0}, "`copies` must be at least 1, got 0"),
+        ({"copies": 0}, "`copies` must be an integer .* got 0"),
         ({"validation_fraction": 1.0}, "`validation_fraction` must .* got 1.0"),
         ({"validation_fraction": -0.1}, "`validation_fraction` .* got -0.1"),
     )

@@ -264,7 +264,7 @@ class ConvolutionalProcessTest(tf.test.TestCase, parameterized.TestCase):
     def test_says_what_is_wrong(self):
         with self.assertRaisesRegex(ValueError, "`widths` must .* 5.*got .6,"):
             _small(widths=(6,))
-        with self.assertRaisesRegex(ValueError, "`num_features` must be pos"):
+        with self.assertRaisesRegex(ValueError, "`num_features` must be an"):
             _small(num_features=0)
         with self.assertRaisesRegex(ValueError, "must be fitted"):
             _small().predict(np.zeros([1, 10]))

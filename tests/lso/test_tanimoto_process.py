@@ -148,7 +148,7 @@ class TanimotoProcessTest(tf.test.TestCase, parameterized.TestCase):
             TanimotoProcess().fit(counts, scores, 0, True)
         with self.assertRaisesRegex(ValueError, "must be fitted"):
             TanimotoProcess().predict(counts)
-        with self.assertRaisesRegex(ValueError, "`num_inducing` must be pos"):
+        with self.assertRaisesRegex(ValueError, "`num_inducing` must be an "):
             TanimotoProcess(num_inducing=0)
 
 

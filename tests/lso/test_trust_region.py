@@ -242,7 +242,7 @@ class TrustRegionTest(tf.test.TestCase, parameterized.TestCase):
         inner = acquisition.ThompsonSampling()
         with self.assertRaisesRegex(ValueError, "`max_length` must be posi"):
             TrustRegion(inner, length=2.0)
-        with self.assertRaisesRegex(ValueError, "`num_initial` must be posi"):
+        with self.assertRaisesRegex(ValueError, "`num_initial` must be an"):
             TrustRegion(inner, num_initial=0)
         context = _context(Sure(), space=Space(2, True))
         with self.assertRaisesRegex(ValueError, "continuous latents"):

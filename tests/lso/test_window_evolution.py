@@ -123,7 +123,7 @@ class WindowEvolutionTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(queries.shape, (0, T * C))
 
     def test_says_what_is_wrong(self):
-        with self.assertRaisesRegex(ValueError, "`max_window` must be posit"):
+        with self.assertRaisesRegex(ValueError, "`max_window` must be an in"):
             _small(max_window=0)
         with self.assertRaisesRegex(ValueError, "`copied_share` must be in"):
             _small(copied_share=1.5)

@@ -219,9 +219,9 @@ class ClassifierFeaturesTest(tf.test.TestCase, parameterized.TestCase):
         ("labels", {"train_labels": None}, {}, r"`train_labels`.*'corners'"),
         ("small", {"shape": (7, 9)}, {}, r"`data`.*at least 8 pix.*\(7, 9\)"),
         ("rank", {"event_shape": (64,)}, {}, r"`data` must be images.*64,"),
-        ("steps", {}, {"num_steps": 0}, r"`num_steps` must be at least 1.*0"),
-        ("count", {}, {"max_images": 0}, r"`max_images` must be at least 1"),
-        ("size", {}, {"num_features": 0}, r"`num_features` must be at least"),
+        ("steps", {}, {"num_steps": 0}, r"`num_steps` must be an integer.*0"),
+        ("count", {}, {"max_images": 0}, r"`max_images` must be an integer"),
+        ("size", {}, {"num_features": 0}, r"`num_features` must be an integer"),
     )
     def test_refuses(self, fields, settings, message):
         with self.assertRaisesRegex(ValueError, message):

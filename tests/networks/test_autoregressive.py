@@ -190,7 +190,7 @@ class AutoregressiveDecoderTest(tf.test.TestCase, parameterized.TestCase):
     def test_wrong_sizes_are_reported(self):
         with self.assertRaisesRegex(ValueError, "multiple of the 3 steps.* 4"):
             AutoregressiveDecoder(3, 2, 4, has_positions=True)
-        with self.assertRaisesRegex(ValueError, "`hidden` must be a positive"):
+        with self.assertRaisesRegex(ValueError, "`hidden` must be an integer"):
             AutoregressiveDecoder(3, 2, 4, 0)
 
 

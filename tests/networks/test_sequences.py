@@ -187,7 +187,7 @@ class ResidualTest(tf.test.TestCase):
             networks.residual_sequence_encoder(25, 5, 3, 2)
         with self.assertRaisesRegex(ValueError, "`num_outputs` .* of 4.*13"):
             networks.residual_sequence_decoder(13, 4, 3)
-        with self.assertRaisesRegex(ValueError, "`kernel_size` must be a pos"):
+        with self.assertRaisesRegex(ValueError, "`kernel_size` must be an in"):
             networks.residual_sequence_decoder(12, 4, 3, kernel_size=0)
 
 

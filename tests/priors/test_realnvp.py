@@ -241,7 +241,7 @@ class ArgumentsTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(
         ({"num_latents": 1}, "`num_latents` must be .* at least 2, got 1"),
         ({"num_flows": 0}, "`num_flows` must be .* at least 1, got 0"),
-        ({"hidden": (8, 0)}, "`hidden` must be .* at least 1, got 0"),
+        ({"hidden": (8, 0)}, "`hidden` must be .* at least 1, got .8, 0."),
         (
             {"log_scale_bound": 0.0},
             "`log_scale_bound` must be positive or None, got 0.0",

@@ -366,7 +366,7 @@ class StudyTest(tf.test.TestCase, parameterized.TestCase):
         report.write.assert_called_once()
 
     @parameterized.parameters(
-        ("study.workers = 0", "`study.workers` must be a positive.*got 0"),
+        ("study.workers = 0", "`study.workers` must be an integer.*got 0"),
         ("study.columns = 'a'", "among size, rate, got 'a'"),
         ("study.separate = ['size', 'rate']", "must leave a factor"),
         ("study.cell = 'os:no_such'", "`study.cell` must be the name of a f"),

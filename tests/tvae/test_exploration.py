@@ -220,7 +220,7 @@ class RenamingTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.product(
         shared=(False, True), num_states=(tiny.NUM_STATES, 2**NUM_LATENTS)
     )
-    @grids.by_default(0, 3)
+    @grids.by_default(0)
     def test_renaming_in_a_pass_is_renaming_after_it(self, shared, num_states):
         # The decoder rests, but Adam's mean gradients and all sums move on.
         models = []

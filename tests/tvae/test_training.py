@@ -219,7 +219,7 @@ class ClosedFormTest(tf.test.TestCase, parameterized.TestCase):
         ("gaussian", ALL_STATES, None, (11,)),
         ("bernoulli", tiny.NUM_STATES, None, (11,)),
     )
-    @grids.by_default(1, 3)
+    @grids.by_default(1)
     def test_prior_and_variance_maximise_the_bound_over_a_pass(
         self, kind, num_states, num_m_states, visits
     ):

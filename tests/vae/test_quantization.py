@@ -8,6 +8,7 @@ import itertools
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -164,6 +165,7 @@ class BoundTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllLess(closest, 1e-3)
         self.assertAllClose(model.log_likelihood_bound(x, 7), bound, rtol=1e-4)
 
+    @pytest.mark.slow
     def test_training_raises_the_bound_and_a_fitted_prior_raises_it_more(self):
         # Two values a data point, which determine each other.
         rng = np.random.default_rng(0)
