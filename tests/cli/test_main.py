@@ -18,6 +18,7 @@ from tfvae.cli import console
 from tfvae.cli import denoise as denoise_cli
 from tfvae.cli import main as cli
 from tfvae.data import images, stacks
+from tfvae.ranks import ONE_PROCESS
 
 # A process has one subcommand; here gin must know all names before the first.
 from tfvae.runs import config, denoise, evaluate, export, optimize, train  # noqa: F401  # noqa: F401
@@ -364,7 +365,7 @@ class MainTest(tf.test.TestCase, parameterized.TestCase):
             code, _, err = _call("optimize", *_SHAPES)
         self.assertEqual(code, 0, err)
         called.assert_called_once_with(
-            str(self.folder / "new"), optimize.Requests()
+            str(self.folder / "new"), optimize.Requests(), ONE_PROCESS
         )
 
     @parameterized.parameters(
