@@ -21,7 +21,7 @@ from tfvae.data import images, stacks
 from tfvae.ranks import ONE_PROCESS
 
 # A process has one subcommand; here gin must know all names before the first.
-from tfvae.runs import config, denoise, evaluate, export, optimize, train  # noqa: F401  # noqa: F401
+from tfvae.runs import config, denoise, evaluate, export, optimize, train  # noqa: F401
 from tfvae.sweeps import study  # noqa: F401
 
 ROOT = pathlib.Path(__file__).parents[2]
