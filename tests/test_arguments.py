@@ -13,9 +13,18 @@ from tfvae.arguments import check_counts, check_positive
 
 
 class CheckCountsTest(parameterized.TestCase):
-    @parameterized.parameters(1, 7, np.int64(1), np.uint8(3), [(2, 3)], [[]])
-    def test_takes_integers_of_any_kind(self, value: Any) -> None:
-        check_counts(size=value)
+    @parameterized.parameters(
+        (1, 1),
+        (np.uint8(3), 3),
+        ((2, np.int64(3)), (2, 3)),
+        (range(1, 3), (1, 2)),
+        ([], ()),
+    )
+    def test_returns_integers_of_any_kind(self, value: Any, count: Any) -> None:
+        found = check_counts(size=value, other=np.int32(5))
+        self.assertEqual(found, (count, 5))
+        # NumPy's integers equal Python's, but are printed otherwise.
+        self.assertEqual(repr(found), repr((count, 5)))
 
     @parameterized.parameters(
         0, -1, 2.0, math.nan, True, np.True_, "2", None, np.float32(2)

@@ -13,7 +13,7 @@ from tfvae import networks
 
 
 class FullyConnectedDecoderTest(tf.test.TestCase, parameterized.TestCase):
-    @parameterized.parameters(((),), ((7,),), ((7, 5),))
+    @parameterized.parameters(((),), ((7,),), ((7, 5),), ((np.int64(7), 5),))
     def test_output_is_that_of_a_plain_perceptron(self, hidden):
         network = networks.FullyConnectedDecoder(4, hidden, activation="tanh")
         states = oracles.enumerate_states(3)
@@ -93,7 +93,7 @@ class FullyConnectedDecoderTest(tf.test.TestCase, parameterized.TestCase):
 
 
 class FullyConnectedEncoderTest(tf.test.TestCase, parameterized.TestCase):
-    @parameterized.parameters(((),), ((7,),), ((7, 5),))
+    @parameterized.parameters(((),), ((7,),), ((7, 5),), ((np.int64(7), 5),))
     def test_output_is_that_of_a_plain_perceptron(self, hidden):
         network = networks.fully_connected_encoder(4, 3, hidden, "tanh")
         x = np.random.default_rng(0).normal(size=(6, 3))

@@ -75,7 +75,7 @@ class AutoregressiveDecoder(keras.layers.Layer):
           ValueError: If a size is not positive, or M no multiple of T.
         """
         super().__init__(**kwargs)
-        check_counts(
+        num_steps, num_symbols, num_latents, hidden = check_counts(
             num_steps=num_steps,
             num_symbols=num_symbols,
             num_latents=num_latents,

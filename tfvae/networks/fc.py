@@ -49,7 +49,7 @@ def fully_connected_encoder(
     Raises:
       ValueError: If a size is not a positive integer.
     """
-    check_counts(
+    num_outputs, num_observed, hidden = check_counts(
         num_outputs=num_outputs, num_observed=num_observed, hidden=hidden
     )
     kernel_initializer = as_config(kernel_initializer)
@@ -108,10 +108,10 @@ class FullyConnectedDecoder(keras.layers.Layer):
           ValueError: If a size is not a positive integer.
         """
         super().__init__(**kwargs)
-        check_counts(num_outputs=num_outputs, hidden=hidden)
-        sizes = [*hidden, num_outputs]
-        self.num_outputs = num_outputs
-        self.hidden = tuple(hidden)
+        self.num_outputs, self.hidden = check_counts(
+            num_outputs=num_outputs, hidden=hidden
+        )
+        sizes = [*self.hidden, self.num_outputs]
         self.activation = keras.activations.get(activation)
         self.output_activation = keras.activations.get(output_activation)
         self.kernel_initializer = as_config(kernel_initializer)

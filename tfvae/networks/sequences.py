@@ -175,8 +175,11 @@ def residual_sequence_encoder(
       ValueError: If `num_outputs` is not a multiple of T c, or a size is not
         positive.
     """
-    check_counts(
-        num_steps=num_steps, num_symbols=num_symbols, num_channels=num_channels
+    num_steps, num_symbols, num_channels, filters = check_counts(
+        num_steps=num_steps,
+        num_symbols=num_symbols,
+        num_channels=num_channels,
+        filters=filters,
     )
     size = num_steps * num_channels
     check_multiple(num_outputs, size, "the steps times `num_channels`")
@@ -224,7 +227,9 @@ def residual_sequence_decoder(
       ValueError: If `num_outputs` is not a multiple of `num_steps`, or a size
         is not positive.
     """
-    check_counts(num_steps=num_steps, num_channels=num_channels)
+    num_steps, num_channels, filters = check_counts(
+        num_steps=num_steps, num_channels=num_channels, filters=filters
+    )
     check_multiple(num_outputs, num_steps, "the number of steps")
     inputs = keras.layers.Input((num_steps * num_channels,))
     hidden = keras.layers.Reshape((num_steps, num_channels), name="steps")(
@@ -246,8 +251,8 @@ def _residual(
     activation: Activation,
 ) -> keras.KerasTensor:
     """Adds residual blocks to `[b, T, filters]`."""
-    check_counts(
-        filters=filters, num_blocks=num_blocks, kernel_size=kernel_size
+    num_blocks, kernel_size = check_counts(
+        num_blocks=num_blocks, kernel_size=kernel_size
     )
     for i in range(num_blocks):
         change = hidden

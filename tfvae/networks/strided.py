@@ -68,7 +68,7 @@ def strided_conv_encoder(
     """
     height, width, channels = check_image_shape(image_shape)
     _check_convolutions(convolutions)
-    check_counts(num_outputs=num_outputs)
+    (num_outputs,) = check_counts(num_outputs=num_outputs)
     layers = [
         keras.layers.Input((height * width * channels,)),
         keras.layers.Reshape((height, width, channels), name="image"),

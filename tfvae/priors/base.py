@@ -53,6 +53,9 @@ class Prior(keras.layers.Layer):
       num_latents: M.
     """
 
+    # Families of posteriors in whose draws log p(z) is linear.
+    _linear_in: tuple[type, ...] = ()
+
     def __init__(self, num_latents: int, **kwargs: Any):
         """Creates the prior.
 
@@ -108,7 +111,9 @@ class Prior(keras.layers.Layer):
 
         By default the expectation of log q(z), minus the entropy, is exact and
         that of log p(z) is estimated from one draw: unbiased, and its gradient
-        is pathwise. A prior with a closed form overrides this.
+        is pathwise. Where log p(z) is linear in the draws of q, its expectation
+        is its value at their mean. A prior with another closed form overrides
+        this.
 
         Args:
           posterior: q, of `[..., M]`.
@@ -121,6 +126,8 @@ class Prior(keras.layers.Layer):
           `[...]`, the shape of `samples` without its last dimension, or that
           of `posterior` where the form is closed.
         """
+        if isinstance(posterior, self._linear_in):
+            return -posterior.entropy() - self.log_prob(posterior.mean)
         parts = parts or self.log_prob_parts(samples)
         return -posterior.entropy() - parts.base_log_prob - parts.log_det
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfvae import typed_gin
 from tfvae.ops.distributions import IndependentBernoulli
-from tfvae.priors.base import Distribution, Prior, PriorParts
+from tfvae.priors.base import Prior
 
 
 @typed_gin.register
@@ -25,6 +25,8 @@ class IndependentBernoulliPrior(Prior):
     Attributes:
       logits: float32 weight `[H]`.
     """
+
+    _linear_in = (IndependentBernoulli,)
 
     def __init__(self, num_latents: int, **kwargs: Any):
         """Creates the prior.
@@ -46,17 +48,6 @@ class IndependentBernoulliPrior(Prior):
         self, seed: tf.Tensor, num_samples: int | tf.Tensor
     ) -> tf.Tensor:
         return IndependentBernoulli(self.logits.value).sample(seed, num_samples)
-
-    def kl(
-        self,
-        posterior: Distribution,
-        samples: tf.Tensor,
-        parts: PriorParts | None = None,
-    ) -> tf.Tensor:
-        if not isinstance(posterior, IndependentBernoulli):
-            return super().kl(posterior, samples, parts)
-        # log p is linear in s, so its mean is its value at the mean.
-        return -posterior.entropy() - self.log_prob(posterior.mean)
 
     def adapt(self, latents: np.ndarray, seed: int = 0) -> None:
         """Sets the probabilities to the frequency of ones in `[N, H]`."""

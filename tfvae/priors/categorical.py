@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfvae import typed_gin
 from tfvae.networks.autoregressive import AutoregressiveDecoder
 from tfvae.ops.distributions import IndependentCategorical
-from tfvae.priors.base import Distribution, Prior, PriorParts, check_variables
+from tfvae.priors.base import Prior, check_variables
 
 
 class _CategoricalPrior(Prior):
@@ -42,6 +42,8 @@ class IndependentCategoricalPrior(_CategoricalPrior):
       logits: float32 weight `[G, C]`.
     """
 
+    _linear_in = (IndependentCategorical,)
+
     def __init__(self, num_latents: int, num_variables: int, **kwargs: Any):
         """Creates the prior.
 
@@ -66,17 +68,6 @@ class IndependentCategoricalPrior(_CategoricalPrior):
     ) -> tf.Tensor:
         prior = IndependentCategorical(self.logits.value)
         return prior.sample(seed, num_samples)
-
-    def kl(
-        self,
-        posterior: Distribution,
-        samples: tf.Tensor,
-        parts: PriorParts | None = None,
-    ) -> tf.Tensor:
-        if not isinstance(posterior, IndependentCategorical):
-            return super().kl(posterior, samples, parts)
-        # log p is linear in the code, so its mean is its value at the mean.
-        return -posterior.entropy() - self.log_prob(posterior.mean)
 
     def adapt(self, latents: np.ndarray, seed: int = 0) -> None:
         """Sets the probabilities to the frequencies of codes `[N, M]`."""

@@ -99,14 +99,13 @@ class RealNVPPrior(Prior):
         _bijectors()  # Its import must not happen while a graph is traced.
         check_counts(minimum=2, num_latents=num_latents)
         check_counts(num_flows=num_flows)
-        check_counts(hidden=tuple(hidden))
+        (self.hidden,) = check_counts(hidden=tuple(hidden))
         _check_bounds(log_scale_bound=log_scale_bound, shift_bound=shift_bound)
         if permutation not in ("swap", "random"):
             raise ValueError(
                 f"`permutation` must be 'swap' or 'random', got {permutation!r}"
             )
         self.num_flows = num_flows
-        self.hidden = tuple(hidden)
         self.log_scale_bound = log_scale_bound
         self.shift_bound = shift_bound
         self.permutation = permutation

@@ -361,7 +361,7 @@ def infer(
       max_steps: Scalar int32, largest number of E-steps; at least 1 is made.
       tolerance: Scalar, nats. The search ends once the batch's mean gain in
         the bound, smoothed over at least 4 steps and 512 gains of data points,
-        is below it. So a batch of less than 6 makes 100 steps or `max_steps`.
+        is below it. So batches of 1 to 5 make 100 steps or more, if they may.
 
     Returns:
       The evolved states, and the number of steps made.

@@ -149,7 +149,8 @@ class TVAE(LatentModel):
           m_batch_size: Data points per gradient step; None for the batch.
           inference_steps: Largest number of E-steps for unseen data.
           inference_tolerance: Nats per data point and step; inference ends
-            when the bound gains less.
+            when the bound of a batch gains less, on average over some steps,
+            more of them where a batch has fewer than 128 data points.
           num_archived: K, the number of states of the training data that
             inference starts from, at least S, see `update_archive`; 0 for
             random ones.

@@ -182,8 +182,21 @@ class _Relaxed(Settings):
         return distribution.relaxed_sample(seed, self.temperature(step))
 
 
+class _Binary:
+    """An encoder output for each latent: the logit of its being 1."""
+
+    def num_outputs(self, num_latents: int) -> int:
+        return num_latents
+
+    def num_latents(self, num_outputs: int) -> int:
+        return num_outputs
+
+    def distribution(self, outputs: tf.Tensor) -> IndependentBernoulli:
+        return IndependentBernoulli(outputs)
+
+
 @saved_settings
-class RelaxedBernoulliPosterior(_Relaxed):
+class RelaxedBernoulliPosterior(_Binary, _Relaxed):
     """Bernoulli posterior of binary latents, relaxed to (0, 1) in training.
 
     The temperature decreases geometrically from the first to the last value.
@@ -197,15 +210,6 @@ class RelaxedBernoulliPosterior(_Relaxed):
       last_temperature: Temperature after `annealing_steps`.
       annealing_steps: Training steps from the one to the other.
     """
-
-    def num_outputs(self, num_latents: int) -> int:
-        return num_latents
-
-    def num_latents(self, num_outputs: int) -> int:
-        return num_outputs
-
-    def distribution(self, outputs: tf.Tensor) -> IndependentBernoulli:
-        return IndependentBernoulli(outputs)
 
 
 @saved_settings
@@ -242,7 +246,7 @@ class RelaxedCategoricalPosterior(_Relaxed):
 
 
 @saved_settings
-class BernoulliPosterior(Settings):
+class BernoulliPosterior(_Binary, Settings):
     """Bernoulli posterior of binary latents, which are binary in training too.
 
     Attributes:
@@ -259,15 +263,6 @@ class BernoulliPosterior(Settings):
                 "such as DisARM(), VIMCO() or StraightThrough(), got "
                 f"{self.estimator!r}"
             )
-
-    def num_outputs(self, num_latents: int) -> int:
-        return num_latents
-
-    def num_latents(self, num_outputs: int) -> int:
-        return num_outputs
-
-    def distribution(self, outputs: tf.Tensor) -> IndependentBernoulli:
-        return IndependentBernoulli(outputs)
 
     def training_sample(
         self,
