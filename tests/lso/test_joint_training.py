@@ -291,6 +291,19 @@ class RetrainerTest(tf.test.TestCase, parameterized.TestCase):
         with self.assertRaisesRegex(ValueError, "`surrogate_weight` must not"):
             Retraining(surrogate_weight=weight)
 
+    @parameterized.parameters(
+        ({"batch_size": 2.5}, "`batch_size` must be an integer.*got 2.5"),
+        ({"batch_size": 0}, "`batch_size` must be an integer.*got 0"),
+        ({"learning_rate": 0.0}, "`learning_rate` must be positive.*got 0.0"),
+        (
+            {"learning_rate": np.inf},
+            "`learning_rate` must be .*finite, got inf",
+        ),
+    )
+    def test_wrong_settings_are_refused(self, settings, message):
+        with self.assertRaisesRegex(ValueError, message):
+            Retraining(**settings)
+
 
 def _other_model(policy, **settings):
     plain = tiny.model()

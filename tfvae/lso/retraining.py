@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfvae import checkpoints
+from tfvae.arguments import check_counts, check_positive
 from tfvae.data import WeightedBatches, loss_weighted_batches
 from tfvae.latent_model import LatentModel
 from tfvae.lso.joint_training import JointTraining
@@ -77,11 +78,8 @@ class Retraining(Settings):
             value = getattr(self, name)
             if not 0.0 <= value < math.inf:
                 raise ValueError(f"`{name}` must not be negative, got {value}")
-        if self.batch_size < 1 or not self.learning_rate > 0.0:
-            raise ValueError(
-                "`batch_size` must be at least 1 and `learning_rate` "
-                f"positive, got {self.batch_size!r} and {self.learning_rate!r}"
-            )
+        check_counts(batch_size=self.batch_size)
+        check_positive(learning_rate=self.learning_rate)
         if self.use not in USES:
             raise ValueError(
                 f"`use` must be one of {', '.join(USES)}, got {self.use!r}"
